@@ -1,0 +1,201 @@
+"""The SQLite catalogue: what is archived, owed, unavailable, refused, and what each run did.
+
+One process writes it, from one thread. Reading it with `SELECT` beside a run is supported; the
+schema is documented in the README. It keeps a rollback journal, since archives live on network
+drives, where SQLite's write-ahead log does not work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from g2a_archive.database import Database
+from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, utc_now
+
+_SETTLE = """
+INSERT INTO recording (id, state, kinds, absent, start_time, directory, reason,
+                       owed_since, tries, last_try, archived_at)
+VALUES (:id, :state, :kinds, :absent, :start_time, :directory, :reason,
+        :owed_since, :tried, :now, :archived_at)
+ON CONFLICT (id) DO UPDATE SET
+    state = excluded.state,
+    kinds = recording.kinds | excluded.kinds,
+    absent = (recording.absent & ~excluded.kinds) | excluded.absent,
+    start_time = coalesce(excluded.start_time, recording.start_time),
+    directory = coalesce(excluded.directory, recording.directory),
+    reason = excluded.reason,
+    owed_since = CASE WHEN excluded.owed_since IS NULL THEN NULL
+                      ELSE coalesce(recording.owed_since, excluded.owed_since) END,
+    tries = recording.tries + excluded.tries,
+    last_try = excluded.last_try,
+    archived_at = coalesce(excluded.archived_at, recording.archived_at)
+"""
+
+_STORE = """
+INSERT INTO file (recording, kind, path, size, sha256, archived_at) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (recording, kind) DO UPDATE SET
+    path = excluded.path, size = excluded.size, sha256 = excluded.sha256,
+    archived_at = excluded.archived_at, checked_at = NULL, damage = NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the catalogue says of one recording before a run touches it."""
+
+    id: int
+    state: State
+    kinds: int = 0
+    absent: int = 0
+    directory: str | None = None
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What one run found out about one recording; `files` are those it stored just now.
+
+    `kinds` and `absent` are bits of `FileKind`: settled now, and settled because the service
+    has no such file. `tried` is 1 where the service was asked, 0 where not.
+    """
+
+    id: int
+    state: State
+    kinds: int = 0
+    absent: int = 0
+    start_time: str | None = None
+    directory: str | None = None
+    reason: str | None = None
+    tried: int = 1
+    files: list[StoredFile] = field(default_factory=list)
+
+
+class Catalog(Database):
+    """An open catalogue. Every method may raise `CatalogError` (exit code 6)."""
+
+    # --- what a run asks --------------------------------------------------------------------
+
+    def known(self, ids: Sequence[int]) -> Iterator[Known]:
+        """What the catalogue holds of `ids`; those that it has never seen are left out."""
+        columns = "SELECT id, state, kinds, absent, directory FROM recording"
+        if len(ids) > 50_000:
+            wanted = set(ids)
+            for row in self.stream(columns):
+                if row[0] in wanted:
+                    yield Known(row[0], State(row[1]), *row[2:])
+            return
+        for start in range(0, len(ids), 500):
+            part = ids[start : start + 500]
+            marks = ",".join("?" * len(part))
+            for row in self.rows(f"{columns} WHERE id IN ({marks})", part):
+                yield Known(row[0], State(row[1]), *row[2:])
+
+    def owed(self) -> list[int]:
+        """The IDs that this archive still owes, those owed longest first."""
+        marks = ",".join("?" * len(OWED_STATES))
+        sql = (
+            f"SELECT id FROM recording WHERE state IN ({marks}) "  # noqa: S608
+            "ORDER BY owed_since, id"
+        )
+        return [row[0] for row in self.rows(sql, OWED_STATES)]
+
+    def files_of(self, recording: int) -> dict[FileKind, StoredFile]:
+        """The files that the catalogue holds of one recording, damaged ones included."""
+        sql = "SELECT recording, kind, path, size, sha256 FROM file WHERE recording = ?"
+        return {
+            FileKind(row[1]): StoredFile(row[0], FileKind(row[1]), *row[2:])
+            for row in self.rows(sql, (recording,))
+        }
+
+    def files_in(self, directory: str) -> list[StoredFile]:
+        """The files that the catalogue holds in one directory of the archive, by path."""
+        sql = (
+            "SELECT f.recording, f.kind, f.path, f.size, f.sha256 FROM file f "
+            "JOIN recording r ON r.id = f.recording WHERE r.directory = ? ORDER BY f.path"
+        )
+        return [StoredFile(r[0], FileKind(r[1]), *r[2:]) for r in self.rows(sql, (directory,))]
+
+    def stale_directories(self) -> list[str]:
+        """Directories whose `SHA256SUMS` is older than what the catalogue says of them."""
+        return [row[0] for row in self.rows("SELECT directory FROM stale_directory")]
+
+    # --- what a run records -----------------------------------------------------------------
+
+    def queue(self, ids: Iterable[int]) -> None:
+        """Remember IDs that the run is about to ask for, so that a killed run still owes them."""
+        now = utc_now()
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT INTO recording (id, state, owed_since) VALUES (?, 'queued', ?) "
+                "ON CONFLICT (id) DO UPDATE SET state = 'queued', reason = NULL, "
+                "owed_since = coalesce(owed_since, excluded.owed_since) "
+                "WHERE state IN ('archived', 'lost')",
+                ((id_, now) for id_ in ids),
+            )
+
+    def settle(self, settlements: Iterable[Settlement]) -> None:
+        """Record what became of recordings, and their new files, in one transaction.
+
+        The caller has flushed the files and their directories before: from here on the archive
+        claims to have them.
+        """
+        now = utc_now()
+        with self.transaction() as db:
+            for one in settlements:
+                done = one.state is State.ARCHIVED
+                values = {
+                    "id": one.id,
+                    "state": one.state,
+                    "kinds": one.kinds,
+                    "absent": one.absent,
+                    "start_time": one.start_time,
+                    "directory": one.directory,
+                    "reason": one.reason,
+                    "owed_since": None if done else now,
+                    "tried": one.tried,
+                    "now": now,
+                    "archived_at": now if done else None,
+                }
+                db.execute(_SETTLE, values)
+                for file in one.files:
+                    row = (file.recording, file.kind, file.path, file.size, file.sha256, now)
+                    db.execute(_STORE, row)
+                if one.files and one.directory is not None:
+                    db.execute("INSERT OR IGNORE INTO stale_directory VALUES (?)", (one.directory,))
+
+    def damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
+        """Record damage as (recording, kind, what is wrong): the recordings become owed."""
+        now = utc_now()
+        with self.transaction() as db:
+            for recording, kind, what in findings:
+                db.execute(
+                    "UPDATE file SET damage = ?, checked_at = ? WHERE recording = ? AND kind = ?",
+                    (what, now, recording, kind),
+                )
+                db.execute(
+                    "UPDATE recording SET state = 'damaged', kinds = kinds & ~?, reason = ?, "
+                    "owed_since = coalesce(owed_since, ?) WHERE id = ?",
+                    (kind.bit, f"{kind}: {what}", now, recording),
+                )
+
+    def fresh_directories(self, directories: Iterable[str]) -> None:
+        """Record that the `SHA256SUMS` of these directories are up to date again."""
+        with self.transaction() as db:
+            db.executemany(
+                "DELETE FROM stale_directory WHERE directory = ?", ((d,) for d in directories)
+            )
+
+    def begin_run(self, command: str) -> int:
+        """Record that a run has begun; returns its number for `end_run`."""
+        with self.transaction() as db:
+            sql = "INSERT INTO run (command, started_at) VALUES (?, ?)"
+            return db.execute(sql, (command, utc_now())).lastrowid or 0
+
+    def end_run(self, run: int, outcome: dict[str, object]) -> None:
+        """Record a run's outcome; the keys of `outcome` are columns of the table `run`."""
+        columns = ", ".join(f"{name} = ?" for name in outcome)
+        with self.transaction() as db:
+            db.execute(
+                f"UPDATE run SET finished_at = ?, {columns} WHERE id = ?",  # noqa: S608
+                (utc_now(), *outcome.values(), run),
+            )

@@ -1,0 +1,208 @@
+"""The catalogue's SQLite file: opening it, its schema, waiting for locks, errors translated."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+from g2a_archive.errors import CatalogError, storage_error
+
+_T = TypeVar("_T")
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x67326121
+"""Marks the file as ours, so that another program's database is never taken for a catalogue."""
+
+_PATIENCE = 30.0
+"""Seconds to wait for a reader's or another program's lock on the catalogue."""
+
+_SCHEMA = """
+CREATE TABLE recording (
+    id INTEGER PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('archived', 'queued', 'unavailable', 'refused',
+                                         'failed', 'damaged', 'lost')),
+    kinds INTEGER NOT NULL DEFAULT 0,
+    absent INTEGER NOT NULL DEFAULT 0,
+    start_time TEXT,
+    directory TEXT,
+    reason TEXT,
+    owed_since TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    last_try TEXT,
+    archived_at TEXT,
+    transcode_at TEXT,
+    marked_at TEXT
+);
+CREATE INDEX recording_owed ON recording (state, id) WHERE state <> 'archived';
+CREATE TABLE file (
+    recording INTEGER NOT NULL REFERENCES recording (id),
+    kind TEXT NOT NULL CHECK (kind IN ('mp4', 'events', 'thumbnail')),
+    path TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    archived_at TEXT NOT NULL,
+    checked_at TEXT,
+    damage TEXT,
+    PRIMARY KEY (recording, kind)
+) WITHOUT ROWID;
+CREATE TABLE stale_directory (directory TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE scan (scope TEXT PRIMARY KEY, complete_until TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    command TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    finished_at TEXT,
+    exit_code INTEGER,
+    requested INTEGER,
+    already_archived INTEGER,
+    archived INTEGER,
+    unavailable INTEGER,
+    refused INTEGER,
+    failed INTEGER,
+    files INTEGER,
+    bytes INTEGER,
+    seconds REAL
+);
+"""
+
+
+class Database:
+    """An open database file. Every method may raise `CatalogError` (exit code 6)."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        readonly: bool = False,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.path = path
+        self.readonly = readonly
+        self._interrupted = interrupted
+        # A reader opens for writing where it may, so that SQLite can undo what a killed run left
+        # half done; `query_only` keeps it from changing anything else.
+        uri = f"file:{quote(os.fspath(path.absolute()))}?mode={'rw' if readonly else 'rwc'}"
+        with self._translated("open"):
+            # One thread writes at a time; the archiver's main thread owns the connection.
+            self._db = sqlite3.connect(uri, uri=True, timeout=0.25, isolation_level=None)
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        version = self.scalar("PRAGMA user_version")
+        if version > SCHEMA_VERSION:
+            raise CatalogError(
+                f"the catalogue {self.path} is of a newer g2a-archive (schema {version}, this "
+                f"program knows {SCHEMA_VERSION})",
+                hint="upgrade g2a-archive on this machine",
+            )
+        tables = self.scalar("SELECT count(*) FROM sqlite_master")
+        ours = self.scalar("PRAGMA application_id") == APPLICATION_ID
+        if (tables and not ours) or (self.readonly and not ours):
+            raise CatalogError(
+                f"{self.path} is not a catalogue of g2a-archive",
+                hint="move it away; the next download adopts the files that are there",
+            )
+        if self.readonly:
+            self._db.execute("PRAGMA query_only = ON")
+            return
+        with self._translated("set up"):
+            self._db.execute("PRAGMA journal_mode = DELETE")
+            # EXTRA also flushes the directory after the journal is gone: a commit is a commit.
+            self._db.execute("PRAGMA synchronous = EXTRA")
+        if not tables:
+            with self.transaction():
+                # One statement at a time: executescript() would end the transaction.
+                for statement in _SCHEMA.split(";\n"):
+                    if statement.strip():
+                        self._db.execute(statement)
+                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Close the connection; what was committed stays."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise self._explain(error, doing) from error
+        except OSError as error:
+            raise storage_error(error, doing, self.path) from error
+
+    def _explain(self, error: sqlite3.DatabaseError, doing: str) -> CatalogError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        text = f"cannot {doing} the catalogue {self.path}: {error}"
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return CatalogError(
+                f"the catalogue {self.path} is damaged: {error}",
+                hint="move it away; the next download adopts the files that are there",
+            )
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return CatalogError(
+                f"the catalogue {self.path} has been locked for {_PATIENCE:.0f} s",
+                hint="a program holds it open, or the share has no working locks: "
+                "put it on a local disk with --catalog",
+            )
+        hints = {
+            sqlite3.SQLITE_FULL: "free some space; the next run goes on",
+            sqlite3.SQLITE_READONLY: "give the user that runs this permission to write there",
+            sqlite3.SQLITE_CANTOPEN: "is the directory there, and may this user write to it?",
+            sqlite3.SQLITE_IOERR: "check the drive or the share, or use --catalog",
+        }
+        return CatalogError(text, hint=hints.get(code, ""))
+
+    def _patiently(self, action: Callable[[], _T], doing: str = "read") -> _T:
+        """Run `action`, waiting for other programs' locks in short steps that a signal can end."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return action()
+            except sqlite3.DatabaseError as error:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or self._interrupted() or time.monotonic() > deadline:
+                    raise self._explain(error, doing) from error
+
+    def scalar(self, sql: str, *values: object) -> Any:
+        """The first column of the first row, or None."""
+        row = self._patiently(lambda: self._db.execute(sql, values).fetchone())
+        return row[0] if row else None
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+        """All rows of a query; fetched whole, so that no lock outlives the call."""
+        return self._patiently(lambda: self._db.execute(sql, values).fetchall())
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing: what happens inside is committed, and on disk, when the block ends."""
+        self._patiently(lambda: self._db.execute("BEGIN IMMEDIATE"), "write")
+        try:
+            with self._translated("write"):
+                yield self._db
+            self._patiently(lambda: self._db.execute("COMMIT"), "write")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.rollback()
+            raise
+
+    def stream(self, sql: str) -> Iterator[Any]:
+        """The rows of a query one by one; a lock is held until the last one is taken."""
+        with self._translated("read"):
+            yield from self._db.execute(sql)

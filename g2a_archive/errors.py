@@ -1,0 +1,139 @@
+"""The errors of the whole program, and what each means for the exit code.
+
+::
+
+    ArchiverError              a sentence, where useful a hint, an exit code
+    ├── InputError           2  a bad option, ID, ID file or configuration
+    ├── CredentialsError       4  none, or the service refused them
+    ├── LockedError            5  another run is working on this archive
+    ├── StorageError           6  the local disk, or a share, failed us
+    │   └── CatalogError       6  the catalogue is damaged, newer, or locked
+    └── ServiceError           7  a call to the service failed to the end
+        ├── UnreachableError      no answer at all: connection, name, time-out
+        ├── BadAnswerError        an answer that cannot be read, or 5xx to the end
+        ├── MalformedCallError    400: the service did not understand the call
+        ├── ForbiddenError        401 or 403: the credentials, or an ID in the list
+        └── CallTooLongError      414 or 431: too many IDs in one query
+    Interrupted                SIGINT, SIGTERM or SIGHUP arrived (not a failure)
+
+No message ever holds a link, a query string, a token or any other secret.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process ends with; the table of the README."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    CREDENTIALS = 4
+    LOCKED = 5
+    STORAGE = 6
+    SERVICE = 7
+    MAX_DURATION = 8
+    SIGINT = 130
+    SIGTERM = 143
+
+
+class ArchiverError(Exception):
+    """Something that a person should read: what happened, where, and what to do about it."""
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class InputError(ArchiverError):
+    """A bad option, ID, ID file or configuration; nothing was requested."""
+
+    exit_code = ExitCode.USAGE
+
+
+class CredentialsError(ArchiverError):
+    """There are no credentials, or the service refused them."""
+
+    exit_code = ExitCode.CREDENTIALS
+
+
+class LockedError(ArchiverError):
+    """Another run is working on this archive."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class StorageError(ArchiverError):
+    """The archive cannot be read or written: no space, read-only, no permission, gone."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class CatalogError(StorageError):
+    """The catalogue is damaged, locked for too long, or of a newer program."""
+
+
+class ServiceError(ArchiverError):
+    """A call to the service failed to the end."""
+
+    exit_code = ExitCode.SERVICE
+
+
+class UnreachableError(ServiceError):
+    """No answer came: the name, the connection or the time-out."""
+
+
+class BadAnswerError(ServiceError):
+    """The service answered with a failure of its own, or with something unreadable."""
+
+
+class MalformedCallError(ServiceError):
+    """400: the service did not understand the call."""
+
+
+class ForbiddenError(ServiceError):
+    """401 or 403: bad credentials or an invalid ID; the service does not say which."""
+
+    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class CallTooLongError(ServiceError):
+    """414 or 431: the query holds too many IDs for the service or a proxy."""
+
+
+class Interrupted(Exception):  # noqa: N818 - it is not an error
+    """A signal asked the run to stop; work so far is kept."""
+
+
+_STORAGE_HINTS = {
+    errno.ENOSPC: "free some space, or choose another --dest; the next run goes on",
+    errno.EDQUOT: "the quota is used up: free some space; the next run goes on",
+    errno.EROFS: "the file system is read-only: remount it writable, then run again",
+    errno.EACCES: "give the user that runs this permission to write there",
+    errno.EPERM: "give the user that runs this permission to write there",
+    errno.ENOTDIR: "a file stands where a directory is needed: move it away",
+    errno.EEXIST: "a file stands where a directory is needed: move it away",
+    errno.ENOENT: "is the drive still mounted?",
+    errno.ESTALE: "is the share still mounted?",
+    errno.EIO: "check the drive or the share",
+}
+
+
+def storage_error(error: OSError, doing: str, path: str | os.PathLike[str]) -> StorageError:
+    """Translate `error`, raised while `doing` (e.g. "write") something to `path`."""
+    what = os.strerror(error.errno) if error.errno else str(error)
+    hint = _STORAGE_HINTS.get(error.errno or 0, "")
+    return StorageError(f"cannot {doing} {os.fspath(path)}: {what}", hint=hint)

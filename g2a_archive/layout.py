@@ -1,0 +1,121 @@
+"""From a recording to its directory and file names. Nothing else ever makes a path.
+
+Names come from the numeric ID alone; of what the service sends, only the date becomes part of
+a path, and only through `strftime`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, tzinfo
+
+from g2a_archive.errors import InputError
+from g2a_archive.models import FileKind
+
+ARCHIVE_DIR = ".g2a-archive"
+THUMBNAIL_EXTENSIONS = (".jpg", ".png", ".gif", ".webp")
+_FULL_DATE = re.compile(r"\d{4}-?(\d{2}-?\d{2}|W\d{2}-?\d|\d{3})([T ]|$)")
+_SAMPLES = (
+    datetime(2014, 5, 6, 15, 4, 5, tzinfo=UTC),
+    datetime(2023, 12, 31, 23, 59, 59, tzinfo=UTC),
+)
+
+
+def parse_start(text: object) -> datetime:
+    """Read a `recordingStartTime`: ISO 8601 with a full date; without an offset it is UTC.
+
+    Raises `ValueError`, with a reason to show, where it is no such time.
+    """
+    from dateutil.parser import isoparse
+
+    if not isinstance(text, str):
+        raise ValueError("recordingStartTime is missing or is no text")
+    if not _FULL_DATE.match(text):
+        raise ValueError("recordingStartTime is not an ISO 8601 date and time")
+    try:
+        start = isoparse(text)
+    except (ValueError, OverflowError, ArithmeticError) as error:
+        raise ValueError("recordingStartTime is not an ISO 8601 date and time") from error
+    return start if start.tzinfo else start.replace(tzinfo=UTC)
+
+
+def zone(name: str) -> tzinfo:
+    """The time zone called `name` in the IANA database; `InputError` if there is none."""
+    from dateutil import tz
+
+    # gettz() would also read any file and take any POSIX rule: only names are wanted here.
+    found = None
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name):
+        found = tz.gettz(name)
+    if found is None:
+        raise InputError(
+            f"there is no time zone {name!r}", hint="use a name such as Europe/Berlin or UTC"
+        )
+    return found
+
+
+def check_layout(layout: str) -> None:
+    """Refuse, with `InputError`, a layout that could not name a directory in the archive."""
+    for sample in _SAMPLES:
+        try:
+            _directory(layout, sample)
+        except ValueError as error:
+            raise InputError(
+                f"the layout {layout!r} cannot be used: {error}",
+                hint="use strftime codes and slashes, such as %Y/%m/%d",
+            ) from error
+
+
+def directory_for(start: datetime, layout: str, timezone: tzinfo | None) -> str:
+    """The directory of a recording, relative to the archive, with `/` between its parts.
+
+    Raises `ValueError` where the date is out of range for the zone or the layout.
+    """
+    try:
+        local = start.astimezone(timezone) if timezone else start
+    except (OverflowError, ValueError) as error:
+        raise ValueError("recordingStartTime is out of range for the time zone") from error
+    return _directory(layout, local)
+
+
+def _directory(layout: str, when: datetime) -> str:
+    text = when.strftime(layout)
+    parts = text.split("/")
+    if not text.strip():
+        raise ValueError("it is empty")
+    if text.startswith("/"):
+        raise ValueError("it begins with a slash")
+    if "%" in text:
+        raise ValueError("it has a code that strftime does not know")
+    if any(ord(c) < 32 or c in "\x7f\\" or 0xD800 <= ord(c) < 0xE000 for c in text):
+        raise ValueError("it has a character that no directory name should have")
+    if any(not p or p != p.strip() for p in parts):
+        raise ValueError("a directory name is empty or begins or ends with a space")
+    if any(p.startswith(".") for p in parts):
+        raise ValueError("a directory name begins with a dot")
+    if parts[0] == "browse":
+        raise ValueError("`browse` is the name of the pages that g2a-archive writes")
+    if any(len(p.encode()) > 200 for p in parts) or len(text.encode()) > 1000:
+        raise ValueError("it is too long")
+    return text
+
+
+def file_names(recording: int, kind: FileKind) -> tuple[str, ...]:
+    """Every name that a recording's file of this kind can have; a thumbnail has one of several."""
+    if kind is FileKind.THUMBNAIL:
+        return tuple(f"{recording}{extension}" for extension in THUMBNAIL_EXTENSIONS)
+    return (f"{recording}.{kind}",)
+
+
+def file_name(recording: int, kind: FileKind, head: bytes) -> str:
+    """The final name of a file whose content begins with `head` (12 bytes or more tell)."""
+    extension = f".{kind}"
+    if kind is FileKind.THUMBNAIL:
+        extension = ".jpg"
+        if head.startswith(b"\x89PNG\r\n\x1a\n"):
+            extension = ".png"
+        elif head.startswith((b"GIF87a", b"GIF89a")):
+            extension = ".gif"
+        elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+            extension = ".webp"
+    return f"{recording}{extension}"

@@ -1,0 +1,143 @@
+"""The words that the modules share: kinds of file, states of a recording, links, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+MAX_ID = 2**63 - 1
+"""The largest recording ID that the catalogue can hold."""
+
+LIST_LIMIT = 500
+"""IDs in one call at most (vendor's reference, for all four calls)."""
+
+LINK_LIFETIME = 47 * 3600.0
+"""Seconds for which a link is used; the vendor promises "at least 48 hours"."""
+
+
+class FileKind(StrEnum):
+    """The three files of a recording."""
+
+    MP4 = "mp4"
+    EVENTS = "events"
+    THUMBNAIL = "thumbnail"
+
+    @property
+    def bit(self) -> int:
+        """This kind's bit in `recording.kinds` of the catalogue."""
+        return _BITS[self]
+
+
+_BITS = {FileKind.MP4: 1, FileKind.EVENTS: 2, FileKind.THUMBNAIL: 4}
+ALL_KINDS = (FileKind.MP4, FileKind.EVENTS, FileKind.THUMBNAIL)
+
+
+def kinds_mask(kinds: tuple[FileKind, ...] | list[FileKind]) -> int:
+    """The bits of `kinds` together."""
+    return sum({kind.bit for kind in kinds})
+
+
+class State(StrEnum):
+    """What the catalogue knows of a recording.
+
+    All but `ARCHIVED` and `LOST` are owed: `download --owed` and `sync` try them again.
+    """
+
+    ARCHIVED = "archived"
+    QUEUED = "queued"  # asked for, and the run ended before it was settled
+    UNAVAILABLE = "unavailable"  # left out of the service's answer: not ready yet
+    REFUSED = "refused"  # the service calls the ID invalid
+    FAILED = "failed"
+    DAMAGED = "damaged"  # verify found a file missing or changed
+    LOST = "lost"  # owed for longer than --give-up-after
+
+
+OWED_STATES = (State.QUEUED, State.UNAVAILABLE, State.REFUSED, State.FAILED, State.DAMAGED)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A secret address of one file, and when the service gave it (both clocks, seconds)."""
+
+    url: str = field(repr=False)
+    wall: float
+    monotonic: float
+
+    def age(self, wall: float, monotonic: float) -> float:
+        """Seconds since the service gave the link; the larger of both clocks, as one may jump."""
+        return max(wall - self.wall, monotonic - self.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One entry of the service's answer to the link call, checked.
+
+    `links` has no entry for a file that does not exist. `size` is the MP4's, in bytes, or None.
+    """
+
+    id: int
+    start: datetime
+    start_text: str
+    size: int | None
+    links: Mapping[FileKind, Link] = field(repr=False)
+    link_problems: Mapping[FileKind, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAnswer:
+    """What became of the IDs of one chunk; every ID asked for is in exactly one of these."""
+
+    recordings: tuple[Recording, ...] = ()
+    unavailable: tuple[int, ...] = ()
+    refused: tuple[int, ...] = ()
+    failed: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file under its final name: `path` is relative to the archive, `size` in bytes."""
+
+    recording: int
+    kind: FileKind
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One thing that went wrong with a recording, or with one of its files."""
+
+    id: int
+    file: FileKind | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """Everything that a run needs to know, parsed once; see the options in the README."""
+
+    dest: str = "recordings"
+    jobs: int = 8
+    segments: int = 8
+    kinds: tuple[FileKind, ...] = ALL_KINDS
+    layout: str = "%Y/%m/%d"
+    timezone: str | None = None
+    limit_rate: int | None = None
+    retries: int = 5
+    timeout: float = 60.0
+    max_duration: float | None = None
+    min_free: int = 1 << 30
+    dry_run: bool = False
+    no_create: bool = False
+    catalog: str | None = None
+    set_mtime: bool = False
+    api_url: str = "https://api.getgo.com/G2A/rest/v1"
+    id_attribute: str = "recordingIds"
+
+
+def utc_now() -> str:
+    """The time now as the catalogue, the report and the log write it: `2026-11-23T02:00:05Z`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
