@@ -1,0 +1,75 @@
+"""A file's size and SHA-256, read once, at the speed of the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from g2a_archive.errors import Interrupted
+
+_BUFFER = 1 << 20
+_local = threading.local()
+
+
+def hash_file(
+    path: str | os.PathLike[str],
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    on_bytes: Callable[[int], None] = lambda _: None,
+) -> tuple[int, str]:
+    """The size in bytes and the lower-case hex SHA-256 of the file at `path`.
+
+    `on_bytes` hears, in the calling thread, of each piece read (1 MiB at most); `stop` is asked
+    before each. Reading and hashing both leave the interpreter's lock, so threads run side by side.
+
+    Raises `OSError` as the system gave it, and `Interrupted` where `stop` said so.
+    """
+    buffer = _thread_buffer()
+    digest = hashlib.sha256()
+    size = 0
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        forget = _read_ahead(descriptor)
+        while True:
+            if stop():
+                raise Interrupted
+            count = os.readv(descriptor, [buffer])
+            if not count:
+                break
+            digest.update(buffer[:count])
+            size += count
+            on_bytes(count)
+        if forget and sys.platform == "linux":
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+    return size, digest.hexdigest()
+
+
+def _thread_buffer() -> memoryview:
+    buffer: memoryview | None = getattr(_local, "buffer", None)
+    if buffer is None:
+        buffer = _local.buffer = memoryview(bytearray(_BUFFER))
+    return buffer
+
+
+def _read_ahead(descriptor: int) -> bool:
+    """Ask for read-ahead; returns whether the file should leave the page cache when it was read.
+
+    A nightly check of terabytes must not push everything else out of memory. A file that is in
+    memory before we read it has another reader, who keeps it.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        # Answers at once, with an error where the first byte would have to come from the disk.
+        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system that knows neither
+        return False
+    return False
