@@ -31,6 +31,8 @@ class Fault:
     ending: Ending = "whole"
     """What happens when `after` bytes of the body are sent."""
     after: int = 0
+    hang_up: bool = False
+    """The answer is right, but then the connection is closed, which nothing announced."""
     rate: float | None = None
     """Bytes a second of the body, at most."""
     extra_length: int = 0
@@ -90,6 +92,11 @@ def close(after: int) -> Fault:
 def stall(after: int) -> Fault:
     """Send `after` bytes of the body, then nothing until the client goes or the service stops."""
     return Fault(ending="stall", after=after)
+
+
+def hang_up() -> Fault:
+    """Answer rightly, then close the connection that the client believes is kept alive."""
+    return Fault(hang_up=True)
 
 
 def trickle(rate: float) -> Fault:

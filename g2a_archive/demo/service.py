@@ -186,6 +186,15 @@ class SimulatedService:
         """Put a recording into a state."""
         self._api.set_state(recording_id, state)
 
+    @property
+    def authorization(self) -> str:
+        """The Authorization header of a client with `token`."""
+        return self._authority.header(self.token)
+
+    def link(self, recording_id: int, kind: Kind = "mp4") -> str:
+        """Return a fresh link to a file, as the link call would, without that call."""
+        return self._files.link(recording_id, kind, self._files.next_serial())
+
     def issue_token(self, lifetime: float | None = None) -> str:
         """Return another access token."""
         return self._authority.issue(lifetime)

@@ -151,6 +151,7 @@ class Connection:
         if fault.framing == "close" or fault.extra_length:
             keep_alive = False
         head = self._head(response, fault, keep_alive)
+        keep_alive = keep_alive and not fault.hang_up
         self._log.answered(entry, response.status)
         if head_only or response.status in BODILESS:
             self._sock.sendall(head)
