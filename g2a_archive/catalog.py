@@ -7,7 +7,7 @@ drives, where SQLite's write-ahead log does not work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from g2a_archive.database import Database
@@ -37,6 +37,44 @@ INSERT INTO file (recording, kind, path, size, sha256, archived_at) VALUES (?, ?
 ON CONFLICT (recording, kind) DO UPDATE SET
     path = excluded.path, size = excluded.size, sha256 = excluded.sha256,
     archived_at = excluded.archived_at, checked_at = NULL, damage = NULL
+"""
+
+
+_CHECK = """
+UPDATE file SET damage = ?, checked_at = ?
+WHERE recording = ? AND kind = ? AND path = ? AND size = ? AND sha256 = ?
+"""
+
+# An owed recording keeps its state and reason: only what was complete can become complete again
+# by a file that comes back.
+_BREAK = """
+UPDATE recording SET
+    kinds = kinds & ~?1,
+    state = CASE WHEN state = 'archived' THEN 'damaged' ELSE state END,
+    reason = CASE WHEN state IN ('archived', 'damaged') THEN ?2 ELSE reason END,
+    owed_since = coalesce(owed_since, ?3)
+WHERE id = ?4
+"""
+
+_MEND = "UPDATE recording SET kinds = kinds | ? WHERE id = ?"
+
+_MENDED = """
+UPDATE recording SET state = 'archived', reason = NULL, owed_since = NULL
+WHERE id = :id AND NOT EXISTS
+    (SELECT 1 FROM file WHERE recording = :id AND damage IS NOT NULL)
+AND (state = 'damaged'
+     OR archived_at IS NOT NULL AND state <> 'archived' AND kinds | absent = 7)
+"""
+
+_ADOPT = """
+INSERT INTO recording (id, state, directory, reason, owed_since, archived_at)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET directory = coalesce(directory, excluded.directory)
+"""
+
+_ADOPT_FILE = """
+INSERT OR IGNORE INTO file (recording, kind, path, size, sha256, archived_at)
+VALUES (?, ?, ?, ?, ?, ?)
 """
 
 
@@ -172,11 +210,55 @@ class Catalog(Database):
                     "UPDATE file SET damage = ?, checked_at = ? WHERE recording = ? AND kind = ?",
                     (what, now, recording, kind),
                 )
-                db.execute(
-                    "UPDATE recording SET state = 'damaged', kinds = kinds & ~?, reason = ?, "
-                    "owed_since = coalesce(owed_since, ?) WHERE id = ?",
-                    (kind.bit, f"{kind}: {what}", now, recording),
+                db.execute(_BREAK, (kind.bit, f"{kind}: {what}", now, recording))
+
+    def checked(
+        self, good: Iterable[StoredFile], broken: Iterable[tuple[StoredFile, str]] = ()
+    ) -> None:
+        """Record what a check found, in one transaction: good files, and (file, what is wrong).
+
+        Left alone is a file whose row is no longer what was checked: a run has stored another
+        one since. A file that is good again is damaged no more, and its recording is archived
+        again if nothing else is wrong with it.
+        """
+        now = utc_now()
+        with self.transaction() as db:
+            for file in good:
+                if db.execute(f"{_CHECK} AND damage IS NULL", (None, now, *_row(file))).rowcount:
+                    continue
+                if db.execute(_CHECK, (None, now, *_row(file))).rowcount:
+                    db.execute(_MEND, (file.kind.bit, file.recording))
+                    db.execute(_MENDED, {"id": file.recording})
+            for file, what in broken:
+                if db.execute(_CHECK, (what, now, *_row(file))).rowcount:
+                    reason = f"{file.kind}: {what}"
+                    db.execute(_BREAK, (file.kind.bit, reason, now, file.recording))
+
+    def adopt(self, files: Iterable[StoredFile], broken: Mapping[int, str] | None = None) -> None:
+        """Record files that were found in the archive (`verify --rebuild`), in one transaction.
+
+        A recording that is new to the catalogue is archived if its MP4 is among `files`, which
+        hold all of its files, and it is not among the `broken` (ID to reason); else it is owed.
+        What the catalogue knows already stays as it is.
+        """
+        now = utc_now()
+        found: dict[int, list[StoredFile]] = {recording: [] for recording in broken or ()}
+        for file in files:
+            found.setdefault(file.recording, []).append(file)
+        with self.transaction() as db:
+            for recording, its in found.items():
+                whole = any(file.kind is FileKind.MP4 for file in its)
+                why = (broken or {}).get(recording) or (None if whole else "mp4: not found")
+                directory = its[0].path.rpartition("/")[0] if its else None
+                state, owed, done = (
+                    (State.FAILED, now, None) if why else (State.ARCHIVED, None, now)
                 )
+                db.execute(_ADOPT, (recording, state, directory, why, owed, done))
+                for file in its:
+                    if db.execute(_ADOPT_FILE, (*_row(file), now)).rowcount:
+                        db.execute(_MEND, (file.kind.bit, recording))
+                if its:
+                    db.execute("INSERT OR IGNORE INTO stale_directory VALUES (?)", (directory,))
 
     def fresh_directories(self, directories: Iterable[str]) -> None:
         """Record that the `SHA256SUMS` of these directories are up to date again."""
@@ -199,3 +281,7 @@ class Catalog(Database):
                 f"UPDATE run SET finished_at = ?, {columns} WHERE id = ?",  # noqa: S608
                 (utc_now(), *outcome.values(), run),
             )
+
+
+def _row(file: StoredFile) -> tuple[int, str, str, int, str]:
+    return (file.recording, file.kind, file.path, file.size, file.sha256)
