@@ -1,0 +1,236 @@
+"""Files that hold one secret each: reading them, and replacing them so that no crash loses one.
+
+A replacement is written beside the file as `NAME.new`, flushed, then renamed over it, while a lock
+on `NAME.lock` keeps other processes away. A process killed between writing and renaming leaves a
+whole `NAME.new`, which the next one to take the lock puts in its place.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from g2a_archive.errors import CredentialsError, Interrupted, StorageError
+
+LARGEST = 64 * 1024
+"""Bytes of a secret file at most; no token is near that."""
+
+LOCK_PAUSE = 0.2
+"""Seconds between two tries to take a lock."""
+
+LOCK_TRIES = 3000
+"""Tries to take a lock: ten minutes, longer than any renewal lasts."""
+
+_ROOM = 8192
+_PRINTABLE = re.compile(r"[\x20-\x7e\xa0-\xff]+")
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_UNFLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+
+Warn = Callable[[str], None]
+Wait = Callable[[float], bool]
+"""Waits for so many seconds; True means that the run should stop."""
+
+
+def check_secret(value: str, what: str) -> str:
+    """Return `value` without a BOM and surrounding space, if a header can hold it.
+
+    Raises `CredentialsError`, which names `what` but never the value.
+    """
+    value = value.strip().removeprefix("\ufeff").strip()
+    if not value:
+        raise CredentialsError(f"{what} is empty")
+    if not _PRINTABLE.fullmatch(value):
+        raise CredentialsError(
+            f"{what} holds a line break, a control character or a character outside Latin-1",
+            hint="it should be the bare secret, on one line",
+        )
+    return value
+
+
+def read_secret(path: str | os.PathLike[str], what: str, *, warn: Warn | None = None) -> str:
+    """Return the secret in the file `path`; `warn` hears of a file that others can read.
+
+    Raises `CredentialsError`, which names the file but never what it holds.
+    """
+    where = f"{what} in {os.fspath(path)}"
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "not a file name"
+        raise CredentialsError(f"cannot read {where}: {reason}") from None
+    if warn and stat.S_ISREG(status.st_mode) and status.st_mode & 0o044:
+        mode = stat.S_IMODE(status.st_mode)
+        warn(f"{where} can be read by others (mode {mode:04o}): chmod 600 it")
+    if len(content) > LARGEST:
+        raise CredentialsError(f"{where} is too long for a secret")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = ""
+    if content and not text:
+        raise CredentialsError(f"{where} is not text in UTF-8")
+    return check_secret(text, where)
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], wait: Wait) -> Iterator[Path]:
+    """Keep other processes from replacing the secret file `path`; yield the file itself.
+
+    A symbolic link is followed, so that it stays. A replacement that a crash cut short is finished
+    first. Raises `StorageError`, or `Interrupted` when `wait` says that the run should stop.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        descriptor = _take_lock(beside(target, ".lock"), target, wait)
+        try:
+            _finish_replacement(target)
+        except OSError:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot lock {target}: {os.strerror(error.errno or 0)}",
+            hint="the service may replace the secret in it, so whoever runs this needs "
+            "permission to write to its directory",
+        ) from None
+    try:
+        yield target
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
+    """Make room for what replaces `target`, before the old secret is spent; yield what stores it.
+
+    Call it under `locked`. Raises `StorageError`, also from the function that it yields: then the
+    new secret may be in `NAME.new`, which is kept.
+    """
+    new = beside(target, ".new")
+    try:
+        descriptor = os.open(new, _CREATE, 0o600)
+        try:
+            _give_to_owner(descriptor, target)
+            os.write(descriptor, b"\n" * _ROOM)
+        except OSError:
+            os.close(descriptor)
+            new.unlink()
+            raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot write beside {target}: {os.strerror(error.errno or 0)}",
+            hint="the service may replace the secret in it: there must be room and permission "
+            "for the new one; nothing was changed",
+        ) from None
+    begun = False
+
+    def store(value: str) -> None:
+        nonlocal begun
+        begun = True
+        try:
+            data = value.encode() + b"\n"
+            if os.pwrite(descriptor, data, 0) != len(data):
+                raise OSError(errno.ENOSPC, "short write")
+            os.ftruncate(descriptor, len(data))
+            os.fsync(descriptor)
+            os.replace(new, target)
+            _flush_directory(target.parent)
+        except OSError as error:
+            raise StorageError(
+                f"the new secret could not be kept in {target}: {os.strerror(error.errno or 0)}",
+                hint="the old one may be dead: make that place writable, then `g2a-archive login` "
+                "again, or put a new one there",
+            ) from None
+
+    try:
+        yield store
+    finally:
+        os.close(descriptor)
+        if not begun:
+            with suppress(OSError):
+                new.unlink()
+
+
+def write_secret(path: str | os.PathLike[str], value: str, wait: Wait) -> None:
+    """Create or replace the secret file `path` (mode 0600), whole or not at all.
+
+    Raises `StorageError`, or `Interrupted` when `wait` says that the run should stop.
+    """
+    with locked(path, wait) as target, room_for_successor(target) as store:
+        store(value)
+
+
+def beside(target: Path, suffix: str) -> Path:
+    """Return the lock (`.lock`) or the successor (`.new`) that belongs to a secret file."""
+    return target.with_name(target.name + suffix)
+
+
+def _take_lock(lock: Path, target: Path, wait: Wait) -> int:
+    """Return a descriptor of `lock` that holds an exclusive flock; closing it releases that."""
+    for _ in range(LOCK_TRIES):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _give_to_owner(descriptor, target)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                return descriptor
+        except (BlockingIOError, FileNotFoundError):  # held; or removed by a logout meanwhile
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if wait(LOCK_PAUSE):
+            raise Interrupted
+    raise StorageError(
+        f"another process has held {lock} for too long",
+        hint="look for a run of g2a-archive that hangs",
+    )
+
+
+def _finish_replacement(target: Path) -> None:
+    """Put a successor that a killed process left, if whole and not older, in its place."""
+    new = beside(target, ".new")
+    try:
+        written = new.stat().st_mtime_ns
+        whole = bool(new.read_bytes().strip())
+    except FileNotFoundError:
+        return
+    try:
+        newer = written >= target.stat().st_mtime_ns
+    except FileNotFoundError:
+        newer = True
+    if whole and newer:
+        os.replace(new, target)
+        _flush_directory(target.parent)
+    else:
+        new.unlink()
+
+
+def _give_to_owner(descriptor: int, target: Path) -> None:
+    """Let what root creates belong to the owner of `target`, who must read it tomorrow."""
+    with suppress(OSError):  # no such file yet; or a share that knows no owners
+        owner = target.stat()
+        mine = os.fstat(descriptor)
+        if (mine.st_uid, mine.st_gid) != (owner.st_uid, owner.st_gid):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def _flush_directory(directory: Path) -> None:
+    """Make a rename in `directory` last; some shares cannot, and need not."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNFLUSHABLE:
+            raise
+    finally:
+        os.close(descriptor)
