@@ -7,6 +7,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPMessage
@@ -26,6 +27,7 @@ from g2a_archive.demo import (
     faults,
 )
 from g2a_archive.demo.recordings import KINDS, Kind
+from g2a_archive.demo.wire import Stopper
 
 RECORDING = SimulatedRecording(7, datetime(2014, 5, 6, 10, 0, tzinfo=UTC), 150_000, 3_000, 90_000)
 OTHER = SimulatedRecording(8, datetime(2014, 5, 6, 11, 0, tzinfo=UTC))
@@ -177,6 +179,15 @@ def test_ranges_that_nothing_satisfies(client: Client, wanted: str) -> None:
     assert (answer.status, answer.headers["Content-Range"]) == (416, f"bytes */{SIZE}")
 
 
+@pytest.mark.parametrize("wanted", ["bytes=0-", "bytes=-5"])
+def test_nothing_satisfies_a_range_of_an_empty_file(wanted: str) -> None:
+    empty = SimulatedRecording(7, RECORDING.start, events_size=0)
+    with SimulatedService([empty]) as service, closing(Client(service).connection) as connection:
+        url = urlsplit(service.link(7, "events"))
+        connection.request("GET", f"{url.path}?{url.query}", headers={"Range": wanted})
+        assert connection.getresponse().status == 416
+
+
 @pytest.mark.parametrize("wanted", ["bytes=5-4", "bytes=-", "bytes=0-1,5-6", "lines=1-2", "x"])
 def test_ranges_that_are_none_are_ignored(client: Client, wanted: str) -> None:
     answer = client.get(Range=wanted)
@@ -197,7 +208,7 @@ def test_last_modified_is_a_date_of_http(client: Client) -> None:
 
 
 def test_head_has_the_headers_alone(client: Client) -> None:
-    answer = client.get(method="HEAD")
+    answer = client.get(method="HEAD", Range="bytes=5-")
     assert (answer.status, answer.body) == (200, b"")
     assert answer.headers["Content-Length"] == str(SIZE)
     assert answer.headers["ETag"] == RECORDING.etag("mp4")
@@ -208,10 +219,30 @@ def test_files_are_only_read(client: Client) -> None:
     assert client.get(method="PUT").status == 405
 
 
-def test_files_come_at_a_rate(client: Client) -> None:
-    client.service.behaviour.rate = 10_000_000
-    client.service.behaviour.latency = 0.001
-    assert client.get().body == WHOLE
+@pytest.mark.parametrize(("setting", "fault"), [(1, 2), (2, 1), (None, 1), (1, None)])
+def test_files_come_after_a_latency_and_at_the_lower_rate(
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: float | None,
+    fault: float | None,
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(Stopper, "pause", lambda _, seconds: pauses.append(seconds))
+    client.service.behaviour.rate = setting
+    client.service.behaviour.latency = 77
+    client.service.fail_files(Fault(rate=fault))
+    assert client.get(client.service.link(7, "events")).body == RECORDING.content("events").read()
+    assert pauses[0] == 77
+    # Nobody waited, so the last byte's pause is all the time that the file was to take.
+    assert 2500 < max(pauses) <= 3000
+
+
+def test_calls_have_a_latency_of_their_own(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(Stopper, "pause", lambda _, seconds: pauses.append(seconds))
+    client.service.behaviour.link_latency = 77
+    client.get(f"{client.service.api_url}/archive/recordings")
+    assert pauses == [77]
 
 
 # Faults of the connection.

@@ -223,6 +223,7 @@ def test_ten_calls_a_second(client: Client, service: SimulatedService, clock: Ma
     assert [client.links(IDS[0]).status_code for _ in range(2)] == [200, 429]
     clock.advance(1)
     assert client.links(IDS[0]).status_code == 200
+    assert service.requests.peak_rate() == 14
 
 
 # The list call.
@@ -329,6 +330,12 @@ def test_transcoding_can_take_polls(client: Client, service: SimulatedService) -
     client.call("POST", f"/transcode/{number}")
     found = [number in client.list()["readyForDownload"] for _ in range(3)]
     assert found == [False, True, True]
+
+
+def test_transcoding_leaves_what_is_ready_as_it_is(client: Client) -> None:
+    number = next(filter(is_ready, IDS))
+    assert client.call("POST", f"/transcode/{number}").status_code == 204
+    assert len(client.links(number).json()) == 1
 
 
 @pytest.mark.parametrize(("method", "call"), [("POST", "transcode"), ("PUT", "archived")])
@@ -454,6 +461,16 @@ def test_noise_ends_its_connection_and_nothing_else(
         sock.sendall(noise)
         assert sock.recv(100) == b""
     assert client.links(IDS[0]).status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_hook_that_raises_ends_its_connection(client: Client, service: SimulatedService) -> None:
+    def wrong(_: object) -> None:
+        raise RuntimeError("a mistake in a test")
+
+    service.on_request.append(wrong)
+    with pytest.raises(requests.exceptions.ConnectionError):
+        client.links(IDS[0])
 
 
 def test_many_clients_at_once(service: SimulatedService) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -98,9 +99,11 @@ def test_a_wrong_client_is_refused(client: Client, auth: tuple[str, str]) -> Non
     assert answer.headers["WWW-Authenticate"] == "Basic"
 
 
-@pytest.mark.parametrize("header", ["", "Basic", "Basic !!!", "Bearer x"])
+@pytest.mark.parametrize("header", ["", "Basic", "Basic !!!", "Bearer x", "Bearer KNOWN"])
 def test_an_unreadable_client_is_refused(client: Client, header: str) -> None:
-    headers = {"Authorization": header}
+    behaviour = client.service.behaviour
+    known = b64encode(f"{behaviour.client_id}:{behaviour.client_secret}".encode()).decode()
+    headers = {"Authorization": header.replace("KNOWN", known)}
     answer = client.http.post(client.service.token_url, headers=headers, timeout=10)
     assert refusal(answer) == (401, "invalid_client")
 

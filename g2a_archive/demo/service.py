@@ -262,15 +262,17 @@ class SimulatedService:
         thread.start()
 
     def _serve(self, connection: Connection) -> None:
-        # A client may leave at any point; that ends its connection and nothing else.
-        with contextlib.suppress(OSError, ValueError, StoppedError, MalformedError):
-            while not self._stopper.stopped:
-                raw = connection.read_request()
-                if raw is None or not self._exchange(connection, raw):
-                    break
-        connection.close()
-        with self._lock:
-            self._connections.pop(connection, None)
+        try:
+            # A client may leave at any point; that ends its connection and nothing else.
+            with contextlib.suppress(OSError, ValueError, StoppedError, MalformedError):
+                while not self._stopper.stopped:
+                    raw = connection.read_request()
+                    if raw is None or not self._exchange(connection, raw):
+                        break
+        finally:  # also where a hook raises, so that its test fails at once, not by a time-out
+            connection.close()
+            with self._lock:
+                self._connections.pop(connection, None)
 
     def _exchange(self, connection: Connection, raw: RawRequest) -> bool:
         request = understand(raw)
