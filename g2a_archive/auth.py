@@ -201,9 +201,14 @@ def _source(settings: AuthSettings, warn: Warn, wait: Wait) -> Source:
         return FixedToken(settings.token)
     if settings.token_file:
         return TokenFile(settings.token_file, warn, wait)
-    if not any((settings.has_grant, settings.client_id, settings.has_client_secret)):
+    if not (settings.has_grant or settings.client_id or settings.has_client_secret):
         raise CredentialsError("there are no credentials", hint=_WHAT_TO_SET)
-    endpoint = _endpoint(settings, warn, wait)
+    grant = (
+        "a personal access token (G2A_ARCHIVE_PAT or _PAT_FILE) or a refresh token "
+        "(G2A_ARCHIVE_REFRESH_TOKEN_FILE, or `g2a-archive login`)"
+    )
+    missing = () if settings.has_grant else (grant,)
+    endpoint = client_endpoint(settings, warn=warn, wait=wait, also_missing=missing)
     pat = _secret(settings.pat, settings.pat_file, "the personal access token", warn)
     if pat:
         return PersonalAccessToken(endpoint, pat)
@@ -211,29 +216,30 @@ def _source(settings: AuthSettings, warn: Warn, wait: Wait) -> Source:
     return RefreshToken(endpoint, settings.refresh_token_file, warn)
 
 
-def _endpoint(settings: AuthSettings, warn: Warn, wait: Wait) -> TokenEndpoint:
-    """Return the token endpoint with its client; complain about what is missing."""
-    missing = []
-    if not settings.client_id:
-        missing.append("the client ID (G2A_ARCHIVE_CLIENT_ID)")
+def client_endpoint(
+    settings: AuthSettings, *, warn: Warn, wait: Wait, also_missing: tuple[str, ...] = ()
+) -> TokenEndpoint:
+    """Return the token endpoint with the client that asks it.
+
+    Raises `CredentialsError` that names what is missing or unusable, `InputError` for an unsafe
+    address.
+    """
+    missing = list(also_missing)
     if not settings.has_client_secret:
-        missing.append("the client secret (G2A_ARCHIVE_CLIENT_SECRET or _CLIENT_SECRET_FILE)")
-    if not settings.has_grant:
-        missing.append(
-            "a personal access token (G2A_ARCHIVE_PAT or _PAT_FILE) or a refresh token "
-            "(G2A_ARCHIVE_REFRESH_TOKEN_FILE, or `g2a-archive login`)"
-        )
+        missing.insert(0, "the client secret (G2A_ARCHIVE_CLIENT_SECRET or _CLIENT_SECRET_FILE)")
+    if not settings.client_id:
+        missing.insert(0, "the client ID (G2A_ARCHIVE_CLIENT_ID)")
     if missing:
         raise CredentialsError(
             "the credentials are incomplete", hint="set " + " and ".join(missing)
         )
     require_safe_address(settings.token_url, "the token endpoint's address")
-    secret = _secret(settings.client_secret, settings.client_secret_file, "the client secret", warn)
-    assert settings.client_id
     return TokenEndpoint(
         url=settings.token_url,
-        client_id=check_secret(settings.client_id, "the client ID"),
-        client_secret=secret,
+        client_id=check_secret(settings.client_id or "", "the client ID"),
+        client_secret=_secret(
+            settings.client_secret, settings.client_secret_file, "the client secret", warn
+        ),
         timeout=settings.timeout,
         retries=settings.retries,
         warn=warn,

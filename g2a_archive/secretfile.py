@@ -116,6 +116,7 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
     """
     new = beside(target, ".new")
     try:
+        new.unlink(missing_ok=True)
         descriptor = os.open(new, _CREATE, 0o600)
         try:
             _give_to_owner(descriptor, target)
