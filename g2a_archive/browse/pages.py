@@ -1,0 +1,247 @@
+"""The pages themselves: the calendar, a year, a month, a day, those without a date, the owed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import tzinfo
+from itertools import groupby
+
+from g2a_archive.browse.calendars import month_table, year_strip
+from g2a_archive.browse.entries import Owed, Placed
+from g2a_archive.browse.markup import (
+    Site,
+    crumbs,
+    day_text,
+    frame,
+    month_text,
+    neighbours,
+    part_links,
+    plural,
+    size_text,
+    text,
+)
+from g2a_archive.browse.recordings import STATE_TEXT, card, owed_table, recording
+from g2a_archive.browse.shelf import Day
+from g2a_archive.browse.write import FOLDER
+from g2a_archive.models import State
+
+HOME = ("../index.html", "All years")
+
+
+class Book:
+    """All days that have recordings, and on which page each is found."""
+
+    def __init__(self, days: Sequence[Day], month_limit: int) -> None:
+        self.days = {day.day: day for day in days}
+        self.years = _grouped(days, 4)
+        self.months = _grouped(days, 7)
+        self.split = {m for m, known in self.months.items() if _count(known) > month_limit}
+        self.month_list = list(self.months)
+        self.most = {year: max(day.count for day in known) for year, known in self.years.items()}
+
+    def page(self, day: str) -> str:
+        """The page, in `browse/`, that shows a day: its month's, or its own in a big month."""
+        return f"{day}.html" if day[:7] in self.split else f"{day[:7]}.html"
+
+    def link(self, day: str) -> str:
+        """The address of a day from another page in `browse/`."""
+        return f"{self.page(day)}#d{day}"
+
+
+def _grouped(days: Iterable[Day], length: int) -> dict[str, list[Day]]:
+    return {key: list(group) for key, group in groupby(days, lambda day: day.day[:length])}
+
+
+def _count(days: Iterable[Day]) -> int:
+    return sum(day.count for day in days)
+
+
+def summary(days: Sequence[Day]) -> str:
+    """How much there is on some days, in words."""
+    size = sum(day.size for day in days)
+    return f"{plural(_count(days), 'recording')}, {size_text(size)}"
+
+
+def index_page(
+    site: Site,
+    book: Book,
+    latest: Sequence[Placed],
+    undated: int,
+    owed: Mapping[State, int],
+) -> str:
+    """The first page: totals, what is owed, the newest recordings, a strip for each year."""
+    days = list(book.days.values())
+    parts = [
+        f'<h1 class="quiet">{text(site.title)}</h1>\n',
+        _totals(site, days, undated),
+        owed_notice(owed),
+    ]
+    if latest:
+        cards = "".join(card(one, "", f"{FOLDER}/{book.page(one.day)}") for one in latest)
+        parts.append(f'<section><h2>Newest</h2>\n<ul class="cards">{cards}</ul></section>\n')
+    rows = []
+    for year in reversed(book.years):
+        known = {day.day: day for day in book.years[year]}
+        strip = year_strip(year, known, book.most[year])
+        rows.append(
+            f'<li><a class="year" href="{FOLDER}/{year}.html"><b>{year}</b>'
+            f"<span>{summary(book.years[year])}</span>{strip}</a></li>\n"
+        )
+    if rows:
+        parts.append(f'<section><h2>Years</h2>\n<ul class="years">{"".join(rows)}</ul></section>\n')
+    return frame(site, site.title, "".join(parts), at="index")
+
+
+def _totals(site: Site, days: Sequence[Day], undated: int) -> str:
+    if not days and not undated:
+        return '<p class="lead">Nothing is archived yet.</p>\n'
+    lines = []
+    if days:
+        first, last = days[0].day, days[-1].day
+        span = day_text(first, weekday=False)
+        if last != first:
+            span += f" to {day_text(last, weekday=False)}"
+        lines.append(f'<p class="lead"><b>{summary(days)}</b><br>{span}</p>\n')
+    if undated:
+        lines.append(
+            f'<p><a href="{FOLDER}/undated.html">{plural(undated, "recording")} without a known '
+            f"date</a></p>\n"
+        )
+    zone = f"in {site.zone_name}" if site.zone_name else "as each recording gives them"
+    lines.append(f'<p class="soft">Times are {text(zone)}.</p>\n')
+    return "".join(lines)
+
+
+def owed_notice(states: Mapping[State, int]) -> str:
+    """The first page's word on what is owed: a count by state, and a link to the list."""
+    total = sum(states.values())
+    if not total:
+        return ""
+    words = ", ".join(f"{count:,} {STATE_TEXT[state]}" for state, count in states.items())
+    return (
+        f'<p class="notice"><a href="{FOLDER}/owed.html">{plural(total, "recording")} owed</a> '
+        f"<span>{text(words)}</span></p>\n"
+    )
+
+
+def year_page(site: Site, book: Book, year: str) -> str:
+    """A year: twelve months, each day with its count."""
+    years = list(book.years)
+    at = years.index(year)
+    tables = []
+    for number in range(1, 13):
+        month = f"{year}-{number:02d}"
+        known = book.months.get(month, [])
+        head = text(month_text(month)[:-5])
+        if known:
+            head = f'<a href="{month}.html">{head}</a> <span>{_count(known):,}</span>'
+        tables.append(month_table(month, book.days, book.most[year], book.link, head=head))
+    main = (
+        crumbs(HOME)
+        + f'<h1>{year}</h1>\n<p class="lead">{summary(book.years[year])}</p>\n'
+        + _turn(years, at, lambda y: (f"{y}.html", y), "Years")
+        + f'<div class="months">\n{"".join(tables)}</div>\n'
+    )
+    return frame(site, year, main)
+
+
+def _turn(keys: Sequence[str], at: int, link: Callable[[str], tuple[str, str]], what: str) -> str:
+    before = link(keys[at - 1]) if at else None
+    after = link(keys[at + 1]) if at + 1 < len(keys) else None
+    return neighbours(before, after, what)
+
+
+def month_page(
+    site: Site, book: Book, month: str, recordings: Callable[[str], Iterable[Placed]]
+) -> str:
+    """A month: its calendar, and its days with their recordings, or with links to their pages."""
+    known = book.months[month]
+    at = book.month_list.index(month)
+    if month in book.split:
+        items = "".join(
+            f'<li><a href="{day.day}.html">{day_text(day.day)}</a> <span>{summary([day])}</span>'
+            f"</li>\n"
+            for day in known
+        )
+        body = f'<h2>Days</h2>\n<ul class="days">{items}</ul>\n'
+    else:
+        body = "".join(day_section(day, recordings(day.day)) for day in known)
+    head = (
+        crumbs(HOME, (f"{month[:4]}.html", month[:4]))
+        + f'<h1>{month_text(month)}</h1>\n<p class="lead">{summary(known)}</p>\n'
+        + _turn(book.month_list, at, lambda m: (f"{m}.html", month_text(m)), "Months")
+    )
+    return frame(site, month_text(month), _beside(head, _month(book, month), body))
+
+
+def day_page(site: Site, book: Book, day: str, recordings: Iterable[Placed]) -> str:
+    """A day of a month that is too big for one page."""
+    month = day[:7]
+    keys = [known.day for known in book.months[month]]
+    turn = _turn(keys, keys.index(day), lambda d: (f"{d}.html", day_text(d, weekday=False)), "Days")
+    head = (
+        crumbs(HOME, (f"{day[:4]}.html", day[:4]), (f"{month}.html", month_text(month)))
+        + f"<h1>{day_text(day, weekday=False)}</h1>\n{turn}"
+    )
+    body = day_section(book.days[day], recordings)
+    return frame(site, day_text(day, weekday=False), _beside(head, _month(book, month), body))
+
+
+def _month(book: Book, month: str) -> str:
+    most = max(day.count for day in book.months[month])
+    return month_table(month, book.days, most, book.link)
+
+
+def _beside(head: str, side: str, body: str) -> str:
+    return (
+        f'{head}<div class="beside"><nav class="side" aria-label="Days of the month">\n{side}'
+        f"</nav>\n<div>{body}</div></div>\n"
+    )
+
+
+def day_section(day: Day, recordings: Iterable[Placed]) -> str:
+    """A day's recordings under its date."""
+    items = "".join(recording(one, "../") for one in recordings)
+    return (
+        f'<section class="day" id="d{day.day}"><h2>{day_text(day.day)} '
+        f'<span>{summary([day])}</span></h2>\n<ul class="recs">\n{items}</ul></section>\n'
+    )
+
+
+def undated_page(site: Site, some: Iterable[Placed], names: Sequence[str], name: str) -> str:
+    """Recordings of which no date is known, by the directory that they are in."""
+    parts = [
+        crumbs(HOME),
+        "<h1>Without a known date</h1>\n",
+        '<p class="lead">The catalogue has no start time for these recordings.</p>\n',
+        part_links(names, name),
+    ]
+    for directory, group in groupby(some, lambda one: one.directory):
+        items = "".join(recording(one, "../") for one in group)
+        parts.append(
+            f'<section class="day"><h2>{text(directory or "The archive itself")}</h2>\n'
+            f'<ul class="recs">\n{items}</ul></section>\n'
+        )
+    return frame(site, "Without a known date", "".join(parts))
+
+
+def owed_page(
+    site: Site,
+    some: Iterable[Owed],
+    states: Mapping[State, int],
+    zone: tzinfo | None,
+    names: Sequence[str],
+    name: str,
+) -> str:
+    """What the archive still owes: which, why, since when."""
+    total = sum(states.values())
+    if not total:
+        body = '<p class="lead">Nothing is owed: every recording asked for is here.</p>\n'
+    else:
+        counts = "".join(
+            f"<li><b>{count:,}</b> {text(STATE_TEXT[state])}</li>"
+            for state, count in states.items()
+        )
+        body = f'<ul class="counts">{counts}</ul>\n' + part_links(names, name)
+        body += owed_table(some, zone, "Owed recordings")
+    return frame(site, "Owed", f"{crumbs(HOME)}<h1>Owed</h1>\n{body}", at="owed")

@@ -1,0 +1,111 @@
+"""Files of the site: written aside, flushed and renamed, and only where their content differs."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from g2a_archive.errors import StorageError, storage_error
+
+FOLDER = "browse"
+GENERATOR = '<meta name="generator" content="g2a-archive browse">'
+_ASIDE = ".part"
+_OURS = re.compile(
+    r"\d{4}(-\d\d){0,2}\.html|(owed|undated)(-\d+)?\.html|search/[0-9a-z-]+\.js|"
+    rf"(search/)?\.[0-9a-z.-]+{re.escape(_ASIDE)}"
+)
+"""Names in `browse/` that an earlier run may have left; nothing else there is ever removed."""
+
+
+class Writer:
+    """Writes the files of one site, and counts what it did. Raises `StorageError`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / FOLDER
+        self.written = 0
+        self.unchanged = 0
+        self.removed = 0
+        self._kept: set[str] = set()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        for path in (self.folder, self.folder / "search"):
+            try:
+                path.mkdir(exist_ok=True)
+                linked = not stat.S_ISDIR(path.lstat().st_mode)
+            except OSError as error:
+                raise storage_error(error, "make", path) from error
+            if linked:
+                raise StorageError(
+                    f"{path} is a symbolic link", hint="remove it; the pages belong in the archive"
+                )
+        index = self.root / "index.html"
+        head = self._read(index, 4096)
+        if head is not None and GENERATOR.encode() not in head:
+            raise StorageError(
+                f"{index} is not a page of g2a-archive", hint="move it away, then run again"
+            )
+
+    def page(self, name: str, content: str) -> None:
+        """Bring `name`, in `browse/`, or `index.html`, at the root, to this content."""
+        self.data(name, content.encode("utf-8", "replace"))
+
+    def data(self, name: str, content: bytes) -> None:
+        """Like `page`, with bytes."""
+        path = self.root / name if name == "index.html" else self.folder / name
+        self._kept.add(name)
+        if self._read(path) == content:
+            self.unchanged += 1
+            return
+        # Beside the other asides, so that a later run finds and removes what a killed one left.
+        aside = self.folder / f".{name.replace('/', '-')}-{os.getpid()}{_ASIDE}"
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                aside.unlink()
+            raise storage_error(error, "write", path) from error
+        self.written += 1
+
+    def finish(self) -> None:
+        """Remove the pages that are no longer needed, and flush the directories."""
+        for path in sorted(self.folder.glob("*")) + sorted(self.folder.glob("search/*")):
+            name = path.relative_to(self.folder).as_posix()
+            if name in self._kept or not _OURS.fullmatch(name) or path.is_dir():
+                continue
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise storage_error(error, "remove", path) from error
+            self.removed += not path.name.endswith(_ASIDE)
+        if self.written or self.removed:
+            for folder in (self.folder / "search", self.folder, self.root):
+                _flush(folder)
+
+    @staticmethod
+    def _read(path: Path, limit: int = -1) -> bytes | None:
+        try:
+            with path.open("rb") as file:
+                return file.read(limit)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, "read", path) from error
+
+
+def _flush(folder: Path) -> None:
+    # Some shares refuse to flush a directory; the pages are whole without it.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
