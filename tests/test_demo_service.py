@@ -463,14 +463,19 @@ def test_noise_ends_its_connection_and_nothing_else(
     assert client.links(IDS[0]).status_code == 200
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_hook_that_raises_ends_its_connection(client: Client, service: SimulatedService) -> None:
+def test_a_hook_that_raises_ends_its_connection(
+    client: Client, service: SimulatedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: told.set())
+
     def wrong(_: object) -> None:
         raise RuntimeError("a mistake in a test")
 
     service.on_request.append(wrong)
     with pytest.raises(requests.exceptions.ConnectionError):
         client.links(IDS[0])
+    assert told.wait(10)
 
 
 def test_many_clients_at_once(service: SimulatedService) -> None:
