@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from g2a_archive.demo.messages import Call, Request, Response
@@ -55,15 +55,10 @@ class Fault:
     """Files: by how much Content-Range is wrong about the size."""
 
     def __or__(self, other: Fault) -> Fault:
-        """Return both faults at once; where they disagree, the right one's word counts."""
-        merged = {
-            item.name: getattr(
-                self if getattr(other, item.name) == getattr(PERFECT, item.name) else other,
-                item.name,
-            )
-            for item in fields(Fault)
-        }
-        return Fault(**merged)
+        """Return both faults at once; where they disagree, the second one's word counts."""
+        said = {item.name: getattr(other, item.name) for item in fields(Fault)}
+        usual = {item.name: getattr(PERFECT, item.name) for item in fields(Fault)}
+        return replace(self, **{name: said[name] for name in said if said[name] != usual[name]})
 
 
 PERFECT = Fault()
