@@ -1,0 +1,197 @@
+"""The archive's tree as a check walks it: names, links, whether it is still there; and threads."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from g2a_archive.errors import Interrupted, storage_error
+from g2a_archive.models import MAX_ID, FileKind, StoredFile
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+_KINDS = {
+    "mp4": FileKind.MP4,
+    "events": FileKind.EVENTS,
+    **dict.fromkeys(("jpg", "png", "gif", "webp"), FileKind.THUMBNAIL),
+}
+_NAME = re.compile(rf"([1-9][0-9]*)\.({'|'.join(_KINDS)})", re.ASCII)
+_OURS = re.compile(rf"\..*|SHA256SUMS|{_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.DOTALL)
+_OURS_AT_TOP = ("browse", "index.html")
+
+
+_TASK_BYTES = 8 << 20
+_TASK_FILES = 64
+"""Small files go to a thread together: handing over costs more than hashing one."""
+
+
+def parse_name(name: str) -> tuple[int, FileKind] | None:
+    """The recording and kind that a final file name stands for; None for any other name."""
+    match = _NAME.fullmatch(name)
+    if match is None or len(match[1]) > 19 or int(match[1]) > MAX_ID:
+        return None
+    return int(match[1]), _KINDS[match[2]]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A directory, relative to the archive, with the names of what lies in it, sorted.
+
+    `problem` says why it could not be read, where it could not.
+    """
+
+    path: str
+    names: tuple[str, ...] = ()
+    problem: str = ""
+
+    def files(self) -> Iterator[str]:
+        """The paths of its files, relative to the archive."""
+        return (f"{self.path}/{name}" if self.path else name for name in self.names)
+
+
+class Tree:
+    """The archive at `root`, which is never left by way of a symbolic link.
+
+    Raises `StorageError` where there is no such directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real = os.path.realpath(root)
+        self._folders: dict[str, str] = {}
+        self._identity = self._look()
+
+    def check(self) -> None:
+        """Raise `StorageError` unless the archive is still there: an unmounted drive is not."""
+        if self._look() != self._identity:
+            raise storage_error(FileNotFoundError(errno.ENOENT, ""), "go on reading", self.root)
+
+    def _look(self) -> tuple[int, int]:
+        try:
+            with os.scandir(self.root):
+                info = os.stat(self.root)
+        except OSError as error:
+            raise storage_error(error, "read", self.root) from error
+        return info.st_dev, info.st_ino
+
+    def locate(self, path: str) -> str:
+        """The real path of a file; `PermissionError` where a link leads out of the archive."""
+        directory, _, name = path.rpartition("/")
+        # Two threads may both find out; they find the same.
+        folder = self._folders.get(directory)
+        if folder is None:
+            folder = self._folders[directory] = self._inside(directory)
+        found = f"{folder}/{name}"
+        return self._inside(path) if os.path.islink(found) else found
+
+    def _inside(self, path: str) -> str:
+        real = os.path.realpath(os.path.join(self._real, path))
+        if os.path.commonpath((real, self._real)) != self._real:
+            raise PermissionError(errno.EPERM, "it lies outside the archive")
+        return real
+
+    def identity(self, path: str) -> tuple[int, ...] | None:
+        """What tells the file at `path` from one that replaces it; None where there is none."""
+        try:
+            return identity(os.lstat(self.locate(path)))
+        except OSError:
+            return None
+
+    def walk(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Folder]:
+        """Every directory with the files, and links, that are not the program's own; in order.
+
+        Left out are dot files, `SHA256SUMS`, files kept aside, and the pages of `browse`.
+        Raises `StorageError` where the archive is gone, and `Interrupted`.
+        """
+        stack = [""]
+        while stack:
+            if stop():
+                raise Interrupted
+            path = stack.pop()
+            files: list[str] = []
+            folders: list[str] = []
+            problem = ""
+            try:
+                with os.scandir(self.root / path) as entries:
+                    for entry in entries:
+                        if _OURS.fullmatch(entry.name) or (not path and entry.name in _OURS_AT_TOP):
+                            continue
+                        into = folders if entry.is_dir(follow_symlinks=False) else files
+                        into.append(entry.name)
+            except FileNotFoundError:
+                self.check()
+            except OSError as error:
+                self.check()
+                problem = error.strerror or str(error)
+            yield Folder(path, tuple(sorted(files)), problem)
+            prefix = f"{path}/" if path else ""
+            stack += (prefix + name for name in sorted(folders, reverse=True))
+
+
+def identity(info: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from one that replaces it."""
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+def printable(path: str) -> str:
+    """A path as it can be shown: what is no character, or would steer a terminal, is escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in path
+    )
+
+
+def default_jobs() -> int:
+    """Files to read at once: as many as there are processors, but at least 2."""
+    return max(2, os.cpu_count() or 1)
+
+
+def in_bunches(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
+    """`files` in their order, the small ones several together, as tasks for threads."""
+    task: list[StoredFile] = []
+    size = 0
+    for file in files:
+        if task and (size + file.size > _TASK_BYTES or len(task) == _TASK_FILES):
+            yield task
+            task, size = [], 0
+        task.append(file)
+        size += file.size
+    if task:
+        yield task
+
+
+def in_parallel(
+    tasks: Iterator[_T],
+    work: Callable[[_T], _R],
+    jobs: int,
+    stop: Callable[[], bool],
+) -> Generator[_R | None, None, None]:
+    """Run `work` over `tasks` in `jobs` threads; yields the results as they come.
+
+    None is yielded where none came for a quarter of a second. `tasks` is read in the calling
+    thread, not far ahead. Raises what `work` raised, and `Interrupted` once `stop` says so.
+    Closing the generator waits for the tasks that have begun.
+    """
+    pending: set[Future[_R]] = set()
+    with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
+        try:
+            while True:
+                while len(pending) < 4 * jobs and (task := next(tasks, None)) is not None:
+                    pending.add(pool.submit(work, task))
+                if not pending:
+                    return
+                done, pending = wait(pending, timeout=0.25, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+                if not done:
+                    yield None
+                if stop():
+                    raise Interrupted
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
