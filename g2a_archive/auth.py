@@ -186,14 +186,22 @@ class Credentials:
         return self._token
 
 
-def credentials_from(settings: AuthSettings, *, warn: Warn, wait: Wait) -> Credentials:
+def credentials_from(
+    settings: AuthSettings,
+    *,
+    warn: Warn,
+    wait: Wait,
+    monotonic: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+) -> Credentials:
     """Return the credentials that are configured; the network is not touched yet.
 
     `warn` hears of secret files that others can read and of retries; `wait(seconds)` returns True
     when the run should stop (`threading.Event().wait` will do). Raises `CredentialsError` if there
     are none, if some part is missing or unusable; `InputError` for an unsafe token address.
     """
-    return Credentials(_source(settings, warn, wait), scheme=settings.scheme, warn=warn)
+    source = _source(settings, warn, wait)
+    return Credentials(source, scheme=settings.scheme, warn=warn, monotonic=monotonic, wall=wall)
 
 
 def _source(settings: AuthSettings, warn: Warn, wait: Wait) -> Source:

@@ -180,6 +180,8 @@ def _transport_problem(error: requests.RequestException) -> str:
     """Say in words what kept an answer from coming, without the address or the form in it."""
     import requests
 
+    if isinstance(error, requests.exceptions.ConnectionError) and "timed out" in str(error):
+        return "no answer in time"  # as a streamed body's time-out is reported
     names = (
         (requests.exceptions.ProxyError, "the proxy failed"),
         (requests.exceptions.SSLError, "the TLS connection failed"),
