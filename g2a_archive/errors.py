@@ -108,6 +108,7 @@ class ForbiddenError(ServiceError):
     def __init__(self, message: str, *, status: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.header = ""
 
 
 class CallTooLongError(ServiceError):

@@ -141,3 +141,23 @@ class RunSettings:
 def utc_now() -> str:
     """The time now as the catalogue, the report and the log write it: `2026-11-23T02:00:05Z`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def size_text(count: float) -> str:
+    """A number of bytes for a person: `10.2 MB`, 1024-based like the options are."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for a person: `0.8 s`, `12 s`, `3 min 05 s`, `2 h 07 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,109 @@
+"""How fast: calls a second, bytes a second, and how long to wait between two tries."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+
+from g2a_archive.errors import Interrupted
+
+CALL_INTERVAL = 0.11
+"""Seconds between two calls: the service allows 10 a second, and the network may bunch them."""
+
+_SLOWEST_INTERVAL = 2.0
+_LONGEST_WAIT = 30.0
+_LONGEST_RETRY_AFTER = 600.0
+
+
+def backoff(attempt: int, retry_after: float | None = None) -> float:
+    """Seconds to wait before retry number `attempt` (from 1): exponential, with jitter.
+
+    A server's `Retry-After` (seconds) is honoured, up to ten minutes.
+    """
+    wait: float = min(_LONGEST_WAIT, 0.5 * 2.0 ** min(attempt - 1, 10)) * random.uniform(0.75, 1.25)
+    if retry_after is not None:
+        return max(wait, min(retry_after, _LONGEST_RETRY_AFTER))
+    return wait
+
+
+def retry_after(value: str | None) -> float | None:
+    """Read a `Retry-After` header (RFC 9110: seconds, or a date); None where there is none."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return float(value.strip()[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def pause(stop: threading.Event, seconds: float) -> None:
+    """Wait, unless the run is asked to stop: then `Interrupted` is raised at once."""
+    if stop.wait(max(0.0, seconds)):
+        raise Interrupted
+
+
+class CallPacer:
+    """Spaces the calls of all threads; slower after a 429, and back to normal by and by."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._interval = CALL_INTERVAL
+
+    def wait(self) -> None:
+        """Return when the next call may be made. Raises `Interrupted`."""
+        with self._lock:
+            now = time.monotonic()
+            mine = max(now, self._next)
+            self._next = mine + self._interval
+            self._interval = max(CALL_INTERVAL, self._interval * 0.9)
+        if mine > now:
+            pause(self._stop, mine - now)
+        elif self._stop.is_set():
+            raise Interrupted
+
+    def slow_down(self) -> None:
+        """The service answered 429: leave more room between calls."""
+        with self._lock:
+            self._interval = min(_SLOWEST_INTERVAL, self._interval * 3)
+            self._next = max(self._next, time.monotonic() + self._interval)
+
+
+class RateLimiter:
+    """One bucket of bytes for all threads (`--limit-rate`)."""
+
+    def __init__(
+        self,
+        rate: int,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.rate = rate
+        self._stop = stop
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._free_at = clock()
+
+    def step(self, jobs: int) -> int:
+        """How many bytes to read at once, so that the bucket is fair and the rate smooth."""
+        return max(1024, min(256 * 1024, self.rate // (8 * jobs)))
+
+    def take(self, count: int) -> float:
+        """Account for `count` bytes that arrived, and wait until the next may.
+
+        Returns the seconds waited; a run that is asked to stop waits no longer.
+        """
+        with self._lock:
+            now = self._clock()
+            # A tenth of a second of credit smooths over a slow moment without a burst.
+            self._free_at = max(self._free_at, now - 0.1) + count / self.rate
+            wait = self._free_at - now
+        if wait > 0:
+            self._stop.wait(wait)
+        return max(0.0, wait)

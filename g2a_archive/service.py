@@ -1,0 +1,243 @@
+"""The four calls of the service, their limits and their errors.
+
+The link call is the vendor's "Download Recordings" description; list, transcode and mark
+archived are from the vendor's public reference for the same API. All take at most 500 IDs, and
+answer 400 (malformed), 403 (bad authorization or an invalid ID in the list) or 500.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from g2a_archive import answers
+from g2a_archive.errors import (
+    CallTooLongError,
+    CredentialsError,
+    ForbiddenError,
+    MalformedCallError,
+    ServiceError,
+    UnreachableError,
+)
+from g2a_archive.models import LIST_LIMIT, LinkAnswer, Recording
+from g2a_archive.session import ApiSession
+
+log = logging.getLogger("g2a_archive")
+
+_T = TypeVar("_T")
+
+SUSPICIOUS_REFUSALS = 16
+"""So many IDs refused one by one, before any call was accepted: it's the credentials."""
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """What is known so far about the IDs of one chunk."""
+
+    found: dict[int, Recording] = field(default_factory=dict)
+    unavailable: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    accepted: bool = False  # since the chunk's first refusal
+    renewed: bool = False
+    probed: bool = False
+
+
+class Service:
+    """The service, as the rest of the program sees it. Safe to use from several threads."""
+
+    def __init__(self, session: ApiSession, *, id_attribute: str = "recordingIds") -> None:
+        self._session = session
+        self._attribute = id_attribute
+        self._lock = threading.Lock()
+        self._good_id: int | None = None
+        self._early_refusals = 0
+        self.chunk_limit = LIST_LIMIT
+        self.unreachable_in_a_row = 0
+
+    @property
+    def ever_answered(self) -> bool:
+        """Whether any link call of this run was answered as it should be."""
+        return self._good_id is not None
+
+    # --- links ------------------------------------------------------------------------------
+
+    def links(self, ids: Sequence[int]) -> LinkAnswer:
+        """Ask for the links of at most 500 recordings; narrow refusals down to single IDs.
+
+        Raises `CredentialsError` where the credentials are what is refused, and `Interrupted`.
+        A call that failed to the end is in the answer's `failed`, with its reason.
+        """
+        chunk = _Chunk()
+        self._narrow(list(ids), chunk, certain=False)
+        if not self.ever_answered and len(chunk.refused) == len(ids):
+            raise _refused_credentials()
+        return LinkAnswer(
+            recordings=tuple(chunk.found[i] for i in ids if i in chunk.found),
+            unavailable=tuple(chunk.unavailable),
+            refused=tuple(chunk.refused),
+            failed=chunk.failed,
+        )
+
+    def _narrow(self, ids: list[int], chunk: _Chunk, *, certain: bool) -> bool:
+        """Ask for `ids`; halve, depth first, while they are refused. True if any was refused.
+
+        `certain`: an invalid ID must be among them, since the whole was refused and the other
+        half was not, so that asking for all of them again would be a call too many.
+        """
+        if not (certain and len(ids) > 1):
+            try:
+                if self._ask(ids, chunk):
+                    return False
+            except CallTooLongError as error:
+                return self._halve_long_call(ids, chunk, error)
+            if len(ids) == 1:
+                self._refuse(ids[0], chunk)
+                return True
+        middle = len(ids) // 2
+        in_left = self._narrow(ids[:middle], chunk, certain=False)
+        self._narrow(ids[middle:], chunk, certain=not in_left)
+        return True
+
+    def _halve_long_call(self, ids: list[int], chunk: _Chunk, error: CallTooLongError) -> bool:
+        if len(ids) == 1:
+            chunk.failed[ids[0]] = error.message
+            return False
+        middle = len(ids) // 2
+        with self._lock:
+            self.chunk_limit = max(1, min(self.chunk_limit, middle))
+        left = self._narrow(ids[:middle], chunk, certain=False)
+        return self._narrow(ids[middle:], chunk, certain=False) or left
+
+    def _ask(self, ids: list[int], chunk: _Chunk) -> bool:
+        """One link call. True: answered, or failed to the end; False: refused with a 403."""
+        try:
+            found, warnings = self._ask_renewing(ids, chunk)
+        except ForbiddenError as error:
+            if error.status == 401:
+                raise _refused_credentials() from None
+            return False
+        except CallTooLongError:
+            raise
+        except ServiceError as error:
+            unreachable = isinstance(error, UnreachableError)
+            self.unreachable_in_a_row = self.unreachable_in_a_row + 1 if unreachable else 0
+            if isinstance(error, MalformedCallError):
+                error.hint = f"is --id-attribute right? it is {self._attribute!r} now"
+            chunk.failed.update(dict.fromkeys(ids, str(error)))
+            return True
+        for warning in warnings:
+            log.warning("%s", warning)
+        self.unreachable_in_a_row = 0
+        self._good_id = ids[0]
+        chunk.accepted = True
+        for id_ in ids:
+            entry = found.get(id_)
+            if entry is None:
+                chunk.unavailable.append(id_)
+            elif isinstance(entry, str):
+                chunk.failed[id_] = entry
+            else:
+                chunk.found[id_] = entry
+        return True
+
+    def _ask_renewing(self, ids: list[int], chunk: _Chunk) -> answers.Parsed:
+        try:
+            return self._call_links(ids)
+        except ForbiddenError as error:
+            credentials = self._session.credentials
+            if chunk.renewed or not credentials.renewable:
+                raise
+            chunk.renewed = True
+            if not credentials.renew(error.header):
+                raise
+        return self._call_links(ids)
+
+    def _call_links(self, ids: Sequence[int]) -> answers.Parsed:
+        asked = frozenset(ids)
+        return self._session.call(
+            "link call",
+            "GET",
+            "/archive/recordings/urls",
+            lambda payload: answers.links(payload, asked, time.time(), time.monotonic()),
+            urlencode([(self._attribute, id_) for id_ in ids]),
+        )
+
+    def _refuse(self, id_: int, chunk: _Chunk) -> None:
+        """Note an ID that was refused alone; find out whether it is the credentials instead."""
+        if not self.ever_answered:
+            self._early_refusals += 1
+            if self._early_refusals >= SUSPICIOUS_REFUSALS:
+                raise _refused_credentials()
+        elif not chunk.accepted and not chunk.probed and self._good_id is not None:
+            # A token that ran out in mid-run refuses everything: ask for an ID known as good.
+            chunk.probed = True
+            try:
+                self._call_links([self._good_id])
+            except ForbiddenError:
+                raise CredentialsError(
+                    "the service no longer accepts the credentials",
+                    hint="an access token lives 60 minutes: renew it, or configure a client "
+                    "ID and secret with a personal access token",
+                ) from None
+            except ServiceError as error:
+                log.warning("%s", error)
+        chunk.refused.append(id_)
+
+    # --- the other three --------------------------------------------------------------------
+
+    def ready(self, query: Iterable[tuple[str, str]]) -> answers.Ready:
+        """The list call: IDs ready for transcoding and for download, at most 500 of each.
+
+        `query` holds `accountKey`, `userKey`, `companyId` (one at least), `sessionType`,
+        `fromTime`, `toTime`, `timePeriod`, `archived`. Raises `ServiceError`,
+        `CredentialsError`, `Interrupted`.
+        """
+        params = urlencode(list(query))
+        try:
+            return self._with_renewal(
+                "list call", "GET", "/archive/recordings", answers.ready, params
+            )
+        except ForbiddenError:
+            raise CredentialsError(
+                "the service refused the credentials, or one of the keys",
+                hint="get a new access token, and check the account, user and company keys",
+            ) from None
+
+    def transcode(self, ids: Sequence[int]) -> None:
+        """Ask for the transcoding of at most 500 recordings. Raises as `ready`."""
+        path = f"/archive/recordings/transcode/{_joined(ids)}"
+        self._with_renewal("transcode call", "POST", path, lambda _: None)
+
+    def mark_archived(self, ids: Sequence[int]) -> None:
+        """Mark at most 500 recordings as archived on the service. Raises as `ready`."""
+        path = f"/archive/recordings/archived/{_joined(ids)}"
+        self._with_renewal("mark-archived call", "PUT", path, lambda _: None)
+
+    def _with_renewal(
+        self, name: str, method: str, path: str, read: Callable[[Any], _T], params: str = ""
+    ) -> _T:
+        try:
+            return self._session.call(name, method, path, read, params)
+        except ForbiddenError as error:
+            credentials = self._session.credentials
+            if not credentials.renewable or not credentials.renew(error.header):
+                raise
+        return self._session.call(name, method, path, read, params)
+
+
+def _joined(ids: Sequence[int]) -> str:
+    return quote(",".join(str(i) for i in ids), safe=",")
+
+
+def _refused_credentials() -> CredentialsError:
+    return CredentialsError(
+        "the service refused the credentials, or every one of these IDs",
+        hint="an access token lives 60 minutes: get a new one, and check that the IDs belong "
+        "to this account",
+    )
