@@ -1,0 +1,88 @@
+"""One run at a time on an archive. The system lets go of the lock when the process dies."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from g2a_archive.errors import LockedError, storage_error
+from g2a_archive.models import utc_now
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class NoLocksError(Exception):
+    """The file system has no locks."""
+
+
+class RunLock:
+    """A lock file that names its holder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Take the lock, or raise `LockedError` naming the holder; `NoLocksError`; `StorageError`.
+
+        A file's lock is the system's own (flock), which ends with the process, so that a killed
+        run leaves nothing behind that someone would have to remove.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise storage_error(error, "open the lock", self.path) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(fd)
+            os.close(fd)
+            if error.errno in _NO_LOCKS:
+                raise NoLocksError from error
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise LockedError(
+                    f"another run is working on this archive{holder}",
+                    hint="wait for it to end, or stop it; the lock is free once it is gone",
+                ) from None
+            raise storage_error(error, "lock", self.path) from error
+        self._fd = fd
+        text = f"host {socket.gethostname()}, process {os.getpid()}, since {utc_now()}\n"
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, text.encode(), 0)
+        except OSError as error:
+            self.release()
+            raise storage_error(error, "write the lock", self.path) from error
+
+    def release(self) -> None:
+        """Let go of the lock; the file stays, as removing it would let two runs in."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def lock_holder(path: Path) -> str | None:
+    """Who holds the lock at `path` now, or None where it is free. Takes nothing, writes nothing."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _holder(fd).lstrip(": ") or "another run"
+    finally:
+        os.close(fd)
+    return None
+
+
+def _holder(fd: int) -> str:
+    try:
+        text = os.pread(fd, 300, 0).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    text = "".join(c for c in text if c.isprintable())
+    return f": {text}" if text else ""

@@ -1,0 +1,196 @@
+"""A download in flight: its bytes in `partial/`, and beside them what is needed to resume it.
+
+A small note (JSON) beside the bytes keeps the validator and the length that the file host
+announced. It is written only once a file has proved to be no quick one, since most files arrive
+whole before it could be of use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from g2a_archive.connection import Answer
+
+_NOTE_AFTER_BYTES = 256 * 1024
+_NOTE_AFTER_SECONDS = 0.05
+_FLUSH_EVERY = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """What tells whether the file at the host is still the same (RFC 9110, 13.1.5)."""
+
+    etag: str | None = None
+    modified: str | None = None
+
+    @classmethod
+    def of(cls, answer: Answer) -> Validator:
+        """Take the validators from a response; a weak ETag cannot be used for ranges."""
+        etag = (answer.header("ETag") or "").strip()
+        modified = (answer.header("Last-Modified") or "").strip()
+        strong = etag.startswith('"') and etag.endswith('"') and len(etag) in range(3, 300)
+        printable = etag.isascii() and etag.isprintable()
+        fine = 10 < len(modified) < 60 and modified.isascii() and modified.isprintable()
+        return cls(etag if strong and printable else None, modified if fine else None)
+
+    @property
+    def condition(self) -> str | None:
+        """The value for `If-Range`, or None where there is no validator."""
+        return self.etag or self.modified
+
+
+def boot_id() -> str:
+    """Names this boot of the machine; "" where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+class Partial:
+    """One file in `partial/`. Its methods raise `OSError` of the local disk."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.name = name
+        self.path = directory / f"{name}.part"
+        self._note = directory / f"{name}.json"
+        self.size = 0
+        self.total: int | None = None
+        self.validator = Validator()
+        self.sha = hashlib.sha256()
+        self._fd = -1
+        self._hashed = 0
+        self._flushed = 0
+        self._noted = False
+        self._begun = time.monotonic()
+
+    @property
+    def fd(self) -> int:
+        """The open file, for reading; valid between `begin` or `resume` and `close`."""
+        return self._fd
+
+    def load(self) -> None:
+        """Take up what an earlier run left; leaves `size` at 0 where that cannot be used."""
+        # Whatever note there is must go before other bytes come: it speaks of those there now.
+        self._noted = True
+        try:
+            size = self.path.stat().st_size
+            note = json.loads(self._note.read_bytes())
+            trusted = note["boot"] == boot_id() != ""
+            total, etag, modified = note["total"], note["etag"], note["modified"]
+            # After a crash of the machine, only what was flushed is known to be there.
+            size = size if trusted else min(size, int(note["flushed"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return
+        if total is not None and (not isinstance(total, int) or size > total):
+            return
+        self.size, self.total = size, total
+        self.validator = Validator(
+            etag if isinstance(etag, str) else None,
+            modified if isinstance(modified, str) else None,
+        )
+
+    def begin(self, total: int | None, validator: Validator) -> None:
+        """Start over with nothing."""
+        self.close()
+        self._drop_note()
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o666)
+        self.size = self._hashed = self._flushed = 0
+        self.sha = hashlib.sha256()
+        self.total, self.validator = total, validator
+        self._begun = time.monotonic()
+
+    def resume(self, total: int | None, buffer: memoryview, stopped: Callable[[], bool]) -> None:
+        """Go on after the bytes that are there; hashes those that are not hashed yet."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        os.ftruncate(self._fd, self.size)
+        if total is not None:
+            self.total = total
+        while self._hashed < self.size and not stopped():
+            count = os.preadv(self._fd, [buffer], self._hashed)
+            if count == 0:
+                raise OSError(5, "the partial file became shorter")
+            self.sha.update(buffer[:count])
+            self._hashed += count
+
+    def append(self, data: memoryview) -> None:
+        """Write and hash bytes; keeps the note beside the file when it is time to."""
+        left = data
+        while len(left):
+            count = os.pwrite(self._fd, left, self.size)
+            self.size += count
+            left = left[count:]
+        self.sha.update(data)
+        self._hashed += len(data)
+        if not self._noted:
+            if (
+                self.size >= _NOTE_AFTER_BYTES
+                or time.monotonic() - self._begun > _NOTE_AFTER_SECONDS
+            ) and self.size != self.total:
+                self.write_note()
+        elif self.size - self._flushed >= _FLUSH_EVERY:
+            self.flush()
+
+    def write_note(self) -> None:
+        """Keep beside the file what a later run needs to resume it."""
+        note = {
+            "total": self.total,
+            "etag": self.validator.etag,
+            "modified": self.validator.modified,
+            "flushed": self._flushed,
+            "boot": boot_id(),
+        }
+        aside = self._note.with_suffix(".json.new")
+        aside.write_text(json.dumps(note))
+        os.replace(aside, self._note)
+        self._noted = True
+
+    def flush(self) -> None:
+        """Flush the bytes to disk, and note that they are."""
+        os.fsync(self._fd)
+        self._flushed = self.size
+        self.write_note()
+
+    def sync(self) -> None:
+        """Flush the whole file to disk, before it gets its final name."""
+        os.fsync(self._fd)
+
+    def suspend(self) -> None:
+        """Leave the bytes for a later attempt or a later run."""
+        if self._fd >= 0:
+            if self.size:
+                self.flush()
+            self.close()
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def discard(self) -> None:
+        """Forget the bytes: they are wrong, or the file has its final name."""
+        self.close()
+        self.size = self._hashed = 0
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        self._drop_note()
+
+    def done(self) -> None:
+        """The bytes were renamed away: remove the note."""
+        self.close()
+        self._drop_note()
+
+    def _drop_note(self) -> None:
+        if self._noted:
+            with contextlib.suppress(FileNotFoundError):
+                self._note.unlink()
+            self._noted = False

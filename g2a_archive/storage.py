@@ -1,0 +1,255 @@
+"""The archive's directory: its own corner `.g2a-archive/`, final names, flushes, free space.
+
+Every `OSError` becomes a `StorageError`, which stops the run: a disk that fails once fails on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from g2a_archive.errors import InputError, StorageError, storage_error
+from g2a_archive.layout import ARCHIVE_DIR
+from g2a_archive.lock import NoLocksError, RunLock
+from g2a_archive.models import size_text
+
+log = logging.getLogger("g2a_archive")
+
+
+def catalog_path(dest: Path, elsewhere: str | None) -> Path:
+    """Where the catalogue of the archive at `dest` is."""
+    return Path(elsewhere) if elsewhere else dest / ARCHIVE_DIR / "catalog.sqlite3"
+
+
+def check_destination(dest: Path) -> None:
+    """Raise `InputError` where the destination, or what leads to it, is a file."""
+    for path in (dest, *dest.parents):
+        if path.is_dir():
+            return
+        if path.exists():
+            raise InputError(
+                f"the destination {dest} cannot be a directory: {path} is a file",
+                hint="choose another --dest",
+            )
+
+
+class Storage:
+    """An archive opened for writing by this run alone."""
+
+    def __init__(self, dest: Path, *, catalog: str | None = None, min_free: int = 0) -> None:
+        self.root = dest.absolute()
+        self.own = self.root / ARCHIVE_DIR
+        self.partial = self.own / "partial"
+        self.catalog = catalog_path(self.root, catalog)
+        self._catalog_elsewhere = catalog is not None
+        self._locks: list[RunLock] = []
+        self._made: set[str] = set()
+        self._made_lock = threading.Lock()
+        self._device = -1
+        self.space = Space(self.root, min_free)
+        self.leftovers: set[str] = set()
+
+    def open(self, *, create: bool = True) -> None:
+        """Make or find the archive and take its lock.
+
+        Raises `InputError` for a destination that is a file, `StorageError` for one that cannot
+        be used, or is no archive although it should be, and `LockedError`.
+        """
+        check_destination(self.root)
+        if not self.own.is_dir():
+            if not create:
+                raise StorageError(
+                    f"{self.root} is not an archive yet, and --no-create is set",
+                    hint="is the drive mounted? For a new archive, run once without --no-create",
+                )
+            if self._catalog_elsewhere and self.catalog.exists():
+                raise StorageError(
+                    f"{self.root} is not the archive that the catalogue {self.catalog} speaks of",
+                    hint="is the drive mounted? For a new archive, use a new catalogue",
+                )
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            self._device = self.root.stat().st_dev
+            if self._catalog_elsewhere:
+                self.catalog.parent.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+            self.leftovers = set(os.listdir(self.partial))
+        except OSError as error:
+            self.close()
+            raise storage_error(error, "create", error.filename or self.own) from error
+
+    def _acquire(self) -> None:
+        """The lock in the archive, and one beside a catalogue that lies elsewhere."""
+        lock = RunLock(self.own / "lock")
+        beside = RunLock(self.catalog.with_name(self.catalog.name + ".lock"))
+        try:
+            if self._catalog_elsewhere:
+                beside.acquire()
+                self._locks.append(beside)
+            lock.acquire()
+            self._locks.append(lock)
+        except NoLocksError:
+            if not self._locks:
+                raise StorageError(
+                    f"the file system of {self.root} has no locks",
+                    hint="put the catalogue and its lock on a local disk with --catalog",
+                ) from None
+            log.warning(
+                "the file system of %s has no locks: only runs that use this --catalog are "
+                "kept apart",
+                self.root,
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the locks."""
+        for lock in self._locks:
+            lock.release()
+        self._locks.clear()
+
+    # --- final names ------------------------------------------------------------------------
+
+    def find(self, directory: str, names: Iterable[str]) -> Path | None:
+        """The first of `names` that exists in a directory of the archive, whatever it is."""
+        for name in names:
+            path = self.root / directory / name
+            if os.path.lexists(path):
+                return path
+        return None
+
+    def make_directory(self, directory: str) -> set[Path]:
+        """Make a directory of the archive; returns the directories that must be flushed for it."""
+        with self._made_lock:
+            if directory in self._made:
+                return set()
+            touched = set()
+            path = self.root
+            try:
+                if self.root.stat().st_dev != self._device:
+                    raise StorageError(
+                        f"{self.root} is no longer the drive that the run began on",
+                        hint="is it still mounted?",
+                    )
+                for part in directory.split("/"):
+                    parent, path = path, path / part
+                    with contextlib.suppress(FileExistsError):
+                        path.mkdir()
+                        touched.add(parent)
+                    if not path.is_dir():
+                        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+            except OSError as error:
+                raise storage_error(error, "make the directory", path) from error
+            self._made.add(directory)
+            return touched
+
+    def publish(self, part: Path, directory: str, names: tuple[str, ...], name: str) -> str | None:
+        """Give a whole, flushed file its final name; returns the name of what it kept aside.
+
+        Any file that has one of the recording's `names` for this kind is kept, with a suffix.
+        The caller flushes the directory afterwards.
+        """
+        final = self.root / directory / name
+        aside = None
+        try:
+            old = self.find(directory, names)
+            if old is not None:
+                aside = keep_aside(old)
+            try:
+                os.rename(part, final)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _copy_beside(part, final)
+                part.unlink()
+        except OSError as error:
+            raise storage_error(error, "write", final) from error
+        return aside
+
+    def flush(self, directories: Iterable[Path]) -> None:
+        """Flush directories to disk, so that the names in them survive a crash."""
+        for directory in directories:
+            flush_directory(directory)
+
+
+def keep_aside(path: Path) -> str:
+    """Rename a file that stands in the way to the first free `NAME.kept-N`; returns that name."""
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.kept-{number}")):
+        number += 1
+    os.rename(path, aside)
+    return aside.name
+
+
+def _copy_beside(part: Path, final: Path) -> None:
+    """The directory is on another file system: copy beside the final name, flush, rename."""
+    beside = final.with_name(f".{final.name}.g2a-part")
+    try:
+        with open(part, "rb") as source, open(beside, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+        os.rename(beside, final)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def flush_directory(directory: Path) -> None:
+    """Flush a directory to disk. Raises `StorageError`; a share that can't is passed over."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        # Some network file systems cannot flush a directory; they keep names by themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise storage_error(error, "flush the directory", directory) from error
+
+
+class Space:
+    """Keeps `--min-free`: bytes that downloads under way still need count as used."""
+
+    def __init__(self, root: Path, min_free: int) -> None:
+        self._root = root
+        self._min_free = min_free
+        self._lock = threading.Lock()
+        self._claims: dict[object, int] = {}
+
+    def claim(self, owner: object, need: int) -> None:
+        """`owner` is about to write `need` bytes more; `StorageError` if they don't fit."""
+        with self._lock:
+            others = sum(n for who, n in self._claims.items() if who is not owner)
+            try:
+                disk = os.statvfs(self._root)
+            except OSError as error:
+                raise storage_error(error, "read the free space of", self._root) from error
+            free = disk.f_bavail * disk.f_frsize
+            if free - others - need < self._min_free:
+                raise StorageError(
+                    f"not enough space on {self._root}: {size_text(free)} free, "
+                    f"{size_text(others + need)} still to come, and --min-free keeps "
+                    f"{size_text(self._min_free)}",
+                    hint="free some space, or lower --min-free; the next run goes on",
+                )
+            self._claims[owner] = need
+
+    def wrote(self, owner: object, count: int) -> None:
+        """`owner` wrote `count` of the bytes that it claimed."""
+        left = self._claims.get(owner)
+        if left is not None:
+            self._claims[owner] = max(0, left - count)
+
+    def release(self, owner: object) -> None:
+        """`owner` writes no more."""
+        self._claims.pop(owner, None)

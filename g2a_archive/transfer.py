@@ -1,0 +1,365 @@
+"""One file, from a link to its final name: adopt or fetch, resume, check, hash, flush, rename.
+
+A `Transfer` is one file's state and lives through all its attempts; a `Fetcher` is one worker's
+tools. An attempt ends in an outcome; what follows from it is the archiver's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from g2a_archive import content, decide
+from g2a_archive.connection import Answer, Connections, NetworkError
+from g2a_archive.decide import Action, Held, Seen
+from g2a_archive.errors import storage_error
+from g2a_archive.layout import file_name, file_names
+from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile
+from g2a_archive.pace import RateLimiter, retry_after
+from g2a_archive.partial import Partial, Validator
+from g2a_archive.storage import Storage
+
+log = logging.getLogger("g2a_archive")
+
+BUFFER = 256 * 1024
+SLOWEST = 1024
+"""Bytes a second: a transfer slower than this for the whole time-out counts as stalled."""
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """One file on its way. `expected` is `recordingSize` (the MP4's), in bytes."""
+
+    recording: int
+    kind: FileKind
+    directory: str
+    start: datetime
+    link: Link
+    expected: int | None = None
+    known_sha256: str | None = None
+    attempts: int = 0
+    renewed: bool = False
+    part: Partial | None = None
+    high_water: int = 0
+    received: int = 0
+
+    @property
+    def name(self) -> str:
+        """The file's name in `partial/`, less its suffix."""
+        return f"{self.recording}.{self.kind}"
+
+    def held(self) -> Held:
+        """What we have of the file."""
+        part = self.part
+        if part is None:
+            return Held(expected=self.expected)
+        return Held(part.size, part.total, self.expected, part.validator)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The file is whole, flushed, and has its final name; `flush` names directories to flush."""
+
+    file: StoredFile
+    adopted: bool = False
+    aside: str | None = None
+    flush: frozenset[Path] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds."""
+
+    reason: str
+    wait: float | None = None
+    progress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewLink:
+    """The link is no longer good; `aged` where it was not even tried."""
+
+    reason: str
+    aged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No attempt will work."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The run is asked to stop; the bytes so far are kept."""
+
+
+Outcome = Stored | Again | NewLink | Failed | Stopped
+
+
+@dataclass(slots=True)
+class Fetcher:
+    """One worker's tools: connections, a buffer, and what all workers share."""
+
+    storage: Storage
+    connections: Connections
+    stop: threading.Event
+    timeout: float
+    jobs: int = 1
+    limiter: RateLimiter | None = None
+    set_mtime: bool = False
+    sums: Callable[[str], dict[str, str]] = lambda _: {}
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(BUFFER)))
+
+    def run(self, transfer: Transfer) -> Outcome:
+        """Make one attempt. Raises `StorageError` where the local disk fails."""
+        try:
+            adopted = self._adopt(transfer)
+            if adopted is not None:
+                return adopted
+            return self._attempt(transfer)
+        except OSError as error:
+            path = transfer.part.path if transfer.part else self.storage.partial
+            raise storage_error(error, "write", error.filename or path) from error
+        finally:
+            self.storage.space.release(transfer)
+
+    # --- a file that is there already ---------------------------------------------------------
+
+    def _adopt(self, transfer: Transfer) -> Stored | None:
+        """Take a file under its final name as ours, if it fits; None if it must be fetched."""
+        names = file_names(transfer.recording, transfer.kind)
+        path = self.storage.find(transfer.directory, names)
+        if path is None or not path.is_file():
+            return None
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            fits = decide.adoptable(
+                transfer.kind,
+                head=file.read(content.HEAD),
+                size=size,
+                expected=transfer.expected,
+                boxes_add_up=transfer.expected is None
+                and transfer.kind is FileKind.MP4
+                and content.boxes_add_up(file.fileno(), size),
+            )
+            if not fits:
+                return None
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        listed = transfer.known_sha256 or self.sums(transfer.directory).get(path.name)
+        if listed is not None and listed != digest:
+            return None
+        relative = f"{transfer.directory}/{path.name}"
+        stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)
+        return Stored(stored, adopted=True, flush=frozenset({path.parent}))
+
+    # --- fetching -----------------------------------------------------------------------------
+
+    def _attempt(self, transfer: Transfer) -> Outcome:
+        if self.stop.is_set():
+            return Stopped()
+        if transfer.link.age(time.time(), time.monotonic()) > LINK_LIFETIME:
+            return NewLink("the link is older than 47 hours", aged=True)
+        part = transfer.part
+        if part is None:
+            part = transfer.part = Partial(self.storage.partial, transfer.name)
+            if not self.storage.leftovers.isdisjoint((f"{part.name}.part", f"{part.name}.json")):
+                part.load()
+                transfer.high_water = part.size
+        held = transfer.held()
+        ranged = decide.can_resume(held)
+        headers = {}
+        if ranged:
+            headers["Range"] = f"bytes={held.size}-"
+            if held.validator.condition is not None:
+                headers["If-Range"] = held.validator.condition
+        try:
+            answer = self.connections.get(transfer.link.url, headers)
+        except NetworkError as error:
+            return self._broken(transfer, str(error))
+        try:
+            return self._take(transfer, part, answer, ranged=ranged)
+        finally:
+            self.connections.release(answer)
+
+    def _take(self, transfer: Transfer, part: Partial, answer: Answer, *, ranged: bool) -> Outcome:
+        """Act on an answer whose body is still to be read."""
+        seen = Seen(answer.status, Validator.of(answer), answer.content_range(), answer.decodable)
+        verdict = decide.judge(seen, transfer.held(), ranged=ranged)
+        if verdict.action is Action.START:
+            length = None if answer.encoded else answer.length
+            if transfer.expected is not None and length not in (None, transfer.expected):
+                return self._contradiction(transfer, answer, length or 0)
+            self.storage.space.claim(transfer, length or 0)
+            part.begin(length, Validator() if answer.encoded else seen.validator)
+        elif verdict.action is Action.APPEND:
+            self.storage.space.claim(transfer, answer.length or 0)
+            part.resume(seen.range[2], self.buffer, self.stop.is_set)
+        elif verdict.action is Action.COMPLETE:
+            part.resume(part.size, self.buffer, self.stop.is_set)
+            return self._finish(transfer, part, proved=True)
+        else:
+            return self._give_up(transfer, part, verdict, answer)
+        try:
+            wrong = self._receive(transfer, part, answer)
+        except NetworkError as error:
+            if answer.encoded:  # our bytes are not those of the host, so they can't be resumed
+                part.discard()
+            return self._broken(transfer, str(error))
+        if wrong is not None:
+            part.discard()
+            return self._give_up(transfer, part, wrong, answer)
+        if self.stop.is_set():
+            part.suspend()
+            return Stopped()
+        return self._finish(transfer, part, proved=answer.chunked or answer.length is not None)
+
+    def _contradiction(self, transfer: Transfer, answer: Answer, length: int) -> Outcome:
+        """The announced length is not `recordingSize`: nothing is written."""
+        with suppress(NetworkError):
+            head = bytes(self.buffer[: answer.read_into(self.buffer[: content.HEAD])])
+            if content.is_html(head, answer.header("Content-Type")):
+                return NewLink("the link was answered with a web page")
+        return Again(
+            f"the file host announces {length} bytes, recordingSize is {transfer.expected}"
+        )
+
+    def _give_up(
+        self, transfer: Transfer, part: Partial, verdict: decide.Verdict, answer: Answer
+    ) -> Outcome:
+        if verdict.action is Action.NEW_LINK:
+            return NewLink(verdict.reason)
+        if verdict.action is Action.FAIL:
+            return Failed(verdict.reason)
+        if verdict.action is Action.RESTART:
+            part.discard()
+        return Again(verdict.reason, retry_after(answer.header("Retry-After")))
+
+    def _receive(self, transfer: Transfer, part: Partial, answer: Answer) -> decide.Verdict | None:
+        """Read the body into the partial file; a verdict where the content is wrong."""
+        view = self.buffer
+        if self.limiter is not None:
+            view = view[: self.limiter.step(self.jobs)]
+        checked = part.size >= content.HEAD
+        floor = _Floor(self.timeout)
+        while not self.stop.is_set():
+            count = answer.read_into(view)
+            if count == 0:
+                break
+            part.append(view[:count])
+            transfer.received += count
+            self.storage.space.wrote(transfer, count)
+            if not checked and part.size >= content.HEAD:
+                checked = True
+                wrong = self._check_head(transfer, part, answer)
+                if wrong is not None:
+                    return wrong
+            if part.size > (transfer.expected or part.size):
+                return decide.Verdict(Action.AGAIN, "more bytes came than recordingSize tells")
+            if self.limiter is not None:
+                floor.excuse(self.limiter.take(count))
+            floor.check(count)
+        if not checked and not self.stop.is_set():
+            return self._check_head(transfer, part, answer)
+        return None
+
+    @staticmethod
+    def _check_head(transfer: Transfer, part: Partial, answer: Answer) -> decide.Verdict | None:
+        head = os.pread(part.fd, content.HEAD, 0)
+        return decide.wrong_content(transfer.kind, head, answer.header("Content-Type"))
+
+    def _broken(self, transfer: Transfer, reason: str) -> Outcome:
+        """The connection failed: keep the bytes for the next attempt or the next run."""
+        part = transfer.part
+        assert part is not None
+        part.suspend()
+        if self.stop.is_set():
+            return Stopped()
+        progress = part.size > transfer.high_water
+        transfer.high_water = max(transfer.high_water, part.size)
+        at = f" at {part.size / 2**20:.1f} MB" if part.size else ""
+        return Again(f"{reason}{at}", progress=progress)
+
+    def _finish(self, transfer: Transfer, part: Partial, *, proved: bool) -> Outcome:
+        """All bytes came: prove that they are all, flush them, give them their name."""
+        if self.stop.is_set():
+            part.suspend()
+            return Stopped()
+        reason = ""
+        if part.total is not None and part.size != part.total:
+            reason = f"{part.size} bytes came, {part.total} were announced"
+        elif transfer.expected is not None and part.size != transfer.expected:
+            reason = f"{part.size} bytes came, recordingSize is {transfer.expected}"
+        elif (
+            transfer.kind is FileKind.MP4
+            and transfer.expected is None
+            and not proved
+            and not content.boxes_add_up(part.fd, part.size)
+        ):
+            reason = "the MP4 ended early"
+        if reason:
+            part.discard()
+            return Again(reason)
+        return self._store(transfer, part)
+
+    def _store(self, transfer: Transfer, part: Partial) -> Stored:
+        head = os.pread(part.fd, content.HEAD, 0)
+        if self.set_mtime:
+            self._stamp(transfer, part)
+        part.sync()
+        part.close()
+        names = file_names(transfer.recording, transfer.kind)
+        name = file_name(transfer.recording, transfer.kind, head)
+        flush = self.storage.make_directory(transfer.directory)
+        aside = self.storage.publish(part.path, transfer.directory, names, name)
+        part.done()
+        flush.add(self.storage.root / transfer.directory)
+        path = f"{transfer.directory}/{name}"
+        digest = part.sha.hexdigest()
+        stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
+        return Stored(stored, aside=aside, flush=frozenset(flush))
+
+    def _stamp(self, transfer: Transfer, part: Partial) -> None:
+        try:
+            when = transfer.start.timestamp()
+            os.utime(part.fd, (when, when))
+        except (OSError, OverflowError, ValueError) as error:
+            # A share may refuse it; that is no reason to lose a recording.
+            reason = error.strerror if isinstance(error, OSError) else "the time is out of range"
+            log.warning(
+                "recording %d: cannot set the time of its file: %s", transfer.recording, reason
+            )
+
+
+class _Floor:
+    """Fails a transfer that trickles: too few bytes in a whole time-out."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._since = time.monotonic()
+        self._bytes = 0
+
+    def excuse(self, seconds: float) -> None:
+        """Time that `--limit-rate` took is not the host's fault."""
+        self._since += seconds
+
+    def check(self, count: int) -> None:
+        """Count bytes; raises `NetworkError` at the end of a time-out with too few."""
+        self._bytes += count
+        now = time.monotonic()
+        if now - self._since < self._timeout:
+            return
+        if self._bytes < SLOWEST * self._timeout:
+            raise NetworkError(f"less than 1 kB/s for {self._timeout:.0f} s")
+        self._since, self._bytes = now, 0
