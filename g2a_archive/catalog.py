@@ -137,6 +137,19 @@ class Catalog(Database):
         )
         return [row[0] for row in self.rows(sql, OWED_STATES)]
 
+    def owed_count(self) -> int:
+        """How many recordings this archive owes."""
+        return int(
+            self.scalar("SELECT count(*) FROM recording WHERE state NOT IN ('archived', 'lost')")
+        )
+
+    def last_success(self) -> float | None:
+        """When a run last ended with exit code 0, in Unix time."""
+        value = self.scalar(
+            "SELECT max(CAST(strftime('%s', finished_at) AS INTEGER)) FROM run WHERE exit_code = 0"
+        )
+        return None if value is None else float(value)
+
     def files_of(self, recording: int) -> dict[FileKind, StoredFile]:
         """The files that the catalogue holds of one recording, damaged ones included."""
         sql = "SELECT recording, kind, path, size, sha256 FROM file WHERE recording = ?"

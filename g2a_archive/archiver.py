@@ -1,0 +1,417 @@
+"""The run: IDs → chunks → links → transfers → catalogue → report.
+
+The main thread decides and writes the catalogue; it talks to the other threads only through
+queues. Nothing is claimed before it is flushed: files by the workers, their directories here,
+then one commit for all that ended since the last.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import tzinfo
+from itertools import count
+from pathlib import Path
+
+from g2a_archive.catalog import Catalog, Settlement
+from g2a_archive.errors import (
+    ArchiverError,
+    ExitCode,
+    Interrupted,
+    StorageError,
+)
+from g2a_archive.feed import LinkFeed
+from g2a_archive.jobs import Job, make_job
+from g2a_archive.models import (
+    Failure,
+    LinkAnswer,
+    Recording,
+    RunSettings,
+    State,
+)
+from g2a_archive.pace import backoff
+from g2a_archive.plan import Plan
+from g2a_archive.pool import Attempted, Event, Events, Linked, Pool
+from g2a_archive.report import Report
+from g2a_archive.service import Service
+from g2a_archive.stopping import StopSwitch
+from g2a_archive.storage import Storage
+from g2a_archive.summing import write_checksums
+from g2a_archive.transfer import Again, Failed, NewLink, Stopped, Stored, Transfer
+
+log = logging.getLogger("g2a_archive")
+
+_BATCH = 200
+_BATCH_SECONDS = 0.25
+_UNREACHABLE = 3
+_STOP_SECONDS = 10.0
+
+
+class Run:
+    """Archives what a plan has to do. One object, one run."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        plan: Plan,
+        report: Report,
+        *,
+        service: Service,
+        catalog: Catalog,
+        storage: Storage,
+        zone: tzinfo | None,
+        switch: StopSwitch,
+        deadline: float | None = None,
+    ) -> None:
+        self._settings = settings
+        self._plan = plan
+        self.report = report
+        self._service = service
+        self._catalog = catalog
+        self._storage = storage
+        self._zone = zone
+        self._switch = switch
+        self._deadline = deadline
+        self.events: Events = queue.SimpleQueue()
+        self._pool: Pool | None = None
+        self._feed: LinkFeed | None = None
+        self._ready: deque[Transfer] = deque()
+        self._delayed: list[tuple[float, int, Transfer]] = []
+        self._serial = count()
+        self.active: set[Transfer] = set()
+        # What ended, and is not in the catalogue yet.
+        self.jobs: dict[int, Job] = {}
+        self._ended: list[Settlement] = []
+        self._commit_at = 0.0
+        self._flush: set[Path] = set()
+        self._queued = False
+        self.received_before = 0
+        self.expected_bytes = 0
+        self.expected_count = 0
+        self.settled = 0
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def execute(self, pool: Pool) -> None:
+        """Run until nothing is left, or the switch is off; then everything is recorded.
+
+        What ends a run early (storage, credentials, a signal, the time limit) is in the report.
+        """
+        self._pool = pool
+        self._feed = LinkFeed(self._plan.todo, self._service, pool.ask)
+        self._switch.wake = lambda: self.events.put(None)
+        try:
+            pool.start()
+            while self._pending and not self._switch.event.is_set():
+                self._pump(time.monotonic())
+                self._handle(self._await(time.monotonic()))
+        except ArchiverError as error:
+            self.report.note(error)
+        finally:
+            self._wind_down()
+
+    @property
+    def feed(self) -> LinkFeed:
+        assert self._feed is not None, "only while the run executes"
+        return self._feed
+
+    @property
+    def pool(self) -> Pool:
+        assert self._pool is not None, "only while the run executes"
+        return self._pool
+
+    @property
+    def _pending(self) -> bool:
+        return bool(self.feed.pending or self._ready or self._delayed or self.active or self._ended)
+
+    def _pump(self, now: float) -> None:
+        """Hand out what can be done now: link calls, files, a commit."""
+        if self._deadline is not None and now >= self._deadline:
+            self.report.ends.add(ExitCode.MAX_DURATION)
+            self.report.stops.append("--max-duration is over; the next run goes on")
+            self._switch.stop()
+            return
+        while self._delayed and self._delayed[0][0] <= now:
+            self._ready.appendleft(heapq.heappop(self._delayed)[2])
+        waiting = len(self._ready) // len(self._settings.kinds)
+        self.feed.pump(now, waiting, idle=not self._ready and not self.active)
+        # A few more than there are workers, so that none waits for this thread.
+        while self._ready and len(self.active) < self._settings.jobs * 2:
+            transfer = self._ready.popleft()
+            self.active.add(transfer)
+            self.pool.fetch(transfer)
+        if len(self._ended) >= _BATCH or (self._ended and now >= self._commit_at):
+            self._commit()
+
+    def _await(self, now: float) -> Event:
+        """The next event, or None when it is time to look around."""
+        until = self.feed.due(now + 1.0)
+        if self._ended:
+            until = min(until, self._commit_at)
+        if self._delayed:
+            until = min(until, self._delayed[0][0])
+        if self._deadline is not None:
+            until = min(until, self._deadline)
+        try:
+            return self.events.get(timeout=max(0.001, until - now))
+        except queue.Empty:
+            return None
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Attempted):
+            self._attempted(event)
+        elif isinstance(event, Linked):
+            self._linked(event)
+
+    # --- links --------------------------------------------------------------------------------
+
+    def _linked(self, event: Linked) -> None:
+        self.feed.answered(event.ids)
+        answer = event.answer
+        if isinstance(answer, BaseException):
+            self._link_failure(answer, event.ids)
+            return
+        if not self._queued and self._service.ever_answered:
+            # Only now: before, the credentials may be what is wrong.
+            self._queued = True
+            self._catalog.queue(self._plan.todo)
+        self._sort_answer(answer)
+        if self._service.unreachable_in_a_row >= _UNREACHABLE and self.feed.open:
+            for id_ in self.feed.close():
+                self._fail_recording(id_, "not tried: the service could not be reached")
+
+    def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
+        if isinstance(error, Interrupted):
+            return
+        if not isinstance(error, ArchiverError) or isinstance(error, StorageError):
+            raise error
+        # No more links; the files whose links are here can still be fetched.
+        self.report.unfinished += [i for i in ids if i not in self.feed.renewals]
+        self.report.unfinished += self.feed.close()
+        for id_ in list(self.feed.renewals):
+            for transfer in self.feed.renewals.pop(id_):
+                self._drop(transfer)
+        self.report.note(error)
+
+    def _sort_answer(self, answer: LinkAnswer) -> None:
+        for recording in answer.recordings:
+            if recording.id in self.feed.renewals:
+                self._renew(recording)
+            else:
+                self._begin(recording)
+        for id_, reason in answer.failed.items():
+            self._lose(id_, reason, None)
+        for id_ in answer.refused:
+            self._lose(id_, "the service now refuses this ID", State.REFUSED)
+        for id_ in answer.unavailable:
+            self._lose(id_, "no longer in the service's answer", State.UNAVAILABLE)
+
+    def _lose(self, id_: int, reason: str, state: State | None) -> None:
+        """No links for this recording; one that is under way already fails by its files."""
+        if id_ in self.feed.renewals:
+            for transfer in self.feed.renewals.pop(id_):
+                self._fail_file(transfer, f"no new link: {reason}")
+            return
+        if state is None:
+            self._fail_recording(id_, reason)
+            return
+        kind = self.report.refused if state is State.REFUSED else self.report.unavailable
+        kind.append(id_)
+        text = "refused by the service" if state is State.REFUSED else "not available yet"
+        log.info("recording %d: %s", id_, text)
+        self._settle(Settlement(id_, state, reason=text))
+
+    def _begin(self, recording: Recording) -> None:
+        known = self._plan.known.get(recording.id)
+        old = self._catalog.files_of(recording.id) if known is not None else {}
+        try:
+            job, transfers = make_job(recording, known, self._settings, self._zone, old)
+        except ValueError as error:
+            self._fail_recording(recording.id, str(error))
+            return
+        self.jobs[recording.id] = job
+        self.expected_bytes += sum(transfer.expected or 0 for transfer in transfers)
+        self.expected_count += 1
+        for kind, reason in job.failures.items():
+            log.error("recording %d: %s: %s", recording.id, kind, reason)
+            self.report.failed.append(Failure(recording.id, kind, reason))
+        self._ready.extend(transfers)
+        if not job.waiting:
+            self._end_job(job)
+
+    def _renew(self, recording: Recording) -> None:
+        for transfer in self.feed.renewals.pop(recording.id):
+            link = recording.links.get(transfer.kind)
+            if link is None:
+                self._fail_file(transfer, "the service no longer gives a link to it")
+                continue
+            transfer.link = link
+            self._ready.appendleft(transfer)
+
+    # --- what became of a file ----------------------------------------------------------------
+
+    def _attempted(self, event: Attempted) -> None:
+        transfer, outcome = event.transfer, event.outcome
+        self.active.discard(transfer)
+        if isinstance(outcome, Stored):
+            self._stored(transfer, outcome)
+        elif isinstance(outcome, Again):
+            self._again(transfer, outcome)
+        elif isinstance(outcome, NewLink):
+            self._new_link(transfer, outcome)
+        elif isinstance(outcome, Failed):
+            self._fail_file(transfer, outcome.reason)
+        elif isinstance(outcome, Stopped):
+            self._drop(transfer)
+        else:
+            raise outcome
+
+    def _stored(self, transfer: Transfer, outcome: Stored) -> None:
+        self._flush |= outcome.flush
+        self.received_before += transfer.received
+        job = self.jobs[transfer.recording]
+        job.files.append(outcome.file)
+        job.waiting.discard(transfer.kind)
+        if outcome.adopted:
+            self.report.adopted += 1
+            log.info("recording %d: %s: adopted, it was there", transfer.recording, transfer.kind)
+        else:
+            self.report.files += 1
+            log.info("recording %d: %s: %s", transfer.recording, transfer.kind, outcome.file.path)
+        if outcome.aside is not None:
+            name = f"{transfer.directory}/{outcome.aside}"
+            self.report.kept_aside.append(name)
+            log.warning(
+                "recording %d: another file stood in its place; it is kept as %s",
+                transfer.recording,
+                name,
+            )
+        if not job.waiting:
+            self._end_job(job)
+
+    def _again(self, transfer: Transfer, outcome: Again) -> None:
+        if outcome.progress:
+            transfer.attempts = 0
+        transfer.attempts += 1
+        if transfer.attempts > self._settings.retries:
+            self._fail_file(transfer, outcome.reason)
+            return
+        wait = backoff(transfer.attempts, outcome.wait)
+        log.warning(
+            "recording %d: %s: %s, retry %d/%d in %.1f s",
+            transfer.recording,
+            transfer.kind,
+            outcome.reason,
+            transfer.attempts,
+            self._settings.retries,
+            wait,
+        )
+        item = (time.monotonic() + wait, next(self._serial), transfer)
+        heapq.heappush(self._delayed, item)
+
+    def _new_link(self, transfer: Transfer, outcome: NewLink) -> None:
+        if transfer.renewed and not outcome.aged:
+            self._fail_file(transfer, f"{outcome.reason}, also with a new link")
+            return
+        if ExitCode.CREDENTIALS in self.report.ends:  # nobody can be asked for another
+            self._drop(transfer)
+            return
+        transfer.renewed = transfer.renewed or not outcome.aged
+        log.info(
+            "recording %d: %s: %s; asking for a new one",
+            transfer.recording,
+            transfer.kind,
+            outcome.reason,
+        )
+        self.feed.want_new_link(transfer, time.monotonic())
+
+    def _fail_file(self, transfer: Transfer, reason: str) -> None:
+        log.error("recording %d: %s: %s", transfer.recording, transfer.kind, reason)
+        self.received_before += transfer.received
+        self.report.failed.append(Failure(transfer.recording, transfer.kind, reason))
+        job = self.jobs[transfer.recording]
+        job.failures[transfer.kind] = reason
+        job.waiting.discard(transfer.kind)
+        if not job.waiting:
+            self._end_job(job)
+
+    def _fail_recording(self, id_: int, reason: str) -> None:
+        log.error("recording %d: %s", id_, reason)
+        self.report.failed.append(Failure(id_, None, reason))
+        self._settle(Settlement(id_, State.FAILED, reason=reason))
+
+    def _drop(self, transfer: Transfer) -> None:
+        """Leave a file for the next run; what arrived of it is kept in `partial/`."""
+        self.received_before += transfer.received
+        job = self.jobs[transfer.recording]
+        job.dropped = True
+        job.waiting.discard(transfer.kind)
+        if not job.waiting:
+            self._end_job(job)
+
+    def _end_job(self, job: Job) -> None:
+        del self.jobs[job.recording.id]
+        self._settle(job.settlement())
+        if job.dropped:
+            self.report.unfinished.append(job.recording.id)
+        elif not job.failures:
+            self.report.archived += 1
+
+    # --- recording it -------------------------------------------------------------------------
+
+    def _settle(self, settlement: Settlement) -> None:
+        if not self._ended:
+            self._commit_at = time.monotonic() + _BATCH_SECONDS
+        self._ended.append(settlement)
+        self.settled += 1
+
+    def _commit(self) -> None:
+        """Flush the directories of what ended, then claim it, in one transaction."""
+        self._storage.flush(self._flush)
+        self._flush.clear()
+        self._catalog.settle(self._ended)
+        self._ended.clear()
+
+    def _wind_down(self) -> None:
+        """Stop what still runs, record all that is finished, bring the checksums up to date."""
+        unfinished = self.feed.unfinished() if self.feed.open else []
+        if self._pending or self.jobs:
+            self._switch.stop()
+            self.pool.abort()
+            self._drain()
+        self.pool.close()
+        self.report.unfinished += unfinished
+        self.report.bytes = self.received_before
+        if self.report.failed and not self._service.ever_answered:
+            self.report.ends.add(ExitCode.SERVICE)
+        if self._switch.code is not None:
+            self.report.ends.add(self._switch.code)
+        for job in list(self.jobs.values()):
+            job.dropped = True
+            self._end_job(job)
+        try:
+            self._commit()
+            write_checksums(self._catalog, self._storage.root)
+        except ArchiverError as error:
+            self.report.note(error)
+
+    def _drain(self) -> None:
+        """Take in what the workers end with, now that they are asked to stop."""
+        until = time.monotonic() + _STOP_SECONDS
+        while self.active and time.monotonic() < until:
+            with suppress(queue.Empty):
+                event = self.events.get(timeout=max(0.0, until - time.monotonic()))
+                if not isinstance(event, Attempted):
+                    continue
+                if isinstance(event.outcome, Stored):
+                    self._attempted(event)
+                    continue
+                self.active.discard(event.transfer)
+                self.received_before += event.transfer.received
+                if isinstance(event.outcome, ArchiverError):
+                    self.report.note(event.outcome)

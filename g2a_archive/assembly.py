@@ -1,0 +1,156 @@
+"""Builds what a run needs to talk HTTP: service, workers, limits, and the look at it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import tzinfo
+from functools import cache
+from typing import TYPE_CHECKING
+
+from g2a_archive import checksums
+from g2a_archive.archiver import Run
+from g2a_archive.connection import Connections
+from g2a_archive.errors import ArchiverError, ExitCode
+from g2a_archive.feed import CALLERS
+from g2a_archive.jobs import make_job
+from g2a_archive.models import Failure, RunSettings
+from g2a_archive.pace import RateLimiter
+from g2a_archive.pool import Pool
+from g2a_archive.progress import FileView, Snapshot
+from g2a_archive.service import Service
+from g2a_archive.session import ApiSession, Authorizer
+from g2a_archive.stopping import StopSwitch
+from g2a_archive.transfer import Fetcher
+
+if TYPE_CHECKING:
+    from g2a_archive.catalog import Catalog
+    from g2a_archive.plan import Plan
+    from g2a_archive.report import Report
+    from g2a_archive.storage import Storage
+
+
+def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwitch) -> Service:
+    """The service's calls, with this run's settings."""
+    session = ApiSession(
+        settings.api_url,
+        authorizer,
+        timeout=settings.timeout,
+        retries=settings.retries,
+        stop=switch.event,
+    )
+    return Service(session, id_attribute=settings.id_attribute)
+
+
+def assemble(
+    settings: RunSettings,
+    plan: Plan,
+    report: Report,
+    *,
+    authorizer: Authorizer,
+    catalog: Catalog,
+    storage: Storage,
+    zone: tzinfo | None,
+    switch: StopSwitch,
+    deadline: float | None,
+) -> tuple[Run, Pool, Callable[[], Snapshot]]:
+    """The run, its threads (not started), and how to look at it while it goes on."""
+    service = make_service(settings, authorizer, switch)
+    run = Run(
+        settings,
+        plan,
+        report,
+        service=service,
+        catalog=catalog,
+        storage=storage,
+        zone=zone,
+        switch=switch,
+        deadline=deadline,
+    )
+    rate = settings.limit_rate
+    limiter = RateLimiter(rate, switch.event) if rate else None
+
+    @cache
+    def sums(directory: str) -> dict[str, str]:
+        return checksums.read(storage.root / directory / checksums.NAME)
+
+    fetchers = [
+        Fetcher(
+            storage=storage,
+            connections=Connections(settings.timeout),
+            stop=switch.event,
+            timeout=settings.timeout,
+            jobs=settings.jobs,
+            limiter=limiter,
+            set_mtime=settings.set_mtime,
+            sums=sums,
+        )
+        for _ in range(settings.jobs)
+    ]
+    pool = Pool(run.events, fetchers, service.links, CALLERS)
+    return run, pool, lambda: _look(run, plan)
+
+
+def _look(run: Run, plan: Plan) -> Snapshot:
+    """Sampled from another thread: what it reads may change meanwhile, and that is fine."""
+    files = []
+    received = run.received_before
+    for transfer in list(run.active):
+        part = transfer.part
+        received += transfer.received
+        if part is not None and part.size:
+            files.append(FileView(transfer.name, part.size, part.total))
+    done, total = run.settled, len(plan.todo)
+    guess = run.expected_bytes * total // run.expected_count if run.expected_count else None
+    return Snapshot(
+        what="Archiving",
+        done=done,
+        total=total,
+        bytes=received,
+        bytes_total=guess,
+        failed=len(run.report.failed),
+        files=tuple(files),
+    )
+
+
+def rehearse(
+    settings: RunSettings,
+    plan: Plan,
+    report: Report,
+    *,
+    authorizer: Authorizer,
+    zone: tzinfo | None,
+    switch: StopSwitch,
+    deadline: float | None,
+) -> None:
+    """Ask for the links of everything in the plan, and count what a run would do."""
+    service = make_service(settings, authorizer, switch)
+    at = 0
+    try:
+        while at < len(plan.todo) and not switch.event.is_set():
+            if deadline is not None and time.monotonic() >= deadline:
+                report.ends.add(ExitCode.MAX_DURATION)
+                break
+            chunk = plan.todo[at : at + service.chunk_limit]
+            at += len(chunk)
+            answer = service.links(chunk)
+            report.unavailable += answer.unavailable
+            report.refused += answer.refused
+            report.failed += [Failure(i, None, why) for i, why in answer.failed.items()]
+            for recording in answer.recordings:
+                try:
+                    job, transfers = make_job(
+                        recording, plan.known.get(recording.id), settings, zone, {}
+                    )
+                except ValueError as error:
+                    report.failed.append(Failure(recording.id, None, str(error)))
+                    continue
+                report.failed += [Failure(recording.id, k, why) for k, why in job.failures.items()]
+                report.would_fetch += bool(transfers)
+                report.would_bytes += sum(t.expected or 0 for t in transfers)
+    except ArchiverError as error:
+        report.note(error)
+    if switch.code is not None:
+        report.ends.add(switch.code)
+    if not service.ever_answered and report.failed:
+        report.ends.add(ExitCode.SERVICE)

@@ -1,0 +1,101 @@
+"""The threads of a run: workers that make attempts at files, callers that ask for links."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from g2a_archive.models import LinkAnswer
+from g2a_archive.transfer import Fetcher, Outcome, Transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """A worker's attempt ended; `outcome` may be an exception that ends the run."""
+
+    transfer: Transfer
+    outcome: Outcome | BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A link call ended; `answer` may be an exception."""
+
+    ids: Sequence[int]
+    answer: LinkAnswer | BaseException
+
+
+Event = Attempted | Linked | None
+Events = queue.SimpleQueue[Event]
+
+
+class Pool:
+    """Daemon threads that take work from queues and put what became of it into `events`.
+
+    They are daemons because a name look-up or a connect that hangs cannot be interrupted, and
+    must not keep a stopped run from ending.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        fetchers: Sequence[Fetcher],
+        ask: Callable[[Sequence[int]], LinkAnswer],
+        callers: int,
+    ) -> None:
+        self._events = events
+        self._fetchers = fetchers
+        self._ask = ask
+        self._transfers: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
+        self._chunks: queue.SimpleQueue[Sequence[int] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, args=(fetcher,), daemon=True, name=f"file-{n}")
+            for n, fetcher in enumerate(fetchers)
+        ]
+        self._threads += [
+            threading.Thread(target=self._call, daemon=True, name=f"links-{n}")
+            for n in range(callers)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def fetch(self, transfer: Transfer) -> None:
+        """Hand a file to the next worker that is free."""
+        self._transfers.put(transfer)
+
+    def ask(self, ids: Sequence[int]) -> None:
+        """Hand a chunk of IDs to the next caller that is free."""
+        self._chunks.put(ids)
+
+    def abort(self) -> None:
+        """End transfers that wait for the network; the stop event must be set before."""
+        for fetcher in self._fetchers:
+            fetcher.connections.abort()
+
+    def close(self) -> None:
+        """Let the threads end once they are through with what they have."""
+        for thread in self._threads:
+            target = self._transfers if thread.name.startswith("file") else self._chunks
+            target.put(None)
+
+    def _work(self, fetcher: Fetcher) -> None:
+        while (transfer := self._transfers.get()) is not None:
+            try:
+                outcome: Outcome | BaseException = fetcher.run(transfer)
+            except BaseException as error:
+                outcome = error
+            self._events.put(Attempted(transfer, outcome))
+        fetcher.connections.close()
+
+    def _call(self) -> None:
+        while (ids := self._chunks.get()) is not None:
+            try:
+                answer: LinkAnswer | BaseException = self._ask(ids)
+            except BaseException as error:
+                answer = error
+            self._events.put(Linked(ids, answer))

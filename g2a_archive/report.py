@@ -1,0 +1,208 @@
+"""What a run did: counts, the recordings that did not make it, JSON, exit code, summary."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from g2a_archive.errors import ArchiverError, ExitCode
+from g2a_archive.models import Failure, duration_text, size_text
+
+log = logging.getLogger("g2a_archive")
+
+_SHOWN = 20
+"""Recordings that the summary names before it is cut."""
+
+PRECEDENCE = (
+    ExitCode.SIGINT,
+    ExitCode.SIGTERM,
+    ExitCode.LOCKED,
+    ExitCode.STORAGE,
+    ExitCode.CREDENTIALS,
+    ExitCode.MAX_DURATION,
+    ExitCode.SERVICE,
+    ExitCode.FAILED,
+    ExitCode.UNAVAILABLE,
+)
+
+
+def exit_code_of(codes: Iterable[ExitCode]) -> ExitCode:
+    """Of several exit codes that hold, the one to end with (the README's order)."""
+    held = set(codes)
+    return next((code for code in PRECEDENCE if code in held), ExitCode.OK)
+
+
+@dataclass(slots=True)
+class Report:
+    """A run's outcome. `bytes` is what this run received, `seconds` how long it took.
+
+    `ends` are exit codes that ended the run before its time, `stops` the sentences about them.
+    """
+
+    started_at: str
+    dry_run: bool = False
+    finished_at: str = ""
+    seconds: float = 0.0
+    requested: int = 0
+    already_archived: int = 0
+    archived: int = 0
+    adopted: int = 0
+    unavailable: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    kept_aside: list[str] = field(default_factory=list)
+    unfinished: list[int] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+    would_fetch: int = 0
+    would_bytes: int = 0
+    ends: set[ExitCode] = field(default_factory=set)
+    stops: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the process should end with."""
+        codes = set(self.ends)
+        if self.failed or self.refused:
+            codes.add(ExitCode.FAILED)
+        if self.unavailable:
+            codes.add(ExitCode.UNAVAILABLE)
+        return exit_code_of(codes)
+
+    def note(self, error: ArchiverError) -> None:
+        """Take in what ended the run before its time, and log it; the same once only."""
+        if error.exit_code not in self.ends:
+            self.ends.add(error.exit_code)
+            self.stops.append(str(error))
+            log.error("%s", error)
+
+    @property
+    def anything_failed(self) -> bool:
+        """Whether a person should hear of this run even with `-q`."""
+        return self.exit_code not in (
+            ExitCode.OK,
+            ExitCode.UNAVAILABLE,
+            ExitCode.MAX_DURATION,
+        )
+
+    def failed_recordings(self) -> dict[int, list[Failure]]:
+        """The failures by recording, in the order in which they happened."""
+        by_id: dict[int, list[Failure]] = defaultdict(list)
+        for failure in self.failed:
+            by_id[failure.id].append(failure)
+        return dict(by_id)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as `--json` prints it."""
+        result: dict[str, Any] = {
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "exit_code": int(self.exit_code),
+            "requested": self.requested,
+            "already_archived": self.already_archived,
+            "archived": self.archived,
+            "unavailable": self.unavailable,
+            "refused": self.refused,
+            "failed": [
+                {"id": f.id, "file": str(f.file) if f.file else None, "reason": f.reason}
+                for f in self.failed
+            ],
+            "files": self.files,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+            "adopted": self.adopted,
+            "kept_aside": self.kept_aside,
+            "not_tried": self.unfinished,
+        }
+        if self.dry_run:
+            result |= {
+                "dry_run": True,
+                "would_fetch": self.would_fetch,
+                "would_bytes": self.would_bytes,
+            }
+        if self.stops:
+            result["stopped"] = self.stops
+        return result
+
+    def not_archived(self) -> list[tuple[int, str]]:
+        """Every recording that did not make it, with the reason: for `--error-file`."""
+        rows = [
+            (id_, "; ".join(f"{f.file}: {f.reason}" if f.file else f.reason for f in failures))
+            for id_, failures in self.failed_recordings().items()
+        ]
+        rows += [(id_, "refused: the service calls this ID invalid") for id_ in self.refused]
+        rows += [(id_, "unavailable: not ready for download yet") for id_ in self.unavailable]
+        rows += [(id_, "not finished: the run ended before") for id_ in self.unfinished]
+        return rows
+
+    def summary(self) -> list[tuple[str, str]]:
+        """The closing summary as (style, line); styles are rich's, for a terminal."""
+        lines = [("bold", self._headline())]
+        if self.unfinished:
+            text = f"  not finished: {len(self.unfinished):,}; the next run goes on with them"
+            lines.append(("yellow", text))
+        rows = self.not_archived()[: -len(self.unfinished) or None]
+        for id_, reason in rows[:_SHOWN]:
+            style = "yellow" if reason.startswith("unavailable") else "red"
+            lines.append((style, f"  {id_}  {reason}"))
+        if len(rows) > _SHOWN:
+            lines.append(
+                (
+                    "yellow",
+                    f"  … and {len(rows) - _SHOWN:,} more: all of them are in --error-file and "
+                    "--json, and in `g2a-archive status`",
+                )
+            )
+        for name in self.kept_aside[:_SHOWN]:
+            lines.append(("yellow", f"  kept aside, as another file stood in its place: {name}"))
+        return lines
+
+    def _headline(self) -> str:
+        if self.dry_run:
+            return (
+                f"Would fetch {self.would_fetch:,} of {self.requested:,} recordings "
+                f"(MP4s: {size_text(self.would_bytes)}); {self.already_archived:,} are archived"
+                + self._losses()
+            )
+        if not self.requested:
+            return "Nothing to do: no recording was asked for"
+        if self.already_archived == self.requested:
+            return f"Nothing to do: all {self.requested:,} recordings are archived"
+        speed = self.bytes / self.seconds if self.seconds > 0 else 0.0
+        return (
+            f"Archived {self.archived:,} of {self.requested:,} recordings: {self.files:,} files, "
+            f"{size_text(self.bytes)} in {duration_text(self.seconds)} ({size_text(speed)}/s)"
+            + (f"; {self.already_archived:,} already archived" if self.already_archived else "")
+            + (f"; {self.adopted:,} files adopted" if self.adopted else "")
+            + self._losses()
+        )
+
+    def _losses(self) -> str:
+        parts = []
+        if self.unavailable:
+            parts.append(f"{len(self.unavailable):,} not available yet")
+        if self.refused:
+            parts.append(f"{len(self.refused):,} refused")
+        if self.failed:
+            parts.append(f"{len(self.failed_recordings()):,} failed")
+        return "; " + ", ".join(parts) if parts else ""
+
+
+def show(report: Report) -> None:
+    """Print the closing summary to stdout: with colours on a terminal, plain elsewhere."""
+    terminal = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+    if not terminal:
+        for _, line in report.summary():
+            print(line)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, force_terminal=True, highlight=False)
+    for style, line in report.summary():
+        console.print(Text(line, style), soft_wrap=True)
