@@ -1,0 +1,103 @@
+"""The configuration file (TOML): its options, `[auth]`, and profiles. No click here."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from g2a_archive.errors import InputError
+
+AUTH_KEYS = (
+    "token",
+    "token_file",
+    "client_id",
+    "client_secret",
+    "client_secret_file",
+    "pat",
+    "pat_file",
+    "refresh_token_file",
+    "token_url",
+    "scheme",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the file says, with the chosen profile laid over it; `path` is None without a file."""
+
+    path: Path | None = None
+    profile: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    auth: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def load_config(
+    path: Path, *, required: bool, profile: str | None, known: Collection[str]
+) -> Config:
+    """Read the file. `known` are the options that may stand in it, with underscores.
+
+    A file that is not there is an error only if `required`. Raises `InputError` for one that
+    cannot be read, for an unknown key (naming the nearest known one) or an unknown profile.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = tomllib.load(file)
+    except FileNotFoundError:
+        if required:
+            raise InputError(
+                f"there is no configuration file {path}", hint="check --config"
+            ) from None
+        if profile is not None:
+            raise InputError(
+                f"there is no configuration file {path} with a profile {profile!r}",
+                hint="check --profile",
+            ) from None
+        return Config()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the configuration file {path}: {error.strerror}", hint="check --config"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # tomllib's message tells the line, not the content.
+        raise InputError(f"the configuration file {path} is not TOML: {error}") from None
+    profiles = data.pop("profiles", {})
+    if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
+        raise InputError(f"{path}: `profiles` must be tables such as [profiles.NAME]")
+    options, auth = _split(data, path, "", known)
+    for name, table in profiles.items():
+        over_options, over_auth = _split(table, path, f"profiles.{name}.", known)
+        if name == profile:
+            options |= over_options
+            # A profile is another account: what it says of a method replaces the common one.
+            auth = over_auth if over_auth else auth
+    if profile is not None and profile not in profiles:
+        near = _near(profile, profiles)
+        raise InputError(f"{path} has no profile {profile!r}{near}", hint="check --profile")
+    return Config(path, profile, options, auth)
+
+
+def _split(
+    table: Mapping[str, Any], path: Path, where: str, known: Collection[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    options = dict(table)
+    auth = options.pop("auth", {})
+    if not isinstance(auth, dict):
+        raise InputError(f"{path}: `{where}auth` must be a table, [{where}auth]")
+    for key in options:
+        if key not in known:
+            raise InputError(f"{path}: unknown key `{where}{key}`{_near(key, known)}")
+    for key, value in auth.items():
+        if key not in AUTH_KEYS:
+            raise InputError(f"{path}: unknown key `{where}auth.{key}`{_near(key, AUTH_KEYS)}")
+        if not isinstance(value, str):
+            raise InputError(f"{path}: `{where}auth.{key}` must be a text in quotes")
+    return options, dict(auth)
+
+
+def _near(key: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(key, [*known], n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else ""

@@ -1,0 +1,69 @@
+"""Reading recording IDs: arguments, files, standard input; before the network is touched."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from g2a_archive.errors import InputError, storage_error
+from g2a_archive.models import MAX_ID
+
+_SHOWN = 10
+_LONGEST = 40
+
+
+def read_ids(arguments: Iterable[str], files: Iterable[str]) -> list[int]:
+    """The IDs of the arguments, then of the files (`-` is standard input), without doubles.
+
+    One ID a line; blank lines, `#` comments, CRLF and a byte-order mark are passed over. Raises
+    `InputError` naming every bad one, and `StorageError` for a file that fails while read.
+    """
+    ids: dict[int, None] = {}
+    bad: list[str] = []
+    for text in arguments:
+        _take(text.strip(), f"argument {_shown(text)}", ids, bad)
+    for name in files:
+        where = "standard input" if name == "-" else name
+        for number, line in enumerate(_lines(name), 1):
+            text = line.partition("#")[0].strip()
+            if text:
+                _take(text, f"{where}, line {number}: {_shown(text)}", ids, bad)
+    if bad:
+        more = f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
+        raise InputError(
+            f"{len(bad):,} that {'is' if len(bad) == 1 else 'are'} no recording ID: "
+            + "; ".join(bad[:_SHOWN])
+            + more,
+            hint="an ID is a positive whole number, one a line; a spreadsheet must show it as text",
+        )
+    return list(ids)
+
+
+def _take(text: str, where: str, ids: dict[int, None], bad: list[str]) -> None:
+    # isdecimal() alone would take the digits of other scripts.
+    if text.isdecimal() and text.isascii() and len(text) <= 30 and 0 < (id_ := int(text)) <= MAX_ID:
+        ids[id_] = None
+    else:
+        bad.append(where)
+
+
+def _shown(text: str) -> str:
+    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return repr(cut)
+
+
+def _lines(name: str) -> list[str]:
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise InputError(
+            f"cannot read the ID file {name}: {error.strerror}", hint="check the path after -f"
+        ) from error
+    except OSError as error:
+        raise storage_error(error, "read", name) from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # what a spreadsheet calls Unicode text
+        text = data.decode("utf-16", "replace")
+    else:
+        text = data.decode("utf-8-sig", "replace")
+    return text.splitlines()

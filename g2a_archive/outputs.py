@@ -1,0 +1,129 @@
+"""What a run leaves behind for people and programs: stdout, the error file, the metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from g2a_archive.errors import ExitCode, StorageError, storage_error
+from g2a_archive.logs import redact
+from g2a_archive.report import Report
+
+
+def say(text: str) -> None:
+    """Write a line to stdout. Raises `StorageError`: a full disk, a closed pipe."""
+    write(f"{text}\n")
+
+
+def write(text: str) -> None:
+    """Write text to stdout as it is. Raises `StorageError`."""
+    with guarded():
+        sys.stdout.write(text)
+
+
+def stdout_error(error: Exception) -> StorageError:
+    """The error for a standard output that takes nothing (any more)."""
+    _abandon_stdout()
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "closed"
+    return StorageError(f"cannot write to standard output: {reason}")
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turn a failing stdout, while something else prints to it, into `StorageError`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        raise stdout_error(error) from None
+
+
+def complain(text: str) -> None:
+    """Write a line to stderr; there is nobody left to tell if that fails."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def _abandon_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's own last flush doesn't fail again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def say_json(value: object) -> None:
+    """Write one JSON object to stdout. Raises `StorageError`."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def write_whole(path: str, text: str) -> None:
+    """Replace a file whole, or write to what is no regular file. Raises `StorageError`."""
+    target = Path(path)
+    try:
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")
+            return
+        aside = target.with_name(f".{target.name}.{os.getpid()}.new")
+        try:
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, target)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise storage_error(error, "write", path) from error
+
+
+def write_error_file(path: str, report: Report) -> None:
+    """The IDs that did not get archived, one a line, the reason as a comment."""
+    lines = (f"{id_}  # {redact(reason)}\n" for id_, reason in report.not_archived())
+    write_whole(path, "".join(lines))
+
+
+def write_metrics(path: str, report: Report, *, owed: int | None, success: float | None) -> None:
+    """The run in Prometheus' text format; `success` is when a run last ended with 0 (Unix time)."""
+    write_whole(path, metrics_text(report, owed=owed, success=success))
+
+
+def metrics_text(report: Report, *, owed: int | None, success: float | None) -> str:
+    """The text of the metrics file; values that are not known are left out."""
+    from datetime import datetime
+
+    end = datetime.fromisoformat(report.finished_at).timestamp()
+    outcomes = {
+        "archived": report.archived,
+        "already_archived": report.already_archived,
+        "unavailable": len(report.unavailable),
+        "refused": len(report.refused),
+        "failed": len(report.failed_recordings()),
+        "not_tried": len(report.unfinished),
+    }
+    if report.exit_code is ExitCode.OK:
+        success = end
+    lines: list[str] = []
+    lines += _gauge("last_run_end_timestamp_seconds", "When the last run ended.", [("", end)])
+    code = int(report.exit_code)
+    lines += _gauge("last_run_exit_code", "Exit code of the last run.", [("", code)])
+    seconds = round(report.seconds, 3)
+    lines += _gauge("last_run_duration_seconds", "How long the last run took.", [("", seconds)])
+    rows = [(f'{{outcome="{name}"}}', n) for name, n in outcomes.items()]
+    lines += _gauge("last_run_recordings", "Recordings of the last run by outcome.", rows)
+    text = "Bytes that the last run received."
+    lines += _gauge("last_run_received_bytes", text, [("", report.bytes)])
+    if owed is not None:
+        lines += _gauge("owed_recordings", "Recordings that the archive owes.", [("", owed)])
+    if success is not None:
+        text = "When a run last ended with exit code 0."
+        lines += _gauge("last_success_timestamp_seconds", text, [("", success)])
+    return "\n".join(lines) + "\n"
+
+
+def _gauge(name: str, text: str, rows: Iterable[tuple[str, float]]) -> list[str]:
+    full = f"g2a_archive_{name}"
+    values = [f"{full}{labels} {value}" for labels, value in rows]
+    return [f"# HELP {full} {text}", f"# TYPE {full} gauge", *values]

@@ -1,0 +1,355 @@
+"""Options, environment and configuration file, parsed once into one frozen object.
+
+An option beats the environment, which beats the configuration file, which beats the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from g2a_archive import address, layout, units
+from g2a_archive.config import AUTH_KEYS, Config, load_config
+from g2a_archive.errors import ArchiverError, InputError
+from g2a_archive.models import ALL_KINDS, FileKind, RunSettings
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_Option = Callable[[Any], Any]
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:  # generic only in later versions of click
+    _ParamType = click.ParamType
+
+ENV = "G2A_ARCHIVE_"
+NOT_IN_FILE = {"config", "profile", "help", "ids", "files", "owed", "show", "what"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one invocation was told. `run` is for the run itself, the rest for what is said."""
+
+    run: RunSettings
+    config: Config = field(default_factory=Config)
+    json: bool = False
+    error_file: str | None = None
+    metrics_file: str | None = None
+    log_file: str | None = None
+    verbosity: int = 0
+    quiet: bool = False
+
+
+def app_dir() -> Path:
+    """The directory of the configuration file and of a stored sign-in."""
+    return Path(click.get_app_dir("g2a-archive"))
+
+
+class _Parsed(_ParamType):
+    """A value that a plain function reads; its `ValueError` or `InputError` is the message."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, bool) or not isinstance(value, str | int | float | list):
+            self.fail(f"{value!r} is not understood", param, ctx)
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        try:
+            return self._read(text)
+        except (ValueError, ArchiverError) as error:
+            self.fail(str(error), param, ctx)
+
+
+def _read_kinds(text: str) -> tuple[FileKind, ...]:
+    wanted = [part.strip() for part in text.split(",")]
+    for part in wanted:
+        if part not in [*FileKind]:
+            raise ValueError(f"{part!r} is no kind of file; there are mp4, events and thumbnail")
+    return tuple(kind for kind in ALL_KINDS if kind in wanted)
+
+
+def _read_layout(text: str) -> str:
+    layout.check_layout(text)
+    return text
+
+
+def _read_zone(text: str) -> str:
+    layout.zone(text)
+    return text
+
+
+def _read_url(text: str) -> str:
+    try:
+        parts = address.checked(text)
+    except ValueError as error:
+        raise ValueError(f"this address cannot be used: {error}") from None
+    if parts.query or parts.fragment:
+        raise ValueError("the address must not have a query or a fragment")
+    return text
+
+
+def _read_attribute(text: str) -> str:
+    if not text or not text.isascii() or not text.replace("_", "").replace("-", "").isalnum():
+        raise ValueError(f"{text!r} is no name of a query attribute")
+    return text
+
+
+def _option(*names: str, env: str | None = None, **more: Any) -> _Option:
+    if env is not None:
+        more |= {"envvar": ENV + env, "show_envvar": True}
+    return click.option(*names, **more)
+
+
+_DEST = _option(
+    "-d", "--dest", metavar="DIR", env="DEST", help="The archive.  [default: recordings]"
+)
+_CATALOG = _option(
+    "--catalog",
+    metavar="FILE",
+    env="CATALOG",
+    help="Keep the catalogue elsewhere than in the archive, on a local disk for example.",
+)
+_TIMEZONE = _option(
+    "--timezone",
+    metavar="NAME",
+    env="TIMEZONE",
+    type=_Parsed("name", _read_zone),
+    help="Time zone for the date directories.  [default: as written in recordingStartTime]",
+)
+_CONFIG = [
+    _option("--config", metavar="FILE", env="CONFIG", help="Configuration file (TOML)."),
+    _option("--profile", metavar="NAME", env="PROFILE", help="A [profiles.NAME] of that file."),
+]
+_LOG = [
+    _option("--log-file", metavar="FILE", help="Append log lines to a file, too."),
+    _option("-v", "--verbose", count=True, help="A line for each file; twice: for debugging."),
+    _option("-q", "--quiet", is_flag=True, help="Nothing at all unless something failed."),
+]
+_SERVICE = [
+    _option(
+        "--retries",
+        metavar="N",
+        type=click.IntRange(0, 1000),
+        help="Retries of a file or a call that brought nothing new.  [default: 5]",
+    ),
+    _option(
+        "--timeout",
+        metavar="SECONDS",
+        env="TIMEOUT",
+        type=click.FloatRange(0.1, 86400),
+        help="To connect, and without a byte.  [default: 60]",
+    ),
+    _option(
+        "--api-url",
+        metavar="URL",
+        env="API_URL",
+        type=_Parsed("url", _read_url),
+        help="Base address of the service.  [default: https://api.getgo.com/G2A/rest/v1]",
+    ),
+]
+_ATTRIBUTE = _option(
+    "--id-attribute",
+    metavar="NAME",
+    type=_Parsed("name", _read_attribute),
+    help="Name of the link call's query attribute.  [default: recordingIds]",
+)
+_TIME_LIMIT = _option(
+    "--max-duration",
+    metavar="TIME",
+    type=_Parsed("time", units.parse_duration),
+    help="Stop tidily after 45s, 90m, 6h or 2d (exit 8); the next run goes on.",
+)
+_JSON = _option("--json", is_flag=True, help="The report on stdout as one JSON object.")
+_RUN = [
+    _DEST,
+    _option(
+        "-j",
+        "--jobs",
+        metavar="N",
+        env="JOBS",
+        type=click.IntRange(1, 64),
+        help="Files downloaded at a time.  [default: 8]",
+    ),
+    _option(
+        "--segments",
+        metavar="N",
+        type=click.IntRange(1, 16),
+        help="Connections for one large file when nothing else is left.  [default: 8]",
+    ),
+    _option(
+        "--only",
+        metavar="KINDS",
+        type=_Parsed("kinds", _read_kinds),
+        help="Of mp4,events,thumbnail only these.  [default: all three]",
+    ),
+    _option(
+        "--layout",
+        metavar="STRFTIME",
+        env="LAYOUT",
+        type=_Parsed("strftime", _read_layout),
+        help="Directory for a recording's start.  [default: %Y/%m/%d]",
+    ),
+    _TIMEZONE,
+    _option(
+        "--limit-rate",
+        metavar="RATE",
+        env="LIMIT_RATE",
+        type=_Parsed("rate", units.parse_rate),
+        help="Bytes a second of the whole run: 500K, 10M, 1.5G.",
+    ),
+    _TIME_LIMIT,
+    _option(
+        "--min-free",
+        metavar="SIZE",
+        type=_Parsed("size", units.parse_size),
+        help="Stop before the disk falls below this.  [default: 1G]",
+    ),
+    _option("--dry-run", is_flag=True, help="Ask for links, say what would be fetched."),
+    _option("--no-create", is_flag=True, help="Refuse a destination that is no archive yet."),
+    _CATALOG,
+    _option("--set-mtime", is_flag=True, help="Give files the recording's start time."),
+    _JSON,
+    _option(
+        "--error-file",
+        metavar="FILE",
+        help="The IDs that did not get archived, with reasons, ready for -f.",
+    ),
+    _option("--metrics-file", metavar="FILE", help="Prometheus text format, for node_exporter."),
+    *_LOG,
+    *_SERVICE,
+    _ATTRIBUTE,
+    *_CONFIG,
+]
+
+
+def _all(options: Sequence[_Option]) -> Callable[[_F], _F]:
+    def decorate(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+run_options = _all(_RUN)
+"""Every option of a run: `download` and `sync`."""
+
+archive_options = _all([_DEST, _CATALOG, *_CONFIG])
+"""For commands that read an archive: `status`, `export`."""
+
+browse_options = _all([_DEST, _CATALOG, _TIMEZONE, *_CONFIG])
+"""For `browse`."""
+
+verify_options = _all([_DEST, _CATALOG, _TIME_LIMIT, _JSON, *_LOG, *_CONFIG])
+"""For `verify`."""
+
+service_options = _all([*_SERVICE, *_LOG, *_CONFIG])
+"""For commands that only talk to the service: `list`."""
+
+
+def option_names() -> dict[str, click.Option]:
+    """Every option that a configuration file may hold, by its name with underscores."""
+
+    @_all(_RUN)
+    def probe() -> None: ...
+
+    command = click.command("probe")(probe)
+    return {
+        p.name: p
+        for p in command.params
+        if isinstance(p, click.Option) and p.name and p.name not in NOT_IN_FILE
+    }
+
+
+class ConfiguredCommand(click.Command):
+    """A command whose defaults come from the configuration file."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the configuration file that the arguments or the environment name, first."""
+        try:
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        except click.UsageError:
+            given = {}  # told below, better
+        if not (ctx.resilient_parsing or {"help"} & {k for k, v in given.items() if v}):
+            config = find_config(given.get("config"), given.get("profile"))
+            own = {param.name for param in self.params}
+            ctx.default_map = {k: v for k, v in config.options.items() if k in own}
+            ctx.obj = config
+        return super().parse_args(ctx, args)
+
+
+def find_config(path: str | None, profile: str | None) -> Config:
+    """The configuration in force: an option, the environment, or the usual place."""
+    named = path or os.environ.get(f"{ENV}CONFIG")
+    return load_config(
+        Path(named) if named else app_dir() / "config.toml",
+        required=named is not None,
+        profile=profile or os.environ.get(f"{ENV}PROFILE") or None,
+        known=option_names(),
+    )
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """The frozen settings of a command that has (some of) the run's options."""
+    given = {name: value for name, value in ctx.params.items() if value is not None}
+    if "only" in given:
+        given["kinds"] = given.pop("only")
+    names = {f.name for f in fields(RunSettings)}
+    run = RunSettings(**{name: value for name, value in given.items() if name in names})
+    rest = {f.name for f in fields(Settings)} - {"run", "config", "verbosity"}
+    return Settings(
+        run=run,
+        config=ctx.obj if isinstance(ctx.obj, Config) else Config(),
+        verbosity=given.get("verbose", 0),
+        **{name: value for name, value in given.items() if name in rest},
+    )
+
+
+def source_of(ctx: click.Context, name: str) -> str:
+    """Where a setting's value came from, in words."""
+    source = ctx.get_parameter_source(name)
+    if source is ParameterSource.COMMANDLINE:
+        return "option"
+    if source is ParameterSource.ENVIRONMENT:
+        return "environment"
+    if source is ParameterSource.DEFAULT_MAP:
+        return f"file {ctx.obj.path}" if isinstance(ctx.obj, Config) else "file"
+    return "default"
+
+
+_METHODS = ("token", "token_file", "pat", "pat_file", "refresh_token_file")
+
+
+def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The credentials' settings in force: key to (value, where it came from).
+
+    Where the environment names a token or a grant, those of the file don't count.
+    """
+    from_env = {
+        key: environ[f"{ENV}{_env_name(key)}"]
+        for key in AUTH_KEYS
+        if environ.get(f"{ENV}{_env_name(key)}")
+    }
+    skip = _METHODS if any(key in from_env for key in _METHODS) else ()
+    values = {
+        key: (value, f"file {config.path}") for key, value in config.auth.items() if key not in skip
+    }
+    values |= {key: (value, "environment") for key, value in from_env.items()}
+    scheme = values.get("scheme")
+    if scheme is not None and scheme[0] not in ("bearer", "oauth"):
+        raise InputError(
+            f"the authorization scheme {scheme[0]!r} ({scheme[1]}) is not known",
+            hint="use bearer or oauth",
+        )
+    return values
+
+
+def _env_name(key: str) -> str:
+    return "AUTH_SCHEME" if key == "scheme" else key.upper()

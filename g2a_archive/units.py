@@ -1,0 +1,38 @@
+"""Sizes, rates and durations as a person writes them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)?", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `500K`, `10M`, `1.5G` (1024-based) or a plain number. Raises `ValueError`."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is no size; write it like 500K, 10M or 1.5G")
+    number, unit = match.groups()
+    return int(float(number) * 1024 ** " kmgt".index(unit.lower() or " "))
+
+
+def parse_rate(text: str) -> int:
+    """Bytes a second, written as a size is; 1 at least. Raises `ValueError`."""
+    rate = parse_size(text)
+    if rate < 1:
+        raise ValueError(f"{text!r} is no rate; write it like 500K, 10M or 1.5G (bytes a second)")
+    return rate
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `45s`, `90m`, `6h`, `2d`, `1w` or a plain number. Raises `ValueError`."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is no duration; write it like 45s, 90m, 6h or 2d")
+    seconds = float(match.group(1)) * _SECONDS[(match.group(2) or "s").lower()]
+    if not math.isfinite(seconds) or seconds > 100 * 365 * 86400:
+        raise ValueError(f"{text!r} is too long")
+    return seconds
