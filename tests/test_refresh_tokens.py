@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -159,12 +160,21 @@ def test_a_lock_that_is_never_released(
     assert watch.waits == [secretfile.LOCK_PAUSE] * 4
 
 
-def test_a_lock_file_that_was_removed_locks_nobody_in(refresh_file: Path, watch: Watch) -> None:
+def test_a_lock_file_that_was_removed_meanwhile_is_no_lock(
+    refresh_file: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock = secretfile.beside(refresh_file, ".lock")
+    taken: list[int] = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not taken:
+            lock.unlink()  # by a logout, between opening and locking
+        taken.append(descriptor)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
     with locked(refresh_file, watch.wait):
-        lock.unlink()
-        with locked(refresh_file, watch.wait):
-            assert lock.exists()
+        assert lock.exists()
+    assert len(taken) == 2
 
 
 def test_write_secret_is_for_the_owner_alone(tmp_path: Path, watch: Watch) -> None:
