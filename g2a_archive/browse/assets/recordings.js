@@ -82,8 +82,13 @@
       const button = make("button", { type: "button", textContent: "Copy" });
       button.setAttribute("aria-label", "Copy the SHA-256");
       button.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(code.textContent);
-        button.textContent = "Copied";
+        try {
+          await navigator.clipboard.writeText(code.textContent);
+          button.textContent = "Copied";
+        } catch {
+          // Not allowed here: selected at least, it is one key away.
+          getSelection().selectAllChildren(code);
+        }
       });
       code.after(button);
     }
