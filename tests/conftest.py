@@ -1,0 +1,58 @@
+"""Fixtures for tests of whole runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from g2a_archive.demo import (
+    Behaviour,
+    SimulatedRecording,
+    SimulatedService,
+    sample_recordings,
+)
+
+Serve = Callable[..., SimulatedService]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts services: `serve(recordings or their number, latency=0.1, ...)`."""
+    with ExitStack() as stack:
+
+        def start(
+            recordings: int | Iterable[SimulatedRecording] = 8, **behaviour: Any
+        ) -> SimulatedService:
+            if isinstance(recordings, int):
+                recordings = sample_recordings(recordings)
+            service = SimulatedService(recordings, Behaviour(**behaviour))
+            return stack.enter_context(service)
+
+        yield start
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    """A simulated service with eight small recordings."""
+    return serve()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where the archive of a test is to be."""
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries of runs in this process wait no time, unless the server names one."""
+
+    def at_once(attempt: int, retry_after: float | None = None) -> float:
+        return retry_after or 0.0
+
+    monkeypatch.setattr("g2a_archive.archiver.backoff", at_once)
+    monkeypatch.setattr("g2a_archive.session.backoff", at_once)
