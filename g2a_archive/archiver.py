@@ -127,7 +127,7 @@ class Run:
 
     @property
     def _pending(self) -> bool:
-        return bool(self.feed.pending or self._ready or self._delayed or self.active or self._ended)
+        return bool(self.feed.pending or self._ready or self._delayed or self.active)
 
     def _pump(self, now: float) -> None:
         """Hand out what can be done now: link calls, files, a commit."""
