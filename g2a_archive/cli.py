@@ -9,13 +9,16 @@ from typing import Any, NoReturn
 
 import click
 
-from g2a_archive import __version__
 from g2a_archive.errors import ArchiverError, ExitCode, InputError
-from g2a_archive.outputs import complain, guarded
+from g2a_archive.outputs import complain, guarded, say, version_lines
 from g2a_archive.settings import (
     ConfiguredCommand,
+    demo_options,
+    login_options,
     run_options,
+    service_options,
     settings_of,
+    settings_rows,
     source_of,
 )
 
@@ -23,10 +26,15 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(context_settings=CONTEXT, invoke_without_command=True)
-@click.version_option(__version__, "-V", "--version", message="g2a-archive %(version)s")
+@click.option("-V", "--version", is_flag=True, help="Show the version; with -v, of all parts.")
+@click.option("-v", "--verbose", is_flag=True, hidden=True)
 @click.pass_context
-def cli(ctx: click.Context) -> None:
+def cli(ctx: click.Context, /, version: bool, verbose: bool) -> None:
     """Archive GoToAssist Remote Support session recordings: whole, verified, resumable."""
+    if version:
+        for line in version_lines(verbose=verbose):
+            say(line)
+        ctx.exit(0)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -62,6 +70,80 @@ def download(
         )
     wanted = read_ids(ids, files)
     return perform(settings_of(ctx), "download", lambda run: run.archive(wanted, owed=owed))
+
+
+@cli.command(cls=ConfiguredCommand)
+@run_options
+@click.pass_context
+def check(ctx: click.Context, /, **_: Any) -> ExitCode:
+    """Say whether a night's run would work; download nothing.
+
+    Looks at the configuration, the credentials (a real call), the clock, the destination and its
+    free space, the lock and the catalogue: one line each. The exit code is as a run's.
+    """
+    from g2a_archive import account
+
+    return account.check(settings_of(ctx))
+
+
+@cli.command(cls=ConfiguredCommand)
+@login_options
+@service_options
+@click.pass_context
+def login(
+    ctx: click.Context, /, authorize_url: str, redirect_uri: str, paste: bool, **_: Any
+) -> ExitCode:
+    """Sign in with a browser, for those without a personal access token.
+
+    Needs a client ID and secret in the environment or the configuration file. The refresh token is
+    kept in the configuration directory, for this user alone; later runs use it by themselves.
+    """
+    from g2a_archive import account
+
+    return account.login(
+        settings_of(ctx), authorize_url=authorize_url, redirect_uri=redirect_uri, paste=paste
+    )
+
+
+@cli.command()
+def logout() -> ExitCode:
+    """Forget what `login` kept."""
+    from g2a_archive import account
+
+    return account.logout()
+
+
+@cli.group()
+def config() -> None:
+    """Look at the settings."""
+
+
+@config.command("show", cls=ConfiguredCommand)
+@run_options
+@click.pass_context
+def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
+    """Print the settings in force and where each came from; secrets are masked."""
+    from g2a_archive import account
+
+    return account.show_config(settings_rows(ctx), settings_of(ctx).config)
+
+
+@cli.command(cls=ConfiguredCommand)
+@demo_options
+@click.pass_context
+def demo(
+    ctx: click.Context, /, serve: bool, port: int, count: int, dest: str | None, **_: Any
+) -> ExitCode:
+    """The whole job against a simulated service on this machine.
+
+    Archives forty recordings (a few are not ready) with the real `download`, and shows the result.
+    """
+    from g2a_archive import showcase
+
+    if serve:
+        return showcase.serve(port, count)
+    ctx.params.pop("dest")
+    return showcase.demonstrate(settings_of(ctx), dest)
 
 
 def main() -> NoReturn:

@@ -11,6 +11,9 @@ from typing import Any
 
 from g2a_archive.errors import InputError
 
+ENV = "G2A_ARCHIVE_"
+"""Every environment variable of ours begins so."""
+
 AUTH_KEYS = (
     "token",
     "token_file",
@@ -101,3 +104,34 @@ def _split(
 def _near(key: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(key, [*known], n=1, cutoff=0.5)
     return f"; did you mean `{close[0]}`?" if close else ""
+
+
+_METHODS = ("token", "token_file", "pat", "pat_file", "refresh_token_file")
+
+
+def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The credentials' settings in force: key to (value, where it came from).
+
+    Where the environment names a token or a grant, those of the file don't count.
+    """
+    from_env = {
+        key: environ[f"{ENV}{_env_name(key)}"]
+        for key in AUTH_KEYS
+        if environ.get(f"{ENV}{_env_name(key)}")
+    }
+    skip = _METHODS if any(key in from_env for key in _METHODS) else ()
+    values = {
+        key: (value, f"file {config.path}") for key, value in config.auth.items() if key not in skip
+    }
+    values |= {key: (value, "environment") for key, value in from_env.items()}
+    scheme = values.get("scheme")
+    if scheme is not None and scheme[0] not in ("bearer", "oauth"):
+        raise InputError(
+            f"the authorization scheme {scheme[0]!r} ({scheme[1]}) is not known",
+            hint="use bearer or oauth",
+        )
+    return values
+
+
+def _env_name(key: str) -> str:
+    return "AUTH_SCHEME" if key == "scheme" else key.upper()

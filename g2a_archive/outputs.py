@@ -127,3 +127,21 @@ def _gauge(name: str, text: str, rows: Iterable[tuple[str, float]]) -> list[str]
     full = f"g2a_archive_{name}"
     values = [f"{full}{labels} {value}" for labels, value in rows]
     return [f"# HELP {full} {text}", f"# TYPE {full} gauge", *values]
+
+
+def version_lines(*, verbose: bool) -> list[str]:
+    """The program's version; `verbose`: Python's, the packages' and SQLite's, too."""
+    from g2a_archive import __version__
+
+    lines = [f"g2a-archive {__version__}"]
+    if verbose:
+        import platform
+        import sqlite3
+        from importlib.metadata import version
+
+        lines.append(f"Python {platform.python_version()} on {platform.platform()}")
+        lines += [
+            f"{name} {version(name)}" for name in ("click", "requests", "rich", "python-dateutil")
+        ]
+        lines.append(f"SQLite {sqlite3.sqlite_version}")
+    return lines

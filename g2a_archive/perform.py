@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from g2a_archive import outputs
+from g2a_archive.config import auth_values
 from g2a_archive.download import Download
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
 from g2a_archive.logs import Logs
 from g2a_archive.progress import choose_display
 from g2a_archive.report import Report, show
-from g2a_archive.settings import Settings, app_dir, auth_values
+from g2a_archive.settings import Settings, app_dir
 from g2a_archive.stopping import StopSwitch
 
 if TYPE_CHECKING:
@@ -25,8 +26,11 @@ log = logging.getLogger("g2a_archive")
 class Access:
     """The credentials of this invocation, made when they are first needed."""
 
-    def __init__(self, settings: Settings, switch: StopSwitch) -> None:
+    def __init__(
+        self, settings: Settings, switch: StopSwitch, auth: AuthSettings | None = None
+    ) -> None:
         self._settings = settings
+        self._auth = auth
         self._switch = switch
         self._credentials: Credentials | None = None
 
@@ -44,7 +48,7 @@ class Access:
 
     def settings(self) -> AuthSettings:
         """What is configured, a stored sign-in included."""
-        return auth_settings(self._settings)
+        return self._auth or auth_settings(self._settings)
 
     def secrets(self) -> Iterable[str]:
         """What no log line may hold."""
@@ -66,13 +70,16 @@ def perform(
     settings: Settings,
     command: str,
     work: Callable[[Download], Report],
+    *,
+    auth: AuthSettings | None = None,
 ) -> ExitCode:
     """Do `work` with signals, logs and display in place; print and write what is to be said.
 
-    Raises `InputError` for what is wrong before anything was begun.
+    `auth` takes the place of what is configured. Raises `InputError` for what is wrong before
+    anything was begun.
     """
     switch = StopSwitch()
-    access = Access(settings, switch)
+    access = Access(settings, switch, auth)
     display = choose_display(quiet=settings.quiet)
     with switch.signals():
         logs = Logs(

@@ -21,6 +21,7 @@ _SHOWN = 20
 PRECEDENCE = (
     ExitCode.SIGINT,
     ExitCode.SIGTERM,
+    ExitCode.USAGE,
     ExitCode.LOCKED,
     ExitCode.STORAGE,
     ExitCode.CREDENTIALS,

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -208,6 +209,22 @@ class Service:
                 "the service refused the credentials, or one of the keys",
                 hint="get a new access token, and check the account, user and company keys",
             ) from None
+
+    def probe(self) -> str | None:
+        """Find out whether the credentials are accepted; returns the service's `Date` header.
+
+        It is the list call without any key, which is malformed: 400 means that the credentials
+        were looked at, and found good. Raises as `ready`.
+        """
+        with suppress(MalformedCallError):
+            try:
+                self._with_renewal("trial call", "GET", "/archive/recordings", lambda _: None)
+            except ForbiddenError:
+                raise CredentialsError(
+                    "the service refuses the credentials",
+                    hint="get a new token; check client ID, secret and personal access token",
+                ) from None
+        return self._session.last_date
 
     def transcode(self, ids: Sequence[int]) -> None:
         """Ask for the transcoding of at most 500 recordings. Raises as `ready`."""

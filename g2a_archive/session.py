@@ -79,6 +79,7 @@ class ApiSession:
         self._stop = stop
         self._pacer = pacer or CallPacer(stop)
         self._local = threading.local()
+        self.last_date: str | None = None
 
     def call(
         self, name: str, method: str, path: str, read: Callable[[Any], _T], params: str = ""
@@ -123,6 +124,7 @@ class ApiSession:
                 status = response.status_code
                 body = self._body(name, response)
                 after = retry_after(response.headers.get("Retry-After"))
+                self.last_date = response.headers.get("Date")
         except requests.exceptions.RequestException as error:
             if self._stop.is_set():
                 raise Interrupted from None

@@ -6,7 +6,7 @@ An option beats the environment, which beats the configuration file, which beats
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,8 +15,8 @@ import click
 from click.core import ParameterSource
 
 from g2a_archive import address, layout, units
-from g2a_archive.config import AUTH_KEYS, Config, load_config
-from g2a_archive.errors import ArchiverError, InputError
+from g2a_archive.config import ENV, Config, load_config
+from g2a_archive.errors import ArchiverError
 from g2a_archive.models import ALL_KINDS, FileKind, RunSettings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 else:  # generic only in later versions of click
     _ParamType = click.ParamType
 
-ENV = "G2A_ARCHIVE_"
 NOT_IN_FILE = {"config", "profile", "help", "ids", "files", "owed", "show", "what"}
 
 
@@ -229,6 +228,38 @@ _RUN = [
 ]
 
 
+_LOGIN = [
+    _option(
+        "--authorize-url",
+        metavar="URL",
+        default="https://authentication.logmeininc.com/oauth/authorize",
+        type=_Parsed("url", _read_url),
+        help="Where a person signs in.",
+    ),
+    _option(
+        "--redirect-uri",
+        metavar="URL",
+        default="http://127.0.0.1:47113/",
+        show_default=True,
+        type=_Parsed("url", _read_url),
+        help="Where the browser comes back to, as registered for the client.",
+    ),
+    _option("--paste", is_flag=True, help="Paste the address instead: no browser on this machine."),
+]
+_DEMO = [
+    _option(
+        "-d", "--dest", metavar="DIR", help="The archive.  [default: a fresh g2a-archive-demo]"
+    ),
+    _option("--serve", is_flag=True, help="Only run the simulated service, until Ctrl-C."),
+    _option("--port", type=click.IntRange(0, 65535), default=0, help="For --serve; 0: any free."),
+    _option(
+        "--count", type=click.IntRange(1, 100_000), default=40, help="For --serve: recordings."
+    ),
+    _JSON,
+    *_LOG,
+]
+
+
 def _all(options: Sequence[_Option]) -> Callable[[_F], _F]:
     def decorate(command: _F) -> _F:
         for option in reversed(options):
@@ -252,6 +283,12 @@ verify_options = _all([_DEST, _CATALOG, _TIME_LIMIT, _JSON, *_LOG, *_CONFIG])
 
 service_options = _all([*_SERVICE, *_LOG, *_CONFIG])
 """For commands that only talk to the service: `list`."""
+
+login_options = _all(_LOGIN)
+"""For `login`, beside the service's."""
+
+demo_options = _all(_DEMO)
+"""For `demo`."""
 
 
 def option_names() -> dict[str, click.Option]:
@@ -324,32 +361,10 @@ def source_of(ctx: click.Context, name: str) -> str:
     return "default"
 
 
-_METHODS = ("token", "token_file", "pat", "pat_file", "refresh_token_file")
-
-
-def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The credentials' settings in force: key to (value, where it came from).
-
-    Where the environment names a token or a grant, those of the file don't count.
-    """
-    from_env = {
-        key: environ[f"{ENV}{_env_name(key)}"]
-        for key in AUTH_KEYS
-        if environ.get(f"{ENV}{_env_name(key)}")
+def settings_rows(ctx: click.Context) -> dict[str, tuple[object, str]]:
+    """Every setting of a run: its name to (value, where it came from)."""
+    return {
+        name: (ctx.params.get(name), source_of(ctx, name))
+        for name in option_names()
+        if name not in ("verbose", "quiet")
     }
-    skip = _METHODS if any(key in from_env for key in _METHODS) else ()
-    values = {
-        key: (value, f"file {config.path}") for key, value in config.auth.items() if key not in skip
-    }
-    values |= {key: (value, "environment") for key, value in from_env.items()}
-    scheme = values.get("scheme")
-    if scheme is not None and scheme[0] not in ("bearer", "oauth"):
-        raise InputError(
-            f"the authorization scheme {scheme[0]!r} ({scheme[1]}) is not known",
-            hint="use bearer or oauth",
-        )
-    return values
-
-
-def _env_name(key: str) -> str:
-    return "AUTH_SCHEME" if key == "scheme" else key.upper()
