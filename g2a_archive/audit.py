@@ -80,6 +80,8 @@ def verify(
     def record(good: list[StoredFile], findings: list[Finding]) -> None:
         broken = ((one.file, one.problem) for one in findings if one.file)
         if not catalog.readonly:
+            # In the table's own order, which touches each of its pages but once.
+            good.sort(key=lambda file: (file.recording, file.kind))
             catalog.checked(good, broken)
 
     outcome = verifying.verify(

@@ -236,10 +236,11 @@ class Catalog(Database):
         """
         now = utc_now()
         with self.transaction() as db:
-            for file in good:
-                if db.execute(f"{_CHECK} AND damage IS NULL", (None, now, *_row(file))).rowcount:
-                    continue
-                if db.execute(_CHECK, (None, now, *_row(file))).rowcount:
+            good = list(good)
+            sound = f"{_CHECK} AND damage IS NULL"
+            done = db.executemany(sound, ((None, now, *_row(file)) for file in good)).rowcount
+            for file in good if done < len(good) else ():
+                if db.execute(f"{_CHECK} AND damage > ''", (None, now, *_row(file))).rowcount:
                     db.execute(_MEND, (file.kind.bit, file.recording))
                     db.execute(_MENDED, {"id": file.recording})
             for file, what in broken:

@@ -30,9 +30,9 @@ def hash_file(
     buffer = _thread_buffer()
     digest = hashlib.sha256()
     size = 0
+    forget = False
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        forget = _read_ahead(descriptor)
         while True:
             if stop():
                 raise Interrupted
@@ -40,8 +40,10 @@ def hash_file(
             if not count:
                 break
             digest.update(buffer[:count])
-            size += count
             on_bytes(count)
+            if size == 0 and count == _BUFFER:  # small files are not worth the calls
+                forget = _read_ahead(descriptor)
+            size += count
         if forget and sys.platform == "linux":
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
@@ -59,15 +61,16 @@ def _thread_buffer() -> memoryview:
 def _read_ahead(descriptor: int) -> bool:
     """Ask for read-ahead; returns whether the file should leave the page cache when it was read.
 
-    A nightly check of terabytes must not push everything else out of memory. A file that is in
-    memory before we read it has another reader, who keeps it.
+    A nightly check of terabytes must not push everything else out of memory. A file whose end is
+    in memory before we come to it has another reader, who keeps it.
     """
     if sys.platform != "linux":
         return False
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        # Answers at once, with an error where the first byte would have to come from the disk.
-        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+        # Answers at once, with an error where the last byte would have to come from the disk.
+        end = os.fstat(descriptor).st_size - 1
+        os.preadv(descriptor, [bytearray(1)], max(end, 0), os.RWF_NOWAIT)
     except BlockingIOError:
         return True
     except OSError:  # a file system that knows neither

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ _OURS_AT_TOP = ("browse", "index.html")
 _TASK_BYTES = 8 << 20
 _TASK_FILES = 64
 """Small files go to a thread together: handing over costs more than hashing one."""
+
+_AHEAD = 32
+"""Tasks ready for each thread, so that none runs dry while the caller waits for the catalogue."""
 
 
 def parse_name(name: str) -> tuple[int, FileKind] | None:
@@ -81,15 +85,22 @@ class Tree:
             raise storage_error(error, "read", self.root) from error
         return info.st_dev, info.st_ino
 
-    def locate(self, path: str) -> str:
-        """The real path of a file; `PermissionError` where a link leads out of the archive."""
+    def locate(self, path: str) -> tuple[str, os.stat_result]:
+        """The real path of a file, and its status.
+
+        Raises `OSError`: `PermissionError` where a link leads out of the archive.
+        """
         directory, _, name = path.rpartition("/")
         # Two threads may both find out; they find the same.
         folder = self._folders.get(directory)
         if folder is None:
             folder = self._folders[directory] = self._inside(directory)
         found = f"{folder}/{name}"
-        return self._inside(path) if os.path.islink(found) else found
+        info = os.lstat(found)
+        if stat.S_ISLNK(info.st_mode):
+            found = self._inside(path)
+            info = os.lstat(found)
+        return found, info
 
     def _inside(self, path: str) -> str:
         real = os.path.realpath(os.path.join(self._real, path))
@@ -100,7 +111,7 @@ class Tree:
     def identity(self, path: str) -> tuple[int, ...] | None:
         """What tells the file at `path` from one that replaces it; None where there is none."""
         try:
-            return identity(os.lstat(self.locate(path)))
+            return identity(self.locate(path)[1])
         except OSError:
             return None
 
@@ -182,7 +193,7 @@ def in_parallel(
     with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
         try:
             while True:
-                while len(pending) < 4 * jobs and (task := next(tasks, None)) is not None:
+                while len(pending) < _AHEAD * jobs and (task := next(tasks, None)) is not None:
                     pending.add(pool.submit(work, task))
                 if not pending:
                     return

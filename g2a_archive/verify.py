@@ -11,7 +11,6 @@ import errno
 import hashlib
 import heapq
 import math
-import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from g2a_archive.hashing import hash_file
 from g2a_archive.models import FileKind, StoredFile
 from g2a_archive.tree import Tree, default_jobs, identity, in_bunches, in_parallel, printable
 
-_BATCH_FILES = 2000
+_BATCH_FILES = 5000
 _BATCH_SECONDS = 2.0
 
 _UNREADABLE_IN_A_ROW = 16
@@ -91,7 +90,7 @@ def choose(
     seed: str = "",
     oldest_first: bool = False,
 ) -> list[StoredFile]:
-    """The files to check, in order: the largest first, or those not checked for longest.
+    """The files to check, in order: the largest (in MiB) first, or those unchecked for longest.
 
     `recordings` leaves only theirs; `since` (with an offset) only recordings that started, or
     files that were archived, then or later. `sample`, above 0 up to 1, is a share of what is left,
@@ -105,10 +104,14 @@ def choose(
     if sample < 1:
         left = _sample(list(left), sample, seed)
     if oldest_first:
-        by_age = sorted(left, key=lambda e: (e.checked or "", e.archived, e.file.path))
+        by_age = sorted(left, key=lambda e: (e.checked or "", *_id(e.file)))
         return [e.file for e in by_age]
-    # The largest first, so that no thread is left alone with a long one at the end.
-    return sorted((e.file for e in left), key=lambda f: (-f.size, f.path))
+    # So no thread is left alone with a long one at the end; small ones as they lie on disk.
+    return sorted((e.file for e in left), key=lambda f: (-(f.size >> 20), *_id(f)))
+
+
+def _id(file: StoredFile) -> tuple[int, FileKind]:
+    return file.recording, file.kind
 
 
 def _is_since(entry: Entry, since: datetime) -> bool:
@@ -229,8 +232,7 @@ class _Check:
         """Read one file and compare it; whatever is wrong with it is in the result."""
         seen = None
         try:
-            path = self.tree.locate(file.path)
-            info = os.lstat(path)
+            path, info = self.tree.locate(file.path)
             seen = identity(info)
             if not stat.S_ISREG(info.st_mode):
                 return _wrong(file, "changed: it is no file any more", seen)

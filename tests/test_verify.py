@@ -522,13 +522,13 @@ def chosen(files: list[StoredFile]) -> list[int]:
 
 def test_the_largest_come_first_or_those_unchecked_for_longest() -> None:
     entries = [
-        entry(1, 5, checked="2026-01-02T00:00:00Z"),
-        entry(2, 9, checked="2026-01-01T00:00:00Z"),
-        entry(3, 7, archived="2020-01-02T00:00:00Z"),
-        entry(4, 7),
+        entry(1, 5 << 20, checked="2026-01-02T00:00:00Z"),
+        entry(2, 9 << 20, checked="2026-01-01T00:00:00Z"),
+        entry(4, (7 << 20) + 1),
+        entry(3, 7 << 20),
     ]
     assert chosen(choose(entries)) == [2, 3, 4, 1]
-    assert chosen(choose(entries, oldest_first=True)) == [4, 3, 2, 1]
+    assert chosen(choose(entries, oldest_first=True)) == [3, 4, 2, 1]
     assert chosen(choose(entries, recordings={1, 3})) == [3, 1]
 
 
