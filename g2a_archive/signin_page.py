@@ -97,12 +97,11 @@ class RedirectListener:
                 f"cannot listen on port {port}: {error.strerror}",
                 hint="choose another --redirect-uri, or --paste",
             ) from None
-        name = f"[{host}]" if ":" in host else host
-        self.redirect_uri = parts._replace(
-            netloc=f"{name}:{self._server.server_address[1]}"
-        ).geturl()
-        if parts.port is None:
-            self.redirect_uri = redirect_uri
+        self.redirect_uri = redirect_uri  # as registered, to the letter
+        if port == 0:
+            name = f"[{host}]" if ":" in host else host
+            netloc = f"{name}:{self._server.server_address[1]}"
+            self.redirect_uri = parts._replace(netloc=netloc).geturl()
 
     def __enter__(self) -> RedirectListener:
         """Begin to listen."""

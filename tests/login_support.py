@@ -64,7 +64,12 @@ def sign_in(
     """`login` with this person, and everything else as usual."""
 
     def run(person: Person, **more: object) -> Path:
-        options = {"authorize_url": service.authorize_url, "redirect_uri": ANY_PORT, **more}
+        options = {
+            "authorize_url": service.authorize_url,
+            "redirect_uri": ANY_PORT,
+            "limit": 30,
+            **more,
+        }
         return login(
             client,
             tmp_path / "config",

@@ -207,7 +207,7 @@ def test_a_port_that_is_taken(sign_in: Callable[..., Path]) -> None:
 
 def test_an_address_that_would_give_the_state_away(sign_in: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="authorization address"):
-        sign_in(Person(), authorize_url="http://example.com/authorize")
+        sign_in(Person(), authorize_url="http://example.com/authorize", limit=0)
 
 
 # Pasting.

@@ -45,6 +45,7 @@ def test_signing_in_again_replaces(
 def test_logout_forgets(sign_in: Callable[..., Path], config_dir: Path, watch: Watch) -> None:
     assert not logout(config_dir, wait=watch.wait)
     directory = sign_in(Person(agree))
+    (directory / "client_secret.new").write_text("left by a crash")
     assert logout(config_dir, wait=watch.wait)
     assert not directory.exists()
     assert config_dir.is_dir()
@@ -90,6 +91,8 @@ def test_a_stored_login_is_the_last_resort(
     assert found.client_id == client.client_id
     assert found.client_secret_file == str(directory / "client_secret")
     assert found.refresh_token_file == str(directory / "refresh_token")
+    stray = with_stored_login(AuthSettings(client_secret="whose?"), config_dir)
+    assert (stray.client_secret, stray.client_secret_file) == (None, found.client_secret_file)
     own = with_stored_login(client, config_dir)
     assert own.client_secret == client.client_secret
     assert own.client_secret_file is None
