@@ -198,7 +198,7 @@ def _pasted(state: str, show: Show, ask: Ask) -> Redirection:
     from g2a_archive.signin_page import read_code, read_redirection
 
     for _ in range(_PASTES):
-        text = ask("The address that the browser was sent to, or the code in it").strip()
+        text = ask("The address that the browser was sent to, or the code in it: ").strip()
         _, question, query = text.partition("?")
         if question or "code=" in text or "error=" in text:
             found = read_redirection((query if question else text).partition("#")[0], state)
