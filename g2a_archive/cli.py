@@ -194,7 +194,7 @@ def _bug(error: Exception) -> str:
 
 
 def _usage_message(error: click.UsageError) -> str:
-    text = error.format_message().rstrip(".")
+    text = _what_is_wrong(error).rstrip(".")
     ctx = error.ctx
     param = getattr(error, "param", None)
     if ctx is not None and param is not None and param.name:
@@ -205,3 +205,15 @@ def _usage_message(error: click.UsageError) -> str:
             text += f" (from the environment variable {param.envvar})"
     command = ctx.command_path if ctx is not None else "g2a-archive"
     return f"{text}; see `{command} --help`"
+
+
+def _what_is_wrong(error: click.UsageError) -> str:
+    """What click found, in our words where its own are hard to read."""
+    if isinstance(error, click.NoSuchOption):
+        if error.option_name[1:2].isdigit():
+            return f"{error.option_name!r} is neither a recording ID nor an option"
+        near = f" (did you mean {error.possibilities[0]}?)" if error.possibilities else ""
+        return f"there is no option {error.option_name}{near}"
+    if type(error) is click.BadParameter and isinstance(error.param, click.Option):
+        return f"{max(error.param.opts, key=len)}: {error.message}"
+    return error.format_message()

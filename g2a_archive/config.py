@@ -52,17 +52,19 @@ def load_config(
     except FileNotFoundError:
         if required:
             raise InputError(
-                f"there is no configuration file {path}", hint="check --config"
+                f"there is no configuration file {path}",
+                hint="check --config or G2A_ARCHIVE_CONFIG",
             ) from None
         if profile is not None:
             raise InputError(
                 f"there is no configuration file {path} with a profile {profile!r}",
-                hint="check --profile",
+                hint="check --profile or G2A_ARCHIVE_PROFILE",
             ) from None
         return Config()
     except OSError as error:
         raise InputError(
-            f"cannot read the configuration file {path}: {error.strerror}", hint="check --config"
+            f"cannot read the configuration file {path}: {error.strerror}",
+            hint="check --config or G2A_ARCHIVE_CONFIG",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         # tomllib's message tells the line, not the content.
@@ -79,7 +81,10 @@ def load_config(
             auth = over_auth if over_auth else auth
     if profile is not None and profile not in profiles:
         near = _near(profile, profiles)
-        raise InputError(f"{path} has no profile {profile!r}{near}", hint="check --profile")
+        raise InputError(
+            f"{path} has no profile {profile!r}{near}",
+            hint="check --profile or G2A_ARCHIVE_PROFILE",
+        )
     return Config(path, profile, options, auth)
 
 

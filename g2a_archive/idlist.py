@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
-from pathlib import Path
+from typing import BinaryIO
 
 from g2a_archive.errors import InputError, storage_error
 from g2a_archive.models import MAX_ID
@@ -31,10 +32,9 @@ def read_ids(arguments: Iterable[str], files: Iterable[str]) -> list[int]:
                 _take(text, f"{where}, line {number}: {_shown(text)}", ids, bad)
     if bad:
         more = f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
+        what = "not a recording ID" if len(bad) == 1 else f"{len(bad):,} are not recording IDs"
         raise InputError(
-            f"{len(bad):,} that {'is' if len(bad) == 1 else 'are'} no recording ID: "
-            + "; ".join(bad[:_SHOWN])
-            + more,
+            f"{what}: {'; '.join(bad[:_SHOWN])}{more}",
             hint="an ID is a positive whole number, one a line; a spreadsheet must show it as text",
         )
     return list(ids)
@@ -54,16 +54,28 @@ def _shown(text: str) -> str:
 
 
 def _lines(name: str) -> list[str]:
+    what = "standard input" if name == "-" else name
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        file = _standard_input() if name == "-" else open(name, "rb")  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(
-            f"cannot read the ID file {name}: {error.strerror}", hint="check the path after -f"
+            f"cannot read the IDs from {what}: {reason}", hint="check what follows -f"
         ) from error
+    try:
+        with file:
+            data = file.read()
     except OSError as error:
-        raise storage_error(error, "read", name) from error
+        raise storage_error(error, "read the IDs from", what) from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # what a spreadsheet calls Unicode text
         text = data.decode("utf-16", "replace")
     else:
         text = data.decode("utf-8-sig", "replace")
-    return text.splitlines()
+    # splitlines() would also break at form feeds and the like, and so make two IDs of one.
+    return re.split(r"\r\n|\n|\r", text)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:  # closed, as `<&-` does
+        raise ValueError("it is closed")
+    return sys.stdin.buffer

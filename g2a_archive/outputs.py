@@ -43,9 +43,10 @@ def guarded() -> Iterator[None]:
 
 
 def complain(text: str) -> None:
-    """Write a line to stderr; there is nobody left to tell if that fails."""
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"{text}\n")
+    """Write one line to stderr; there is nobody left to tell if that fails."""
+    line = "".join(c if c.isprintable() else "?" for c in text)
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
 

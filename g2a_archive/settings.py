@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from g2a_archive import address, layout, units
+from g2a_archive import units, values
 from g2a_archive.config import ENV, Config, load_config
 from g2a_archive.errors import ArchiverError
-from g2a_archive.models import ALL_KINDS, FileKind, RunSettings
+from g2a_archive.models import RunSettings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Option = Callable[[Any], Any]
@@ -49,16 +49,27 @@ def app_dir() -> Path:
     return Path(click.get_app_dir("g2a-archive"))
 
 
+_TOML_TYPES = {
+    str: "a text in quotes",
+    int: "a whole number",
+    float: "a number",
+    list: "a list of texts",
+}
+
+
 class _Parsed(_ParamType):
     """A value that a plain function reads; its `ValueError` or `InputError` is the message."""
 
-    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+    def __init__(self, name: str, read: Callable[[str], Any], *also: type) -> None:
         self.name = name
         self._read = read
+        self._types = (str, *also)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, bool) or not isinstance(value, str | int | float | list):
-            self.fail(f"{value!r} is not understood", param, ctx)
+        # Only a configuration file has anything but text.
+        if isinstance(value, bool) or not isinstance(value, self._types):
+            wanted = " or ".join(_TOML_TYPES[type_] for type_ in self._types)
+            self.fail(f"{value!r} should be {wanted}", param, ctx)
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
             return self._read(text)
@@ -66,43 +77,22 @@ class _Parsed(_ParamType):
             self.fail(str(error), param, ctx)
 
 
-def _read_kinds(text: str) -> tuple[FileKind, ...]:
-    wanted = [part.strip() for part in text.split(",")]
-    for part in wanted:
-        if part not in [*FileKind]:
-            raise ValueError(f"{part!r} is no kind of file; there are mp4, events and thumbnail")
-    return tuple(kind for kind in ALL_KINDS if kind in wanted)
+class _Flag(click.types.BoolParamType):
+    """On or off: true or false in a configuration file."""
 
-
-def _read_layout(text: str) -> str:
-    layout.check_layout(text)
-    return text
-
-
-def _read_zone(text: str) -> str:
-    layout.zone(text)
-    return text
-
-
-def _read_url(text: str) -> str:
-    try:
-        parts = address.checked(text)
-    except ValueError as error:
-        raise ValueError(f"this address cannot be used: {error}") from None
-    if parts.query or parts.fragment:
-        raise ValueError("the address must not have a query or a fragment")
-    return text
-
-
-def _read_attribute(text: str) -> str:
-    if not text or not text.isascii() or not text.replace("_", "").replace("-", "").isalnum():
-        raise ValueError(f"{text!r} is no name of a query attribute")
-    return text
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, bool):
+            self.fail(f"{value!r} should be true or false", param, ctx)
+        return value
 
 
 def _option(*names: str, env: str | None = None, **more: Any) -> _Option:
     if env is not None:
         more |= {"envvar": ENV + env, "show_envvar": True}
+    if more.get("is_flag"):
+        more["type"] = _Flag()
+    elif "count" not in more:
+        more.setdefault("type", _Parsed("text", values.text))
     return click.option(*names, **more)
 
 
@@ -119,7 +109,7 @@ _TIMEZONE = _option(
     "--timezone",
     metavar="NAME",
     env="TIMEZONE",
-    type=_Parsed("name", _read_zone),
+    type=_Parsed("name", values.zone_name),
     help="Time zone for the date directories.  [default: as written in recordingStartTime]",
 )
 _CONFIG = [
@@ -128,41 +118,47 @@ _CONFIG = [
 ]
 _LOG = [
     _option("--log-file", metavar="FILE", help="Append log lines to a file, too."),
-    _option("-v", "--verbose", count=True, help="A line for each file; twice: for debugging."),
+    _option(
+        "-v",
+        "--verbose",
+        count=True,
+        type=_Parsed("number", values.whole(0, 9), int),
+        help="A line for each file; twice: for debugging.",
+    ),
     _option("-q", "--quiet", is_flag=True, help="Nothing at all unless something failed."),
 ]
 _SERVICE = [
     _option(
         "--retries",
         metavar="N",
-        type=click.IntRange(0, 1000),
+        type=_Parsed("number", values.whole(0, 1000), int),
         help="Retries of a file or a call that brought nothing new.  [default: 5]",
     ),
     _option(
         "--timeout",
         metavar="SECONDS",
         env="TIMEOUT",
-        type=click.FloatRange(0.1, 86400),
+        type=_Parsed("seconds", values.timeout, int, float),
         help="To connect, and without a byte.  [default: 60]",
     ),
     _option(
         "--api-url",
         metavar="URL",
         env="API_URL",
-        type=_Parsed("url", _read_url),
+        type=_Parsed("url", values.service_url),
         help="Base address of the service.  [default: https://api.getgo.com/G2A/rest/v1]",
     ),
 ]
 _ATTRIBUTE = _option(
     "--id-attribute",
     metavar="NAME",
-    type=_Parsed("name", _read_attribute),
+    type=_Parsed("name", values.attribute),
     help="Name of the link call's query attribute.  [default: recordingIds]",
 )
 _TIME_LIMIT = _option(
     "--max-duration",
     metavar="TIME",
-    type=_Parsed("time", units.parse_duration),
+    type=_Parsed("time", units.parse_duration, int, float),
     help="Stop tidily after 45s, 90m, 6h or 2d (exit 8); the next run goes on.",
 )
 _JSON = _option("--json", is_flag=True, help="The report on stdout as one JSON object.")
@@ -173,26 +169,26 @@ _RUN = [
         "--jobs",
         metavar="N",
         env="JOBS",
-        type=click.IntRange(1, 64),
-        help="Files downloaded at a time.  [default: 8]",
+        type=_Parsed("number", values.whole(1, 64), int),
+        help="Files downloaded at a time, 1 to 64.  [default: 8]",
     ),
     _option(
         "--segments",
         metavar="N",
-        type=click.IntRange(1, 16),
-        help="Connections for one large file when nothing else is left.  [default: 8]",
+        type=_Parsed("number", values.whole(1, 16), int),
+        help="Connections for one large file when nothing else is left, 1 to 16.  [default: 8]",
     ),
     _option(
         "--only",
         metavar="KINDS",
-        type=_Parsed("kinds", _read_kinds),
+        type=_Parsed("kinds", values.kinds, list),
         help="Of mp4,events,thumbnail only these.  [default: all three]",
     ),
     _option(
         "--layout",
         metavar="STRFTIME",
         env="LAYOUT",
-        type=_Parsed("strftime", _read_layout),
+        type=_Parsed("strftime", values.layout_text),
         help="Directory for a recording's start.  [default: %Y/%m/%d]",
     ),
     _TIMEZONE,
@@ -200,14 +196,14 @@ _RUN = [
         "--limit-rate",
         metavar="RATE",
         env="LIMIT_RATE",
-        type=_Parsed("rate", units.parse_rate),
+        type=_Parsed("rate", units.parse_rate, int),
         help="Bytes a second of the whole run: 500K, 10M, 1.5G.",
     ),
     _TIME_LIMIT,
     _option(
         "--min-free",
         metavar="SIZE",
-        type=_Parsed("size", units.parse_size),
+        type=_Parsed("size", units.parse_size, int),
         help="Stop before the disk falls below this.  [default: 1G]",
     ),
     _option("--dry-run", is_flag=True, help="Ask for links, say what would be fetched."),
@@ -233,7 +229,7 @@ _LOGIN = [
         "--authorize-url",
         metavar="URL",
         default="https://authentication.logmeininc.com/oauth/authorize",
-        type=_Parsed("url", _read_url),
+        type=_Parsed("url", values.service_url),
         help="Where a person signs in.",
     ),
     _option(
@@ -241,7 +237,7 @@ _LOGIN = [
         metavar="URL",
         default="http://127.0.0.1:47113/",
         show_default=True,
-        type=_Parsed("url", _read_url),
+        type=_Parsed("url", values.service_url),
         help="Where the browser comes back to, as registered for the client.",
     ),
     _option("--paste", is_flag=True, help="Paste the address instead: no browser on this machine."),

@@ -33,9 +33,9 @@ def check_destination(dest: Path) -> None:
         if path.is_dir():
             return
         if path.exists():
+            where = "" if path == dest else f" cannot be a directory: {path}"
             raise InputError(
-                f"the destination {dest} cannot be a directory: {path} is a file",
-                hint="choose another --dest",
+                f"the destination {dest}{where} is a file", hint="choose another --dest"
             )
 
 

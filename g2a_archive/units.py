@@ -16,12 +16,18 @@ def parse_size(text: str) -> int:
     if not match:
         raise ValueError(f"{text!r} is no size; write it like 500K, 10M or 1.5G")
     number, unit = match.groups()
-    return int(float(number) * 1024 ** " kmgt".index(unit.lower() or " "))
+    size = float(number) * 1024 ** " kmgt".index(unit.lower() or " ")
+    if size >= 2**63:
+        raise ValueError(f"{text!r} is too large")
+    return int(size)
 
 
 def parse_rate(text: str) -> int:
     """Bytes a second, written as a size is; 1 at least. Raises `ValueError`."""
-    rate = parse_size(text)
+    try:
+        rate = parse_size(text)
+    except ValueError:
+        rate = 0
     if rate < 1:
         raise ValueError(f"{text!r} is no rate; write it like 500K, 10M or 1.5G (bytes a second)")
     return rate
