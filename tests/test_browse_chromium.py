@@ -266,11 +266,13 @@ def test_the_policy_stops_an_inline_script_and_an_outside_one(tab: Tab, tmp_path
 
 
 def draw(target: Path) -> None:
-    """Take the picture of the README: the first page and a month, side by side."""
+    """Take the picture of the README: the first page."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "recordings"
         root.mkdir()
-        write_site(root, list(sample(root)), OWED, zone=PACIFIC, title="Support recordings")
+        name = "America/Los_Angeles"
+        entries = list(sample(root))
+        write_site(root, entries, OWED, zone=PACIFIC, title="Support recordings", zone_name=name)
         with chromium(Path(folder) / "profile") as pipe:
             tab = Tab(pipe)
             tab.call(

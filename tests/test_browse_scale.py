@@ -77,6 +77,9 @@ def benchmark(count: int, root: Path) -> None:
             f"written, {result.unchanged} unchanged"
         )
 
+    begun = time.perf_counter()
+    made = sum(1 for _ in many(count))
+    print(f"included below, making {made:,} entries: {time.perf_counter() - begun:.1f} s")
     timed(f"{count:,} recordings", many(count))
     timed("again", many(count))
 
@@ -88,8 +91,8 @@ def benchmark(count: int, root: Path) -> None:
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     pages = [path.stat().st_size for path in root.glob("browse/**/*") if path.is_file()]
-    print(f"peak memory {peak / 1e6:.0f} MB; {len(pages)} files, {sum(pages) / 1e6:.0f} MB, ")
-    print(f"the largest {max(pages) / 1e6:.2f} MB")
+    print(f"peak memory {peak / 1e6:.0f} MB; {len(pages)} files, {sum(pages) / 1e6:.0f} MB")
+    print(f"the largest file {max(pages) / 1e6:.2f} MB")
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as pipe:
         tab = Tab(pipe)
         for page in ("index.html", "browse/2018.html", "browse/2018-05.html"):

@@ -70,6 +70,22 @@ def test_a_recording_is_shown_under_the_day_of_the_zone(
     assert 'href="../2014/05/06/7.mp4"' in month
 
 
+@pytest.mark.parametrize(
+    ("zone", "name", "words"),
+    [
+        (None, "", "as each recording gives them"),
+        (BERLIN, "", "in Europe/Berlin"),
+        (PACIFIC, "", "in PST"),
+        (PACIFIC, "America/Los_Angeles", "in America/Los_Angeles"),
+    ],
+)
+def test_the_first_page_names_the_zone(
+    tmp_path: Path, zone: ZoneInfo | None, name: str, words: str
+) -> None:
+    write(tmp_path, entry(7, LATE), zone=zone, zone_name=name)
+    assert f"Times are {words}." in page(tmp_path, "index.html")
+
+
 def test_days_follow_the_zone_whatever_order_the_entries_come_in(tmp_path: Path) -> None:
     starts = ["2014-05-07T01:00:00+00:00", "2014-05-06T23:30:00-08:00", "2014-04-30T23:59:00Z"]
     write(tmp_path, *(Entry(n, start) for n, start in enumerate(starts, 1)), zone=BERLIN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from calendar import Calendar
 from collections.abc import Callable, Mapping
 from datetime import date
-from math import ceil, sqrt
+from math import sqrt
 
 from g2a_archive.browse.markup import MONTHS, WEEKDAYS, day_text, month_text, plural, text
 from g2a_archive.browse.shelf import Day
@@ -20,7 +20,7 @@ def shade(count: int, most: int) -> int:
 
     By the square root, so that one very busy day does not pale all the others.
     """
-    return ceil(SHADES * sqrt(count / most)) if count else 0
+    return max(1, round(SHADES * sqrt(count / most))) if count else 0
 
 
 def month_table(

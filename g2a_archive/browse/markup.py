@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -25,6 +26,8 @@ CSP = (
     f"media-src {_LOCAL}; base-uri 'none'; form-action 'none'"
 )
 
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -44,6 +47,8 @@ def url(path: str, up: str) -> str:
 
     Every segment is encoded, so that no name can be taken for a scheme, a query or a fragment.
     """
+    if _PLAIN.fullmatch(path):  # nearly all are
+        return up + path
     return up + "/".join(quote(os.fsencode(part), safe="") for part in path.split("/"))
 
 

@@ -54,7 +54,7 @@ def write_site(
     shown in it, and `zone_name` says its name; without one, as the recording's start gives it.
     """
     writer = Writer(root)
-    site = Site(title, zone_name)
+    site = Site(title, zone_name or _name(zone))
     with Shelf() as shelf:
         shelf.load(entries, owed, zone)
         shelf.index(UNDATED_PER_PAGE, OWED_PER_PAGE)
@@ -84,6 +84,12 @@ def write_site(
             writer.unchanged,
             writer.removed,
         )
+
+
+def _name(zone: tzinfo | None) -> str:
+    if zone is None:
+        return ""
+    return getattr(zone, "key", None) or zone.tzname(None) or "the archive's time zone"
 
 
 def open_site(index: Path) -> bool:
