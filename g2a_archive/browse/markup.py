@@ -18,8 +18,8 @@ MONTHS = (
 )
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
-# Chromium takes 'self' for files; Firefox gives every file an origin of its own, to which
-# nothing is 'self', and asks for the scheme by name. Scripts come from files alone, never inline.
+# Chromium and Firefox take 'self' for files. What it means for them is not written anywhere, as
+# files have no common origin, so their scheme is named too. Nothing inline ever runs.
 _LOCAL = "'self' file:"
 CSP = (
     f"default-src 'none'; script-src {_LOCAL}; style-src {_LOCAL}; img-src {_LOCAL}; "
