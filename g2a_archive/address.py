@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import SplitResult, quote, urlsplit
+
+_UNFIT = re.compile(r"[\s\x00-\x1f\x7f]")
+_SAFE = "/?:@!$&'()*+,;=-._~%[]{}|^`\"<>\\"
 
 
 def is_loopback(host: str) -> bool:
@@ -27,7 +31,7 @@ def checked(url: str) -> SplitResult:
         _ = parts.port
     except ValueError as error:
         raise ValueError("it is no address") from error
-    if any(c.isspace() or ord(c) < 32 or ord(c) == 127 for c in url):
+    if _UNFIT.search(url):
         raise ValueError("it has a space or a control character")
     if parts.scheme not in ("http", "https"):
         raise ValueError("it is no https:// address")
@@ -38,7 +42,8 @@ def checked(url: str) -> SplitResult:
     if parts.scheme == "http" and not is_loopback(host):
         raise ValueError("plain http:// is accepted to loopback hosts only; use https://")
     try:
-        host.encode("ascii" if is_loopback(host) else "idna")
+        if not host.isascii() or len(host) > 200:
+            host.encode("idna")
     except UnicodeError as error:
         raise ValueError("its host name is no host name") from error
     return parts
@@ -49,4 +54,4 @@ def request_target(parts: SplitResult) -> str:
     target = parts.path or "/"
     if parts.query:
         target += f"?{parts.query}"
-    return quote(target, safe="/?:@!$&'()*+,;=-._~%[]{}|^`\"<>\\")
+    return target if target.isascii() else quote(target, safe=_SAFE)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import tzinfo
 from itertools import count
-from pathlib import Path
 
 from g2a_archive.catalog import Catalog, Settlement
 from g2a_archive.errors import (
@@ -88,7 +87,7 @@ class Run:
         self.jobs: dict[int, Job] = {}
         self._ended: list[Settlement] = []
         self._commit_at = 0.0
-        self._flush: set[Path] = set()
+        self._flush: set[str] = set()
         self._queued = False
         self.received_before = 0
         self.expected_bytes = 0

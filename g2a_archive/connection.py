@@ -37,6 +37,9 @@ class Answer:
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self._response = response
+        self._headers: dict[str, str] = {}
+        for name, value in response.headers.items():
+            self._headers.setdefault(name.lower(), value)
         self.status = response.status
         self.chunked = bool(response.chunked)
         self.length = None if self.chunked else response.length
@@ -48,9 +51,8 @@ class Answer:
             self._inflate = zlib.decompressobj(47 if encoding != "deflate" else 15)
 
     def header(self, name: str) -> str | None:
-        """A header's value, or None."""
-        value = self._response.headers.get(name)
-        return None if value is None else str(value)
+        """A header's value, or None; of doubled ones the first."""
+        return self._headers.get(name.lower())
 
     @property
     def encoded(self) -> bool:

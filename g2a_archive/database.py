@@ -40,6 +40,7 @@ CREATE TABLE recording (
     marked_at TEXT
 );
 CREATE INDEX recording_owed ON recording (state, id) WHERE state <> 'archived';
+CREATE INDEX recording_directory ON recording (directory);
 CREATE TABLE file (
     recording INTEGER NOT NULL REFERENCES recording (id),
     kind TEXT NOT NULL CHECK (kind IN ('mp4', 'events', 'thumbnail')),

@@ -7,12 +7,10 @@ from enum import Enum, auto
 
 from g2a_archive import content
 from g2a_archive.models import FileKind
-from g2a_archive.partial import Validator
+from g2a_archive.partial import NO_VALIDATOR, Validator
 
 NEW_LINK_STATUSES = (401, 403, 404, 410)
 RETRY_STATUSES = (408, 421, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524)
-
-NO_VALIDATOR = Validator()
 
 
 class Action(Enum):
@@ -70,7 +68,8 @@ def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
     if status == 416 and ranged:
         whole = seen.range[2] == held.size and held.total in (None, held.size)
         proved = held.expected in (None, held.size)
-        return Verdict(Action.COMPLETE if whole and proved else Action.RESTART, "status 416")
+        action = Action.COMPLETE if whole and proved else Action.RESTART
+        return Verdict(action, "the file host refused the part that was asked for (416)")
     if status >= 500 or status in RETRY_STATUSES:
         return Verdict(Action.AGAIN, f"the file host answered {status}")
     if status not in (200, 206):

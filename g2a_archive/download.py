@@ -41,14 +41,14 @@ class Download:
         self.switch = switch
         self.display = display
         self.root = Path(settings.dest).absolute()
-        self._began = time.monotonic()
+        self._start = time.monotonic()
         self._deadline = (
-            self._began + settings.max_duration if settings.max_duration is not None else None
+            self._start + settings.max_duration if settings.max_duration is not None else None
         )
         self.report = Report(utc_now(), dry_run=settings.dry_run)
         self.owed_count: int | None = None
         self.last_success: float | None = None
-        self._began_run = False
+        self.began = False
 
     def archive(self, ids: Iterable[int], *, owed: bool = False) -> Report:
         """Archive `ids`, without doubles and in their order, and what is owed if asked.
@@ -66,13 +66,13 @@ class Download:
             raise
         except ArchiverError as error:
             self.report.note(error)
-            if not self._began_run:
+            if not self.began:
                 self.report.unfinished = wanted
         return self._finished()
 
     def _finished(self) -> Report:
         self.report.finished_at = utc_now()
-        self.report.seconds = time.monotonic() - self._began
+        self.report.seconds = time.monotonic() - self._start
         return self.report
 
     def _zone(self) -> tzinfo | None:
@@ -111,7 +111,7 @@ class Download:
             for id_, kind, _ in plan.missing:
                 log.warning("recording %d: %s: its file is gone; fetching it again", id_, kind)
         number = catalog.begin_run(self.command)
-        self._began_run = True
+        self.began = True
         try:
             self._run(storage, catalog, plan, authorizer)
         finally:

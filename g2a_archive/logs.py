@@ -102,7 +102,8 @@ class Logs:
             handler.setFormatter(_Formatter())
             handler.addFilter(_Redact(secrets))
             log.addHandler(handler)
-        log.setLevel(logging.DEBUG)
+        # What nobody reads should cost nothing.
+        log.setLevel(min(handler.level for handler in self._handlers))
         log.propagate = False
 
     def close(self) -> StorageError | None:

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from g2a_archive.connection import Answer
@@ -46,6 +47,10 @@ class Validator:
         return self.etag or self.modified
 
 
+NO_VALIDATOR = Validator()
+
+
+@cache
 def boot_id() -> str:
     """Names this boot of the machine; "" where the system does not tell."""
     with contextlib.suppress(OSError):
@@ -56,13 +61,13 @@ def boot_id() -> str:
 class Partial:
     """One file in `partial/`. Its methods raise `OSError` of the local disk."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: str | Path, name: str) -> None:
         self.name = name
-        self.path = directory / f"{name}.part"
-        self._note = directory / f"{name}.json"
+        self.path = f"{directory}/{name}.part"
+        self._note = f"{directory}/{name}.json"
         self.size = 0
         self.total: int | None = None
-        self.validator = Validator()
+        self.validator = NO_VALIDATOR
         self.sha = hashlib.sha256()
         self._fd = -1
         self._hashed = 0
@@ -80,8 +85,8 @@ class Partial:
         # Whatever note there is must go before other bytes come: it speaks of those there now.
         self._noted = True
         try:
-            size = self.path.stat().st_size
-            note = json.loads(self._note.read_bytes())
+            size = os.stat(self.path).st_size
+            note = json.loads(Path(self._note).read_bytes())
             trusted = note["boot"] == boot_id() != ""
             total, etag, modified = note["total"], note["etag"], note["modified"]
             # After a crash of the machine, only what was flushed is known to be there.
@@ -148,8 +153,8 @@ class Partial:
             "flushed": self._flushed,
             "boot": boot_id(),
         }
-        aside = self._note.with_suffix(".json.new")
-        aside.write_text(json.dumps(note))
+        aside = f"{self._note}.new"
+        Path(aside).write_text(json.dumps(note))
         os.replace(aside, self._note)
         self._noted = True
 
@@ -181,7 +186,7 @@ class Partial:
         self.close()
         self.size = self._hashed = 0
         with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+            os.unlink(self.path)
         self._drop_note()
 
     def done(self) -> None:
@@ -192,5 +197,5 @@ class Partial:
     def _drop_note(self) -> None:
         if self._noted:
             with contextlib.suppress(FileNotFoundError):
-                self._note.unlink()
+                os.unlink(self._note)
             self._noted = False

@@ -126,6 +126,8 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
     try:
         if settings.json:
             outputs.say_json(report.to_json())
+        elif report.stops and not download.began:
+            pass  # the one sentence is logged already, and there is nothing to sum up
         elif not settings.quiet or report.anything_failed:
             with outputs.guarded():
                 show(report)

@@ -44,6 +44,7 @@ class Storage:
 
     def __init__(self, dest: Path, *, catalog: str | None = None, min_free: int = 0) -> None:
         self.root = dest.absolute()
+        self._root = str(self.root)
         self.own = self.root / ARCHIVE_DIR
         self.partial = self.own / "partial"
         self.catalog = catalog_path(self.root, catalog)
@@ -117,19 +118,22 @@ class Storage:
 
     # --- final names ------------------------------------------------------------------------
 
-    def find(self, directory: str, names: Iterable[str]) -> Path | None:
-        """The first of `names` that exists in a directory of the archive, whatever it is."""
+    def find(self, directory: str, names: Iterable[str]) -> str | None:
+        """The path of the first of `names` that exists in a directory of the archive."""
+        # Plain strings here and in `publish`: pathlib costs more than all else done with a path.
         for name in names:
-            path = self.root / directory / name
+            path = f"{self._root}/{directory}/{name}"
             if os.path.lexists(path):
                 return path
         return None
 
-    def make_directory(self, directory: str) -> set[Path]:
+    def make_directory(self, directory: str) -> frozenset[str]:
         """Make a directory of the archive; returns the directories that must be flushed for it."""
+        if directory in self._made:
+            return frozenset()
         with self._made_lock:
             if directory in self._made:
-                return set()
+                return frozenset()
             touched = set()
             path = self.root
             try:
@@ -142,21 +146,21 @@ class Storage:
                     parent, path = path, path / part
                     with contextlib.suppress(FileExistsError):
                         path.mkdir()
-                        touched.add(parent)
+                        touched.add(str(parent))
                     if not path.is_dir():
                         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             except OSError as error:
                 raise storage_error(error, "make the directory", path) from error
             self._made.add(directory)
-            return touched
+            return frozenset(touched)
 
-    def publish(self, part: Path, directory: str, names: tuple[str, ...], name: str) -> str | None:
+    def publish(self, part: str, directory: str, names: tuple[str, ...], name: str) -> str | None:
         """Give a whole, flushed file its final name; returns the name of what it kept aside.
 
         Any file that has one of the recording's `names` for this kind is kept, with a suffix.
         The caller flushes the directory afterwards.
         """
-        final = self.root / directory / name
+        final = f"{self._root}/{directory}/{name}"
         aside = None
         try:
             old = self.find(directory, names)
@@ -168,29 +172,30 @@ class Storage:
                 if error.errno != errno.EXDEV:
                     raise
                 _copy_beside(part, final)
-                part.unlink()
+                os.unlink(part)
         except OSError as error:
             raise storage_error(error, "write", final) from error
         return aside
 
-    def flush(self, directories: Iterable[Path]) -> None:
+    def flush(self, directories: Iterable[str]) -> None:
         """Flush directories to disk, so that the names in them survive a crash."""
         for directory in directories:
             flush_directory(directory)
 
 
-def keep_aside(path: Path) -> str:
+def keep_aside(path: str) -> str:
     """Rename a file that stands in the way to the first free `NAME.kept-N`; returns that name."""
     number = 1
-    while os.path.lexists(aside := path.with_name(f"{path.name}.kept-{number}")):
+    while os.path.lexists(aside := f"{path}.kept-{number}"):
         number += 1
     os.rename(path, aside)
-    return aside.name
+    return os.path.basename(aside)
 
 
-def _copy_beside(part: Path, final: Path) -> None:
+def _copy_beside(part: str, final: str) -> None:
     """The directory is on another file system: copy beside the final name, flush, rename."""
-    beside = final.with_name(f".{final.name}.g2a-part")
+    directory, name = os.path.split(final)
+    beside = f"{directory}/.{name}.g2a-part"
     try:
         with open(part, "rb") as source, open(beside, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
@@ -199,11 +204,11 @@ def _copy_beside(part: Path, final: Path) -> None:
         os.rename(beside, final)
     except OSError:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            os.unlink(beside)
         raise
 
 
-def flush_directory(directory: Path) -> None:
+def flush_directory(directory: str) -> None:
     """Flush a directory to disk. Raises `StorageError`; a share that can't is passed over."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 from g2a_archive import content, decide
 from g2a_archive.connection import Answer, Connections, NetworkError
@@ -71,7 +70,7 @@ class Stored:
     file: StoredFile
     adopted: bool = False
     aside: str | None = None
-    flush: frozenset[Path] = frozenset()
+    flush: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ class Fetcher:
         """Take a file under its final name as ours, if it fits; None if it must be fetched."""
         names = file_names(transfer.recording, transfer.kind)
         path = self.storage.find(transfer.directory, names)
-        if path is None or not path.is_file():
+        if path is None or not os.path.isfile(path):
             return None
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -157,12 +156,12 @@ class Fetcher:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        listed = transfer.known_sha256 or self.sums(transfer.directory).get(path.name)
+        listed = transfer.known_sha256 or self.sums(transfer.directory).get(os.path.basename(path))
         if listed is not None and listed != digest:
             return None
-        relative = f"{transfer.directory}/{path.name}"
+        relative = f"{transfer.directory}/{os.path.basename(path)}"
         stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)
-        return Stored(stored, adopted=True, flush=frozenset({path.parent}))
+        return Stored(stored, adopted=True, flush=frozenset({os.path.dirname(path)}))
 
     # --- fetching -----------------------------------------------------------------------------
 
@@ -174,7 +173,8 @@ class Fetcher:
         part = transfer.part
         if part is None:
             part = transfer.part = Partial(self.storage.partial, transfer.name)
-            if not self.storage.leftovers.isdisjoint((f"{part.name}.part", f"{part.name}.json")):
+            left = self.storage.leftovers
+            if left and not left.isdisjoint((f"{part.name}.part", f"{part.name}.json")):
                 part.load()
                 transfer.high_water = part.size
         held = transfer.held()
@@ -211,18 +211,23 @@ class Fetcher:
             return self._finish(transfer, part, proved=True)
         else:
             return self._give_up(transfer, part, verdict, answer)
+        floor = _Floor(self.timeout)
         try:
-            wrong = self._receive(transfer, part, answer)
+            wrong = self._receive(transfer, part, answer, floor)
         except NetworkError as error:
             if answer.encoded:  # our bytes are not those of the host, so they can't be resumed
                 part.discard()
-            return self._broken(transfer, str(error))
+            return self._broken(transfer, str(error), slow=floor.slow)
         if wrong is not None:
             part.discard()
             return self._give_up(transfer, part, wrong, answer)
         if self.stop.is_set():
             part.suspend()
             return Stopped()
+        known = part.total if part.total is not None else transfer.expected
+        if known is not None and part.size < known and not answer.encoded:
+            reason = f"only {part.size} of {known} bytes came"
+            return self._broken(transfer, reason, slow=floor.slow)
         return self._finish(transfer, part, proved=answer.chunked or answer.length is not None)
 
     def _contradiction(self, transfer: Transfer, answer: Answer, length: int) -> Outcome:
@@ -246,13 +251,14 @@ class Fetcher:
             part.discard()
         return Again(verdict.reason, retry_after(answer.header("Retry-After")))
 
-    def _receive(self, transfer: Transfer, part: Partial, answer: Answer) -> decide.Verdict | None:
+    def _receive(
+        self, transfer: Transfer, part: Partial, answer: Answer, floor: _Floor
+    ) -> decide.Verdict | None:
         """Read the body into the partial file; a verdict where the content is wrong."""
         view = self.buffer
         if self.limiter is not None:
             view = view[: self.limiter.step(self.jobs)]
         checked = part.size >= content.HEAD
-        floor = _Floor(self.timeout)
         while not self.stop.is_set():
             count = answer.read_into(view)
             if count == 0:
@@ -279,14 +285,18 @@ class Fetcher:
         head = os.pread(part.fd, content.HEAD, 0)
         return decide.wrong_content(transfer.kind, head, answer.header("Content-Type"))
 
-    def _broken(self, transfer: Transfer, reason: str) -> Outcome:
-        """The connection failed: keep the bytes for the next attempt or the next run."""
+    def _broken(self, transfer: Transfer, reason: str, *, slow: bool = False) -> Outcome:
+        """The connection failed: keep the bytes for the next attempt or the next run.
+
+        An attempt that was slower than the floor is no progress: else a host that sends a byte a
+        minute would never be given up.
+        """
         part = transfer.part
         assert part is not None
         part.suspend()
         if self.stop.is_set():
             return Stopped()
-        progress = part.size > transfer.high_water
+        progress = part.size > transfer.high_water and not slow
         transfer.high_water = max(transfer.high_water, part.size)
         at = f" at {part.size / 2**20:.1f} MB" if part.size else ""
         return Again(f"{reason}{at}", progress=progress)
@@ -324,11 +334,12 @@ class Fetcher:
         flush = self.storage.make_directory(transfer.directory)
         aside = self.storage.publish(part.path, transfer.directory, names, name)
         part.done()
-        flush.add(self.storage.root / transfer.directory)
         path = f"{transfer.directory}/{name}"
         digest = part.sha.hexdigest()
         stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
-        return Stored(stored, aside=aside, flush=frozenset(flush))
+        return Stored(
+            stored, aside=aside, flush=flush | {f"{self.storage.root}/{transfer.directory}"}
+        )
 
     def _stamp(self, transfer: Transfer, part: Partial) -> None:
         try:
@@ -347,16 +358,23 @@ class _Floor:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._since = time.monotonic()
-        self._bytes = 0
+        self._began = self._since = time.monotonic()
+        self._bytes = self._all = 0
 
     def excuse(self, seconds: float) -> None:
         """Time that `--limit-rate` took is not the host's fault."""
         self._since += seconds
+        self._began += seconds
+
+    @property
+    def slow(self) -> bool:
+        """Whether the transfer as a whole, a stall at its end included, was below the floor."""
+        return self._all < SLOWEST * (time.monotonic() - self._began)
 
     def check(self, count: int) -> None:
         """Count bytes; raises `NetworkError` at the end of a time-out with too few."""
         self._bytes += count
+        self._all += count
         now = time.monotonic()
         if now - self._since < self._timeout:
             return
