@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,7 +15,6 @@ from test_browse_sample import OWED, PACIFIC, entry
 
 from g2a_archive.browse import Entry, Owed, SiteResult, open_site, site, write_site
 from g2a_archive.browse.write import GENERATOR
-from g2a_archive.errors import StorageError
 from g2a_archive.models import State
 
 LATE = datetime(2014, 5, 6, 23, 30, tzinfo=PACIFIC)
@@ -32,12 +30,6 @@ def write(root: Path, *entries: Entry, **options: object) -> SiteResult:
 def page(root: Path, name: str) -> str:
     """A page as text."""
     return (root / name).read_text("utf-8")
-
-
-def snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file with its inode, which a rewrite changes, and its content."""
-    files = (path for path in root.rglob("*") if path.is_file())
-    return {str(p.relative_to(root)): (p.stat().st_ino, p.read_bytes()) for p in files}
 
 
 def test_an_empty_archive_has_a_page_that_says_so(tmp_path: Path) -> None:
@@ -142,98 +134,6 @@ def test_the_calendar_counts_days(tmp_path: Path) -> None:
     assert "3 recordings" in page(tmp_path, "index.html")
     year = page(tmp_path, "browse/2014.html")
     assert len(re.findall(r"<td>(?:<span>|<a [^>]*><b>)\d+<", year)) == 365
-
-
-def test_a_second_run_writes_nothing(tmp_path: Path) -> None:
-    entries = [entry(n, LATE + timedelta(days=n)) for n in range(40)]
-    first = write(tmp_path, *entries, owed=OWED)
-    before = snapshot(tmp_path)
-    again = write(tmp_path, *reversed(entries), owed=OWED)
-    assert (again.written, again.unchanged, again.removed) == (0, first.written, 0)
-    assert snapshot(tmp_path) == before
-
-
-def test_a_new_recording_changes_only_its_own_pages(tmp_path: Path) -> None:
-    entries = [entry(100 + n, LATE - timedelta(days=20 * n)) for n in range(40)]
-    write(tmp_path, *entries)
-    before = snapshot(tmp_path)
-    write(tmp_path, *entries, entry(99, LATE))
-    after = snapshot(tmp_path)
-    assert {name for name in after if after[name] != before.get(name)} == {
-        "index.html",
-        "browse/2014.html",
-        "browse/2014-05.html",
-        "browse/search/days.js",
-        "browse/search/ids-9.js",
-        "browse/search/shards.js",
-    }
-
-
-def test_pages_that_are_no_longer_needed_go_and_nothing_else(tmp_path: Path) -> None:
-    write(tmp_path, entry(1, LATE), entry(2, LATE.replace(year=2012)), owed=OWED)
-    theirs = ["browse/notes.html", "browse/2014-05.txt", "browse/search/mine.txt", "2012.html"]
-    for name in theirs:
-        (tmp_path / name).write_text("mine")
-    (tmp_path / "browse/.2012.html-1.part").write_text("half a pa")
-    result = write(tmp_path, entry(1, LATE))
-    names = {path.name for path in tmp_path.rglob("*.*") if path.is_file()}
-    assert names == {
-        *(Path(name).name for name in theirs),
-        *("index.html", "2014.html", "2014-05.html", "owed.html"),
-        *("style.css", "recordings.js", "search.js", "icon.svg"),
-        *("ids-1.js", "days.js", "shards.js"),
-    }
-    assert result.removed == 4  # 2012, its March, the two index files of 2 and 4
-
-
-def test_somebody_elses_index_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text("<h1>My own page</h1>")
-    with pytest.raises(StorageError, match="not a page of g2a-archive"):
-        write(tmp_path, entry(1, LATE))
-    assert page(tmp_path, "index.html") == "<h1>My own page</h1>"
-
-
-def test_pages_are_never_written_through_a_link_to_elsewhere(tmp_path: Path) -> None:
-    (elsewhere := tmp_path / "elsewhere").mkdir()
-    (root := tmp_path / "archive").mkdir()
-    (root / "browse").symlink_to(elsewhere)
-    with pytest.raises(StorageError, match="symbolic link"):
-        write(root)
-    assert list(elsewhere.iterdir()) == []
-
-
-def test_a_failed_write_leaves_the_old_page_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path, entry(1, LATE))
-    before = snapshot(tmp_path)
-
-    def full(_: int) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StorageError, match="No space left"):
-        write(tmp_path, entry(1, LATE), entry(2, LATE))
-    assert snapshot(tmp_path) == before
-
-
-def test_what_links_is_written_after_what_it_links_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(site, "MONTH_LIMIT", 1)
-    written: list[str] = []
-    replace_path = Path.replace
-
-    def record(self: Path, target: Path) -> Path:
-        written.append(target.name)
-        return replace_path(self, target)
-
-    monkeypatch.setattr(Path, "replace", record)
-    write(tmp_path, entry(1, LATE), entry(2, LATE))
-    steps = ("style.css", "2014-05-06.html", "2014-05.html", "2014.html", "index.html")
-    order = [written.index(name) for name in steps]
-    assert order == sorted(order)
-    assert written[-1] == "index.html"
 
 
 def test_a_big_month_has_a_page_for_each_day(
