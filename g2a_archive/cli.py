@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from g2a_archive.errors import ArchiverError, ExitCode, InputError
-from g2a_archive.outputs import complain, guarded, say, version_lines
+from g2a_archive.outputs import complain, guarded, reserve_standard_streams, say, version_lines
 from g2a_archive.settings import (
     ConfiguredCommand,
     demo_options,
@@ -148,6 +148,7 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code of the README's table."""
+    reserve_standard_streams()
     sys.exit(int(run(sys.argv[1:])))
 
 

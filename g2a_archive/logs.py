@@ -106,11 +106,15 @@ class Logs:
         log.setLevel(min(handler.level for handler in self._handlers))
         log.propagate = False
 
-    def close(self) -> StorageError | None:
-        """Let go of the handlers; returns the failure of a line that could not be written."""
+    @property
+    def failure(self) -> StorageError | None:
+        """The failure of a line that could not be written to the log file."""
+        if self._file is None or self._file.failure is None:
+            return None
+        return storage_error(self._file.failure, "write the log file", self._path or "")
+
+    def close(self) -> None:
+        """Let go of the handlers."""
         for handler in self._handlers:
             log.removeHandler(handler)
             handler.close()
-        if self._file is not None and self._file.failure is not None:
-            return storage_error(self._file.failure, "write the log file", self._path or "")
-        return None

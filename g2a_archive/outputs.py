@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 
 from g2a_archive.errors import ExitCode, StorageError, storage_error
@@ -22,6 +23,8 @@ def say(text: str) -> None:
 def write(text: str) -> None:
     """Write text to stdout as it is. Raises `StorageError`."""
     with guarded():
+        if sys.stdout is None:
+            raise ValueError("closed")
         sys.stdout.write(text)
 
 
@@ -37,7 +40,8 @@ def guarded() -> Iterator[None]:
     """Turn a failing stdout, while something else prints to it, into `StorageError`."""
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed, as `>&-` does
+            sys.stdout.flush()
     except (OSError, ValueError) as error:
         raise stdout_error(error) from None
 
@@ -50,6 +54,17 @@ def complain(text: str) -> None:
         sys.stderr.flush()
 
 
+def reserve_standard_streams() -> None:
+    """Where one of them is closed, no file that is opened later may get its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
+    if isinstance(sys.stdout, TextIOWrapper):  # not every terminal has every character
+        sys.stdout.reconfigure(errors="replace")
+
+
 def _abandon_stdout() -> None:
     """Point stdout at nothing, so that the interpreter's own last flush doesn't fail again."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -59,7 +74,7 @@ def _abandon_stdout() -> None:
 
 def say_json(value: object) -> None:
     """Write one JSON object to stdout. Raises `StorageError`."""
-    say(json.dumps(value, indent=2, ensure_ascii=False))
+    say(json.dumps(value, indent=2))
 
 
 def write_whole(path: str, text: str) -> None:

@@ -94,14 +94,13 @@ def perform(
                 settings.run, command=command, credentials=access, switch=switch, display=display
             )
             report = work(download)
+            if logs.failure is not None:
+                report.note(logs.failure)
             _hand_out(settings, report, download)
         except Interrupted:
             return switch.code or ExitCode.SIGINT
         finally:
-            failure = logs.close()
-    if failure is not None:
-        report.ends.add(ExitCode.STORAGE)
-        outputs.complain(str(failure))
+            logs.close()
     return report.exit_code
 
 

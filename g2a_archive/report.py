@@ -99,7 +99,7 @@ class Report:
         return dict(by_id)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as `--json` prints it."""
+        """The report as `--json` prints it; the keys are an interface."""
         result: dict[str, Any] = {
             "started_at": self.started_at,
             "finished_at": self.finished_at,
@@ -116,9 +116,6 @@ class Report:
             "files": self.files,
             "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
-            "adopted": self.adopted,
-            "kept_aside": self.kept_aside,
-            "not_tried": self.unfinished,
         }
         if self.dry_run:
             result |= {
@@ -126,8 +123,6 @@ class Report:
                 "would_fetch": self.would_fetch,
                 "would_bytes": self.would_bytes,
             }
-        if self.stops:
-            result["stopped"] = self.stops
         return result
 
     def not_archived(self) -> list[tuple[int, str]]:
@@ -145,7 +140,7 @@ class Report:
         """The closing summary as (style, line); styles are rich's, for a terminal."""
         lines = [("bold", self._headline())]
         if self.unfinished:
-            text = f"  not finished: {len(self.unfinished):,}; the next run goes on with them"
+            text = f"  not finished: {len(self.unfinished):,}; run again to go on with them"
             lines.append(("yellow", text))
         rows = self.not_archived()[: -len(self.unfinished) or None]
         for id_, reason in rows[:_SHOWN]:
@@ -161,27 +156,39 @@ class Report:
             )
         for name in self.kept_aside[:_SHOWN]:
             lines.append(("yellow", f"  kept aside, as another file stood in its place: {name}"))
+        if len(self.kept_aside) > _SHOWN:
+            more = len(self.kept_aside) - _SHOWN
+            lines.append(("yellow", f"  … and {more:,} more kept aside: the log names them"))
         return lines
 
     def _headline(self) -> str:
         if self.dry_run:
             return (
-                f"Would fetch {self.would_fetch:,} of {self.requested:,} recordings "
-                f"(MP4s: {size_text(self.would_bytes)}); {self.already_archived:,} are archived"
-                + self._losses()
+                f"Would fetch {self.would_fetch:,} of {_recordings(self.requested)} "
+                f"(MP4s: {size_text(self.would_bytes)})" + self._already() + self._losses()
             )
         if not self.requested:
             return "Nothing to do: no recording was asked for"
         if self.already_archived == self.requested:
+            if self.requested == 1:
+                return "Nothing to do: the recording is archived"
             return f"Nothing to do: all {self.requested:,} recordings are archived"
+        if self.stops and not (self.archived or self.files or self.bytes):
+            return (
+                f"Archived none of {_recordings(self.requested)}" + self._already() + self._losses()
+            )
         speed = self.bytes / self.seconds if self.seconds > 0 else 0.0
         return (
-            f"Archived {self.archived:,} of {self.requested:,} recordings: {self.files:,} files, "
-            f"{size_text(self.bytes)} in {duration_text(self.seconds)} ({size_text(speed)}/s)"
-            + (f"; {self.already_archived:,} already archived" if self.already_archived else "")
-            + (f"; {self.adopted:,} files adopted" if self.adopted else "")
+            f"Archived {self.archived:,} of {_recordings(self.requested)}: "
+            f"{_counted(self.files, 'file')}, {size_text(self.bytes)} in "
+            f"{duration_text(self.seconds)} ({size_text(speed)}/s)"
+            + self._already()
+            + (f"; {_counted(self.adopted, 'file')} adopted" if self.adopted else "")
             + self._losses()
         )
+
+    def _already(self) -> str:
+        return f"; {self.already_archived:,} already archived" if self.already_archived else ""
 
     def _losses(self) -> str:
         parts = []
@@ -194,8 +201,21 @@ class Report:
         return "; " + ", ".join(parts) if parts else ""
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _recordings(count: int) -> str:
+    return _counted(count, "recording")
+
+
 def show(report: Report) -> None:
-    """Print the closing summary to stdout: with colours on a terminal, plain elsewhere."""
+    """Print the closing summary to stdout: with colours on a terminal, plain elsewhere.
+
+    Raises `ValueError` where stdout is closed.
+    """
+    if sys.stdout is None:
+        raise ValueError("closed")
     terminal = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
     if not terminal:
         for _, line in report.summary():
