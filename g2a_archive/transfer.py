@@ -379,5 +379,5 @@ class _Floor:
         if now - self._since < self._timeout:
             return
         if self._bytes < SLOWEST * self._timeout:
-            raise NetworkError(f"less than 1 kB/s for {self._timeout:.0f} s")
+            raise NetworkError(f"less than 1 kB/s for {self._timeout:g} s")
         self._since, self._bytes = now, 0
