@@ -41,7 +41,9 @@ def _size(size: int) -> str:
 
 def plain(text: str | None) -> str:
     """`text` on one line, with nothing in it that would steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text or "")
+    if not text or text.isprintable():
+        return text or ""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 # --- for a person -----------------------------------------------------------------------------

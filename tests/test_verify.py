@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -162,6 +163,8 @@ def test_a_file_that_came_back_clears_the_damage(archive: Archive) -> None:
     assert archive.state(1)[:2] == ("damaged", 4)
 
     archive.write(first.path, content)
+    archive.catalog.checked([first])
+    assert archive.state(1)[:2] == ("damaged", 5)
     assert set(archive.problems()) == {second.path}
     assert archive.state(1)[:2] == ("damaged", 5)
 
@@ -252,6 +255,12 @@ def test_a_link_inside_the_archive_is_followed(archive: Archive) -> None:
     assert archive.verify(Wishes(ids=[1])).findings == []
 
 
+def test_a_link_that_goes_round_is_told_once(archive: Archive) -> None:
+    archive.add(1)
+    (archive.root / "2014" / "round").symlink_to("..")
+    assert archive.problems() == {"2014/round": "unknown: not in the catalogue"}
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, error: OSError, *names: str) -> None:
     """Let reading the files called `names` (all, where none is given) fail."""
     real = hashing.hash_file
@@ -273,10 +282,13 @@ def test_a_file_that_we_may_not_read_is_told_but_is_no_damage(
     assert archive.catalog.owed() == []
 
 
-def test_a_bad_sector_is_damage(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["1.mp4", "1.events", "1.jpg"])
+def test_a_bad_sector_is_damage(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     archive.add(1)
-    failing(monkeypatch, OSError(errno.EIO, "Input/output error"), "1.mp4")
-    assert archive.problems() == {"2014/05/06/1.mp4": "unreadable: Input/output error"}
+    failing(monkeypatch, OSError(errno.EIO, "Input/output error"), name)
+    assert archive.problems() == {f"2014/05/06/{name}": "unreadable: Input/output error"}
     assert archive.catalog.owed() == [1]
 
 
@@ -389,11 +401,29 @@ def test_the_same_file_fetched_again_meanwhile_is_no_damage(archive: Archive) ->
     assert (outcome.findings, outcome.files) == ([], 1)
 
 
-def test_a_row_that_changed_before_recording_is_left_alone(archive: Archive) -> None:
+def test_a_file_in_place_whose_row_comes_later_is_no_damage(archive: Archive) -> None:
+    """The archiver renames a file first, and records it after that."""
     old = archive.add(1)[0]
-    new = archive.put(1, MP4, video("another"), "2014/05/06")
-    archive.settle(1, [new])
-    archive.catalog.checked([old], [(old, "missing")])
+    new = archive.put(1, MP4, video("another recording"), "2014/05/06")
+
+    def rows(recording: int, kind: FileKind) -> StoredFile | None:
+        archive.settle(1, [new])
+        return archive.catalog.files_of(recording).get(kind)
+
+    outcome = verify.verify(
+        archive.root, [old], current=rows, record=lambda good, findings: None, warn=print
+    )
+    assert (outcome.findings, outcome.files) == ([], 1)
+
+
+def test_a_row_that_changed_before_recording_is_left_alone(archive: Archive) -> None:
+    new = archive.add(1)[0]
+    for old in (
+        replace(new, size=new.size - 1),
+        replace(new, path="1.mp4"),
+        replace(new, sha256="0" * 64),
+    ):
+        archive.catalog.checked([old], [(old, "missing")])
     assert archive.catalog.owed() == []
     assert archive.checked() == 0
     archive.catalog.checked([], [(new, "missing")])
@@ -611,6 +641,7 @@ def test_rebuilding_finds_what_the_sums_tell(lost: Archive) -> None:
     (lost.root / "2014/05/03/SHA256SUMS").unlink()
     lost.write("2014/05/04/notes.txt", b"a note")
     lost.write("2014/06/4.mp4", video("recording 4"))
+    (lost.root / "2014/05/05/5.events").rename(lost.root / "2014/05/5.events")
     outcome = audit.rebuild(lost.catalog, lost.root)
     assert {one.path: one.problem for one in outcome.findings} == {
         "2014/05/01/1.mp4": "changed: not what SHA256SUMS lists",
