@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from g2a_archive.inventory import Period, RecordingDetail, Run, Summary
 from g2a_archive.models import ALL_KINDS
+from g2a_archive.verify import Outcome
 
 _WIDTH = 80
 _FILE_COLUMNS = ("path", "size", "sha256", "archived_at", "checked_at", "damage")
@@ -17,6 +18,7 @@ _RECORDING_COLUMNS = (
     *("id", "state", "start_time", "directory", "archived_at"),
     *("owed_since", "tries", "last_try", "reason"),
 )
+_OUTCOME_FIELDS = ("files", "bytes", "seconds", "left", "interrupted", "recorded")
 CSV_COLUMNS = (
     "recording",
     *_RECORDING_COLUMNS[1:],
@@ -140,6 +142,21 @@ def recording_text(one: RecordingDetail) -> str:
     return "\n".join(f"{label:<12}{value}" for label, value in lines if value)
 
 
+def outcome_text(outcome: Outcome) -> str:
+    """What a check found: a line for each finding, then what was done."""
+    lines = [f"{one.path or one.recording}: {plain(one.problem)}" for one in outcome.findings]
+    wrong = f"{len(outcome.findings):,} problems" if outcome.findings else "nothing wrong"
+    lines.append(
+        f"Checked {outcome.files:,} files, {human_size(outcome.bytes)}, "
+        f"in {outcome.seconds:.1f} s: {wrong}."
+    )
+    if outcome.left:
+        lines.append(f"{outcome.left:,} files were not reached.")
+    if any(one.damage for one in outcome.findings) and outcome.recorded:
+        lines.append("`g2a-archive download --owed` fetches again what is damaged.")
+    return "\n".join(lines)
+
+
 def owed_text(owed: Iterable[RecordingDetail]) -> Iterable[str]:
     """A line for each owed recording: ID, state, since when, how often tried, and why."""
     for one in owed:
@@ -155,6 +172,22 @@ def summary_json(summary: Summary) -> dict[str, Any]:
     fields = asdict(summary)
     fields["owed"] = {one.state: {"count": one.count, "since": one.since} for one in summary.owed}
     return {**fields, "owed_count": summary.owed_count}
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """What a check found as a JSON object; IDs are strings, `recording` null for unknown files."""
+    fields = {name: getattr(outcome, name) for name in _OUTCOME_FIELDS}
+    findings = [
+        {
+            "recording": None if one.recording is None else str(one.recording),
+            "file": one.kind,
+            "path": one.path,
+            "problem": one.problem,
+            "damage": one.damage,
+        }
+        for one in outcome.findings
+    ]
+    return {**fields, "findings": findings}
 
 
 def periods_json(periods: Iterable[Period]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from g2a_archive import inventory, inventory_text
 from g2a_archive.catalog import Catalog, Settlement
 from g2a_archive.inventory import NO_DATE, Period
 from g2a_archive.models import ALL_KINDS, FileKind, State, StoredFile
+from g2a_archive.verify import Finding, Outcome
 
 BIG_ID = 9007199254740993
 """The first whole number that a spreadsheet, and JavaScript, cannot hold."""
@@ -313,3 +314,34 @@ def test_periods_and_summary_as_csv(writer: Catalog, reader: Catalog) -> None:
     assert lines[:2] == ["state,recordings,files,bytes,owed_since", "archived,1,3,3007,"]
     assert lines[2].startswith("refused,1,,,20")
     assert lines[3:] == ["lost,0,,,"]
+
+
+# --- what a check found -----------------------------------------------------------------------
+
+
+def test_an_outcome_for_a_person_and_for_a_program() -> None:
+    outcome = Outcome(files=1200, bytes=1 << 30, seconds=2.5)
+    text = "Checked 1,200 files, 1.0 GiB, in 2.5 s: nothing wrong."
+    assert inventory_text.outcome_text(outcome) == text
+    outcome.left = 3
+    outcome.findings = [
+        Finding(BIG_ID, FileKind.MP4, "2014/1.mp4", "missing"),
+        Finding(None, None, "notes.txt", "unknown: not in the catalogue", False),
+    ]
+    assert inventory_text.outcome_text(outcome).splitlines() == [
+        "2014/1.mp4: missing",
+        "notes.txt: unknown: not in the catalogue",
+        "Checked 1,200 files, 1.0 GiB, in 2.5 s: 2 problems.",
+        "3 files were not reached.",
+        "`g2a-archive download --owed` fetches again what is damaged.",
+    ]
+    fields = json.loads(json.dumps(inventory_text.outcome_json(outcome)))
+    assert (fields["files"], fields["left"], fields["recorded"]) == (1200, 3, True)
+    assert fields["findings"][0] == {
+        "recording": str(BIG_ID),
+        "file": "mp4",
+        "path": "2014/1.mp4",
+        "problem": "missing",
+        "damage": True,
+    }
+    assert fields["findings"][1]["recording"] is None
