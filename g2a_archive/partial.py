@@ -80,6 +80,11 @@ class Partial:
         """The open file, for reading; valid between `begin` or `resume` and `close`."""
         return self._fd
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names in `partial/` that belong to this file."""
+        return tuple(f"{self.name}{suffix}" for suffix in (".part", ".json", ".json.new"))
+
     def load(self) -> None:
         """Take up what an earlier run left; leaves `size` at 0 where that cannot be used."""
         # Whatever note there is must go before other bytes come: it speaks of those there now.
@@ -196,6 +201,7 @@ class Partial:
 
     def _drop_note(self) -> None:
         if self._noted:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._note)
+            for note in (self._note, f"{self._note}.new"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(note)
             self._noted = False

@@ -124,6 +124,7 @@ class Fetcher:
         try:
             adopted = self._adopt(transfer)
             if adopted is not None:
+                self._leftover(transfer).discard()
                 return adopted
             return self._attempt(transfer)
         except OSError as error:
@@ -172,11 +173,8 @@ class Fetcher:
             return NewLink("the link is older than 47 hours", aged=True)
         part = transfer.part
         if part is None:
-            part = transfer.part = Partial(self.storage.partial, transfer.name)
-            left = self.storage.leftovers
-            if left and not left.isdisjoint((f"{part.name}.part", f"{part.name}.json")):
-                part.load()
-                transfer.high_water = part.size
+            part = transfer.part = self._leftover(transfer)
+            transfer.high_water = part.size
         held = transfer.held()
         ranged = decide.can_resume(held)
         headers = {}
@@ -192,6 +190,14 @@ class Fetcher:
             return self._take(transfer, part, answer, ranged=ranged)
         finally:
             self.connections.release(answer)
+
+    def _leftover(self, transfer: Transfer) -> Partial:
+        """What an earlier run left of the file; often nothing."""
+        part = Partial(self.storage.partial, transfer.name)
+        left = self.storage.leftovers
+        if left and not left.isdisjoint(part.files):
+            part.load()
+        return part
 
     def _take(self, transfer: Transfer, part: Partial, answer: Answer, *, ranged: bool) -> Outcome:
         """Act on an answer whose body is still to be read."""
