@@ -1,0 +1,165 @@
+"""A run that is killed loses nothing and claims nothing false; the next run finishes the job.
+
+`G2A_LONG_TESTS=1` kills a thousand runs instead of twenty. The seed is in each test's name.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Serve
+from support import (
+    LONG,
+    archive_files,
+    archive_size,
+    assert_archive_equals,
+    assert_nothing_false,
+    clean_environment,
+    download_args,
+    leftovers,
+    report_of,
+    run_cli,
+    run_here,
+    start_cli,
+)
+
+from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.layout import file_names
+from g2a_archive.models import FileKind
+
+KILLS = 5
+ARCHIVES = 200 if LONG else 4
+
+
+def final_files(root: Path) -> set[tuple[int, str]]:
+    """The files that have their final name, as (recording, kind)."""
+    kinds = {Path(name).suffix: kind for kind in FileKind for name in file_names(1, kind)}
+    return {(int(p.stem), str(kinds[p.suffix])) for p in archive_files(root).values()}
+
+
+def asked_for(service: SimulatedService) -> set[tuple[int | None, str | None]]:
+    return {(entry.recording_id, entry.kind) for entry in service.requests.file_requests()}
+
+
+@pytest.mark.parametrize("seed", range(ARCHIVES))
+def test_killed_at_random_instants(seed: int, serve: Serve, root: Path) -> None:
+    chance = random.Random(seed)
+    recordings = sample_recordings(
+        10, seed=seed, mp4_size=(300_000, 900_000), events_size=(500, 30_000)
+    )
+    service = serve(recordings, rate=500_000.0)
+    args = download_args(root, "--jobs", 4, *service.recordings)
+    fetched = 0
+    for _ in range(KILLS):
+        with start_cli(args, service.environment()) as process:
+            try:
+                process.communicate(timeout=chance.uniform(0.2, 1.4))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+        fetched += service.requests.file_bytes_sent
+        assert_nothing_false(service, root)
+        final = final_files(root)
+        service.requests.clear()
+        if process.returncode == 0:
+            break
+        # The next round (or the last run below) may ask for none of these again.
+        rule = set(final)
+        service.on_request[:] = [
+            lambda request, rule=rule: _never(request.recording_id, request.kind, rule)  # type: ignore[misc]
+        ]
+    service.behaviour.rate = None
+    report = report_of(run_cli(args, service.environment()))
+    assert report["exit_code"] == 0
+    fetched += service.requests.file_bytes_sent
+    assert_archive_equals(service, root)
+    assert fetched <= 1.1 * archive_size(service)
+
+
+def _never(recording: int | None, kind: str | None, final: set[tuple[int, str]]) -> None:
+    """Ends the connection, so that the run fails, where a file is asked for that was final."""
+    if (recording, kind) in final:
+        raise ValueError(f"{recording}.{kind} was final, and is fetched again")
+
+
+_CRASH = """
+import os, signal, sys
+from g2a_archive import catalog, checksums, cli, partial, storage
+where, when, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+owner = {"os": os, "storage": storage, "checksums": checksums, "Catalog": catalog.Catalog,
+         "Partial": partial.Partial, "Storage": storage.Storage}[where.split(".")[0]]
+name = where.split(".")[1]
+real, calls = getattr(owner, name), 0
+
+def crash(*args, **more):
+    global calls
+    calls += 1
+    if calls == number and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*args, **more)
+    if calls == number and when == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(owner, name, crash)
+sys.exit(cli.run(sys.argv[4:]))
+"""
+
+STEPS = [
+    ("Catalog.begin_run", 1),
+    ("Catalog.queue", 1),
+    ("Storage.make_directory", 1),
+    ("Storage.make_directory", 9),
+    ("os.rename", 1),
+    ("os.rename", 7),
+    ("Partial.done", 4),
+    ("Storage.flush", 1),
+    ("Catalog.settle", 1),
+    ("checksums.update", 2),
+    ("Catalog.fresh_directories", 1),
+    ("Catalog.end_run", 1),
+]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("where", "number"), STEPS)
+def test_killed_between_two_steps(
+    where: str, number: int, when: str, service: SimulatedService, root: Path
+) -> None:
+    args = download_args(root, "--jobs", "3", *service.recordings)
+    result = subprocess.run(
+        [sys.executable, "-c", _CRASH, where, when, str(number), *map(str, args)],
+        env=clean_environment(service.environment()),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert_nothing_false(service, root)
+    final = final_files(root)
+    service.requests.clear()
+    assert run_here(service, root, [], owed=True).exit_code == 0  # what was begun is remembered
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == 0
+    assert_archive_equals(service, root)
+    assert final.isdisjoint(asked_for(service))
+
+
+def test_what_a_killed_run_left_of_a_file_that_another_finished_goes(
+    service: SimulatedService, root: Path
+) -> None:
+    """A partial file beside a final one (adopted, since it fits) must not stay for ever."""
+    run_here(service, root, service.recordings)
+    id_ = next(iter(service.recordings))
+    partial = root / ".g2a-archive" / "partial"
+    (partial / f"{id_}.mp4.part").write_bytes(b"half")
+    (partial / f"{id_}.mp4.json").write_text("{}")
+    (partial / f"{id_}.events.json.new").write_text("{")
+    (root / ".g2a-archive" / "catalog.sqlite3").unlink()
+    assert run_here(service, root, [id_]).exit_code == 0
+    assert leftovers(root) == []
