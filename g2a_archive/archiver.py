@@ -33,15 +33,16 @@ from g2a_archive.models import (
     RunSettings,
     State,
 )
+from g2a_archive.outcomes import Again, Failed, NewLink, Stopped, Stored, Transfer
 from g2a_archive.pace import backoff
 from g2a_archive.plan import Plan
-from g2a_archive.pool import Attempted, Event, Events, Linked, Pool
+from g2a_archive.pool import Assisted, Attempted, Event, Events, Linked, Pool
 from g2a_archive.report import Report
+from g2a_archive.segments import WORTH_IT, Pieces
 from g2a_archive.service import Service
 from g2a_archive.stopping import StopSwitch
 from g2a_archive.storage import Storage
 from g2a_archive.summing import write_checksums
-from g2a_archive.transfer import Again, Failed, NewLink, Stopped, Stored, Transfer
 
 log = logging.getLogger("g2a_archive")
 
@@ -83,6 +84,7 @@ class Run:
         self._delayed: list[tuple[float, int, Transfer]] = []
         self._serial = count()
         self.active: set[Transfer] = set()
+        self._helping = 0
         # What ended, and is not in the catalogue yet.
         self.jobs: dict[int, Job] = {}
         self._ended: list[Settlement] = []
@@ -144,8 +146,32 @@ class Run:
             transfer = self._ready.popleft()
             self.active.add(transfer)
             self.pool.fetch(transfer)
+        if self._settings.segments > 1 and not self._ready and not self.feed.pending:
+            self._lend_hands()
         if len(self._ended) >= _BATCH or (self._ended and now >= self._commit_at):
             self._commit()
+
+    def _lend_hands(self) -> None:
+        """Nothing else is left to fetch: idle workers help with the largest files on their way."""
+        idle = self._settings.jobs - len(self.active) - self._helping
+        for transfer in sorted(self.active, key=lambda t: -t.missing) if idle > 0 else ():
+            if not transfer.splittable or transfer.missing < WORTH_IT:
+                continue
+            most = self._settings.segments - 1 - transfer.helper_failures
+            while idle > 0 and transfer.helpers < most:
+                if transfer.pieces is None:
+                    transfer.pieces = Pieces(self._settings.segments)
+                transfer.helpers += 1
+                self._helping += 1
+                idle -= 1
+                self.pool.assist(transfer)
+
+    def _assisted(self, event: Assisted) -> None:
+        self._helping -= 1
+        event.transfer.helpers -= 1
+        if isinstance(event.outcome, BaseException):
+            raise event.outcome
+        event.transfer.helper_failures += not event.outcome
 
     def _await(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
@@ -164,6 +190,8 @@ class Run:
     def _handle(self, event: Event) -> None:
         if isinstance(event, Attempted):
             self._attempted(event)
+        elif isinstance(event, Assisted):
+            self._assisted(event)
         elif isinstance(event, Linked):
             self._linked(event)
 

@@ -18,6 +18,7 @@ from g2a_archive.models import Failure, RunSettings
 from g2a_archive.pace import RateLimiter
 from g2a_archive.pool import Pool
 from g2a_archive.progress import FileView, Snapshot
+from g2a_archive.receive import Receiver
 from g2a_archive.service import Service
 from g2a_archive.session import ApiSession, Authorizer
 from g2a_archive.stopping import StopSwitch
@@ -77,11 +78,14 @@ def assemble(
     fetchers = [
         Fetcher(
             storage=storage,
-            connections=Connections(settings.timeout),
-            stop=switch.event,
-            timeout=settings.timeout,
-            jobs=settings.jobs,
-            limiter=limiter,
+            receiver=Receiver(
+                connections=Connections(settings.timeout),
+                stop=switch.event,
+                space=storage.space,
+                timeout=settings.timeout,
+                jobs=settings.jobs,
+                limiter=limiter,
+            ),
             set_mtime=settings.set_mtime,
             sums=sums,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from g2a_archive.outcomes import Transfer
 from g2a_archive.service import Service
-from g2a_archive.transfer import Transfer
 
 CALLERS = 2
 """Link calls in flight at most; the pace of ten a second holds for all of them together."""

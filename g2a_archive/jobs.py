@@ -8,7 +8,7 @@ from datetime import tzinfo
 from g2a_archive.catalog import Known, Settlement
 from g2a_archive.layout import directory_for
 from g2a_archive.models import FileKind, Recording, RunSettings, State, StoredFile
-from g2a_archive.transfer import Transfer
+from g2a_archive.outcomes import Transfer
 
 
 @dataclass(slots=True)

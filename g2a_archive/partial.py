@@ -8,6 +8,7 @@ whole before it could be of use.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -67,6 +68,8 @@ class Partial:
         self._note = f"{directory}/{name}.json"
         self.size = 0
         self.total: int | None = None
+        self.sparse = False  # whether there may be holes after `size`
+        self.extents: list[tuple[int, int]] = []  # what is here after `size`, holes between
         self.validator = NO_VALIDATOR
         self.sha = hashlib.sha256()
         self._fd = -1
@@ -96,10 +99,14 @@ class Partial:
             total, etag, modified = note["total"], note["etag"], note["modified"]
             # After a crash of the machine, only what was flushed is known to be there.
             size = size if trusted else min(size, int(note["flushed"]))
+            sparse = None if note["size"] is None else int(note["size"])
+            extents = [(int(a), int(b)) for a, b in note["extents"]]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return
         if total is not None and (not isinstance(total, int) or size > total):
             return
+        if trusted and sparse is not None:
+            self.extents, size, self.sparse = extents, sparse, True
         self.size, self.total = size, total
         self.validator = Validator(
             etag if isinstance(etag, str) else None,
@@ -113,6 +120,7 @@ class Partial:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._fd = os.open(self.path, flags, 0o666)
         self.size = self._hashed = self._flushed = 0
+        self.sparse, self.extents = False, []
         self.sha = hashlib.sha256()
         self.total, self.validator = total, validator
         self._begun = time.monotonic()
@@ -121,15 +129,12 @@ class Partial:
         """Go on after the bytes that are there; hashes those that are not hashed yet."""
         if self._fd < 0:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        os.ftruncate(self._fd, self.size)
+        if not self.extents:
+            os.ftruncate(self._fd, self.size)
+            self.sparse = False
         if total is not None:
             self.total = total
-        while self._hashed < self.size and not stopped():
-            count = os.preadv(self._fd, [buffer], self._hashed)
-            if count == 0:
-                raise OSError(5, "the partial file became shorter")
-            self.sha.update(buffer[:count])
-            self._hashed += count
+        self._hash(self.size, buffer, stopped)
 
     def append(self, data: memoryview) -> None:
         """Write and hash bytes; keeps the note beside the file when it is time to."""
@@ -149,6 +154,29 @@ class Partial:
         elif self.size - self._flushed >= _FLUSH_EVERY:
             self.flush()
 
+    def write_at(self, data: memoryview, offset: int) -> None:
+        """Write bytes further on in the file; `advance` hashes them in their turn."""
+        while len(data):
+            count = os.pwrite(self._fd, data, offset)
+            offset += count
+            data = data[count:]
+
+    def advance(self, size: int, buffer: memoryview) -> None:
+        """All bytes before `size` are here now: hash those that are not hashed yet."""
+        self._hash(size, buffer, lambda: False)
+        self.size = size
+        if self.size - self._flushed >= _FLUSH_EVERY:
+            self.flush()
+
+    def _hash(self, size: int, buffer: memoryview, stopped: Callable[[], bool]) -> None:
+        while self._hashed < size and not stopped():
+            want = min(len(buffer), size - self._hashed)
+            count = os.preadv(self._fd, [buffer[:want]], self._hashed)
+            if count == 0:
+                raise OSError(errno.EIO, "the partial file became shorter")
+            self.sha.update(buffer[:count])
+            self._hashed += count
+
     def write_note(self) -> None:
         """Keep beside the file what a later run needs to resume it."""
         note = {
@@ -157,6 +185,8 @@ class Partial:
             "modified": self.validator.modified,
             "flushed": self._flushed,
             "boot": boot_id(),
+            "size": self.size if self.sparse else None,
+            "extents": self.extents,
         }
         aside = f"{self._note}.new"
         Path(aside).write_text(json.dumps(note))
@@ -190,6 +220,7 @@ class Partial:
         """Forget the bytes: they are wrong, or the file has its final name."""
         self.close()
         self.size = self._hashed = 0
+        self.sparse, self.extents = False, []
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
         self._drop_note()

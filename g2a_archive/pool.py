@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from g2a_archive.models import LinkAnswer
-from g2a_archive.transfer import Fetcher, Outcome, Transfer
+from g2a_archive.outcomes import Outcome, Transfer
+from g2a_archive.transfer import Fetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,15 @@ class Linked:
     answer: LinkAnswer | BaseException
 
 
-Event = Attempted | Linked | None
+@dataclass(frozen=True, slots=True)
+class Assisted:
+    """A worker's help with another's file ended; `outcome` tells whether it worked."""
+
+    transfer: Transfer
+    outcome: bool | BaseException
+
+
+Event = Attempted | Assisted | Linked | None
 Events = queue.SimpleQueue[Event]
 
 
@@ -48,7 +57,7 @@ class Pool:
         self._events = events
         self._fetchers = fetchers
         self._ask = ask
-        self._transfers: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
+        self._transfers: queue.SimpleQueue[tuple[Transfer, bool] | None] = queue.SimpleQueue()
         self._chunks: queue.SimpleQueue[Sequence[int] | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, args=(fetcher,), daemon=True, name=f"file-{n}")
@@ -66,7 +75,11 @@ class Pool:
 
     def fetch(self, transfer: Transfer) -> None:
         """Hand a file to the next worker that is free."""
-        self._transfers.put(transfer)
+        self._transfers.put((transfer, False))
+
+    def assist(self, transfer: Transfer) -> None:
+        """Have the next worker that is free help with a file that is being fetched."""
+        self._transfers.put((transfer, True))
 
     def ask(self, ids: Sequence[int]) -> None:
         """Hand a chunk of IDs to the next caller that is free."""
@@ -84,12 +97,16 @@ class Pool:
             target.put(None)
 
     def _work(self, fetcher: Fetcher) -> None:
-        while (transfer := self._transfers.get()) is not None:
+        while (task := self._transfers.get()) is not None:
+            transfer, helping = task
             try:
-                outcome: Outcome | BaseException = fetcher.run(transfer)
+                if helping:
+                    self._events.put(Assisted(transfer, fetcher.receiver.assist(transfer)))
+                else:
+                    self._events.put(Attempted(transfer, fetcher.run(transfer)))
             except BaseException as error:
-                outcome = error
-            self._events.put(Attempted(transfer, outcome))
+                kind = Assisted if helping else Attempted
+                self._events.put(kind(transfer, error))
         fetcher.connections.close()
 
     def _call(self) -> None:

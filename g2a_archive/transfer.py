@@ -13,96 +13,22 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 
 from g2a_archive import content, decide
 from g2a_archive.connection import Answer, Connections, NetworkError
-from g2a_archive.decide import Action, Held, Seen
+from g2a_archive.decide import Action, Seen
 from g2a_archive.errors import storage_error
 from g2a_archive.layout import file_name, file_names
-from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile
-from g2a_archive.pace import RateLimiter, retry_after
+from g2a_archive.models import LINK_LIFETIME, FileKind, StoredFile
+from g2a_archive.outcomes import Again, Failed, NewLink, Outcome, Stopped, Stored, Transfer
+from g2a_archive.pace import retry_after
 from g2a_archive.partial import Partial, Validator
+from g2a_archive.receive import Floor, Receiver, splittable
+from g2a_archive.segments import Pieces
 from g2a_archive.storage import Storage
 
 log = logging.getLogger("g2a_archive")
-
-BUFFER = 256 * 1024
-SLOWEST = 1024
-"""Bytes a second: a transfer slower than this for the whole time-out counts as stalled."""
-
-
-@dataclass(slots=True, eq=False)
-class Transfer:
-    """One file on its way. `expected` is `recordingSize` (the MP4's), in bytes."""
-
-    recording: int
-    kind: FileKind
-    directory: str
-    start: datetime
-    link: Link
-    expected: int | None = None
-    known_sha256: str | None = None
-    attempts: int = 0
-    renewed: bool = False
-    part: Partial | None = None
-    high_water: int = 0
-    received: int = 0
-
-    @property
-    def name(self) -> str:
-        """The file's name in `partial/`, less its suffix."""
-        return f"{self.recording}.{self.kind}"
-
-    def held(self) -> Held:
-        """What we have of the file."""
-        part = self.part
-        if part is None:
-            return Held(expected=self.expected)
-        return Held(part.size, part.total, self.expected, part.validator)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The file is whole, flushed, and has its final name; `flush` names directories to flush."""
-
-    file: StoredFile
-    adopted: bool = False
-    aside: str | None = None
-    flush: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds."""
-
-    reason: str
-    wait: float | None = None
-    progress: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NewLink:
-    """The link is no longer good; `aged` where it was not even tried."""
-
-    reason: str
-    aged: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """No attempt will work."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The run is asked to stop; the bytes so far are kept."""
-
-
-Outcome = Stored | Again | NewLink | Failed | Stopped
 
 
 @dataclass(slots=True)
@@ -110,14 +36,19 @@ class Fetcher:
     """One worker's tools: connections, a buffer, and what all workers share."""
 
     storage: Storage
-    connections: Connections
-    stop: threading.Event
-    timeout: float
-    jobs: int = 1
-    limiter: RateLimiter | None = None
+    receiver: Receiver
     set_mtime: bool = False
     sums: Callable[[str], dict[str, str]] = lambda _: {}
-    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(BUFFER)))
+
+    @property
+    def connections(self) -> Connections:
+        """The worker's connections."""
+        return self.receiver.connections
+
+    @property
+    def stop(self) -> threading.Event:
+        """Set when the run is asked to stop."""
+        return self.receiver.stop
 
     def run(self, transfer: Transfer) -> Outcome:
         """Make one attempt. Raises `StorageError` where the local disk fails."""
@@ -189,6 +120,10 @@ class Fetcher:
         try:
             return self._take(transfer, part, answer, ranged=ranged)
         finally:
+            transfer.splittable = False
+            if transfer.pieces is not None:
+                transfer.pieces.close()
+                transfer.pieces = None
             self.connections.release(answer)
 
     def _leftover(self, transfer: Transfer) -> Partial:
@@ -211,15 +146,18 @@ class Fetcher:
             part.begin(length, Validator() if answer.encoded else seen.validator)
         elif verdict.action is Action.APPEND:
             self.storage.space.claim(transfer, answer.length or 0)
-            part.resume(seen.range[2], self.buffer, self.stop.is_set)
+            part.resume(seen.range[2], self.receiver.buffer, self.stop.is_set)
         elif verdict.action is Action.COMPLETE:
-            part.resume(part.size, self.buffer, self.stop.is_set)
+            part.resume(part.size, self.receiver.buffer, self.stop.is_set)
             return self._finish(transfer, part, proved=True)
         else:
             return self._give_up(transfer, part, verdict, answer)
-        floor = _Floor(self.timeout)
+        floor = Floor(self.receiver.timeout)
+        transfer.splittable = splittable(answer, part)
+        if part.extents:
+            transfer.pieces = transfer.pieces or Pieces(self.receiver.jobs)
         try:
-            wrong = self._receive(transfer, part, answer, floor)
+            wrong = self.receiver.receive(transfer, part, answer, floor)
         except NetworkError as error:
             if answer.encoded:  # our bytes are not those of the host, so they can't be resumed
                 part.discard()
@@ -239,7 +177,9 @@ class Fetcher:
     def _contradiction(self, transfer: Transfer, answer: Answer, length: int) -> Outcome:
         """The announced length is not `recordingSize`: nothing is written."""
         with suppress(NetworkError):
-            head = bytes(self.buffer[: answer.read_into(self.buffer[: content.HEAD])])
+            head = bytes(
+                self.receiver.buffer[: answer.read_into(self.receiver.buffer[: content.HEAD])]
+            )
             if content.is_html(head, answer.header("Content-Type")):
                 return NewLink("the link was answered with a web page")
         return Again(
@@ -256,40 +196,6 @@ class Fetcher:
         if verdict.action is Action.RESTART:
             part.discard()
         return Again(verdict.reason, retry_after(answer.header("Retry-After")))
-
-    def _receive(
-        self, transfer: Transfer, part: Partial, answer: Answer, floor: _Floor
-    ) -> decide.Verdict | None:
-        """Read the body into the partial file; a verdict where the content is wrong."""
-        view = self.buffer
-        if self.limiter is not None:
-            view = view[: self.limiter.step(self.jobs)]
-        checked = part.size >= content.HEAD
-        while not self.stop.is_set():
-            count = answer.read_into(view)
-            if count == 0:
-                break
-            part.append(view[:count])
-            transfer.received += count
-            self.storage.space.wrote(transfer, count)
-            if not checked and part.size >= content.HEAD:
-                checked = True
-                wrong = self._check_head(transfer, part, answer)
-                if wrong is not None:
-                    return wrong
-            if part.size > (transfer.expected or part.size):
-                return decide.Verdict(Action.AGAIN, "more bytes came than recordingSize tells")
-            if self.limiter is not None:
-                floor.excuse(self.limiter.take(count))
-            floor.check(count)
-        if not checked and not self.stop.is_set():
-            return self._check_head(transfer, part, answer)
-        return None
-
-    @staticmethod
-    def _check_head(transfer: Transfer, part: Partial, answer: Answer) -> decide.Verdict | None:
-        head = os.pread(part.fd, content.HEAD, 0)
-        return decide.wrong_content(transfer.kind, head, answer.header("Content-Type"))
 
     def _broken(self, transfer: Transfer, reason: str, *, slow: bool = False) -> Outcome:
         """The connection failed: keep the bytes for the next attempt or the next run.
@@ -357,33 +263,3 @@ class Fetcher:
             log.warning(
                 "recording %d: cannot set the time of its file: %s", transfer.recording, reason
             )
-
-
-class _Floor:
-    """Fails a transfer that trickles: too few bytes in a whole time-out."""
-
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self._began = self._since = time.monotonic()
-        self._bytes = self._all = 0
-
-    def excuse(self, seconds: float) -> None:
-        """Time that `--limit-rate` took is not the host's fault."""
-        self._since += seconds
-        self._began += seconds
-
-    @property
-    def slow(self) -> bool:
-        """Whether the transfer as a whole, a stall at its end included, was below the floor."""
-        return self._all < SLOWEST * (time.monotonic() - self._began)
-
-    def check(self, count: int) -> None:
-        """Count bytes; raises `NetworkError` at the end of a time-out with too few."""
-        self._bytes += count
-        self._all += count
-        now = time.monotonic()
-        if now - self._since < self._timeout:
-            return
-        if self._bytes < SLOWEST * self._timeout:
-            raise NetworkError(f"less than 1 kB/s for {self._timeout:g} s")
-        self._since, self._bytes = now, 0

@@ -1,0 +1,125 @@
+"""One large file over several connections: who fetches which bytes.
+
+At a run's end, when nothing else is left to fetch, idle workers help with the largest file that
+is still on its way. Its missing bytes are given out in pieces, in order, so that the hash can
+follow closely behind; any worker may take any piece.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+SMALLEST = 1 << 20
+LARGEST = 16 << 20
+WORTH_IT = 8 << 20
+"""Bytes still missing below which help would cost more than it brings."""
+
+
+class Pieces:
+    """The missing bytes of a file, as half-open ranges; safe to use from several threads.
+
+    Made by whoever lends a hand, opened by the worker that has the file.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._changed = threading.Condition()
+        self._free: list[tuple[int, int]] = []
+        self._workers = max(1, workers)
+        self._busy = 0
+        self._arrived: list[tuple[int, int]] = []
+        self._open = False
+        self.position = 0  # all bytes before it are here
+        self.closed = False
+
+    def open(self, position: int, end: int, arrived: Sequence[tuple[int, int]] = ()) -> None:
+        """Say what is missing: from `position` to `end`, but for the ranges in `arrived`."""
+        with self._changed:
+            self.position = position
+            for begin, stop in sorted(arrived):
+                if begin <= self.position:
+                    self.position = max(self.position, stop)
+                else:
+                    self._arrived.append((begin, stop))
+            position = self.position
+            for begin, stop in [*self._arrived, (end, end)]:
+                if position < begin:
+                    self._free.append((position, begin))
+                position = max(position, stop)
+            self._open = True
+            self._changed.notify_all()
+
+    @property
+    def extents(self) -> list[tuple[int, int]]:
+        """The ranges after `position` that are here already."""
+        with self._changed:
+            return list(self._arrived)
+
+    @property
+    def opened(self) -> bool:
+        """Whether `open` was called."""
+        return self._open
+
+    def claim(self, prefer: int = -1) -> tuple[int, int] | None:
+        """Take a piece to fetch, at `prefer` if that is free; None while there is none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._open or self.closed)
+            if self.closed or not self._free:
+                return None
+            index = next((n for n, gap in enumerate(self._free) if gap[0] == prefer), 0)
+            begin, end = self._free[index]
+            missing = sum(b - a for a, b in self._free)
+            # Smaller towards the end, so that all workers end at about the same time.
+            size = min(LARGEST, max(SMALLEST, missing // (2 * self._workers)))
+            cut = min(end, begin + size)
+            if cut < end:
+                self._free[index] = (cut, end)
+            else:
+                del self._free[index]
+            self._busy += 1
+            return begin, cut
+
+    def release(self, begin: int, end: int) -> None:
+        """Done with a piece; what is left of it, if anything, is for others to fetch."""
+        with self._changed:
+            self._busy -= 1
+            if begin < end:
+                self._free.append((begin, end))
+                self._free.sort()
+            self._changed.notify_all()
+
+    def arrived(self, begin: int, count: int) -> None:
+        """Bytes were written to the file; moves `position` on where they close a gap."""
+        with self._changed:
+            if begin != self.position:
+                self._note(begin, begin + count)
+                return
+            self.position += count
+            while self._arrived and self._arrived[0][0] <= self.position:
+                self.position = max(self.position, self._arrived.pop(0)[1])
+
+    def _note(self, begin: int, end: int) -> None:
+        for n, (a, b) in enumerate(self._arrived):
+            if b == begin:
+                self._arrived[n] = (a, end)
+                return
+        self._arrived.append((begin, end))
+        self._arrived.sort()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a piece to be released; True once nothing is free and nobody is busy."""
+        with self._changed:
+            if not self._free and self._busy:
+                self._changed.wait(seconds)
+            return not self._busy and (self.closed or not self._free)
+
+    def close(self) -> None:
+        """Give out no more pieces: the attempt is over."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        """Wait until nobody is busy any more; their time-outs bound it."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy)
