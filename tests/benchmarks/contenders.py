@@ -152,8 +152,6 @@ def _wget2(job: Job) -> Measured:
     command = ["wget2", "--no-config", "--quiet", "--no-hsts", "--no-directories"]
     command += ["--cut-file-get-vars", f"--max-threads={job.parallel}"]
     command += [f"--directory-prefix={job.out}", f"--input-file={listed}"]
-    if job.split:
-        command.append("--chunk-size=128M")
     if job.site.certificate:
         command.append(f"--ca-certificate={job.site.certificate}")
     return asked.then(job.run(command))
@@ -165,6 +163,9 @@ def _rclone(job: Job) -> Measured:
     command += ["--config", "", "--transfers", str(job.parallel), "--checkers", str(job.parallel)]
     if job.split:
         command += ["--multi-thread-streams", "8"]
+    elif job.site.paced:
+        # No HEAD request a file, which a distant host makes dear; but without a size, no splitting.
+        command.append("--http-no-head")
     if job.site.certificate:
         command += ["--ca-cert", str(job.site.certificate)]
     return job.run(command)
