@@ -56,3 +56,9 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("g2a_archive.archiver.backoff", at_once)
     monkeypatch.setattr("g2a_archive.session.backoff", at_once)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch, no_backoff: None) -> None:
+    """No pace: these tests count calls, and the service of theirs has no rate limit."""
+    monkeypatch.setattr("g2a_archive.pace.CALL_INTERVAL", 0.0)
