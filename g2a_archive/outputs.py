@@ -79,10 +79,12 @@ def say_json(value: object) -> None:
 
 def write_whole(path: str, text: str) -> None:
     """Replace a file whole, or write to what is no regular file. Raises `StorageError`."""
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
-        if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")
+        # /dev/stderr may well be a regular file, and is not to be replaced.
+        if path.startswith("/dev/") or (target.exists() and not target.is_file()):
+            with open(path, "a", encoding="utf-8") as device:
+                device.write(text)
             return
         aside = target.with_name(f".{target.name}.{os.getpid()}.new")
         try:
