@@ -13,13 +13,17 @@ from g2a_archive.errors import ArchiverError, ExitCode, InputError
 from g2a_archive.outputs import complain, guarded, reserve_standard_streams, say, version_lines
 from g2a_archive.settings import (
     ConfiguredCommand,
+    browse_options,
     demo_options,
+    export_options,
     login_options,
     run_options,
     service_options,
     settings_of,
     settings_rows,
     source_of,
+    status_options,
+    verify_options,
 )
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -70,6 +74,85 @@ def download(
         )
     wanted = read_ids(ids, files)
     return perform(settings_of(ctx), "download", lambda run: run.archive(wanted, owed=owed))
+
+
+@cli.command(cls=ConfiguredCommand)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@status_options
+@click.pass_context
+def status(
+    ctx: click.Context, /, ids: tuple[str, ...], by: str | None, form: str, owed: bool, **_: Any
+) -> ExitCode:
+    """Say what the archive holds and what it still owes; of IDs: all about each.
+
+    Needs neither the service nor credentials, and does not disturb a run.
+    """
+    from g2a_archive import curator
+    from g2a_archive.idlist import read_ids
+
+    return curator.status(settings_of(ctx).run, read_ids(ids, ()), by=by, form=form, owed=owed)
+
+
+@cli.command(cls=ConfiguredCommand)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@verify_options
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    /,
+    ids: tuple[str, ...],
+    since: Any,
+    sample: float,
+    oldest_first: bool,
+    readers: int | None,
+    rebuild: bool,
+    **_: Any,
+) -> ExitCode:
+    """Read every file again and hold it against its recorded SHA-256.
+
+    A missing or changed file makes its recording owed: the next `download --owed` fetches it again,
+    and keeps the broken file aside. Exit code 1 if anything is wrong.
+    """
+    from g2a_archive import curator
+    from g2a_archive.audit import Wishes
+    from g2a_archive.idlist import read_ids
+
+    some = bool(ids) or since is not None or sample < 1 or oldest_first
+    if rebuild and some:
+        raise InputError("--rebuild takes the whole archive: no IDs, --since or --sample with it")
+    wishes = Wishes(
+        ids=read_ids(ids, ()) if ids else None,
+        since=since,
+        sample=sample,
+        oldest_first=oldest_first,
+        jobs=readers,
+    )
+    return curator.verify(settings_of(ctx), wishes, rebuild=rebuild)
+
+
+@cli.command(cls=ConfiguredCommand)
+@browse_options
+@click.pass_context
+def browse(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> ExitCode:
+    """Write pages into the archive to find and watch recordings in a browser.
+
+    Open DEST/index.html: no server and no network is needed. Only pages that changed are written.
+    """
+    from g2a_archive import curator
+
+    return curator.make_pages(settings_of(ctx).run, title=title, open_=open_)
+
+
+@cli.command(cls=ConfiguredCommand)
+@export_options
+@click.pass_context
+def export(ctx: click.Context, /, form: str | None, output: str | None, **_: Any) -> ExitCode:
+    """Print the whole catalogue as CSV or JSON, for a spreadsheet or another tool."""
+    from g2a_archive import curator
+
+    if form is None:
+        raise InputError("export as what?", hint="use --csv or --json")
+    return curator.export(settings_of(ctx).run, form=form, output=output)
 
 
 @cli.command(cls=ConfiguredCommand)

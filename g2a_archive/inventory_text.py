@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from g2a_archive.inventory import Period, RecordingDetail, Run, Summary
-from g2a_archive.models import ALL_KINDS
+from g2a_archive.models import ALL_KINDS, size_text
 from g2a_archive.verify import Outcome
 
 _WIDTH = 80
@@ -20,25 +20,14 @@ _RECORDING_COLUMNS = (
 )
 _OUTCOME_FIELDS = ("files", "bytes", "seconds", "left", "interrupted", "recorded")
 CSV_COLUMNS = (
-    "recording",
-    *_RECORDING_COLUMNS[1:],
+    *_RECORDING_COLUMNS,
     *(f"{kind}_{column}" for kind in ALL_KINDS for column in _FILE_COLUMNS),
 )
 """The columns of the exported CSV."""
 
 
-def human_size(size: int) -> str:
-    """`size` in bytes for a person, 1024-based: `12.3 MiB`."""
-    value = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1023.95 or (unit == "bytes" and size < 1024):
-            return f"{size} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:,.1f} PiB"
-
-
 def _size(size: int) -> str:
-    return f"{size:,} bytes" + (f" ({human_size(size)})" if size >= 1024 else "")
+    return f"{size:,} bytes" + (f" ({size_text(size)})" if size >= 1024 else "")
 
 
 def plain(text: str | None) -> str:
@@ -58,8 +47,7 @@ def summary_text(summary: Summary, name: str) -> str:
         ("Archive", plain(name)),
         (
             "Archived",
-            f"{summary.archived:,} recordings, {summary.files:,} files, "
-            f"{human_size(summary.bytes)}",
+            f"{summary.archived:,} recordings, {summary.files:,} files, {size_text(summary.bytes)}",
         ),
         ("Days", "none yet" if none else f"{summary.first_day} to {summary.last_day}"),
         ("Owed", f"{summary.owed_count:,} recordings"),
@@ -97,7 +85,7 @@ def _run_text(run: Run | None) -> str:
     if run.exit_code is None:
         return f"{plain(run.command)}, began {run.started_at}, has not ended"
     archived = f", {run.archived:,} archived" if run.archived is not None else ""
-    size = f", {human_size(run.bytes)}" if run.bytes is not None else ""
+    size = f", {size_text(run.bytes)}" if run.bytes is not None else ""
     return f"{plain(run.command)}, {run.finished_at}, exit {run.exit_code}{archived}{size}"
 
 
@@ -110,7 +98,7 @@ def periods_text(periods: Sequence[Period], *, bars: bool = False) -> str:
     room = _WIDTH - len(lines[0]) - 2
     for one in periods:
         line = (
-            f"{one.name:<10}  {one.recordings:>10,}  {one.files:>10,}  {human_size(one.bytes):>10}"
+            f"{one.name:<10}  {one.recordings:>10,}  {one.files:>10,}  {size_text(one.bytes):>10}"
         )
         if bars and one.bytes:
             line += "  " + "█" * max(1, round(one.bytes * room / largest))
@@ -147,7 +135,7 @@ def outcome_text(outcome: Outcome) -> str:
     lines = [f"{one.path or one.recording}: {plain(one.problem)}" for one in outcome.findings]
     wrong = f"{len(outcome.findings):,} problems" if outcome.findings else "nothing wrong"
     lines.append(
-        f"Checked {outcome.files:,} files, {human_size(outcome.bytes)}, "
+        f"Checked {outcome.files:,} files, {size_text(outcome.bytes)}, "
         f"in {outcome.seconds:.1f} s: {wrong}."
     )
     if outcome.left:
@@ -222,23 +210,27 @@ def write_csv(recordings: Iterable[RecordingDetail], out: TextIO) -> int:
 
     A row is a recording, owed ones included, with the columns of each of its three files: what
     one checks is whether a session is archived, and a sheet that is filtered or sorted must not
-    tear its files apart. An ID has an apostrophe before it: without one a spreadsheet makes it a
-    number, and rounds it. Any other text that a spreadsheet would take for a formula gets one,
-    too. Sizes are in bytes. Raises `OSError` where `out` cannot be written; open it with
-    `newline=""`.
+    tear its files apart. An ID of more than 15 digits has an apostrophe before it: without one a
+    spreadsheet rounds it. Text that a spreadsheet would take for a formula gets one, too.
+    Sizes are in bytes. Raises `OSError` where `out` cannot be written; open it with `newline=""`.
     """
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(CSV_COLUMNS)
     count = 0
     for one in recordings:
         files = {file.kind: file for file in one.files}
-        row = [f"'{one.id}", *(_cell(getattr(one, name)) for name in _RECORDING_COLUMNS[1:])]
+        row = [_sheet_id(one.id), *(_cell(getattr(one, name)) for name in _RECORDING_COLUMNS[1:])]
         for kind in ALL_KINDS:
             file = files.get(kind)
             row += (_cell(getattr(file, name, None)) for name in _FILE_COLUMNS)
         rows.writerow(row)
         count += 1
     return count
+
+
+def _sheet_id(id_: int) -> str:
+    """An ID that a spreadsheet keeps: as numbers go, it holds 15 digits and no more."""
+    return f"'{id_}" if id_ >= 10**15 else str(id_)
 
 
 def write_periods_csv(periods: Iterable[Period], out: TextIO) -> None:

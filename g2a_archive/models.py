@@ -57,6 +57,43 @@ class State(StrEnum):
 OWED_STATES = (State.QUEUED, State.UNAVAILABLE, State.REFUSED, State.FAILED, State.DAMAGED)
 
 
+class ListState(StrEnum):
+    """The list call's two arrays, and both."""
+
+    DOWNLOAD = "download"
+    TRANSCODE = "transcode"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which recordings `list` and `sync` ask for; times are Unix time, whole seconds.
+
+    `session_type` is the vendor's: 0 attended, 1 unattended. `archived`: those that are marked as
+    archived on the service, instead of those that are not.
+    """
+
+    account_keys: tuple[str, ...] = ()
+    user_keys: tuple[str, ...] = ()
+    company_ids: tuple[str, ...] = ()
+    session_type: int | None = None
+    since: int | None = None
+    until: int | None = None
+    archived: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSettings:
+    """What `sync` was told beyond a run's settings; `wait` and `give_up_after` are seconds."""
+
+    selection: Selection
+    full: bool = False
+    transcode: bool = False
+    wait: float | None = None
+    mark_archived: bool = False
+    give_up_after: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A secret address of one file, and when the service gave it (both clocks, seconds)."""
@@ -146,10 +183,10 @@ def utc_now() -> str:
 def size_text(count: float) -> str:
     """A number of bytes for a person: `10.2 MB`, 1024-based like the options are."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1024:
+        if abs(count) < (1024 if unit == "B" else 1023.95):
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
-    return f"{count:.1f} TB"
+    return f"{count:,.1f} TB"
 
 
 def duration_text(seconds: float) -> str:

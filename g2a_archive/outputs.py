@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TextIO
 
 from g2a_archive.errors import ExitCode, StorageError, storage_error
 from g2a_archive.logs import redact
@@ -77,24 +78,32 @@ def say_json(value: object) -> None:
     say(json.dumps(value, indent=2))
 
 
-def write_whole(path: str, text: str) -> None:
+@contextmanager
+def replacing(path: str) -> Iterator[TextIO]:
     """Replace a file whole, or write to what is no regular file. Raises `StorageError`."""
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
         # /dev/stderr may well be a regular file, and is not to be replaced.
         if path.startswith("/dev/") or (target.exists() and not target.is_file()):
-            with open(path, "a", encoding="utf-8") as device:
-                device.write(text)
+            with open(path, "a", encoding="utf-8", newline="") as device:
+                yield device
             return
         aside = target.with_name(f".{target.name}.{os.getpid()}.new")
         try:
-            aside.write_text(text, encoding="utf-8")
+            with open(aside, "w", encoding="utf-8", newline="") as out:
+                yield out
             os.replace(aside, target)
-        except OSError:
+        except BaseException:
             aside.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise storage_error(error, "write", path) from error
+
+
+def write_whole(path: str, text: str) -> None:
+    """Replace a file whole with `text`. Raises `StorageError`."""
+    with replacing(path) as out:
+        out.write(text)
 
 
 def write_error_file(path: str, report: Report) -> None:

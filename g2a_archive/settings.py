@@ -255,6 +255,46 @@ _DEMO = [
     *_LOG,
 ]
 
+_ARCHIVE = [_DEST, _CATALOG, *_CONFIG]
+_STATUS = [
+    _option("--by", type=click.Choice(["year", "month", "day"]), help="Counts for each of these."),
+    _option("--owed", is_flag=True, help="A line for each recording that is owed."),
+    _option("--json", "form", flag_value="json", help="As JSON."),
+    _option("--csv", "form", flag_value="csv", help="As CSV."),
+    _option("--text", "form", flag_value="text", default="text", hidden=True),
+]
+_EXPORT = [
+    _option("--csv", "form", flag_value="csv", help="A row a recording; IDs as text."),
+    _option("--json", "form", flag_value="json", help="An array of objects; IDs as text."),
+    _option("-o", "--output", metavar="FILE", help="Replace this file.  [default: stdout]"),
+]
+_BROWSE = [
+    _option("--title", default="GoToAssist recordings", show_default=True, help="Of the pages."),
+    _option("--open", "open_", is_flag=True, help="Open them in a browser, too."),
+    _TIMEZONE,
+]
+_VERIFY = [
+    _option(
+        "--since",
+        metavar="DATE",
+        type=_Parsed("date", units.parse_moment),
+        help="Only what was recorded or archived since.",
+    ),
+    _option(
+        "--sample",
+        metavar="PERCENT",
+        type=_Parsed("percent", units.parse_share),
+        default="100%",
+        help="Only a part, another each day: 5%.",
+    ),
+    _option("--oldest-first", is_flag=True, help="Begin with what was checked longest ago."),
+    _option("--readers", metavar="N", type=click.IntRange(1, 64), help="Files read at a time."),
+    _option("--rebuild", is_flag=True, help="Bring a lost catalogue back from the files."),
+    _TIME_LIMIT,
+    _JSON,
+    *_LOG,
+]
+
 
 def _all(options: Sequence[_Option]) -> Callable[[_F], _F]:
     def decorate(command: _F) -> _F:
@@ -268,13 +308,16 @@ def _all(options: Sequence[_Option]) -> Callable[[_F], _F]:
 run_options = _all(_RUN)
 """Every option of a run: `download` and `sync`."""
 
-archive_options = _all([_DEST, _CATALOG, *_CONFIG])
-"""For commands that read an archive: `status`, `export`."""
+status_options = _all([*_STATUS, *_ARCHIVE])
+"""For `status`."""
 
-browse_options = _all([_DEST, _CATALOG, _TIMEZONE, *_CONFIG])
+export_options = _all([*_EXPORT, *_ARCHIVE])
+"""For `export`."""
+
+browse_options = _all([*_BROWSE, *_ARCHIVE])
 """For `browse`."""
 
-verify_options = _all([_DEST, _CATALOG, _TIME_LIMIT, _JSON, *_LOG, *_CONFIG])
+verify_options = _all([*_VERIFY, *_ARCHIVE])
 """For `verify`."""
 
 service_options = _all([*_SERVICE, *_LOG, *_CONFIG])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)?", re.IGNORECASE | re.ASCII)
@@ -42,3 +43,24 @@ def parse_duration(text: str) -> float:
     if not math.isfinite(seconds) or seconds > 100 * 365 * 86400:
         raise ValueError(f"{text!r} is too long")
     return seconds
+
+
+def parse_share(text: str) -> float:
+    """A part of all: `5%` is 0.05, `1` is 1%, above 0% up to 100%. Raises `ValueError`."""
+    number = text.strip().removesuffix("%").strip()
+    try:
+        share = float(number) / 100
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f"{text!r} is no part of all; write it like 5%")
+    return share
+
+
+def parse_moment(text: str) -> datetime:
+    """A date or a time (ISO 8601), in UTC where it has no offset. Raises `ValueError`."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is no date; write it like 2014-05-06") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -57,18 +57,6 @@ def plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def size_text(size: int) -> str:
-    """A number of bytes for a person: `999 B`, `10.2 MB` (powers of 1000)."""
-    if size < 1000:
-        return f"{size} B"
-    value = float(size)
-    for unit in ("kB", "MB", "GB", "TB"):
-        value /= 1000
-        if value < 999.95:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1000:,.1f} PB"
-
-
 def day_text(day: str, *, weekday: bool = True) -> str:
     """An ISO date in words: `Tuesday, 6 May 2014`."""
     when = date.fromisoformat(day)

@@ -17,13 +17,12 @@ from g2a_archive.browse.markup import (
     neighbours,
     part_links,
     plural,
-    size_text,
     text,
 )
 from g2a_archive.browse.recordings import STATE_TEXT, card, owed_table, recording
 from g2a_archive.browse.shelf import Day
 from g2a_archive.browse.write import FOLDER
-from g2a_archive.models import State
+from g2a_archive.models import State, size_text
 
 HOME = ("../index.html", "All years")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import tzinfo
 
 from g2a_archive.browse.entries import Owed, Placed, local_time
-from g2a_archive.browse.markup import plural, size_text, text, url
-from g2a_archive.models import FileKind, State, StoredFile
+from g2a_archive.browse.markup import plural, text, url
+from g2a_archive.models import FileKind, State, StoredFile, size_text
 
 STATE_TEXT = {
     State.ARCHIVED: "archived",
