@@ -181,7 +181,7 @@ def test_a_table_of_periods_is_aligned_and_its_bars_fit() -> None:
     assert table.splitlines() == [
         "Period      Recordings       Files        Size",
         "2014-05         12,345      37,035      5.0 TB",
-        "2014-06              1           3     1 bytes",
+        "2014-06              1           3         1 B",
         "unknown              1           0         0 B",
     ]
     barred = inventory_text.periods_text(periods, bars=True).splitlines()
