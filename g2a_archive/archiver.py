@@ -133,8 +133,7 @@ class Run:
     def _pump(self, now: float) -> None:
         """Hand out what can be done now: link calls, files, a commit."""
         if self._deadline is not None and now >= self._deadline:
-            self.report.ends.add(ExitCode.MAX_DURATION)
-            self.report.stops.append("--max-duration is over; the next run goes on")
+            self.report.out_of_time()
             self._switch.stop()
             return
         while self._delayed and self._delayed[0][0] <= now:
@@ -413,7 +412,7 @@ class Run:
             self._drain()
         self.pool.close()
         self.report.unfinished += unfinished
-        self.report.bytes = self.received_before
+        self.report.bytes += self.received_before
         if self.report.failed and not self._service.ever_answered:
             self.report.ends.add(ExitCode.SERVICE)
         if self._switch.code is not None:

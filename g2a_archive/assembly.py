@@ -48,7 +48,7 @@ def assemble(
     plan: Plan,
     report: Report,
     *,
-    authorizer: Authorizer,
+    service: Service,
     catalog: Catalog,
     storage: Storage,
     zone: tzinfo | None,
@@ -56,7 +56,6 @@ def assemble(
     deadline: float | None,
 ) -> tuple[Run, Pool, Callable[[], Snapshot]]:
     """The run, its threads (not started), and how to look at it while it goes on."""
-    service = make_service(settings, authorizer, switch)
     run = Run(
         settings,
         plan,
@@ -122,13 +121,12 @@ def rehearse(
     plan: Plan,
     report: Report,
     *,
-    authorizer: Authorizer,
+    service: Service,
     zone: tzinfo | None,
     switch: StopSwitch,
     deadline: float | None,
 ) -> None:
     """Ask for the links of everything in the plan, and count what a run would do."""
-    service = make_service(settings, authorizer, switch)
     at = 0
     try:
         while at < len(plan.todo) and not switch.event.is_set():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import tzinfo
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from g2a_archive import layout
 from g2a_archive.catalog import Catalog
-from g2a_archive.errors import ArchiverError, InputError
+from g2a_archive.errors import ArchiverError, InputError, Interrupted
 from g2a_archive.models import RunSettings, utc_now
 from g2a_archive.plan import Plan, make_plan
 from g2a_archive.progress import Display
@@ -19,6 +21,9 @@ from g2a_archive.session import Authorizer
 from g2a_archive.stopping import StopSwitch
 from g2a_archive.storage import Storage, catalog_path, check_destination
 from g2a_archive.summing import write_checksums
+
+if TYPE_CHECKING:
+    from g2a_archive.service import Service
 
 log = logging.getLogger("g2a_archive")
 
@@ -49,6 +54,12 @@ class Download:
         self.owed_count: int | None = None
         self.last_success: float | None = None
         self.began = False
+        self._broke = False
+        self._number: int | None = None
+        self._requested: set[int] = set()
+        self._service: Service | None = None
+        self._storage: Storage | None = None
+        self.catalog: Catalog | None = None
 
     def archive(self, ids: Iterable[int], *, owed: bool = False) -> Report:
         """Archive `ids`, without doubles and in their order, and what is owed if asked.
@@ -56,19 +67,74 @@ class Download:
         Whatever ends or prevents the run is in the report; raises only `InputError`.
         """
         wanted = list(dict.fromkeys(ids))
-        self.report.requested = len(wanted)
+        self._request(wanted)
+        if not (wanted or owed):
+            return self._finished()
+
+        def job() -> None:
+            more = self.catalog.owed() if owed and self.catalog is not None else []
+            self.fetch(list(dict.fromkeys([*wanted, *more])))
+
+        self.work(job)
+        if self._broke and not self.began:
+            self.report.unfinished = wanted
+        return self.report
+
+    def work(self, job: Callable[[], None]) -> Report:
+        """Do `job` while the archive is open and `catalog` is there.
+
+        With `--dry-run` the catalogue is read only, or None where there is none yet. Whatever
+        ends or prevents the job is in the report; raises only `InputError`.
+        """
         try:
-            if self.settings.dry_run:
-                self._rehearse(wanted, owed=owed)
-            elif wanted or owed:
-                self._really(wanted, owed=owed)
+            with self._opened():
+                try:
+                    self._guarded(job)
+                finally:
+                    self._record()
         except InputError:
             raise
         except ArchiverError as error:
+            self._broke = True
             self.report.note(error)
-            if not self.began:
-                self.report.unfinished = wanted
         return self._finished()
+
+    def _guarded(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except InputError:
+            raise
+        except Interrupted:
+            if self.switch.code is not None:
+                self.report.ends.add(self.switch.code)
+        except ArchiverError as error:
+            self._broke = True
+            self.report.note(error)
+
+    def begin(self) -> None:
+        """Record that this run has begun; what became of it is recorded at its end."""
+        if self._number is None and self.catalog is not None and not self.settings.dry_run:
+            self._number = self.catalog.begin_run(self.command)
+
+    def service(self) -> Service:
+        """The service's calls, with this run's settings. Raises `CredentialsError`."""
+        if self._service is None:
+            # Only here is anything needed that speaks HTTP: a night with nothing new stays light.
+            from g2a_archive.assembly import make_service
+
+            self._service = make_service(self.settings, self.credentials(), self.switch)
+        return self._service
+
+    def out_of_time(self) -> bool:
+        """Whether `--max-duration` is over; then it is in the report."""
+        if self._deadline is None or time.monotonic() < self._deadline:
+            return False
+        self.report.out_of_time()
+        return True
+
+    def _request(self, ids: Iterable[int]) -> None:
+        self._requested.update(ids)
+        self.report.requested = len(self._requested)
 
     def _finished(self) -> Report:
         self.report.finished_at = utc_now()
@@ -78,54 +144,60 @@ class Download:
     def _zone(self) -> tzinfo | None:
         return layout.zone(self.settings.timezone) if self.settings.timezone else None
 
-    def _really(self, wanted: list[int], *, owed: bool) -> None:
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
         settings = self.settings
-        storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
-        if not storage.own.is_dir() and not settings.no_create:
-            check_destination(self.root)
-            self.credentials()  # without any, nothing should be created
-        storage.open(create=not settings.no_create)
-        try:
-            stopped = self.switch.event.is_set
-            with Catalog(storage.catalog, interrupted=stopped) as catalog:
-                self._with_catalog(storage, catalog, wanted, owed=owed)
-        finally:
-            storage.close()
+        with ExitStack() as stack:
+            if settings.dry_run:
+                path = catalog_path(self.root, settings.catalog)
+                check_destination(self.root)
+                if path.exists():
+                    self.catalog = stack.enter_context(Catalog(path, readonly=True))
+            else:
+                storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
+                if not storage.own.is_dir() and not settings.no_create:
+                    check_destination(self.root)
+                    self.credentials()  # without any, nothing should be created
+                storage.open(create=not settings.no_create)
+                stack.callback(storage.close)
+                stopped = self.switch.event.is_set
+                self._storage = storage
+                self.catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stopped))
+            yield
 
-    def _with_catalog(
-        self, storage: Storage, catalog: Catalog, wanted: list[int], *, owed: bool
-    ) -> None:
-        report = self.report
-        if owed:
-            wanted = list(dict.fromkeys([*wanted, *catalog.owed()]))
+    def fetch(self, wanted: Sequence[int]) -> None:
+        """Archive what of `wanted` is not archived yet; only within `work`.
+
+        With `--dry-run`: ask for links, count, write nothing.
+        """
+        report, catalog, storage = self.report, self.catalog, self._storage
         plan = make_plan(catalog, self.root, wanted, self.settings.kinds)
-        report.requested = len(wanted)
-        report.already_archived = plan.already
+        self._request(wanted)
+        report.already_archived += plan.already
+        if catalog is None or storage is None:
+            self._rehearse(plan)
+            return
         if not plan.todo:
             write_checksums(catalog, self.root)
-            self._record(catalog, catalog.begin_run(self.command))
+            self.begin()
             return
-        authorizer = self.credentials()
+        service = self.service()
         if plan.missing:
             catalog.damaged(plan.missing)
             for id_, kind, _ in plan.missing:
                 log.warning("recording %d: %s: its file is gone; fetching it again", id_, kind)
-        number = catalog.begin_run(self.command)
+        self.begin()
         self.began = True
-        try:
-            self._run(storage, catalog, plan, authorizer)
-        finally:
-            self._record(catalog, number)
+        self._run(storage, catalog, plan, service)
 
-    def _run(self, storage: Storage, catalog: Catalog, plan: Plan, authorizer: Authorizer) -> None:
-        # Only here is anything needed that speaks HTTP: a night with nothing new stays light.
+    def _run(self, storage: Storage, catalog: Catalog, plan: Plan, service: Service) -> None:
         from g2a_archive.assembly import assemble
 
         run, pool, look = assemble(
             self.settings,
             plan,
             self.report,
-            authorizer=authorizer,
+            service=service,
             catalog=catalog,
             storage=storage,
             zone=self._zone(),
@@ -135,9 +207,11 @@ class Download:
         with self.display.watch(look):
             run.execute(pool)
 
-    def _record(self, catalog: Catalog, number: int) -> None:
+    def _record(self) -> None:
         """Keep the run's outcome in the catalogue; a failing disk has been told already."""
-        report = self._finished()
+        report, catalog, number = self._finished(), self.catalog, self._number
+        if catalog is None or number is None:
+            return
         outcome: dict[str, object] = {
             "exit_code": int(report.exit_code),
             "requested": report.requested,
@@ -157,29 +231,17 @@ class Download:
         except ArchiverError as error:
             report.note(error)
 
-    def _rehearse(self, wanted: Sequence[int], *, owed: bool) -> None:
-        """`--dry-run`: ask for links, count, write nothing."""
-        path = catalog_path(self.root, self.settings.catalog)
-        check_destination(self.root)
-        catalog = Catalog(path, readonly=True) if path.exists() else None
-        try:
-            if owed and catalog is not None:
-                wanted = list(dict.fromkeys([*wanted, *catalog.owed()]))
-            plan = make_plan(catalog, self.root, wanted, self.settings.kinds)
-        finally:
-            if catalog is not None:
-                catalog.close()
-        self.report.requested = len(wanted)
-        self.report.already_archived = plan.already
-        if plan.todo:
-            from g2a_archive.assembly import rehearse
+    def _rehearse(self, plan: Plan) -> None:
+        if not plan.todo:
+            return
+        from g2a_archive.assembly import rehearse
 
-            rehearse(
-                self.settings,
-                plan,
-                self.report,
-                authorizer=self.credentials(),
-                zone=self._zone(),
-                switch=self.switch,
-                deadline=self._deadline,
-            )
+        rehearse(
+            self.settings,
+            plan,
+            self.report,
+            service=self.service(),
+            zone=self._zone(),
+            switch=self.switch,
+            deadline=self._deadline,
+        )

@@ -5,10 +5,11 @@ The run is looked at from outside, a few times a second: nothing in it knows of 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 60.0
 """Seconds between two progress lines where there is no terminal."""
+
+_FRAME = 0.125
+_HIDE_CURSOR, _SHOW_CURSOR, _ERASE = "\x1b[?25l", "\x1b[?25h", "\x1b[J"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,103 +154,229 @@ def time_left(view: Snapshot, speed: float) -> float | None:
     return max(0, view.bytes_total - view.bytes) / speed
 
 
-class Bars:
-    """Rich bars on a terminal: one for the run, one a file in flight."""
+class Bars(Nothing):
+    """Rich bars on a terminal: one for the run, one a file in flight.
+
+    They are painted by a thread of their own, in place, eight times a second. rich draws the rows;
+    its `Live` is not used, as it leaves pieces behind in terminals that reflow when they are made
+    narrower, and takes another stream's width.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        from rich.console import Console
-
-        self._console: Console = Console(
-            file=_Quiet(stream or sys.stderr),  # type: ignore[arg-type]
-            force_terminal=True,
-            force_interactive=True,
-            highlight=False,
-        )
+        super().__init__(stream)
+        self._lock = threading.Lock()
         self._speed = _Speed()
+        self._slots = _Slots()
+        self._console: Console | None = None
+        self._rows: list[Row] = []
+        self._painted = False
 
     @contextmanager
     def watch(self, look: Callable[[], Snapshot]) -> Iterator[None]:
         """Show the bars while the block lasts; they go away and the cursor comes back."""
-        from rich.live import Live
+        over = threading.Event()
 
-        self._speed = _Speed()
-        with Live(
-            console=self._console,
-            get_renderable=lambda: self._render(look()),
-            refresh_per_second=8,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            vertical_overflow="crop",
-        ):
+        def work() -> None:
+            while not over.wait(_FRAME):
+                self._paint(look())
+
+        thread = threading.Thread(target=work, daemon=True, name="progress")
+        self._begin()
+        thread.start()
+        try:
             yield
+        finally:
+            over.set()
+            thread.join()
+            self._end()
 
     def line(self, text: str) -> None:
         """Write one line above the bars."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        with self._lock:
+            again = self._redrawn(self._rows) if self._painted else ""
+            self._put(f"{self._home()}{_ERASE}{self._coloured(text)}\n{again}")
 
-    def _render(self, view: Snapshot) -> RenderableType:
-        from rich.console import Group
+    def _begin(self) -> None:
+        from rich.console import Console
 
+        self._speed, self._slots, self._rows = _Speed(), _Slots(), []
+        # Its own idea of the size is not used: it is that of another stream, or of COLUMNS.
+        self._console = Console(file=_as_text(self._stream), force_terminal=True, highlight=False)
+        with self._lock:
+            self._painted = True
+            self._put(_HIDE_CURSOR)
+
+    def _end(self) -> None:
+        with self._lock:
+            self._put(self._home() + _ERASE + _SHOW_CURSOR)
+            self._painted = False
+            self._rows = []
+
+    def _paint(self, view: Snapshot) -> None:
+        width, height = self._size()
         speed = self._speed.update(view.bytes)
-        width = self._console.width
-        rows: list[RenderableType] = [_run_row(view, speed, width)]
-        room = max(0, self._console.height - 3)
-        rows += [_file_row(file, width) for file in view.files[:room]]
-        return Group(*rows)
+        files = self._slots.arranged(view.files, max(0, height - 4))
+        assert self._console is not None
+        self._console.size = (width, height)
+        with self._console.capture() as drawn:
+            self._console.print(_run_rows(view, speed, width - 1), end="")
+            if files:
+                self._console.print(_file_rows(files, width - 1), end="")
+        rows = [Row(text, width - 1) for text in drawn.get().rstrip("\n").split("\n")]
+        with self._lock:
+            self._put(self._home() + self._redrawn(rows))
+            self._rows = rows
+
+    def _home(self) -> str:
+        """Go to where the first row begins."""
+        width, _ = self._size()
+        # A terminal that was made narrower since has broken the rows into pieces.
+        up = sum(-(-row.width // width) for row in self._rows) - 1
+        return f"\r\x1b[{up}A" if up > 0 else "\r"
+
+    @staticmethod
+    def _redrawn(rows: Sequence[Row]) -> str:
+        # Written over and not erased before, nothing flickers.
+        return "\n".join(f"{row.text}\x1b[K" for row in rows) + (_ERASE if rows else "")
+
+    def _coloured(self, text: str) -> str:
+        level = text.split(" ", 2)[1:2]
+        style = {"WARNING": "yellow", "ERROR": "bold red"}.get(level[0]) if level else None
+        if self._console is None or style is None:
+            return text
+        from rich.text import Text
+
+        with self._console.capture() as drawn:
+            self._console.print(Text(text, style), end="", soft_wrap=True)
+        return drawn.get()
+
+    def _size(self) -> tuple[int, int]:
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            size = os.terminal_size((0, 0))
+        return max(10, size.columns or 80), size.lines or 24
+
+    def _put(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
 
 
-def _grid(width: int, columns: int) -> Table:
-    from rich.table import Table
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row on the screen: its text with colours, and the columns that it may take."""
 
-    grid = Table.grid(padding=(0, 1), expand=False)
-    grid.width = width - 1
-    for n in range(columns):
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1 if n == 1 else None)
-    return grid
+    text: str
+    width: int
 
 
-def _run_row(view: Snapshot, speed: float, width: int) -> Table:
-    from rich.progress_bar import ProgressBar
+class _Slots:
+    """Keeps a file in the same row while it is in flight, so that nothing jumps."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._seen: set[str] = set()
+        self._empty_since: dict[int, float] = {}
+
+    def arranged(self, files: Sequence[FileView], room: int) -> list[FileView | None]:
+        """The files as they are to be shown, at most `room` rows; None is an empty row."""
+        now = time.monotonic()
+        # What is there for a moment only is not worth a row.
+        views = {file.name: file for file in files if file.name in self._seen}
+        self._seen = {file.name for file in files}
+        waiting = [name for name in views if name not in self._names]
+        kept = []
+        for number, name in enumerate(self._names):
+            if name in views:
+                kept.append(name)
+            elif waiting:
+                kept.append(waiting.pop(0))
+            elif now - self._empty_since.setdefault(number, now) < 1.0:
+                kept.append("")
+        if len(kept) != len(self._names) or all(kept):
+            self._empty_since.clear()
+        self._names = kept + waiting
+        rows = [views.get(name) for name in self._names]
+        if len(rows) > room:
+            rows = list(filter(None, rows))[:room]
+        return rows
+
+
+def _run_rows(view: Snapshot, speed: float, width: int) -> RenderableType:
+    """What the run has done, in words as many as fit, and a bar of the whole width."""
+    from rich.console import Group
     from rich.text import Text
 
-    facts = [Text(f"{view.done:,}/{view.total:,}", "green")]
-    if width >= 50:
-        facts.append(Text(size_text(view.bytes), "cyan"))
-    if width >= 60:
-        facts.append(Text(f"{size_text(speed)}/s", "magenta"))
     left = time_left(view, speed)
-    if width >= 70 and left is not None:
-        facts.append(Text(f"{duration_text(left)} left", "blue"))
-    if view.failed:
-        facts.append(Text(f"{view.failed:,} failed", "bold red"))
-    grid = _grid(width, 2 + len(facts))
+    facts = [(size_text(view.bytes), "cyan"), (f"{size_text(speed)}/s", "magenta")]
+    if left is not None:
+        facts.append((f"{duration_text(left)} left", "blue"))
+    failed = [(f"{view.failed:,} failed", "bold red")] if view.failed else []
+    count = (f"{view.done:,}/{view.total:,}", "bold")
+    long = (f"{view.what} {view.done:,} of {view.total:,} {view.unit}", "bold")
+    for gap, words in (
+        (", ", [long, *facts, *failed]),
+        (" ", [count, *facts, *failed]),
+        (" ", [count, *facts[:2], *failed]),
+        (" ", [count, *failed]),
+    ):
+        text = Text(gap).join(Text(*word) for word in words)
+        if text.cell_len <= width:
+            break
+    text.truncate(width)
     # Between recordings, the bytes move the bar on.
     part = view.done / view.total if view.total else 0.0
     if view.bytes_total:
         part = max(part, min(1.0, view.bytes / view.bytes_total) * 0.999)
-    bar = ProgressBar(total=1.0, completed=part)
-    grid.add_row(Text(view.what, "bold"), bar, *facts)
-    return grid
+    grid = _grid(width, 2, wide=0)
+    grid.add_row(_bar(part, "green"), Text(f"{int(part * 100):3d}%", "bold"))
+    return Group(text, grid)
 
 
-def _file_row(file: FileView, width: int) -> Table:
-    from rich.progress_bar import ProgressBar
+def _file_rows(files: Sequence[FileView | None], width: int) -> RenderableType:
+    """A row for each file: its name, a bar, and how much of it is here."""
     from rich.text import Text
 
-    grid = _grid(width, 3)
-    bar = ProgressBar(total=file.total or None, completed=file.done, pulse=not file.total)
-    amount = size_text(file.done)
-    if file.total:
-        amount = f"{size_text(file.done)} / {size_text(file.total)}"
-    grid.add_row(Text(f"  {file.name}"), bar, Text(amount.rjust(21 if width >= 60 else 0), "dim"))
+    grid = _grid(width, 3, wide=1)
+    for file in files:
+        if file is None:
+            grid.add_row("", "", "")
+            continue
+        if width < 60:
+            amount = f"{min(100, file.done * 100 // file.total):3d}%" if file.total else ""
+        else:
+            whole = size_text(file.total) if file.total else "?"
+            amount = f"{size_text(file.done)} of {whole}".rjust(22)
+        part = min(1.0, file.done / file.total) if file.total else 0.0
+        grid.add_row(Text(f"  {file.name}"), _bar(part, "cyan"), Text(amount, "dim"))
     return grid
+
+
+def _bar(part: float, style: str) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+
+    return ProgressBar(total=1.0, completed=part, complete_style=style, finished_style="green")
+
+
+def _grid(width: int, columns: int, *, wide: int) -> Table:
+    """A table without lines, of which one column takes the room that is left."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1), expand=False)
+    grid.width = width
+    for number in range(columns):
+        ratio = 1 if number == wide else None
+        grid.add_column(no_wrap=True, overflow="crop", ratio=ratio, min_width=4)
+    return grid
+
+
+def _as_text(stream: object) -> TextIO:
+    """What behaves like a text stream, for rich."""
+    return stream  # type: ignore[return-value]
 
 
 def choose_display(*, quiet: bool, stream: TextIO | None = None) -> Display:
     """Bars where stderr is a terminal that can move its cursor; lines elsewhere; or nothing."""
-    import os
-
     target = stream or sys.stderr
     if quiet:
         return Nothing(target)

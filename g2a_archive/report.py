@@ -82,6 +82,12 @@ class Report:
             self.stops.append(str(error))
             log.error("%s", error)
 
+    def out_of_time(self) -> None:
+        """Take in that `--max-duration` is over."""
+        if ExitCode.MAX_DURATION not in self.ends:
+            self.ends.add(ExitCode.MAX_DURATION)
+            self.stops.append("--max-duration is over; the next run goes on")
+
     @property
     def anything_failed(self) -> bool:
         """Whether a person should hear of this run even with `-q`."""

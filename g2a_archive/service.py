@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from g2a_archive import answers
 from g2a_archive.errors import (
@@ -57,6 +57,7 @@ class Service:
         self._attribute = id_attribute
         self._lock = threading.Lock()
         self._good_id: int | None = None
+        self._good_list: str | None = None
         self._early_refusals = 0
         self.chunk_limit = LIST_LIMIT
         self.unreachable_in_a_row = 0
@@ -65,6 +66,11 @@ class Service:
     def ever_answered(self) -> bool:
         """Whether any link call of this run was answered as it should be."""
         return self._good_id is not None
+
+    @property
+    def _trusted(self) -> bool:
+        """Whether a call was accepted, so that a refusal says something of the IDs."""
+        return self._good_id is not None or self._good_list is not None
 
     # --- links ------------------------------------------------------------------------------
 
@@ -76,7 +82,7 @@ class Service:
         """
         chunk = _Chunk()
         self._narrow(list(ids), chunk, certain=False)
-        if not self.ever_answered and len(chunk.refused) == len(ids):
+        if not self._trusted and len(chunk.refused) == len(ids):
             raise _refused_credentials()
         return LinkAnswer(
             recordings=tuple(chunk.found[i] for i in ids if i in chunk.found),
@@ -171,24 +177,30 @@ class Service:
 
     def _refuse(self, id_: int, chunk: _Chunk) -> None:
         """Note an ID that was refused alone; find out whether it is the credentials instead."""
-        if not self.ever_answered:
+        if not self._trusted:
             self._early_refusals += 1
             if self._early_refusals >= SUSPICIOUS_REFUSALS:
                 raise _refused_credentials()
-        elif not chunk.accepted and not chunk.probed and self._good_id is not None:
-            # A token that ran out in mid-run refuses everything: ask for an ID known as good.
+        elif not chunk.accepted and not chunk.probed:
             chunk.probed = True
-            try:
-                self._call_links([self._good_id])
-            except ForbiddenError:
-                raise CredentialsError(
-                    "the service no longer accepts the credentials",
-                    hint="an access token lives 60 minutes: renew it, or configure a client "
-                    "ID and secret with a personal access token",
-                ) from None
-            except ServiceError as error:
-                log.warning("%s", error)
+            self._ask_the_known()
         chunk.refused.append(id_)
+
+    def _ask_the_known(self) -> None:
+        """Make a call that was accepted before: a token that ran out refuses everything."""
+        try:
+            if self._good_id is not None:
+                self._call_links([self._good_id])
+            elif self._good_list is not None:
+                self._call_list(self._good_list)
+        except ForbiddenError:
+            raise CredentialsError(
+                "the service no longer accepts the credentials",
+                hint="an access token lives 60 minutes: renew it, or configure a client "
+                "ID and secret with a personal access token",
+            ) from None
+        except ServiceError as error:
+            log.warning("%s", error)
 
     # --- the other three --------------------------------------------------------------------
 
@@ -201,14 +213,20 @@ class Service:
         """
         params = urlencode(list(query))
         try:
-            return self._with_renewal(
-                "list call", "GET", "/archive/recordings", answers.ready, params
-            )
+            found = self._call_list(params)
         except ForbiddenError:
             raise CredentialsError(
                 "the service refused the credentials, or one of the keys",
                 hint="get a new access token, and check the account, user and company keys",
             ) from None
+        except MalformedCallError as error:
+            error.hint = "check the account, user and company keys"
+            raise
+        self._good_list = params
+        return found
+
+    def _call_list(self, params: str) -> answers.Ready:
+        return self._with_renewal("list call", "GET", "/archive/recordings", answers.ready, params)
 
     def probe(self) -> str | None:
         """Find out whether the credentials are accepted; returns the service's `Date` header.
@@ -226,15 +244,38 @@ class Service:
                 ) from None
         return self._session.last_date
 
-    def transcode(self, ids: Sequence[int]) -> None:
-        """Ask for the transcoding of at most 500 recordings. Raises as `ready`."""
-        path = f"/archive/recordings/transcode/{_joined(ids)}"
-        self._with_renewal("transcode call", "POST", path, lambda _: None)
+    def transcode(self, ids: Sequence[int]) -> list[int]:
+        """Ask for the transcoding of at most 500 recordings; returns those that are refused.
 
-    def mark_archived(self, ids: Sequence[int]) -> None:
-        """Mark at most 500 recordings as archived on the service. Raises as `ready`."""
-        path = f"/archive/recordings/archived/{_joined(ids)}"
-        self._with_renewal("mark-archived call", "PUT", path, lambda _: None)
+        A call that is refused is halved until the IDs at fault stand alone. Raises as `ready`.
+        """
+        return self._change("transcode call", "POST", "transcode", list(ids), _Chunk())
+
+    def mark_archived(self, ids: Sequence[int]) -> list[int]:
+        """Mark at most 500 recordings as archived on the service; otherwise as `transcode`."""
+        return self._change("mark-archived call", "PUT", "archived", list(ids), _Chunk())
+
+    def _change(
+        self, name: str, method: str, verb: str, ids: list[int], chunk: _Chunk
+    ) -> list[int]:
+        path = f"/archive/recordings/{verb}/{','.join(map(str, ids))}"
+        try:
+            self._with_renewal(name, method, path, lambda _: None)
+        except (ForbiddenError, CallTooLongError) as error:
+            refused = isinstance(error, ForbiddenError)
+            if len(ids) == 1:
+                if not refused:
+                    raise
+                if not chunk.accepted and not chunk.probed:
+                    chunk.probed = True
+                    self._ask_the_known()
+                return ids
+        else:
+            chunk.accepted = True
+            return []
+        middle = len(ids) // 2
+        left = self._change(name, method, verb, ids[:middle], chunk)
+        return left + self._change(name, method, verb, ids[middle:], chunk)
 
     def _with_renewal(
         self, name: str, method: str, path: str, read: Callable[[Any], _T], params: str = ""
@@ -246,10 +287,6 @@ class Service:
             if not credentials.renewable or not credentials.renew(error.header):
                 raise
         return self._session.call(name, method, path, read, params)
-
-
-def _joined(ids: Sequence[int]) -> str:
-    return quote(",".join(str(i) for i in ids), safe=",")
 
 
 def _refused_credentials() -> CredentialsError:

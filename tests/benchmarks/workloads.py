@@ -154,6 +154,8 @@ def _nothing(bench: Bench, archived: int, asked: Sequence[tuple[Score, int]]) ->
                 command = ours("download", "-f", str(listed), "-d", str(dest), "-j", "8", "--json")
                 runs = [bench.command(command, place.links_url) for _ in range(bench.runs + 1)]
                 score.runs += runs[1:]  # the first one brings the archive's own files up to date
+                if any(f'"already_archived": {count}' not in one.stdout for one in runs):
+                    score.problems.append(f"the report does not say {count} already archived")
                 say(f"  {score.name}: {score.wall:.2f} s, {score.rss / MIB:.0f} MiB")
             seen = place.stats()
             return int(seen["link_calls"] + seen["file_requests"])
