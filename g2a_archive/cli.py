@@ -10,7 +10,14 @@ from typing import Any, NoReturn
 import click
 
 from g2a_archive.errors import ArchiverError, ExitCode, InputError
-from g2a_archive.outputs import complain, guarded, reserve_standard_streams, say, version_lines
+from g2a_archive.outputs import (
+    complain,
+    guarded,
+    reserve_standard_streams,
+    say,
+    settle_standard_streams,
+    version_lines,
+)
 from g2a_archive.settings import (
     ConfiguredCommand,
     browse_options,
@@ -232,7 +239,9 @@ def demo(
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code of the README's table."""
     reserve_standard_streams()
-    sys.exit(int(run(sys.argv[1:])))
+    code = run(sys.argv[1:])
+    settle_standard_streams()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -31,7 +31,7 @@ def write(text: str) -> None:
 
 def stdout_error(error: Exception) -> StorageError:
     """The error for a standard output that takes nothing (any more)."""
-    _abandon_stdout()
+    _abandon(1)
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "closed"
     return StorageError(f"cannot write to standard output: {reason}")
 
@@ -66,10 +66,23 @@ def reserve_standard_streams() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def _abandon_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's own last flush doesn't fail again."""
+def settle_standard_streams() -> None:
+    """What a closed stderr or stdout did not take must not fail once more when Python ends.
+
+    Its own last flush would turn any exit code into 120.
+    """
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            _abandon(number)
+
+
+def _abandon(number: int) -> None:
+    """Point a standard stream at nothing, so that the interpreter's last flush doesn't fail."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
+    os.dup2(null, number)
     os.close(null)
 
 
