@@ -10,8 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -100,7 +100,12 @@ def start_cli(
 
 def download_args(root: Path, *more: str | int | Path) -> list[str | int | Path]:
     """`download` into `root` with a JSON report, and `more`."""
-    return ["download", "--dest", root, "--json", "--min-free", "0", *more]
+    return [*plain_args(root), "--json", *more]
+
+
+def plain_args(root: Path, *more: str | int | Path) -> list[str | int | Path]:
+    """`download` into `root`, and `more`."""
+    return ["download", "--dest", root, "--min-free", "0", *more]
 
 
 def report_of(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -268,16 +273,9 @@ def archive_size(service: SimulatedService) -> int:
     return sum(r.size(kind) or 0 for r in service.recordings.values() for kind in KINDS)
 
 
-class Watchdog:
-    """Fails a test that hangs, by calling `act` after `seconds`; stopped at the block's end."""
-
-    def __init__(self, act: Any, seconds: float = PATIENCE) -> None:
-        self._timer = threading.Timer(seconds, act)
-        self._timer.daemon = True
-
-    def __enter__(self) -> Watchdog:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+def until(holds: Callable[[], object]) -> None:
+    """Wait for something that nothing announces, such as a file that another process writes."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.005)
