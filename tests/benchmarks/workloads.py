@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ from .bench import Bench, Contest, say
 from .contenders import OURS, ours, write_ids
 from .corpus import KIB, MIB, Spec
 from .nothing import build_archive
+from .process import Measured
 from .results import Goal, Score, Table
 from .servers import Pace, site
 
@@ -154,14 +156,24 @@ def _nothing(bench: Bench, archived: int, asked: Sequence[tuple[Score, int]]) ->
                 command = ours("download", "-f", str(listed), "-d", str(dest), "-j", "8", "--json")
                 runs = [bench.command(command, place.links_url) for _ in range(bench.runs + 1)]
                 score.runs += runs[1:]  # the first one brings the archive's own files up to date
-                if any(f'"already_archived": {count}' not in one.stdout for one in runs):
-                    score.problems.append(f"the report does not say {count} already archived")
+                score.problems += _unless_all_archived(runs, count)
                 say(f"  {score.name}: {score.wall:.2f} s, {score.rss / MIB:.0f} MiB")
             seen = place.stats()
             return int(seen["link_calls"] + seen["file_requests"])
     finally:
         say("removing it")
         shutil.rmtree(dest)
+
+
+def _unless_all_archived(runs: Sequence[Measured], count: int) -> list[str]:
+    for one in runs:
+        try:
+            said = json.loads(one.stdout)["already_archived"]
+        except (ValueError, KeyError):
+            said = "nothing"
+        if said != count:
+            return [f"the report says {said} already archived, not {count}"]
+    return []
 
 
 def start_up(bench: Bench) -> Table:
