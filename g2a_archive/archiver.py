@@ -111,6 +111,9 @@ class Run:
             while self._pending and not self._switch.event.is_set():
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
+                # What else has come meanwhile, at one go: looking around costs more than this.
+                for _ in range(min(self._settings.jobs, self.events.qsize())):
+                    self._handle(self.events.get())
         except ArchiverError as error:
             self.report.note(error)
         finally:

@@ -16,8 +16,7 @@ from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, utc_now
 _SETTLE = """
 INSERT INTO recording (id, state, kinds, absent, start_time, directory, reason,
                        owed_since, tries, last_try, archived_at)
-VALUES (:id, :state, :kinds, :absent, :start_time, :directory, :reason,
-        :owed_since, :tried, :now, :archived_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     state = excluded.state,
     kinds = recording.kinds | excluded.kinds,
@@ -191,28 +190,14 @@ class Catalog(Database):
         claims to have them.
         """
         now = utc_now()
+        ended = list(settlements)
+        stale = {one.directory for one in ended if one.files and one.directory is not None}
         with self.transaction() as db:
-            for one in settlements:
-                done = one.state is State.ARCHIVED
-                values = {
-                    "id": one.id,
-                    "state": one.state,
-                    "kinds": one.kinds,
-                    "absent": one.absent,
-                    "start_time": one.start_time,
-                    "directory": one.directory,
-                    "reason": one.reason,
-                    "owed_since": None if done else now,
-                    "tried": one.tried,
-                    "now": now,
-                    "archived_at": now if done else None,
-                }
-                db.execute(_SETTLE, values)
-                for file in one.files:
-                    row = (file.recording, file.kind, file.path, file.size, file.sha256, now)
-                    db.execute(_STORE, row)
-                if one.files and one.directory is not None:
-                    db.execute("INSERT OR IGNORE INTO stale_directory VALUES (?)", (one.directory,))
+            db.executemany(_SETTLE, (_settled_row(one, now) for one in ended))
+            db.executemany(_STORE, (_file_row(f, now) for one in ended for f in one.files))
+            db.executemany(
+                "INSERT OR IGNORE INTO stale_directory VALUES (?)", ((name,) for name in stale)
+            )
 
     def damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
         """Record damage as (recording, kind, what is wrong): the recordings become owed."""
@@ -299,3 +284,24 @@ class Catalog(Database):
 
 def _row(file: StoredFile) -> tuple[int, str, str, int, str]:
     return (file.recording, file.kind, file.path, file.size, file.sha256)
+
+
+def _settled_row(one: Settlement, now: str) -> tuple[object, ...]:
+    done = one.state is State.ARCHIVED
+    return (
+        one.id,
+        one.state.value,  # a plain str: sqlite3 is slow with what is derived from it
+        one.kinds,
+        one.absent,
+        one.start_time,
+        one.directory,
+        one.reason,
+        None if done else now,
+        one.tried,
+        now,
+        now if done else None,
+    )
+
+
+def _file_row(file: StoredFile, now: str) -> tuple[object, ...]:
+    return (file.recording, file.kind.value, file.path, file.size, file.sha256, now)

@@ -127,6 +127,11 @@ class Answer:
                 return len(data)
 
     @property
+    def exhausted(self) -> bool:
+        """Whether the next read is known to bring nothing."""
+        return self._left == 0 and self._inflate is None
+
+    @property
     def drained(self) -> bool:
         """Whether the whole body was read, so that the connection can serve another request."""
         return self._left == 0 if self._left is not None else self._response.isclosed()

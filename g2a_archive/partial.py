@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from g2a_archive.connection import Answer
+from g2a_archive.content import HEAD
 
 _NOTE_AFTER_BYTES = 256 * 1024
 _NOTE_AFTER_SECONDS = 0.05
@@ -73,6 +74,7 @@ class Partial:
         self.validator = NO_VALIDATOR
         self.sha = hashlib.sha256()
         self._fd = -1
+        self._head: bytes | None = None
         self._hashed = 0
         self._flushed = 0
         self._noted = False
@@ -120,6 +122,7 @@ class Partial:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._fd = os.open(self.path, flags, 0o666)
         self.size = self._hashed = self._flushed = 0
+        self._head = None
         self.sparse, self.extents = False, []
         self.sha = hashlib.sha256()
         self.total, self.validator = total, validator
@@ -136,8 +139,17 @@ class Partial:
             self.total = total
         self._hash(self.size, buffer, stopped)
 
+    @property
+    def head(self) -> bytes:
+        """The file's beginning, `content.HEAD` bytes of it at most."""
+        if self._head is None or len(self._head) < min(self.size, HEAD):
+            self._head = os.pread(self._fd, HEAD, 0)
+        return self._head
+
     def append(self, data: memoryview) -> None:
         """Write and hash bytes; keeps the note beside the file when it is time to."""
+        if self.size == 0:
+            self._head = bytes(data[:HEAD])
         left = data
         while len(left):
             count = os.pwrite(self._fd, left, self.size)

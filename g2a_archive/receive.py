@@ -6,7 +6,6 @@ Transfers know progress only as a number that grows: whoever wants to see it loo
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +26,9 @@ log = logging.getLogger("g2a_archive")
 BUFFER = 256 * 1024
 SLOWEST = 1024
 """Bytes a second: a transfer slower than this for the whole time-out counts as stalled."""
+
+_GATHER = 0.05
+"""Seconds for which bytes are gathered in the buffer before they are written."""
 
 _NOTE_EVERY = 0.5
 """Seconds between two notes of what has arrived out of order."""
@@ -58,27 +60,43 @@ class Receiver:
 
         Returns early when the run is asked to stop.
         """
-        view = self.view()
         checked = part.size >= content.HEAD
-        while not self.stop.is_set():
+        over = False
+        while not over and not self.stop.is_set():
             if transfer.pieces is not None and checked and part.total is not None:
                 self._share(transfer, part, answer, transfer.pieces)
                 return None
-            count = answer.read_into(view)
-            if count == 0:
-                break
-            part.append(view[:count])
-            self._count(transfer, count, floor)
-            if not checked and part.size >= content.HEAD:
+            over = self._gather(transfer, part, answer, floor)
+            if not checked and (over or part.size >= content.HEAD):
                 checked = True
                 wrong = _check_head(transfer, part, answer)
                 if wrong is not None:
                     return wrong
             if part.size > (transfer.expected or part.size):
                 return Verdict(Action.AGAIN, "more bytes came than recordingSize tells")
-        if not checked and not self.stop.is_set():
-            return _check_head(transfer, part, answer)
         return None
+
+    def _gather(self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor) -> bool:
+        """Fill the buffer, for a moment at most, and write and hash it at once; True at the end.
+
+        One write for several reads: what a small file costs is mostly the number of calls.
+        """
+        view = self.view()
+        filled = 0
+        until = time.monotonic() + _GATHER
+        over = False
+        try:
+            while not over and filled < len(view) and not self.stop.is_set():
+                count = answer.read_into(view[filled:])
+                over = count == 0 or answer.exhausted
+                filled += count
+                self._count(transfer, count, floor)
+                if time.monotonic() > until:
+                    break
+        finally:
+            if filled:
+                part.append(view[:filled])
+        return over
 
     def _count(self, transfer: Transfer, count: int, floor: Floor) -> None:
         transfer.received += count
@@ -187,8 +205,7 @@ class Receiver:
 
 
 def _check_head(transfer: Transfer, part: Partial, answer: Answer) -> Verdict | None:
-    head = os.pread(part.fd, content.HEAD, 0)
-    return decide.wrong_content(transfer.kind, head, answer.header("Content-Type"))
+    return decide.wrong_content(transfer.kind, part.head, answer.header("Content-Type"))
 
 
 def splittable(answer: Answer, part: Partial) -> bool:

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from g2a_archive.errors import InputError, StorageError, storage_error
 from g2a_archive.layout import ARCHIVE_DIR
 from g2a_archive.lock import NoLocksError, RunLock
 from g2a_archive.models import size_text
+
+_NEAR = 256 << 20
+"""Bytes: nearer than this to `--min-free`, the free space is read before each file."""
 
 log = logging.getLogger("g2a_archive")
 
@@ -230,16 +234,24 @@ class Space:
         self._min_free = min_free
         self._lock = threading.Lock()
         self._claims: dict[object, int] = {}
+        self._spare = 0
+        self._fresh_until = 0.0
 
     def claim(self, owner: object, need: int) -> None:
         """`owner` is about to write `need` bytes more; `StorageError` if they don't fit."""
         with self._lock:
+            if self._spare >= need + self._min_free and time.monotonic() < self._fresh_until:
+                self._spare -= need
+                self._claims[owner] = need
+                return
             others = sum(n for who, n in self._claims.items() if who is not owner)
             try:
                 disk = os.statvfs(self._root)
             except OSError as error:
                 raise storage_error(error, "read the free space of", self._root) from error
             free = disk.f_bavail * disk.f_frsize
+            self._spare = free - others - need - _NEAR
+            self._fresh_until = time.monotonic() + 1.0
             if free - others - need < self._min_free:
                 raise StorageError(
                     f"not enough space on {self._root}: {size_text(free)} free, "

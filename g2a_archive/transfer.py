@@ -236,7 +236,7 @@ class Fetcher:
         return self._store(transfer, part)
 
     def _store(self, transfer: Transfer, part: Partial) -> Stored:
-        head = os.pread(part.fd, content.HEAD, 0)
+        head = part.head
         if self.set_mtime:
             self._stamp(transfer, part)
         part.sync()
