@@ -23,13 +23,17 @@ from g2a_archive.settings import (
     browse_options,
     demo_options,
     export_options,
+    list_options,
     login_options,
     run_options,
+    selection_of,
     service_options,
     settings_of,
     settings_rows,
     source_of,
     status_options,
+    sync_options,
+    sync_settings_of,
     verify_options,
 )
 
@@ -81,6 +85,32 @@ def download(
         )
     wanted = read_ids(ids, files)
     return perform(settings_of(ctx), "download", lambda run: run.archive(wanted, owed=owed))
+
+
+@cli.command(cls=ConfiguredCommand)
+@sync_options
+@click.pass_context
+def sync(ctx: click.Context, /, **_: Any) -> ExitCode:
+    """Find what is new on the service, and archive it as `download` does.
+
+    What this archive still owes is tried again. The service is only read, unless it is told to
+    transcode or to mark.
+    """
+    from g2a_archive.perform import perform
+    from g2a_archive.sync import Sync
+
+    wishes = sync_settings_of(ctx)
+    return perform(settings_of(ctx), "sync", lambda run: Sync(run, wishes).run())
+
+
+@cli.command("list", cls=ConfiguredCommand)
+@list_options
+@click.pass_context
+def list_(ctx: click.Context, /, state: Any, **_: Any) -> ExitCode:
+    """List what the service has: IDs, one a line, ready for `download -f -`."""
+    from g2a_archive import lister
+
+    return lister.list_recordings(settings_of(ctx), selection_of(ctx), state)
 
 
 @cli.command(cls=ConfiguredCommand)

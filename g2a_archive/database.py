@@ -36,6 +36,8 @@ CREATE TABLE recording (
     tries INTEGER NOT NULL DEFAULT 0,
     last_try TEXT,
     archived_at TEXT,
+    scope TEXT,
+    list_order INTEGER,
     transcode_at TEXT,
     marked_at TEXT
 );
@@ -54,6 +56,11 @@ CREATE TABLE file (
 ) WITHOUT ROWID;
 CREATE TABLE stale_directory (directory TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE scan (scope TEXT PRIMARY KEY, complete_until TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE scan_gap (
+    scope TEXT NOT NULL,
+    second TEXT NOT NULL,
+    PRIMARY KEY (scope, second)
+) WITHOUT ROWID;
 CREATE TABLE run (
     id INTEGER PRIMARY KEY,
     command TEXT NOT NULL,

@@ -67,7 +67,7 @@ class Download:
         Whatever ends or prevents the run is in the report; raises only `InputError`.
         """
         wanted = list(dict.fromkeys(ids))
-        self._request(wanted)
+        self.request(wanted)
         if not (wanted or owed):
             return self._finished()
 
@@ -132,7 +132,8 @@ class Download:
         self.report.out_of_time()
         return True
 
-    def _request(self, ids: Iterable[int]) -> None:
+    def request(self, ids: Iterable[int]) -> None:
+        """Count `ids` as requested, each once."""
         self._requested.update(ids)
         self.report.requested = len(self._requested)
 
@@ -172,7 +173,7 @@ class Download:
         """
         report, catalog, storage = self.report, self.catalog, self._storage
         plan = make_plan(catalog, self.root, wanted, self.settings.kinds)
-        self._request(wanted)
+        self.request(wanted)
         report.already_archived += plan.already
         if catalog is None or storage is None:
             self._rehearse(plan)

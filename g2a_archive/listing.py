@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -113,8 +113,14 @@ class Walk:
     known, but for seconds that overflow. None until the first window is done with.
     """
 
-    def __init__(self, begin: int | None, end: int | None, now: float) -> None:
+    def __init__(
+        self, begin: int | None, end: int | None, now: float, resume: int | None = None
+    ) -> None:
+        """`begin`, `end`, `now`: Unix time. `resume`: before that all is known already, so where
+        a call without a window is not enough, the windows begin there.
+        """
         self.window: Window | None = Window(begin, end)
+        self._resume = resume
         self.complete_until: int | None = None
         self._first = True
         self._open = end is None
@@ -134,6 +140,11 @@ class Walk:
         assert window is not None, "the walk is over"
         if count < LIST_LIMIT or window.is_second:
             self._known(count)
+        elif self._resume is not None:
+            self._at = self._base = self._resume
+            self._width, self._resume = max(1, self._stop - self._at), None
+            self.window = Window(self._at, None if self._open else self._stop)
+            return
         else:
             self._full_to, self._rest = self._at + self._width, LIST_LIMIT
             self._width = max(1, self._width // 2)
@@ -177,7 +188,8 @@ class Walk:
 class Found:
     """What one list call told. `rank` is the first ID's place in start order, the next ones follow.
 
-    `complete_until`: what starts before is known, in Unix time; None before the first window.
+    `complete_until`: what starts before is known, in Unix time; None before the first window is
+    done with. `walked`: one call was not enough. `overflows`: this second holds more than is told.
     """
 
     query: Query
@@ -185,7 +197,8 @@ class Found:
     ready: Ready
     rank: int
     complete_until: int | None
-    walked: bool
+    walked: bool = False
+    overflows: bool = False
 
 
 class Listing:
@@ -207,27 +220,39 @@ class Listing:
         self._ranks: dict[int, int] = {}
         self._states: dict[int, ListState] = {}
 
-    def walk(self, query: Query, begin: int | None, end: int | None) -> Iterator[Found]:
+    def walk(
+        self, query: Query, begin: int | None, end: int | None, resume: int | None = None
+    ) -> Iterator[Found]:
         """Make the calls for one query from `begin` to `end` (Unix time), as they are needed.
 
-        Raises what the call raises: `ServiceError`, `CredentialsError`, `Interrupted`.
+        `resume` as in `Walk`. Raises what the call raises: `ServiceError`, `CredentialsError`,
+        `Interrupted`.
         """
-        walk = Walk(begin, end, self._clock())
+        walk = Walk(begin, end, self._clock(), resume)
         before, walked = self.calls, False
         while (window := walk.window) is not None:
-            ready, count = self.ask(query, window)
+            ready, count = self._ask_window(query, window)
             walk.answered(count)
             walked = walked or walk.window is not None
             self._estimate(before, walk.share)
-            yield self._found(query, window, ready, walk.complete_until, walked)
-            if window.is_second and count >= LIST_LIMIT:
-                self.say_overflow(window)
+            overflows = self._overflows(window, count)
+            yield Found(query, window, ready, _rank(window), walk.complete_until, walked, overflows)
         self.total = self.calls
 
-    def ask(self, query: Query, window: Window) -> tuple[Ready, int]:
-        """One list call: its answer, and the length of the longest array that matters."""
-        ready = self._call(query, window)
-        for state, ids in self._arrays(ready):
+    def second(self, query: Query, second: int) -> Found:
+        """Ask for one second (Unix time) alone. Raises as `walk`."""
+        window = Window(second, second + 1)
+        ready, count = self._ask_window(query, window)
+        overflows = self._overflows(window, count)
+        return Found(query, window, ready, _rank(window), None, overflows=overflows)
+
+    def _ask_window(self, query: Query, window: Window) -> tuple[Ready, int]:
+        """One list call: what matters of its answer, and the length of the longest array."""
+        ready = self._wanted_of(self._call(query, window))
+        for state, ids in (
+            (ListState.TRANSCODE, ready.transcode),
+            (ListState.DOWNLOAD, ready.download),
+        ):
             for place, id_ in enumerate(ids):
                 rank = _rank(window) + place
                 self._ranks[id_] = max(rank, self._ranks.get(id_, 0))
@@ -239,7 +264,7 @@ class Listing:
             len(ready.download),
             len(ready.transcode),
         )
-        return ready, max((len(ids) for _, ids in self._arrays(ready)), default=0)
+        return ready, max(len(ready.transcode), len(ready.download))
 
     def _call(self, query: Query, window: Window) -> Ready:
         self.calls += 1
@@ -253,9 +278,10 @@ class Listing:
         self._fractions = False
         return self._call(query, window)
 
-    def say_overflow(self, window: Window) -> None:
-        """Say that a second holds more than the service tells of it."""
-        assert window.begin is not None
+    def _overflows(self, window: Window, count: int) -> bool:
+        """Whether a second holds more than the service tells of it; if so, that is said."""
+        if not (window.is_second and count >= LIST_LIMIT and window.begin is not None):
+            return False
         self.overflowing.append(iso(window.begin))
         log.error(
             "at least %d recordings started at %s, and the service tells no more of them: "
@@ -263,6 +289,7 @@ class Listing:
             LIST_LIMIT,
             iso(window.begin),
         )
+        return True
 
     def ids(self, state: ListState = ListState.ALL) -> list[int]:
         """What was found in this state, in start order; each ID once, in one state."""
@@ -277,19 +304,11 @@ class Listing:
         """A look at the listing while it goes on."""
         return Snapshot("Listing", self.calls, max(self.total, self.calls + 1), 0, unit="windows")
 
-    def _arrays(self, ready: Ready) -> Iterable[tuple[ListState, tuple[int, ...]]]:
-        arrays = ((ListState.TRANSCODE, ready.transcode), (ListState.DOWNLOAD, ready.download))
-        return [(s, ids) for s, ids in arrays if self._wanted in (ListState.ALL, s)]
-
-    def _found(
-        self, query: Query, window: Window, ready: Ready, until: int | None, walked: bool
-    ) -> Found:
-        arrays = dict(self._arrays(ready))
-        kept = Ready(
-            arrays.get(ListState.TRANSCODE, ()),
-            arrays.get(ListState.DOWNLOAD, ()),
+    def _wanted_of(self, ready: Ready) -> Ready:
+        return Ready(
+            ready.transcode if self._wanted is not ListState.DOWNLOAD else (),
+            ready.download if self._wanted is not ListState.TRANSCODE else (),
         )
-        return Found(query, window, kept, _rank(window), until, walked)
 
     def _estimate(self, before: int, share: float) -> None:
         calls = self.calls - before

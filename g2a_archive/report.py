@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,65 @@ def exit_code_of(codes: Iterable[ExitCode]) -> ExitCode:
 
 
 @dataclass(slots=True)
+class SyncReport:
+    """What `sync` did beyond archiving; the counts are of recordings, `calls` of list calls.
+
+    `waiting` are ready for transcoding, `overflowing` are seconds of which the service doesn't
+    tell all, `refused` are those that could not be marked or transcoded, with the reason.
+    """
+
+    listed: int = 0
+    calls: int = 0
+    waiting: list[int] = field(default_factory=list)
+    to_transcode: int = 0
+    transcoding: int = 0
+    to_mark: int = 0
+    marked: int = 0
+    overflowing: list[str] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+    lost: list[int] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something may be missing, was given up, or could not be told to the service."""
+        return bool(self.overflowing or self.refused or self.lost)
+
+    def to_json(self) -> dict[str, Any]:
+        """This part of the report as `--json` prints it."""
+        return {
+            "listed": self.listed,
+            "list_calls": self.calls,
+            "waiting_for_transcoding": self.waiting,
+            "to_transcode": self.to_transcode,
+            "asked_to_transcode": self.transcoding,
+            "marked": self.marked,
+            "overflowing_seconds": self.overflowing,
+            "not_told": [{"id": id_, "reason": why} for id_, why in self.refused.items()],
+            "lost": self.lost,
+        }
+
+    def lines(self, *, dry_run: bool) -> Iterator[tuple[str, str]]:
+        """Lines of the closing summary, as `Report.summary` has them."""
+        calls = _counted(self.calls, "list call")
+        yield ("", f"  The service lists {_recordings(self.listed)} ({calls})")
+        if dry_run:
+            if self.to_transcode:
+                yield ("", f"  would ask for the transcoding of {self.to_transcode:,}")
+            if self.to_mark:
+                yield ("", f"  would mark {self.to_mark:,} as archived on the service")
+        if self.transcoding:
+            yield ("", f"  asked for the transcoding of {self.transcoding:,}")
+        if self.marked:
+            yield ("", f"  marked {self.marked:,} as archived on the service")
+        for second in self.overflowing[:_SHOWN]:
+            yield ("red", f"  some may be missing: too many recordings started at {second}")
+        for id_, why in [*self.refused.items()][:_SHOWN]:
+            yield ("red", f"  {id_}  {why}")
+        for id_ in self.lost[:_SHOWN]:
+            yield ("red", f"  {id_}  given up and lost")
+
+
+@dataclass(slots=True)
 class Report:
     """A run's outcome. `bytes` is what this run received, `seconds` how long it took.
 
@@ -64,12 +123,13 @@ class Report:
     would_bytes: int = 0
     ends: set[ExitCode] = field(default_factory=set)
     stops: list[str] = field(default_factory=list)
+    sync: SyncReport | None = None
 
     @property
     def exit_code(self) -> ExitCode:
         """What the process should end with."""
         codes = set(self.ends)
-        if self.failed or self.refused:
+        if self.failed or self.refused or (self.sync is not None and self.sync.failed):
             codes.add(ExitCode.FAILED)
         if self.unavailable:
             codes.add(ExitCode.UNAVAILABLE)
@@ -129,6 +189,8 @@ class Report:
                 "would_fetch": self.would_fetch,
                 "would_bytes": self.would_bytes,
             }
+        if self.sync is not None:
+            result["sync"] = self.sync.to_json()
         return result
 
     def not_archived(self) -> list[tuple[int, str]]:
@@ -145,6 +207,8 @@ class Report:
     def summary(self) -> list[tuple[str, str]]:
         """The closing summary as (style, line); styles are rich's, for a terminal."""
         lines = [("bold", self._headline())]
+        if self.sync is not None:
+            lines += self.sync.lines(dry_run=self.dry_run)
         if self.unfinished:
             text = f"  not finished: {len(self.unfinished):,}; run again to go on with them"
             lines.append(("yellow", text))
@@ -174,12 +238,13 @@ class Report:
                 f"(MP4s: {size_text(self.would_bytes)})" + self._already() + self._losses()
             )
         if not self.requested:
-            return "Nothing to do: no recording was asked for"
+            what = "was asked for" if self.sync is None else "is listed or owed"
+            return f"Nothing to do: no recording {what}"
         if self.already_archived == self.requested:
             if self.requested == 1:
                 return "Nothing to do: the recording is archived"
             return f"Nothing to do: all {self.requested:,} recordings are archived"
-        if self.stops and not (self.archived or self.files or self.bytes):
+        if not (self.archived or self.files or self.bytes) and (self.stops or self.sync):
             return (
                 f"Archived none of {_recordings(self.requested)}" + self._already() + self._losses()
             )

@@ -6,6 +6,7 @@ An option beats the environment, which beats the configuration file, which beats
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,8 +17,8 @@ from click.core import ParameterSource
 
 from g2a_archive import units, values
 from g2a_archive.config import ENV, Config, load_config
-from g2a_archive.errors import ArchiverError
-from g2a_archive.models import RunSettings
+from g2a_archive.errors import ArchiverError, InputError
+from g2a_archive.models import ALL_KINDS, RunSettings, Selection, SyncSettings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Option = Callable[[Any], Any]
@@ -28,6 +29,7 @@ else:  # generic only in later versions of click
     _ParamType = click.ParamType
 
 NOT_IN_FILE = {"config", "profile", "help", "ids", "files", "owed", "show", "what"}
+NOT_IN_FILE |= {"since", "until", "archived", "full"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +296,83 @@ _VERIFY = [
     _JSON,
     *_LOG,
 ]
+_SELECTION = [
+    *(
+        _option(
+            f"--{name}",
+            metavar="KEY",
+            multiple=True,
+            env=name.upper().replace("-", "_"),
+            type=_Parsed("key", values.key, int),
+            help=text,
+        )
+        for name, text in (
+            ("account-key", "The recordings of this account; may be repeated."),
+            ("user-key", "Those of this user; may be repeated."),
+            ("company-id", "Those of this company; may be repeated."),
+        )
+    ),
+    _option(
+        "--session-type",
+        metavar="TYPE",
+        type=_Parsed("type", values.session_type),
+        help="Only attended or unattended sessions.",
+    ),
+    _option(
+        "--since",
+        metavar="WHEN",
+        type=_Parsed("when", units.parse_when),
+        help="Started at or after a date, a time (UTC) or an age such as 30d.",
+    ),
+    _option(
+        "--until",
+        metavar="WHEN",
+        type=_Parsed("when", units.parse_when),
+        help="Started before, likewise.",
+    ),
+    _option(
+        "--archived/--not-archived",
+        is_flag=True,
+        help="Those that are marked as archived on the service, or those that are not (default).",
+    ),
+]
+_LIST = [
+    *_SELECTION,
+    _option(
+        "--state",
+        metavar="STATE",
+        default="download",
+        type=_Parsed("state", values.list_state),
+        help="What is ready for: download (default), transcode, or all.",
+    ),
+    _option("--json", is_flag=True, help="One JSON object on stdout."),
+    *_SERVICE,
+    *_LOG,
+    *_CONFIG,
+]
+_SYNC = [
+    *_SELECTION,
+    _option("--full", is_flag=True, help="Look at all times again, not only where there is news."),
+    _option("--transcode", is_flag=True, help="Ask the service to transcode what is to be."),
+    _option(
+        "--wait",
+        metavar="TIME",
+        type=_Parsed("time", units.parse_duration, int, float),
+        help="With --transcode: wait so long for what becomes ready.",
+    ),
+    _option(
+        "--mark-archived",
+        is_flag=True,
+        help="Mark on the service what is archived whole; then it is no longer listed.",
+    ),
+    _option(
+        "--give-up-after",
+        metavar="TIME",
+        type=_Parsed("time", units.parse_duration, int, float),
+        help="Call lost what has been owed for longer (exit 1).",
+    ),
+    *_RUN,
+]
 
 
 def _all(options: Sequence[_Option]) -> Callable[[_F], _F]:
@@ -320,8 +399,14 @@ browse_options = _all([*_BROWSE, *_ARCHIVE])
 verify_options = _all([*_VERIFY, *_ARCHIVE])
 """For `verify`."""
 
+list_options = _all(_LIST)
+"""For `list`."""
+
+sync_options = _all(_SYNC)
+"""For `sync`: every option of a run, and its own."""
+
 service_options = _all([*_SERVICE, *_LOG, *_CONFIG])
-"""For commands that only talk to the service: `list`."""
+"""For commands that only talk to the service."""
 
 login_options = _all(_LOGIN)
 """For `login`, beside the service's."""
@@ -333,7 +418,7 @@ demo_options = _all(_DEMO)
 def option_names() -> dict[str, click.Option]:
     """Every option that a configuration file may hold, by its name with underscores."""
 
-    @_all(_RUN)
+    @_all(_SYNC)
     def probe() -> None: ...
 
     command = click.command("probe")(probe)
@@ -355,8 +440,12 @@ class ConfiguredCommand(click.Command):
             given = {}  # told below, better
         if not (ctx.resilient_parsing or {"help"} & {k for k, v in given.items() if v}):
             config = find_config(given.get("config"), given.get("profile"))
-            own = {param.name for param in self.params}
-            ctx.default_map = {k: v for k, v in config.options.items() if k in own}
+            own = {param.name: getattr(param, "multiple", False) for param in self.params}
+            ctx.default_map = {
+                k: [v] if own[k] and not isinstance(v, list) else v
+                for k, v in config.options.items()
+                if k in own
+            }
             ctx.obj = config
         return super().parse_args(ctx, args)
 
@@ -388,6 +477,41 @@ def settings_of(ctx: click.Context) -> Settings:
     )
 
 
+def selection_of(ctx: click.Context) -> Selection:
+    """Which recordings `list` or `sync` is about. Raises `InputError`."""
+    names = {f.name for f in fields(Selection)}
+    given = {k: v for k, v in ctx.params.items() if k in names and v is not None}
+    for name in ("account_key", "user_key", "company_id"):
+        given[f"{name}s"] = ctx.params[name]
+    chosen = Selection(**given)
+    if not (chosen.account_keys or chosen.user_keys or chosen.company_ids):
+        raise InputError(
+            "whose recordings? the service wants a key",
+            hint="use --account-key, --user-key or --company-id",
+        )
+    if chosen.since is not None and chosen.since >= time.time():
+        raise InputError("--since is in the future")
+    if chosen.since is not None and chosen.until is not None and chosen.since >= chosen.until:
+        raise InputError("--since is not before --until")
+    return chosen
+
+
+def sync_settings_of(ctx: click.Context) -> SyncSettings:
+    """What `sync` was told beyond a run's settings. Raises `InputError`."""
+    names = {f.name for f in fields(SyncSettings)} - {"selection"}
+    given = {k: v for k, v in ctx.params.items() if k in names and v is not None}
+    chosen = SyncSettings(selection=selection_of(ctx), **given)
+    if chosen.wait is not None and not chosen.transcode:
+        raise InputError("--wait waits for transcodings", hint="use --transcode, too")
+    only = ctx.params.get("only")
+    if chosen.mark_archived and only is not None and len(only) < len(ALL_KINDS):
+        raise InputError(
+            "--mark-archived takes recordings that are archived with all of their files",
+            hint="leave out --only, or --mark-archived",
+        )
+    return chosen
+
+
 def source_of(ctx: click.Context, name: str) -> str:
     """Where a setting's value came from, in words."""
     source = ctx.get_parameter_source(name)
@@ -402,8 +526,15 @@ def source_of(ctx: click.Context, name: str) -> str:
 
 def settings_rows(ctx: click.Context) -> dict[str, tuple[object, str]]:
     """Every setting of a run: its name to (value, where it came from)."""
-    return {
-        name: (ctx.params.get(name), source_of(ctx, name))
-        for name in option_names()
-        if name not in ("verbose", "quiet")
-    }
+    file = ctx.obj if isinstance(ctx.obj, Config) else Config()
+    rows = {}
+    for name in option_names():
+        if name in ctx.params and name not in ("verbose", "quiet"):
+            rows[name] = (ctx.params[name], source_of(ctx, name))
+        elif name in file.options:  # of `sync` alone
+            value = file.options[name]
+            rows[name] = (
+                tuple(value) if isinstance(value, list) else value,
+                f"file {file.path}",
+            )
+    return rows

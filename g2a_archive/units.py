@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from datetime import UTC, datetime
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE | re.ASCII)
@@ -64,3 +65,19 @@ def parse_moment(text: str) -> datetime:
     except ValueError:
         raise ValueError(f"{text!r} is no date; write it like 2014-05-06") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_when(text: str) -> int:
+    """Unix time, in whole seconds, of a date, a time or an age such as `30d`.
+
+    Dates are midnight UTC; ages need their unit. Raises `ValueError`.
+    """
+    try:
+        if re.fullmatch(r"\s*[\d.]+\s*[smhdw]\s*", text, re.IGNORECASE | re.ASCII):
+            return int(time.time() - parse_duration(text))
+        return math.floor(parse_moment(text).timestamp())
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text!r} is no date, time or age; "
+            "write it like 2014-05-06, 2014-05-06T15:00:00Z or 30d"
+        ) from None

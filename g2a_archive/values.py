@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from g2a_archive import address, layout
-from g2a_archive.models import ALL_KINDS, FileKind
+from g2a_archive.models import ALL_KINDS, FileKind, ListState
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -80,3 +81,25 @@ def attribute(value: str) -> str:
     if not value or not value.isascii() or not value.replace("_", "").replace("-", "").isalnum():
         raise ValueError(f"{value!r} is no name of a query attribute")
     return value
+
+
+def key(value: str) -> str:
+    """An account, user or company key as the service has them."""
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,100}", value):
+        raise ValueError(f"{value!r} is no key; it is a number, or letters and digits")
+    return value
+
+
+def session_type(value: str) -> int:
+    """The vendor's number for a type of session."""
+    types = {"attended": 0, "unattended": 1}
+    if value not in types:
+        raise ValueError(f"{value!r} is no type of session; there are attended and unattended")
+    return types[value]
+
+
+def list_state(value: str) -> ListState:
+    """Which of the list call's arrays."""
+    if value not in [*ListState]:
+        raise ValueError(f"{value!r} is no state; there are download, transcode and all")
+    return ListState(value)
