@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LINE_EVERY = 60.0
 """Seconds between two progress lines where there is no terminal."""
 
+_LONGEST_LEFT = 30 * 86400.0
 _FRAME = 0.125
 _HIDE_CURSOR, _SHOW_CURSOR, _ERASE = "\x1b[?25l", "\x1b[?25h", "\x1b[J"
 
@@ -151,7 +152,8 @@ def time_left(view: Snapshot, speed: float) -> float | None:
     """Seconds that the rest may take at this speed; None where that cannot be told."""
     if view.bytes_total is None or speed <= 0:
         return None
-    return max(0, view.bytes_total - view.bytes) / speed
+    left = max(0, view.bytes_total - view.bytes) / speed
+    return left if left < _LONGEST_LEFT else None  # it stands still, rather
 
 
 class Bars(Nothing):
@@ -231,13 +233,14 @@ class Bars(Nothing):
         """Go to where the first row begins."""
         width, _ = self._size()
         # A terminal that was made narrower since has broken the rows into pieces.
-        up = sum(-(-row.width // width) for row in self._rows) - 1
-        return f"\r\x1b[{up}A" if up > 0 else "\r"
+        up = sum(-(-row.width // width) for row in self._rows[:-1])
+        return f"\r\x1b[{up}A" if up else "\r"
 
     @staticmethod
     def _redrawn(rows: Sequence[Row]) -> str:
-        # Written over and not erased before, nothing flickers.
-        return "\n".join(f"{row.text}\x1b[K" for row in rows) + (_ERASE if rows else "")
+        # Written over and not erased before, nothing flickers. The cursor waits where the `^C`
+        # that the terminal echoes does no harm: at the end of a row it would begin another.
+        return "\n".join(f"{row.text}\x1b[K" for row in rows) + (f"{_ERASE}\r" if rows else "")
 
     def _coloured(self, text: str) -> str:
         level = text.split(" ", 2)[1:2]
@@ -278,7 +281,7 @@ class _Slots:
         self._seen: set[str] = set()
         self._empty_since: dict[int, float] = {}
 
-    def arranged(self, files: Sequence[FileView], room: int) -> list[FileView | None]:
+    def arranged(self, files: Sequence[FileView], room: int) -> Sequence[FileView | None]:
         """The files as they are to be shown, at most `room` rows; None is an empty row."""
         now = time.monotonic()
         # What is there for a moment only is not worth a row.
@@ -297,9 +300,7 @@ class _Slots:
             self._empty_since.clear()
         self._names = kept + waiting
         rows = [views.get(name) for name in self._names]
-        if len(rows) > room:
-            rows = list(filter(None, rows))[:room]
-        return rows
+        return rows if len(rows) <= room else [*filter(None, rows)][:room]
 
 
 def _run_rows(view: Snapshot, speed: float, width: int) -> RenderableType:
