@@ -6,6 +6,7 @@ The run is looked at from outside, a few times a second: nothing in it knows of 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ LINE_EVERY = 60.0
 _LONGEST_LEFT = 30 * 86400.0
 _FRAME = 0.125
 _HIDE_CURSOR, _SHOW_CURSOR, _ERASE = "\x1b[?25l", "\x1b[?25h", "\x1b[J"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,15 @@ class FileView:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A look at a run. `bytes` are those received; `bytes_total` is a guess, or None."""
+    """A look at a run. `bytes` are those received, None where it isn't about bytes.
+
+    `bytes_total` is a guess, or None.
+    """
 
     what: str
     done: int
     total: int
-    bytes: int
+    bytes: int | None
     bytes_total: int | None = None
     failed: int = 0
     files: tuple[FileView, ...] = ()
@@ -130,11 +135,14 @@ class Lines(Nothing):
         def work() -> None:
             while not over.wait(self._every):
                 view = look()
-                rate = speed.update(view.bytes)
+                rate = speed.update(view.bytes or 0)
+                facts = ""
+                if view.bytes is not None:
+                    facts = f", {size_text(view.bytes)}, {size_text(rate)}/s"
                 left = time_left(view, rate)
                 self.line(
-                    f"{utc_now()} INFO {view.what}: {view.done:,} of {view.total:,} {view.unit}, "
-                    f"{size_text(view.bytes)}, {size_text(rate)}/s"
+                    f"{utc_now()} INFO {view.what}: {view.done:,} of {view.total:,} {view.unit}"
+                    + facts
                     + (f", {duration_text(left)} left" if left is not None else "")
                     + (f", {view.failed:,} failed" if view.failed else "")
                 )
@@ -152,7 +160,7 @@ def time_left(view: Snapshot, speed: float) -> float | None:
     """Seconds that the rest may take at this speed; None where that cannot be told."""
     if view.bytes_total is None or speed <= 0:
         return None
-    left = max(0, view.bytes_total - view.bytes) / speed
+    left = max(0, view.bytes_total - (view.bytes or 0)) / speed
     return left if left < _LONGEST_LEFT else None  # it stands still, rather
 
 
@@ -170,7 +178,7 @@ class Bars(Nothing):
         self._speed = _Speed()
         self._slots = _Slots()
         self._console: Console | None = None
-        self._rows: list[Row] = []
+        self._rows: list[str] = []
         self._painted = False
 
     @contextmanager
@@ -216,7 +224,7 @@ class Bars(Nothing):
 
     def _paint(self, view: Snapshot) -> None:
         width, height = self._size()
-        speed = self._speed.update(view.bytes)
+        speed = self._speed.update(view.bytes or 0)
         files = self._slots.arranged(view.files, max(0, height - 4))
         assert self._console is not None
         self._console.size = (width, height)
@@ -224,7 +232,7 @@ class Bars(Nothing):
             self._console.print(_run_rows(view, speed, width - 1), end="")
             if files:
                 self._console.print(_file_rows(files, width - 1), end="")
-        rows = [Row(text, width - 1) for text in drawn.get().rstrip("\n").split("\n")]
+        rows = drawn.get().rstrip("\n").split("\n")
         with self._lock:
             self._put(self._home() + self._redrawn(rows))
             self._rows = rows
@@ -233,14 +241,14 @@ class Bars(Nothing):
         """Go to where the first row begins."""
         width, _ = self._size()
         # A terminal that was made narrower since has broken the rows into pieces.
-        up = sum(-(-row.width // width) for row in self._rows[:-1])
+        up = sum(-(-(len(_COLOURS.sub("", row)) or 1) // width) for row in self._rows[:-1])
         return f"\r\x1b[{up}A" if up else "\r"
 
     @staticmethod
-    def _redrawn(rows: Sequence[Row]) -> str:
+    def _redrawn(rows: Sequence[str]) -> str:
         # Written over and not erased before, nothing flickers. The cursor waits where the `^C`
         # that the terminal echoes does no harm: at the end of a row it would begin another.
-        return "\n".join(f"{row.text}\x1b[K" for row in rows) + (f"{_ERASE}\r" if rows else "")
+        return "\n".join(f"{row}\x1b[K" for row in rows) + (f"{_ERASE}\r" if rows else "")
 
     def _coloured(self, text: str) -> str:
         level = text.split(" ", 2)[1:2]
@@ -263,14 +271,6 @@ class Bars(Nothing):
     def _put(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row on the screen: its text with colours, and the columns that it may take."""
-
-    text: str
-    width: int
 
 
 class _Slots:
@@ -309,7 +309,9 @@ def _run_rows(view: Snapshot, speed: float, width: int) -> RenderableType:
     from rich.text import Text
 
     left = time_left(view, speed)
-    facts = [(size_text(view.bytes), "cyan"), (f"{size_text(speed)}/s", "magenta")]
+    facts = []
+    if view.bytes is not None:
+        facts += [(size_text(view.bytes), "cyan"), (f"{size_text(speed)}/s", "magenta")]
     if left is not None:
         facts.append((f"{duration_text(left)} left", "blue"))
     failed = [(f"{view.failed:,} failed", "bold red")] if view.failed else []
@@ -327,7 +329,7 @@ def _run_rows(view: Snapshot, speed: float, width: int) -> RenderableType:
     text.truncate(width)
     # Between recordings, the bytes move the bar on.
     part = view.done / view.total if view.total else 0.0
-    if view.bytes_total:
+    if view.bytes_total and view.bytes:
         part = max(part, min(1.0, view.bytes / view.bytes_total) * 0.999)
     grid = _grid(width, 2, wide=0)
     grid.add_row(_bar(part, "green"), Text(f"{int(part * 100):3d}%", "bold"))
