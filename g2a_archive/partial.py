@@ -24,6 +24,7 @@ from g2a_archive.content import HEAD
 _NOTE_AFTER_BYTES = 256 * 1024
 _NOTE_AFTER_SECONDS = 0.05
 _FLUSH_EVERY = 64 << 20
+_GIVEN_BACK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ class Partial:
         if total is not None and (not isinstance(total, int) or size > total):
             return
         if trusted and sparse is not None:
-            self.extents, size, self.sparse = extents, sparse, True
+            self.extents = [(a, min(b, size)) for a, b in extents if a < size]
+            size, self.sparse = min(sparse, size), True
         self.size, self.total = size, total
         self.validator = Validator(
             etag if isinstance(etag, str) else None,
@@ -214,6 +216,7 @@ class Partial:
     def sync(self) -> None:
         """Flush the whole file to disk, before it gets its final name."""
         os.fsync(self._fd)
+        self._flushed = self.size
 
     def suspend(self) -> None:
         """Leave the bytes for a later attempt or a later run."""
@@ -221,6 +224,16 @@ class Partial:
             if self.size:
                 self.flush()
             self.close()
+
+    def give_back(self) -> None:
+        """The disk is full: drop the last bytes, so that the catalogue has room for its own."""
+        with contextlib.suppress(OSError):
+            size = max(0, os.stat(self.path).st_size - _GIVEN_BACK)
+            os.truncate(self.path, size)
+            self.size = min(self.size, size)
+            self.extents = [(a, min(b, size)) for a, b in self.extents if a < size]
+            self.write_note()
+        self.close()
 
     def close(self) -> None:
         """Close the file, if it is open."""

@@ -226,12 +226,16 @@ def flush_directory(directory: str) -> None:
             raise storage_error(error, "flush the directory", directory) from error
 
 
+_FOR_THE_CATALOGUE = 1 << 20
+"""Bytes that no download takes: what was finished must still be recorded on a full disk."""
+
+
 class Space:
     """Keeps `--min-free`: bytes that downloads under way still need count as used."""
 
     def __init__(self, root: Path, min_free: int) -> None:
         self._root = root
-        self._min_free = min_free
+        self._min_free = max(min_free, _FOR_THE_CATALOGUE)
         self._lock = threading.Lock()
         self._claims: dict[object, int] = {}
         self._spare = 0

@@ -6,6 +6,7 @@ tools. An attempt ends in an outcome; what follows from it is the archiver's bus
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from g2a_archive import content, decide
 from g2a_archive.connection import Answer, Connections, NetworkError
 from g2a_archive.decide import Action, Seen
-from g2a_archive.errors import storage_error
+from g2a_archive.errors import StorageError, storage_error
 from g2a_archive.layout import file_name, file_names
 from g2a_archive.models import LINK_LIFETIME, FileKind, StoredFile
 from g2a_archive.outcomes import Again, Failed, NewLink, Outcome, Stopped, Stored, Transfer
@@ -60,6 +61,8 @@ class Fetcher:
             return self._attempt(transfer)
         except OSError as error:
             path = transfer.part.path if transfer.part else self.storage.partial
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and transfer.part is not None:
+                transfer.part.give_back()
             raise storage_error(error, "write", error.filename or path) from error
         finally:
             self.storage.space.release(transfer)
@@ -243,8 +246,13 @@ class Fetcher:
         part.close()
         names = file_names(transfer.recording, transfer.kind)
         name = file_name(transfer.recording, transfer.kind, head)
-        flush = self.storage.make_directory(transfer.directory)
-        aside = self.storage.publish(part.path, transfer.directory, names, name)
+        try:
+            flush = self.storage.make_directory(transfer.directory)
+            aside = self.storage.publish(part.path, transfer.directory, names, name)
+        except StorageError:
+            with suppress(OSError):
+                part.write_note()  # whole and flushed: the next run need not fetch it again
+            raise
         part.done()
         path = f"{transfer.directory}/{name}"
         digest = part.sha.hexdigest()
