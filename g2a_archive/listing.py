@@ -302,7 +302,7 @@ class Listing:
 
     def look(self) -> Snapshot:
         """A look at the listing while it goes on."""
-        return Snapshot("Listing", self.calls, max(self.total, self.calls + 1), 0, unit="windows")
+        return Snapshot("Listing", self.calls, max(self.total, self.calls), None, unit="windows")
 
     def _wanted_of(self, ready: Ready) -> Ready:
         return Ready(

@@ -202,7 +202,7 @@ class Sync:
         total = len(pending)
 
         def look() -> Snapshot:
-            return Snapshot("Waiting for transcoding", total - len(pending), total, 0)
+            return Snapshot("Waiting for transcoding", total - len(pending), total, None)
 
         while pending and not self._stopped():
             left = until - self._clock()
