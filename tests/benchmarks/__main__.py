@@ -13,9 +13,9 @@ runs; figures are medians. A peer's time includes asking for the links with curl
 parallel; rclone, which can't take links, reads a listing instead. After each run of g2a-archive
 every byte of its archive is compared with the original; peers' files by count and size.
 
-g2a-archive hashes, checks, flushes and records every file in the time that is shown. Peers leave
-theirs in the page cache: "then flush" is the time that a flush took after each run. A disk that
-is slower than the page cache shows in ratios; `--workdir` on a memory file system leaves it out.
+g2a-archive hashes, checks, flushes and records every file in the time that is shown. Of the peers
+aria2c alone flushes; the others leave their files in the page cache: "then flush" is the time
+that a flush took after each run. `--workdir` on a memory file system leaves the disk out.
 
 The exit code is 1 if anything that was measured did not do its work whole, else 0. A goal that
 was missed is shown, and no error: a machine that does other work at the same time misses some.
@@ -71,7 +71,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in options.peers:
         if name not in peers:
             parser.error(f"there is no peer {name!r}; choose from {', '.join(peers)}")
-    options.runs = options.runs or (1 if options.quick else 3)
+    options.runs = max(0, options.runs or 0) or (1 if options.quick else 3)
     return options
 
 

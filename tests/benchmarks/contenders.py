@@ -51,13 +51,18 @@ class Contender:
     program: str
     act: Callable[[Job], Measured] = field(repr=False)
     checks_content: bool = False
+    needs_links: bool = False
 
     @property
     def missing(self) -> str:
         """Why it can't take part, or nothing."""
         if self.name == OURS and not (ROOT / "g2a_archive" / "cli.py").exists():
             return f"{OURS} is not in this checkout: left out"
-        return "" if find(self.program) else f"{self.program} is not installed: left out"
+        if not find(self.program):
+            return f"{self.program} is not installed: left out"
+        if self.needs_links and not find("curl"):
+            return f"{self.program} is left out: curl, which asks for its links, is not installed"
+        return ""
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
@@ -173,8 +178,8 @@ def _rclone(job: Job) -> Measured:
 
 CONTENDERS = (
     Contender(OURS, sys.executable, _g2a_archive, checks_content=True),
-    Contender("curl", "curl", _curl),
-    Contender("aria2c", "aria2c", _aria2),
-    Contender("wget2", "wget2", _wget2),
+    Contender("curl", "curl", _curl, needs_links=True),
+    Contender("aria2c", "aria2c", _aria2, needs_links=True),
+    Contender("wget2", "wget2", _wget2, needs_links=True),
     Contender("rclone", "rclone", _rclone),
 )
