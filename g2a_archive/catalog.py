@@ -7,11 +7,14 @@ drives, where SQLite's write-ahead log does not work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 from g2a_archive.database import Database
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, utc_now
+
+_MANY = 20_000
 
 _SETTLE = """
 INSERT INTO recording (id, state, kinds, absent, start_time, directory, reason,
@@ -112,20 +115,31 @@ class Catalog(Database):
 
     # --- what a run asks --------------------------------------------------------------------
 
-    def known(self, ids: Sequence[int]) -> Iterator[Known]:
-        """What the catalogue holds of `ids`; those that it has never seen are left out."""
+    def archived(self, ids: Collection[int], mask: int) -> Iterator[tuple[int, int, str]]:
+        """Those of `ids` archived with all of `mask`: (ID, bits of the files there, directory)."""
+        columns = "SELECT id, kinds & ~absent, coalesce(directory, '') FROM recording"
+        where = f"state = 'archived' AND kinds & {mask:d} = {mask:d}"
+        yield from self._among(ids, columns, where)
+
+    def known(self, ids: Collection[int], mask: int = 0) -> Iterator[Known]:
+        """What the catalogue holds of `ids`, less those that are archived with all of `mask`."""
         columns = "SELECT id, state, kinds, absent, directory FROM recording"
-        if len(ids) > 50_000:
-            wanted = set(ids)
-            for row in self.stream(columns):
-                if row[0] in wanted:
-                    yield Known(row[0], State(row[1]), *row[2:])
+        where = f"NOT (state = 'archived' AND {mask:d} > 0 AND kinds & {mask:d} = {mask:d})"
+        for row in self._among(ids, columns, where):
+            yield Known(row[0], State(row[1]), *row[2:])
+
+    def _among(self, ids: Collection[int], columns: str, where: str) -> Iterator[Any]:
+        if len(ids) > _MANY:  # one pass over the table is quicker than so many look-ups
+            asked = ids if isinstance(ids, Set) else set(ids)
+            for row in self.stream(f"{columns} WHERE {where}"):
+                if row[0] in asked:
+                    yield row
             return
-        for start in range(0, len(ids), 500):
-            part = ids[start : start + 500]
+        wanted = list(ids)
+        for start in range(0, len(wanted), 500):
+            part = wanted[start : start + 500]
             marks = ",".join("?" * len(part))
-            for row in self.rows(f"{columns} WHERE id IN ({marks})", part):
-                yield Known(row[0], State(row[1]), *row[2:])
+            yield from self.rows(f"{columns} WHERE {where} AND id IN ({marks})", part)
 
     def owed(self) -> list[int]:
         """The IDs that this archive still owes, those owed longest first."""

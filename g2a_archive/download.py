@@ -56,6 +56,7 @@ class Download:
         self.began = False
         self._broke = False
         self._number: int | None = None
+        self._first: Sequence[int] | None = None
         self._requested: set[int] = set()
         self._service: Service | None = None
         self._storage: Storage | None = None
@@ -73,7 +74,7 @@ class Download:
 
         def job() -> None:
             more = self.catalog.owed() if owed and self.catalog is not None else []
-            self.fetch(list(dict.fromkeys([*wanted, *more])))
+            self.fetch(list(dict.fromkeys([*wanted, *more])) if more else wanted)
 
         self.work(job)
         if self._broke and not self.began:
@@ -132,9 +133,15 @@ class Download:
         self.report.out_of_time()
         return True
 
-    def request(self, ids: Iterable[int]) -> None:
+    def request(self, ids: Sequence[int]) -> None:
         """Count `ids` as requested, each once."""
-        self._requested.update(ids)
+        if ids is self._first:
+            return
+        if self._first is None:
+            self._first = ids  # the usual case needs no second copy of a million IDs
+            self.report.requested = len(ids)
+            return
+        self._requested.update(self._first, ids)
         self.report.requested = len(self._requested)
 
     def _finished(self) -> Report:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from g2a_archive.errors import InputError, storage_error
@@ -53,7 +53,7 @@ def _shown(text: str) -> str:
     return repr(cut)
 
 
-def _lines(name: str) -> list[str]:
+def _lines(name: str) -> Iterator[str]:
     what = "standard input" if name == "-" else name
     try:
         file = _standard_input() if name == "-" else open(name, "rb")  # noqa: SIM115
@@ -64,15 +64,19 @@ def _lines(name: str) -> list[str]:
         ) from error
     try:
         with file:
-            data = file.read()
+            yield from _text(file)
     except OSError as error:
         raise storage_error(error, "read the IDs from", what) from error
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # what a spreadsheet calls Unicode text
-        text = data.decode("utf-16", "replace")
-    else:
-        text = data.decode("utf-8-sig", "replace")
-    # splitlines() would also break at form feeds and the like, and so make two IDs of one.
-    return re.split(r"\r\n|\n|\r", text)
+
+
+def _text(file: BinaryIO) -> Iterator[str]:
+    """The lines of a file, one by one: a million of them need not all be in memory."""
+    buffered = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
+    mark = buffered.peek(3)[:2] if isinstance(buffered, io.BufferedReader) else b""
+    # What a spreadsheet calls Unicode text is UTF-16.
+    encoding = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    # Universal newlines: CR, LF and CRLF end a line, form feeds and the like don't.
+    yield from io.TextIOWrapper(buffered, encoding, "replace", newline=None)
 
 
 def _standard_input() -> BinaryIO:

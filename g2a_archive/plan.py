@@ -7,6 +7,7 @@ is seen from the names in its directory, one listing for each directory.
 from __future__ import annotations
 
 import os
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -35,43 +36,46 @@ def make_plan(
     """Sort out what is archived already. `root` is the archive. Raises `StorageError`."""
     if catalog is None:
         return Plan(list(ids))
-    plan = Plan([])
     mask = kinds_mask(list(kinds))
-    settled: set[int] = set()
-    by_directory: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for one in catalog.known(ids):
-        if one.state is State.ARCHIVED and one.kinds & mask == mask:
-            settled.add(one.id)
-            by_directory[one.directory or ""].append((one.id, one.kinds & ~one.absent & mask))
-        else:
-            plan.known[one.id] = one
-    for id_, kind in _missing(root, by_directory):
-        settled.discard(id_)
+    pending = dict.fromkeys(ids)
+    plan = Plan([])
+    # Plain arrays: a million recordings should not take more memory than their IDs do.
+    there: dict[tuple[str, int], array[int]] = {}
+    for id_, bits, directory in catalog.archived(pending.keys(), mask):
+        place = directory, bits & mask
+        if place not in there:
+            there[place] = array("q")
+        there[place].append(id_)
+    for some in there.values():
+        for id_ in some:
+            del pending[id_]
+    lost: dict[int, int] = defaultdict(int)
+    for id_, kind in _missing(root, there):
+        lost[id_] |= kind.bit
         plan.missing.append((id_, kind, "missing"))
-    if plan.missing:
-        # The rows again as they are once the damage is recorded.
-        lost: dict[int, int] = defaultdict(int)
-        for id_, kind, _ in plan.missing:
-            lost[id_] |= kind.bit
-        for one in catalog.known(list(lost)):
-            bits = one.kinds & ~lost[one.id]
-            plan.known[one.id] = Known(one.id, State.DAMAGED, bits, one.absent, one.directory)
-    plan.already = len(settled)
-    plan.todo = [id_ for id_ in ids if id_ not in settled] if settled else list(ids)
+    for one in catalog.known(pending.keys(), mask):
+        plan.known[one.id] = one
+    for one in catalog.known(lost.keys()):  # as it is once the damage is recorded
+        bits = one.kinds & ~lost[one.id]
+        plan.known[one.id] = Known(one.id, State.DAMAGED, bits, one.absent, one.directory)
+        pending[one.id] = None
+    plan.todo = [id_ for id_ in ids if id_ in pending] if lost else list(pending)
+    plan.already = len(ids) - len(plan.todo)
     return plan
 
 
 def _missing(
-    root: Path, by_directory: dict[str, list[tuple[int, int]]]
+    root: Path, there: dict[tuple[str, int], array[int]]
 ) -> Iterator[tuple[int, FileKind]]:
-    for directory, recordings in by_directory.items():
+    """The files that ought to be there, by (directory, kinds), and are not."""
+    for (directory, bits), recordings in there.items():
         names: set[str] = set()
         try:
             with suppress(FileNotFoundError, NotADirectoryError):
                 names = set(os.listdir(root / directory))
         except OSError as error:
             raise storage_error(error, "read the directory", root / directory) from error
-        for id_, bits in recordings:
+        for id_ in recordings:
             if (
                 bits == 7
                 and f"{id_}.mp4" in names
