@@ -250,8 +250,8 @@ class Listing:
         """One list call: what matters of its answer, and the length of the longest array."""
         ready = self._wanted_of(self._call(query, window))
         for state, ids in (
-            (ListState.TRANSCODE, ready.transcode),
             (ListState.DOWNLOAD, ready.download),
+            (ListState.TRANSCODE, ready.transcode),
         ):
             for place, id_ in enumerate(ids):
                 rank = _rank(window) + place
@@ -292,7 +292,11 @@ class Listing:
         return True
 
     def ids(self, state: ListState = ListState.ALL) -> list[int]:
-        """What was found in this state, in start order; each ID once, in one state."""
+        """What was found in this state, each ID once and in one state.
+
+        They are in start order; of `ALL`, as nearly as the service tells: by windows, and in
+        start order within each state.
+        """
         chosen = [i for i, s in self._states.items() if state in (ListState.ALL, s)]
         return sorted(chosen, key=self._ranks.__getitem__)
 
