@@ -33,7 +33,7 @@ def retry_after(value: str | None) -> float | None:
     """Read a `Retry-After` header (RFC 9110: seconds, or a date); None where there is none."""
     if not value:
         return None
-    if value.strip().isdigit():
+    if value.isascii() and value.strip().isdigit():
         return float(value.strip()[:9])
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())

@@ -104,7 +104,7 @@ class Partial:
             size = size if trusted else min(size, int(note["flushed"]))
             sparse = None if note["size"] is None else int(note["size"])
             extents = [(int(a), int(b)) for a, b in note["extents"]]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return
         if total is not None and (not isinstance(total, int) or size > total):
             return
