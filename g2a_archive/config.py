@@ -27,6 +27,8 @@ AUTH_KEYS = (
     "scheme",
 )
 
+_SECRETS = {"token", "client_secret", "pat"}
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -112,6 +114,19 @@ def _near(key: str, known: Collection[str]) -> str:
 
 
 _METHODS = ("token", "token_file", "pat", "pat_file", "refresh_token_file")
+
+
+def exposed(config: Config) -> str | None:
+    """What to warn of, where the file holds a secret and others can read it."""
+    if config.path is None or not _SECRETS & set(config.auth):
+        return None
+    try:
+        mode = config.path.stat().st_mode & 0o777
+    except OSError:
+        return None
+    if not mode & 0o044:
+        return None
+    return f"the secrets in {config.path} can be read by others (mode {mode:04o}): chmod 600 it"
 
 
 def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:

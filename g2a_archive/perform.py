@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from g2a_archive import outputs
-from g2a_archive.config import auth_values
+from g2a_archive.config import auth_values, exposed
 from g2a_archive.download import Download
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
 from g2a_archive.logs import Logs
@@ -39,6 +39,8 @@ class Access:
         if self._credentials is None:
             from g2a_archive.auth import credentials_from
 
+            if (warning := exposed(self._settings.config)) is not None:
+                log.warning("%s", warning)
             self._credentials = credentials_from(
                 self.settings(),
                 warn=lambda text: log.warning("%s", text),
