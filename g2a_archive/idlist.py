@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from g2a_archive.errors import InputError, storage_error
 from g2a_archive.models import MAX_ID
@@ -63,20 +63,22 @@ def _lines(name: str) -> Iterator[str]:
             f"cannot read the IDs from {what}: {reason}", hint="check what follows -f"
         ) from error
     try:
-        with file:
-            yield from _text(file)
+        yield from _text(file)
     except OSError as error:
         raise storage_error(error, "read the IDs from", what) from error
+    finally:
+        file.close()
 
 
 def _text(file: BinaryIO) -> Iterator[str]:
     """The lines of a file, one by one: a million of them need not all be in memory."""
-    buffered = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
-    mark = buffered.peek(3)[:2] if isinstance(buffered, io.BufferedReader) else b""
+    buffered = cast(io.BufferedReader, file)
+    mark = buffered.peek(3)[:2]
     # What a spreadsheet calls Unicode text is UTF-16.
     encoding = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     # Universal newlines: CR, LF and CRLF end a line, form feeds and the like don't.
-    yield from io.TextIOWrapper(buffered, encoding, "replace", newline=None)
+    with io.TextIOWrapper(buffered, encoding, "replace", newline=None) as lines:
+        yield from lines
 
 
 def _standard_input() -> BinaryIO:
