@@ -149,14 +149,6 @@ class Ledger:
 
     # --- what was asked for -----------------------------------------------------------------
 
-    def transcoding(self, ids: Iterable[int]) -> dict[int, str]:
-        """When the transcoding of which of `ids` was asked for."""
-        if self._catalog is None:
-            return {}
-        wanted = set(ids)
-        sql = "SELECT id, transcode_at FROM recording WHERE transcode_at IS NOT NULL"
-        return {row[0]: row[1] for row in self._catalog.rows(sql) if row[0] in wanted}
-
     def without_interest(self, ids: Iterable[int]) -> set[int]:
         """Those of `ids` that are archived, or were given up."""
         if self._catalog is None:

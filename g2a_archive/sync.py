@@ -168,13 +168,8 @@ class Sync:
         if not self._settings.transcode:
             return []
         recent = iso(int(time.time() - ASK_AGAIN))
-        asked = self._ledger.transcoding(waiting)
-        under_way = {id_ for id_ in waiting if asked.get(id_, "") >= recent}
-        under_way |= {
-            one.id
-            for one in self._ledger.owed()
-            if one.state is State.UNAVAILABLE and (one.transcode_at or "") >= recent
-        }
+        owed = self._ledger.owed()
+        under_way = {one.id for one in owed if (one.transcode_at or "") >= recent}
         wanted = [id_ for id_ in waiting if id_ not in under_way]
         self.sync.to_transcode = len(wanted)
         if self._download.settings.dry_run:

@@ -562,6 +562,22 @@ def test_a_mark_that_was_not_remembered_is_made_again(
     assert counts(service) == {"list": 1}
 
 
+def test_what_an_earlier_run_left_is_marked_first(service: SimulatedService, root: Path) -> None:
+    """Runs that are stopped every morning mark all the same."""
+    sync_here(service, root)
+    old = set(service.recordings)
+    service.set_recordings([*service.recordings.values(), *spread(1, 3)])
+    switch = StopSwitch()
+
+    def stop(request: Request) -> None:
+        if request.call == "links":
+            switch.stop(ExitCode.SIGTERM)
+
+    service.on_request.append(stop)
+    assert sync_here(service, root, switch=switch, mark_archived=True).exit_code == 143
+    assert service.archived == old
+
+
 def test_what_only_download_archived_is_not_ours_to_mark(
     service: SimulatedService, root: Path
 ) -> None:
