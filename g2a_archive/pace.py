@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 
 from g2a_archive.errors import Interrupted
+
+CALLS_A_SECOND = 10
 
 CALL_INTERVAL = 0.11
 """Seconds between two calls: the service allows 10 a second, and the network may bunch them."""
@@ -48,25 +52,42 @@ def pause(stop: threading.Event, seconds: float) -> None:
 
 
 class CallPacer:
-    """Spaces the calls of all threads; slower after a 429, and back to normal by and by."""
+    """Spaces the calls of all threads; slower after a 429, and back to normal by and by.
+
+    A call counts for a second from its end, not from its beginning: it may take long to get
+    through to the service, with a new connection for example, while later calls don't.
+    """
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._lock = threading.Lock()
         self._next = 0.0
         self._interval = CALL_INTERVAL
+        self._free_at = [0.0] * CALLS_A_SECOND
 
-    def wait(self) -> None:
-        """Return when the next call may be made. Raises `Interrupted`."""
-        with self._lock:
-            now = time.monotonic()
-            mine = max(now, self._next)
-            self._next = mine + self._interval
-            self._interval = max(CALL_INTERVAL, self._interval * 0.9)
-        if mine > now:
-            pause(self._stop, mine - now)
-        elif self._stop.is_set():
-            raise Interrupted
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Make a call in this block: it is entered when that may be. Raises `Interrupted`."""
+        place = self._take_place()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._free_at[place] = time.monotonic() + CALLS_A_SECOND * CALL_INTERVAL
+
+    def _take_place(self) -> int:
+        while not self._stop.is_set():
+            with self._lock:
+                now = time.monotonic()
+                place = min(range(CALLS_A_SECOND), key=self._free_at.__getitem__)
+                begin = max(self._next, self._free_at[place])
+                if begin <= now:
+                    self._next = now + self._interval
+                    self._interval = max(CALL_INTERVAL, self._interval * 0.9)
+                    self._free_at[place] = math.inf
+                    return place
+            pause(self._stop, min(begin - now, 0.1))
+        raise Interrupted
 
     def slow_down(self) -> None:
         """The service answered 429: leave more room between calls."""

@@ -92,7 +92,6 @@ class ApiSession:
         """
         attempt = 0
         while True:
-            self._pacer.wait()
             try:
                 return read(self._once(name, method, path, params))
             except _Again as again:
@@ -110,17 +109,21 @@ class ApiSession:
         import requests
 
         header = self.credentials.authorization()
+        session = self._session()
         address = f"{self._base}{path}" + (f"?{params}" if params else "")
         try:
-            with self._session().request(
-                method,
-                address,
-                # Given as `auth`, a .netrc entry can't take the header's place.
-                auth=_Header(header),
-                timeout=(self._timeout, self._timeout),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with (
+                self._pacer.turn(),
+                session.request(
+                    method,
+                    address,
+                    # Given as `auth`, a .netrc entry can't take the header's place.
+                    auth=_Header(header),
+                    timeout=(self._timeout, self._timeout),
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
                 status = response.status_code
                 body = self._body(name, response)
                 after = retry_after(response.headers.get("Retry-After"))
