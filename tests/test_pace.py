@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from email.utils import formatdate
@@ -92,56 +93,69 @@ def test_a_pause_ends_with_the_run() -> None:
         pause(stop, 3600)
 
 
-def test_calls_are_spaced(clock: ManualClock) -> None:
-    stop = Watched(clock)
-    pacer = CallPacer(stop)
+def make_calls(pacer: CallPacer, clock: ManualClock, count: int, takes: float = 0.0) -> list[float]:
+    """Make calls one after the other; returns when each began."""
     begun = []
-    for _ in range(40):
-        pacer.wait()
-        begun.append(clock())
+    for _ in range(count):
+        with pacer.turn():
+            begun.append(clock())
+            clock.advance(takes)
+    return begun
+
+
+def test_calls_are_spaced(clock: ManualClock) -> None:
+    begun = make_calls(CallPacer(Watched(clock)), clock, 40)
     for first, eleventh in zip(begun, begun[10:], strict=False):
         assert eleventh - first > 1.0
     assert begun[-1] - begun[0] < 40 * 0.12
 
 
+def test_a_call_that_takes_long_to_get_through_counts_from_its_end(clock: ManualClock) -> None:
+    """It may reach the service only just before its answer, together with later calls."""
+    pacer = CallPacer(Watched(clock))
+    with pacer.turn():
+        arrived = make_calls(pacer, clock, 9)
+        arrived.append(clock())
+    arrived += make_calls(pacer, clock, 20)
+    for first, eleventh in zip(arrived, arrived[10:], strict=False):
+        assert eleventh - first > 1.0
+
+
 def test_after_a_429_calls_are_slower_for_a_while(clock: ManualClock) -> None:
-    stop = Watched(clock)
-    pacer = CallPacer(stop)
-    pacer.wait()
+    pacer = CallPacer(Watched(clock))
+    make_calls(pacer, clock, 1)
     pacer.slow_down()
-    for _ in range(40):
-        pacer.wait()
-    gaps = stop.waits
+    begun = make_calls(pacer, clock, 40)
+    gaps = [after - before for before, after in itertools.pairwise(begun)]
     assert gaps[0] == pytest.approx(0.33)
-    assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] == pytest.approx(pace.CALL_INTERVAL)
+    assert gaps == pytest.approx(sorted(gaps, reverse=True))
     for _ in range(20):
         pacer.slow_down()
-    pacer.wait()
-    pacer.wait()
-    assert max(gaps) <= 2.0
+    first, second = make_calls(pacer, clock, 2)
+    assert second - first == pytest.approx(2.0)
 
 
 def test_an_idle_pacer_gives_no_burst(clock: ManualClock) -> None:
-    stop = Watched(clock)
-    pacer = CallPacer(stop)
-    pacer.wait()
+    pacer = CallPacer(Watched(clock))
+    make_calls(pacer, clock, 1)
     clock.advance(3600)
-    pacer.wait()
-    assert stop.waits == []
-    pacer.wait()
-    assert stop.waits == [pytest.approx(pace.CALL_INTERVAL)]
+    idle = clock()
+    first, second = make_calls(pacer, clock, 2)
+    assert first == idle
+    assert second - first == pytest.approx(pace.CALL_INTERVAL)
 
 
 def test_a_pacer_that_is_stopped() -> None:
     stop = threading.Event()
     pacer = CallPacer(stop)
-    pacer.wait()
+    with pacer.turn():
+        pass
     stop.set()
-    with pytest.raises(Interrupted):
-        pacer.wait()
-    with pytest.raises(Interrupted):
-        CallPacer(stop).wait()
+    with pytest.raises(Interrupted), pacer.turn():
+        pytest.fail("no call may begin now")
+    with pytest.raises(Interrupted), CallPacer(stop).turn():
+        pytest.fail("no call may begin now")
 
 
 @pytest.mark.parametrize("piece", [1_000, 10_000, 100_000])
