@@ -61,7 +61,7 @@ def test_a_night_in_which_everything_goes_wrong(serve: Serve, root: Path, tmp_pa
             service.fail_files(fault, kind, id_)
             expected.add((id_, kind, reason))
     for fault in PASS:
-        service.fail_files(fault, recording_id=next(free), times=1)
+        service.fail_files(fault, "mp4", next(free), times=1)
     refused = 4711
     errors = tmp_path / "errors"
     args: list[str | int | Path] = [
