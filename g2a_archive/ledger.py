@@ -209,14 +209,15 @@ class Ledger:
     # --- what was given up ------------------------------------------------------------------
 
     def give_up(self, before: float) -> list[GivenUp]:
-        """Call lost what is owed since before `before` (Unix time); returns what that are.
+        """Call lost what is owed since before `before` (Unix time); returns what that is.
 
-        What was found and never tried is not given up: it waits for its turn.
+        What was found long ago and not tried since, or once only, is not given up: on a first
+        run of weeks it has waited for its turn.
         """
         if self._catalog is None:
             return []
         where = (
-            f"state IN ({_OWED}) AND state <> 'queued' AND owed_since < ? "
+            f"state IN ({_OWED}) AND state <> 'queued' AND tries <> 1 AND owed_since < ? "
             f"AND (scope IS NULL OR {self._mine})"
         )
         values = (iso(int(before)), *self._scopes)

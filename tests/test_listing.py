@@ -194,7 +194,7 @@ def test_only_the_array_that_is_wanted_counts() -> None:
 
 def test_what_becomes_ready_meanwhile_is_told_once() -> None:
     answers = iter(
-        [Ready((7,), tuple(range(1000, 1500))), Ready((7,), ()), Ready((), (7,)), Ready((), (7,))]
+        [Ready((7,), tuple(range(1000, 1500))), Ready((7,), (7,)), Ready((), (7,)), Ready((7,), ())]
     )
     found = new_listing(lambda _: next(answers, Ready((), ())))
     for _ in found.walk(QUERY, None, None):

@@ -20,6 +20,7 @@ from support import (
     LONG,
     Token,
     archive_files,
+    archive_size,
     assert_archive_equals,
     assert_nothing_false,
     catalog_path,
@@ -67,7 +68,8 @@ def unpaced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service tells five recordings in a call, and takes as many."""
+    """The service tells five recordings in a call, and takes as many; one link call at a time."""
+    monkeypatch.setattr("g2a_archive.feed.CALLERS", 1)
     monkeypatch.setattr("g2a_archive.listing.LIST_LIMIT", FEW)
     monkeypatch.setattr("g2a_archive.listing._AIM", FEW - 1)
     monkeypatch.setattr("g2a_archive.service.LIST_LIMIT", FEW)
@@ -136,6 +138,11 @@ def counts(service: SimulatedService) -> dict[str, int]:
     return found
 
 
+def assert_asked_in_order(service: SimulatedService) -> None:
+    links = [int(value) for e in service.requests.calls("links") for _, value in e.query]
+    assert links == sorted(links)
+
+
 def change(root: Path, sql: str, *values: object) -> None:
     """Change the catalogue behind the program's back, as time would."""
     import sqlite3
@@ -182,6 +189,23 @@ def test_only_read_without_being_told(serve: Serve, root: Path) -> None:
     assert {e.method for e in service.requests.all} <= {"GET"}
     # Those that wait are remembered, and asked for no more than the list tells.
     assert sync_here(service, root).exit_code == 3
+    assert counts(service) == {"list": 1}
+
+
+def test_dry_run_tells_what_would_be_marked(service: SimulatedService, root: Path) -> None:
+    run_here(service, root, service.recordings)
+    report = sync_here(service, root, run={"dry_run": True}, mark_archived=True)
+    assert report.sync is not None
+    assert report.sync.to_mark == 8
+    assert not service.archived
+
+
+def test_stopped_between_two_calls(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = StopSwitch()
+    monkeypatch.setattr(Ledger, "found", lambda *_, **__: switch.stop(ExitCode.SIGTERM))
+    assert sync_here(service, root, switch=switch).exit_code == 143
     assert counts(service) == {"list": 1}
 
 
@@ -251,8 +275,7 @@ def test_a_long_history_and_then_one_call_a_night(serve: Serve, root: Path) -> N
     sync_here(service, root)
     assert states(root).keys() == set(service.recordings) - {late}
     assert counts(service)["list"] < 45
-    links = [int(v) for e in service.requests.calls("links") for _, v in e.query]
-    assert links == sorted(links)
+    assert_asked_in_order(service)
     [(scope, until)] = catalog_rows(root, "SELECT * FROM scan")
     assert scope == "accountKey=1000"
     # The next night looks a week back: one call, and only the late one is new.
@@ -311,8 +334,7 @@ def test_a_listing_that_is_stopped_goes_on(after: int, serve: Serve, root: Path)
     service.on_request.clear()
     sync_here(service, root)
     assert_archive_equals(service, root)
-    links = [int(v) for e in service.requests.calls("links") for _, v in e.query]
-    assert links == sorted(links), "the oldest first, those found before too"
+    assert_asked_in_order(service)  # the oldest first, those found before too
     assert service.requests.counts["list"] + first < 60
 
 
@@ -426,6 +448,7 @@ def test_waiting_polls_gently_and_downloads_what_becomes_ready(serve: Serve, roo
         service, root, transcode=True, wait=3600.0, mark_archived=True, clock=clock, wait_with=wait
     )
     assert (report.exit_code, report.archived, report.unavailable) == (0, 8, [])
+    assert report.bytes == archive_size(service)  # of both passes
     assert waits == pytest.approx([10, 15, 22.5, 33.75, 50.625, 60, 60], rel=0.001)
     assert_archive_equals(service, root)
     assert service.archived == set(service.recordings)
@@ -681,17 +704,14 @@ def test_what_is_owed_for_too_long_is_given_up_loudly(
     run_here(service, root, [other])
     service.set_state(bad, "unavailable")
     run_here(service, root, [bad])
+    run_here(service, root, [bad])
     change(root, "UPDATE recording SET owed_since = '2020-01-01T00:00:00Z' WHERE id = ?", bad)
-    change(
-        root,
-        "INSERT INTO recording (id, state, owed_since) VALUES (7, 'queued', '2020')",
-    )
     month = 30 * 86400.0
     with caplog.at_level(logging.ERROR):
         report = sync_here(service, root, give_up_after=month)
     assert report.exit_code == 1
     assert report.sync is not None
-    assert bad in report.sync.lost
+    assert report.sync.lost == [bad]
     assert f"recording {bad}: given up and lost: owed since 2020" in caplog.text
     assert states(root)[bad] == "lost"
     # Given up is given up: it is not asked for again, and not told again.
@@ -704,16 +724,45 @@ def test_what_is_owed_for_too_long_is_given_up_loudly(
     assert states(root)[bad] == "archived"
 
 
-def test_what_was_never_tried_is_not_given_up(service: SimulatedService, root: Path) -> None:
+def test_what_has_waited_for_its_turn_is_not_given_up(
+    service: SimulatedService, root: Path
+) -> None:
+    late, never, *_ = by_start(service)
     sync_here(service, root)
-    change(
-        root,
-        "UPDATE recording SET state = 'queued', kinds = 0, owed_since = '2020', archived_at = NULL",
-    )
+    service.set_recordings([r for r in service.recordings.values() if r.id != late])
+    service.set_state(never, "unavailable")
+    sql = "UPDATE recording SET state = 'queued', kinds = 0, tries = 0, owed_since = '2020'"
+    change(root, f"{sql} WHERE id IN (?, ?)", late, never)
+    for dry_run in (True, False):
+        report = sync_here(service, root, run={"dry_run": dry_run}, give_up_after=86400.0)
+        assert (report.refused, report.unavailable) == ([late], [never])
+        assert report.sync is not None
+        assert report.sync.lost == []
+    report = sync_here(service, root, give_up_after=86400.0)
+    assert report.sync is not None
+    assert sorted(report.sync.lost) == sorted([late, never])
+
+
+def test_nothing_is_given_up_in_a_run_that_was_cut_short(
+    service: SimulatedService, root: Path
+) -> None:
+    service.fail_files(drop())
+    sync_here(service, root, give_up_after=0.0)
+    change(root, "UPDATE recording SET tries = 9, owed_since = '2020'")
     service.fail(Response(500), call="links")
     report = sync_here(service, root, give_up_after=86400.0)
     assert report.exit_code == 7
     assert "lost" not in states(root).values()
+
+
+def test_what_is_lost_and_found_is_owed_again(service: SimulatedService, root: Path) -> None:
+    """At once, so that a kill does not lose it again."""
+    sync_here(service, root)
+    lost, *_ = by_start(service)
+    change(root, "UPDATE recording SET state = 'lost', kinds = 0 WHERE id = ?", lost)
+    service.fail(drop(), call="links")
+    sync_here(service, root)
+    assert states(root)[lost] != "lost"
 
 
 # --- when it cannot be done -------------------------------------------------------------------
@@ -801,6 +850,16 @@ def test_list_into_download(serve: Serve, root: Path) -> None:
     args: list[str | int | Path] = ["download", "-f", "-", "-d", root, "--min-free", "0"]
     assert run_cli(args, service.environment(), listed.stdout).returncode == 0
     assert_archive_equals(service, root, ready)
+
+
+def test_a_list_that_may_not_be_whole(serve: Serve) -> None:
+    second = TODAY - timedelta(days=1)
+    service = serve([SimulatedRecording(n, second) for n in range(1, 502)])
+    times = ["--since", second.isoformat(), "--until", (second + timedelta(seconds=2)).isoformat()]
+    listed = run_cli(["list", "--account-key", "1000", *times], service.environment())
+    assert listed.returncode == 1
+    assert len(listed.stdout.split()) == 500
+    assert f"{second:%Y-%m-%dT%H:%M:%SZ}" in listed.stderr
 
 
 def test_list_by_state_type_and_time(serve: Serve) -> None:
