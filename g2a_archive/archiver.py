@@ -47,6 +47,7 @@ from g2a_archive.summing import write_checksums
 log = logging.getLogger("g2a_archive")
 
 _BATCH = 200
+_LAST_FILES = 8
 _BATCH_SECONDS = 0.25
 _UNREACHABLE = 3
 _STOP_SECONDS = 10.0
@@ -143,6 +144,9 @@ class Run:
             self._ready.appendleft(heapq.heappop(self._delayed)[2])
         waiting = len(self._ready) // len(self._settings.kinds)
         self.feed.pump(now, waiting, idle=not self._ready and not self.active)
+        if not self.feed.pending and len(self._ready) <= self._settings.jobs * _LAST_FILES:
+            # The last ones: large ones first, so that all workers end at about the same time.
+            self._ready = deque(sorted(self._ready, key=lambda t: -((t.expected or 0) >> 20)))
         # A few more than there are workers, so that none waits for this thread.
         while self._ready and len(self.active) < self._settings.jobs * 2:
             transfer = self._ready.popleft()

@@ -8,8 +8,10 @@ never sees credentials: nothing here knows any, and no `.netrc` is read.
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import re
+import select
 import socket
 import ssl
 import threading
@@ -35,8 +37,13 @@ class Answer:
     `length` is the number of body bytes that the response announced, None where it didn't.
     """
 
-    def __init__(self, response: http.client.HTTPResponse) -> None:
+    def __init__(
+        self, response: http.client.HTTPResponse, sock: socket.socket, timeout: float
+    ) -> None:
         self._response = response
+        self._socket = sock
+        self._timeout = timeout
+        self._direct = False
         self._headers: dict[str, str] = {}
         for name, value in response.headers.items():
             self._headers.setdefault(name.lower(), value)
@@ -81,50 +88,99 @@ class Answer:
 
         Raises `NetworkError` where the body ends before the length that was announced.
         """
+        count = self._translated(view, wait=True)
+        assert count is not None
+        return count
+
+    def read_now(self, view: memoryview) -> int | None:
+        """As `read_into`, but None where nothing is there to be read without waiting."""
+        return self._translated(view, wait=False)
+
+    def _translated(self, view: memoryview, *, wait: bool) -> int | None:
         try:
             if self._inflate is not None:
-                return self._read_inflated(view)
-            return self._read_raw(view)
+                return self._read_inflated(view) if wait else None
+            if self._left is None:
+                return self._read_unbounded(view) if wait else None
+            if self._left == 0:
+                return 0
+            return self._read_bounded(view[: self._left], wait=wait)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise NetworkError(explain(error)) from None
         except zlib.error:
             raise NetworkError("the compressed body is damaged") from None
 
-    def _read_raw(self, view: memoryview) -> int:
-        if self._left is None:
-            data = self._response.read1(len(view))
-            view[: len(data)] = data
-            return len(data)
-        if self._left == 0:
-            return 0
-        if len(view) > self._left:
-            view = view[: self._left]
-        # `readinto1` makes one read from the socket; `readinto` would lose what had come
-        # before a time-out.
-        count: int = self._response.fp.readinto1(view)
+    def _read_unbounded(self, view: memoryview) -> int:
+        data = self._response.read1(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def _read_bounded(self, view: memoryview, *, wait: bool) -> int | None:
+        count: int | None
+        if self._direct:
+            count = self._read_directly(view, wait=wait)
+        elif not wait and not self._readable():
+            return None
+        else:
+            # `readinto1` makes one read from the socket; `readinto` would lose what had come
+            # before a time-out.
+            count = self._response.fp.readinto1(view)
+            # The reader's own buffer is empty now, if the view could take all of it.
+            plain = not isinstance(self._socket, ssl.SSLSocket)
+            self._direct = plain and len(view) >= io.DEFAULT_BUFFER_SIZE
+        if count is None:
+            return None
         if count == 0:
             raise NetworkError("the connection was closed early")
+        assert self._left is not None
         self._left -= count
         return count
+
+    def _read_directly(self, view: memoryview, *, wait: bool) -> int | None:
+        """Read from the socket's descriptor: one system call instead of two for each read.
+
+        A socket with a time-out does not block, and asks whether it may read before it does.
+        """
+        while True:
+            try:
+                return os.readv(self._socket.fileno(), [view])
+            except BlockingIOError:
+                if not wait:
+                    return None
+                if not self._readable(self._timeout):
+                    raise TimeoutError from None
+
+    def _readable(self, seconds: float = 0.0) -> bool:
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def _read_inflated(self, view: memoryview) -> int:
         assert self._inflate is not None
         while True:
             pending = self._inflate.unconsumed_tail
             if not pending:
-                raw = memoryview(bytearray(16384))
-                count = self._read_raw(raw)
-                if count == 0:
+                pending = self._read_encoded()
+                if not pending:
                     data = self._inflate.flush(len(view))
                     if not self._inflate.eof and not data:
                         raise NetworkError("the compressed body ended early")
                     view[: len(data)] = data
                     return len(data)
-                pending = bytes(raw[:count])
             data = self._inflate.decompress(pending, len(view))
             if data:
                 view[: len(data)] = data
                 return len(data)
+
+    def _read_encoded(self) -> bytes:
+        raw = memoryview(bytearray(16384))
+        if self._left is None:
+            return bytes(raw[: self._read_unbounded(raw)])
+        if self._left == 0:
+            return b""
+        return bytes(raw[: self._read_bounded(raw[: self._left], wait=True)])
 
     @property
     def exhausted(self) -> bool:
@@ -147,6 +203,7 @@ class Connections:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._open: dict[tuple[str, str, int | None], http.client.HTTPConnection] = {}
+        self._reading: socket.socket | None = None
         self._aborted = False
 
     def get(self, url: str, headers: Mapping[str, str]) -> Answer:
@@ -189,7 +246,9 @@ class Connections:
                 if self._aborted:
                     raise NetworkError("stopped")
                 connection.request("GET", target, headers={**_HEADERS, **headers})
-                return Answer(connection.getresponse())
+                # Kept, as the last response on a connection takes its socket away.
+                self._reading = sock = connection.sock
+                return Answer(connection.getresponse(), sock, self._timeout)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self._open.pop(key, None)
                 if connection is not None:
@@ -204,8 +263,7 @@ class Connections:
     def abort(self) -> None:
         """End every transfer of this worker at once; its reads return or fail."""
         self._aborted = True
-        for connection in list(self._open.values()):
-            sock = connection.sock
+        for sock in (self._reading, *(c.sock for c in list(self._open.values()))):
             if sock is not None:
                 with suppress(OSError):
                     # Not `sock.shutdown`: on a TLS socket it would take the session away

@@ -33,6 +33,11 @@ class Transfer:
     helper_failures: int = 0
 
     @property
+    def size(self) -> int:
+        """Bytes that are here."""
+        return self.part.size if self.part is not None else 0
+
+    @property
     def missing(self) -> int:
         """Bytes still to come, as far as is known."""
         part = self.part
@@ -88,6 +93,11 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """The run is asked to stop; the bytes so far are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All bytes are here and right; the file is still to be flushed and named."""
 
 
 Outcome = Stored | Again | NewLink | Failed | Stopped

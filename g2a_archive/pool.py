@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from g2a_archive.models import LinkAnswer
-from g2a_archive.outcomes import Outcome, Transfer
+from g2a_archive.outcomes import Outcome, Transfer, Whole
 from g2a_archive.transfer import Fetcher
 
 
@@ -37,6 +37,10 @@ class Assisted:
 
 
 Event = Attempted | Assisted | Linked | None
+_FINISHERS = 2
+_SMALL = 1 << 20
+"""Bytes from which on a file is flushed by another thread, while its worker fetches the next."""
+
 Events = queue.SimpleQueue[Event]
 
 
@@ -62,6 +66,11 @@ class Pool:
         self._threads = [
             threading.Thread(target=self._work, args=(fetcher,), daemon=True, name=f"file-{n}")
             for n, fetcher in enumerate(fetchers)
+        ]
+        self._whole: queue.SimpleQueue[tuple[Fetcher, Transfer] | None] = queue.SimpleQueue()
+        self._threads += [
+            threading.Thread(target=self._finish, daemon=True, name=f"whole-{n}")
+            for n in range(_FINISHERS)
         ]
         self._threads += [
             threading.Thread(target=self._call, daemon=True, name=f"links-{n}")
@@ -93,8 +102,12 @@ class Pool:
     def close(self) -> None:
         """Let the threads end once they are through with what they have."""
         for thread in self._threads:
-            target = self._transfers if thread.name.startswith("file") else self._chunks
-            target.put(None)
+            if thread.name.startswith("file"):
+                self._transfers.put(None)
+            elif thread.name.startswith("links"):
+                self._chunks.put(None)
+            else:
+                self._whole.put(None)
 
     def _work(self, fetcher: Fetcher) -> None:
         while (task := self._transfers.get()) is not None:
@@ -102,12 +115,26 @@ class Pool:
             try:
                 if helping:
                     self._events.put(Assisted(transfer, fetcher.receiver.assist(transfer)))
+                    continue
+                outcome = fetcher.fetch(transfer)
+                if not isinstance(outcome, Whole):
+                    self._events.put(Attempted(transfer, outcome))
+                elif transfer.size < _SMALL:
+                    self._events.put(Attempted(transfer, fetcher.store(transfer)))
                 else:
-                    self._events.put(Attempted(transfer, fetcher.run(transfer)))
+                    self._whole.put((fetcher, transfer))
             except BaseException as error:
                 kind = Assisted if helping else Attempted
                 self._events.put(kind(transfer, error))
         fetcher.connections.close()
+
+    def _finish(self) -> None:
+        while (task := self._whole.get()) is not None:
+            fetcher, transfer = task
+            try:
+                self._events.put(Attempted(transfer, fetcher.store(transfer)))
+            except BaseException as error:
+                self._events.put(Attempted(transfer, error))
 
     def _call(self) -> None:
         while (ids := self._chunks.get()) is not None:

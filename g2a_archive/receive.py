@@ -27,9 +27,6 @@ BUFFER = 256 * 1024
 SLOWEST = 1024
 """Bytes a second: a transfer slower than this for the whole time-out counts as stalled."""
 
-_GATHER = 0.05
-"""Seconds for which bytes are gathered in the buffer before they are written."""
-
 _NOTE_EVERY = 0.5
 """Seconds between two notes of what has arrived out of order."""
 
@@ -77,33 +74,37 @@ class Receiver:
         return None
 
     def _gather(self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor) -> bool:
-        """Fill the buffer, for a moment at most, and write and hash it at once; True at the end.
+        """Write and hash what is there to be read, at once; True at the body's end.
 
         One write for several reads: what a small file costs is mostly the number of calls.
         """
         view = self.view()
-        filled = 0
-        until = time.monotonic() + _GATHER
-        over = False
+        filled = answer.read_into(view)
+        over = filled == 0 or answer.exhausted
         try:
-            while not over and filled < len(view) and not self.stop.is_set():
-                count = answer.read_into(view[filled:])
-                over = count == 0 or answer.exhausted
-                filled += count
-                self._count(transfer, count, floor)
-                if time.monotonic() > until:
+            while not over and filled < len(view):
+                count = answer.read_now(view[filled:])
+                if count is None:
                     break
+                filled += count
+                over = count == 0 or answer.exhausted
         finally:
             if filled:
                 part.append(view[:filled])
+                self._count(transfer, filled, floor)
+        self._slow_down(filled, floor)
         return over
 
     def _count(self, transfer: Transfer, count: int, floor: Floor) -> None:
         transfer.received += count
         self.space.wrote(transfer, count)
+        floor.add(count)
+
+    def _slow_down(self, count: int, floor: Floor) -> None:
+        """Keep to `--limit-rate`, and give up on a host that trickles. Raises `NetworkError`."""
         if self.limiter is not None:
             floor.excuse(self.limiter.take(count))
-        floor.check(count)
+        floor.check()
 
     # --- one file, several connections --------------------------------------------------------
 
@@ -198,6 +199,7 @@ class Receiver:
                 pieces.arrived(position, count)
                 position += count
                 self._count(transfer, count, floor)
+                self._slow_down(count, floor)
                 look_around()
         finally:
             pieces.release(position, end)
@@ -246,10 +248,13 @@ class Floor:
         """Whether the transfer as a whole, a stall at its end included, was below the floor."""
         return self._all < SLOWEST * (time.monotonic() - self._began)
 
-    def check(self, count: int) -> None:
-        """Count bytes; raises `NetworkError` at the end of a time-out with too few."""
+    def add(self, count: int) -> None:
+        """Count bytes that came."""
         self._bytes += count
         self._all += count
+
+    def check(self) -> None:
+        """Raises `NetworkError` at the end of a time-out in which too few bytes came."""
         now = time.monotonic()
         if now - self._since < self._timeout:
             return

@@ -9,7 +9,6 @@ from g2a_archive import checksums
 from g2a_archive.catalog import Catalog
 from g2a_archive.models import StoredFile
 
-
 _TOGETHER = 64
 _WRITERS = 8
 """Threads that write: what takes long is waiting for the disk to flush."""

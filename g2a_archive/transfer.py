@@ -22,7 +22,7 @@ from g2a_archive.decide import Action, Seen
 from g2a_archive.errors import StorageError, storage_error
 from g2a_archive.layout import file_name, file_names
 from g2a_archive.models import LINK_LIFETIME, FileKind, StoredFile
-from g2a_archive.outcomes import Again, Failed, NewLink, Outcome, Stopped, Stored, Transfer
+from g2a_archive.outcomes import Again, Failed, NewLink, Outcome, Stopped, Stored, Transfer, Whole
 from g2a_archive.pace import retry_after
 from g2a_archive.partial import Partial, Validator
 from g2a_archive.receive import Floor, Receiver, splittable
@@ -52,7 +52,12 @@ class Fetcher:
         return self.receiver.stop
 
     def run(self, transfer: Transfer) -> Outcome:
-        """Make one attempt. Raises `StorageError` where the local disk fails."""
+        """Make one attempt, whole. Raises `StorageError` where the local disk fails."""
+        outcome = self.fetch(transfer)
+        return self.store(transfer) if isinstance(outcome, Whole) else outcome
+
+    def fetch(self, transfer: Transfer) -> Outcome | Whole:
+        """Make one attempt, up to the last byte. Raises `StorageError`."""
         try:
             adopted = self._adopt(transfer)
             if adopted is not None:
@@ -100,7 +105,7 @@ class Fetcher:
 
     # --- fetching -----------------------------------------------------------------------------
 
-    def _attempt(self, transfer: Transfer) -> Outcome:
+    def _attempt(self, transfer: Transfer) -> Outcome | Whole:
         if self.stop.is_set():
             return Stopped()
         if transfer.link.age(time.time(), time.monotonic()) > LINK_LIFETIME:
@@ -137,7 +142,9 @@ class Fetcher:
             part.load()
         return part
 
-    def _take(self, transfer: Transfer, part: Partial, answer: Answer, *, ranged: bool) -> Outcome:
+    def _take(
+        self, transfer: Transfer, part: Partial, answer: Answer, *, ranged: bool
+    ) -> Outcome | Whole:
         """Act on an answer whose body is still to be read."""
         seen = Seen(answer.status, Validator.of(answer), answer.content_range(), answer.decodable)
         verdict = decide.judge(seen, transfer.held(), ranged=ranged)
@@ -216,8 +223,8 @@ class Fetcher:
         at = f" at {part.size / 2**20:.1f} MB" if part.size else ""
         return Again(f"{reason}{at}", progress=progress)
 
-    def _finish(self, transfer: Transfer, part: Partial, *, proved: bool) -> Outcome:
-        """All bytes came: prove that they are all, flush them, give them their name."""
+    def _finish(self, transfer: Transfer, part: Partial, *, proved: bool) -> Outcome | Whole:
+        """All bytes came: prove that they are all."""
         if self.stop.is_set():
             part.suspend()
             return Stopped()
@@ -236,7 +243,16 @@ class Fetcher:
         if reason:
             part.discard()
             return Again(reason)
-        return self._store(transfer, part)
+        return Whole()
+
+    def store(self, transfer: Transfer) -> Stored:
+        """Flush a whole file, and give it its name. Raises `StorageError`."""
+        part = transfer.part
+        assert part is not None
+        try:
+            return self._store(transfer, part)
+        except OSError as error:
+            raise storage_error(error, "write", part.path) from error
 
     def _store(self, transfer: Transfer, part: Partial) -> Stored:
         head = part.head

@@ -209,21 +209,26 @@ def test_the_age_of_a_link(wall: float, monotonic: float, age: float) -> None:
 def test_the_floor(clock: ManualClock) -> None:
     floor = Floor(60.0)
     clock.advance(59)
-    floor.check(1)
+    floor.add(1)
+    floor.check()
     clock.advance(2)
+    floor.add(1)
     with pytest.raises(Exception, match="less than 1 kB/s for 60 s"):
-        floor.check(1)
+        floor.check()
 
 
 def test_the_floor_looks_at_each_stretch(clock: ManualClock) -> None:
     floor = Floor(60.0)
-    floor.check(10**9)  # much at first does not excuse a trickle later on
+    floor.add(10**9)  # much at first does not excuse a trickle later on
+    floor.check()
     clock.advance(60)
-    floor.check(1)
+    floor.add(1)
+    floor.check()
     assert not floor.slow
     clock.advance(60)
+    floor.add(1)
     with pytest.raises(Exception, match="less than 1 kB/s"):
-        floor.check(1)
+        floor.check()
 
 
 def test_the_floor_excuses_what_the_rate_limit_took(clock: ManualClock) -> None:
@@ -231,13 +236,15 @@ def test_the_floor_excuses_what_the_rate_limit_took(clock: ManualClock) -> None:
     for _ in range(10):
         clock.advance(50)
         floor.excuse(50)
-        floor.check(1)
+        floor.add(1)
+        floor.check()
     assert not floor.slow
 
 
 @pytest.mark.parametrize(("count", "slow"), [(60 * SLOWEST, False), (60 * SLOWEST - 1, True)])
 def test_a_slow_attempt(count: int, slow: bool, clock: ManualClock) -> None:
     floor = Floor(100.0)
-    floor.check(count)
+    floor.add(count)
+    floor.check()
     clock.advance(60)
     assert floor.slow is slow
