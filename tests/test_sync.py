@@ -242,8 +242,11 @@ def test_two_accounts_in_one_archive(serve: Serve, root: Path) -> None:
     sync_here(service, root, keys=("1000", "2"))
     assert counts(service)["list"] == 2
     assert_archive_equals(service, root)
-    # Who marks for one account lets the other alone.
+    # Who marks for one account, or tries again, lets the other alone.
+    change(root, "UPDATE recording SET state = 'failed' WHERE id = ?", other[0].id)
+    counts(service)
     sync_here(service, root, mark_archived=True)
+    assert counts(service) == {"list": 1, "archived": 1}
     assert service.archived == {one.id for one in mine}
 
 
@@ -760,9 +763,25 @@ def test_what_is_lost_and_found_is_owed_again(service: SimulatedService, root: P
     sync_here(service, root)
     lost, *_ = by_start(service)
     change(root, "UPDATE recording SET state = 'lost', kinds = 0 WHERE id = ?", lost)
-    service.fail(drop(), call="links")
+    switch = StopSwitch()
+
+    def stop(request: Request) -> None:
+        if request.call == "links":
+            switch.stop(ExitCode.SIGTERM)
+
+    service.on_request.append(stop)
+    sync_here(service, root, switch=switch)
+    assert states(root)[lost] == "queued"
+
+
+def test_dry_run_gives_up_nothing_that_a_run_would_get(
+    service: SimulatedService, root: Path
+) -> None:
     sync_here(service, root)
-    assert states(root)[lost] != "lost"
+    change(root, "UPDATE recording SET state = 'failed', kinds = 0, tries = 5, owed_since = '2020'")
+    report = sync_here(service, root, run={"dry_run": True}, give_up_after=86400.0)
+    assert report.sync is not None
+    assert (report.would_fetch, report.sync.lost, report.exit_code) == (8, [], 0)
 
 
 # --- when it cannot be done -------------------------------------------------------------------
