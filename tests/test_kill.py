@@ -88,21 +88,20 @@ def _never(recording: int | None, kind: str | None, final: set[tuple[int, str]])
 
 
 _CRASH = """
-import os, signal, sys
+import itertools, os, signal, sys
 from g2a_archive import catalog, checksums, cli, partial, storage
 where, when, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 owner = {"os": os, "storage": storage, "checksums": checksums, "Catalog": catalog.Catalog,
          "Partial": partial.Partial, "Storage": storage.Storage}[where.split(".")[0]]
 name = where.split(".")[1]
-real, calls = getattr(owner, name), 0
+real, calls = getattr(owner, name), itertools.count(1)
 
 def crash(*args, **more):
-    global calls
-    calls += 1
-    if calls == number and when == "before":
+    call = next(calls)  # in one step, as several threads may come here
+    if call == number and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     result = real(*args, **more)
-    if calls == number and when == "after":
+    if call == number and when == "after":
         os.kill(os.getpid(), signal.SIGKILL)
     return result
 
