@@ -205,7 +205,7 @@ def test_bars_on_eighty_columns(held: Held, tmp_path: Path) -> None:
 
 def test_bars_on_forty_columns(held: Held, tmp_path: Path) -> None:
     with terminal(command(RUN_ARGS), held.service, tmp_path, columns=40) as one:
-        one.until(narrow)
+        one.until(lambda one: narrow(one) and re.search(rf"/s {TIME} left", one.bars()[0]))
         assert max(map(len, one.bars())) <= 39
         held.go.set()
         assert one.end() == 0
@@ -247,7 +247,7 @@ def test_a_low_terminal_shows_what_fits(held: Held, tmp_path: Path) -> None:
 
 def test_what_the_environment_says_of_the_width_does_not_count(held: Held, tmp_path: Path) -> None:
     with terminal(
-        command(RUN_ARGS), held.service, tmp_path, env={"COLUMNS": "200", "LINES": "3"}
+        command(RUN_ARGS), held.service, tmp_path, env={"COLUMNS": "20", "LINES": "3"}
     ) as one:
         one.until(wide)
         held.go.set()
