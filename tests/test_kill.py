@@ -39,7 +39,11 @@ ARCHIVES = 200 if LONG else 4
 def final_files(root: Path) -> set[tuple[int, str]]:
     """The files that have their final name, as (recording, kind)."""
     kinds = {Path(name).suffix: kind for kind in FileKind for name in file_names(1, kind)}
-    return {(int(p.stem), str(kinds[p.suffix])) for p in archive_files(root).values()}
+    return {
+        (int(p.stem), str(kinds[p.suffix]))
+        for p in archive_files(root).values()
+        if p.stem.isdigit()
+    }
 
 
 def asked_for(service: SimulatedService) -> set[tuple[int | None, str | None]]:
