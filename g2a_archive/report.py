@@ -147,6 +147,7 @@ class Report:
         if ExitCode.MAX_DURATION not in self.ends:
             self.ends.add(ExitCode.MAX_DURATION)
             self.stops.append("--max-duration is over; the next run goes on")
+            log.warning("%s", self.stops[-1])
 
     @property
     def anything_failed(self) -> bool:
@@ -237,6 +238,8 @@ class Report:
                 f"Would fetch {self.would_fetch:,} of {_recordings(self.requested)} "
                 f"(MP4s: {size_text(self.would_bytes)})" + self._already() + self._losses()
             )
+        if not self.requested and self.ends:
+            return "Stopped before anything was archived; run again to go on"
         if not self.requested:
             what = "was asked for" if self.sync is None else "is listed or owed"
             return f"Nothing to do: no recording {what}"
