@@ -419,7 +419,12 @@ class Run:
             self._drain()
         self.pool.close()
         self.report.unfinished += unfinished
-        self.report.bytes += self.received_before
+        waiting = [
+            *self._ready,
+            *(transfer for _, _, transfer in self._delayed),
+            *(transfer for some in self.feed.renewals.values() for transfer in some),
+        ]
+        self.report.bytes += self.received_before + sum(one.received for one in waiting)
         if self.report.failed and not self._service.ever_answered:
             self.report.ends.add(ExitCode.SERVICE)
         if self._switch.code is not None:

@@ -262,6 +262,8 @@ def catalog_path(root: Path) -> Path:
 def catalog_rows(root: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
     """What a SELECT on the archive's catalogue brings."""
     with closing(sqlite3.connect(catalog_path(root), timeout=30)) as db:
+        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return []  # killed before the first transaction, which makes the tables, was over
         return db.execute(sql, values).fetchall()
 
 

@@ -151,7 +151,7 @@ class Tab:
         """Wait, frame by frame, until a JavaScript expression is true; its value."""
         return self.run(
             f"""new Promise((resolve, reject) => {{
-              const end = performance.now() + 10000;
+              const end = performance.now() + 60000;
               const look = () => {{
                 const value = {condition};
                 if (value) resolve(value);
