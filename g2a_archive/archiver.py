@@ -17,7 +17,8 @@ from contextlib import suppress
 from datetime import tzinfo
 from itertools import count
 
-from g2a_archive.catalog import Catalog, Settlement
+from g2a_archive.book import Book
+from g2a_archive.catalog import Catalog
 from g2a_archive.errors import (
     ArchiverError,
     ExitCode,
@@ -25,9 +26,8 @@ from g2a_archive.errors import (
     StorageError,
 )
 from g2a_archive.feed import LinkFeed
-from g2a_archive.jobs import Job, make_job
+from g2a_archive.jobs import make_job
 from g2a_archive.models import (
-    Failure,
     LinkAnswer,
     Recording,
     RunSettings,
@@ -46,9 +46,7 @@ from g2a_archive.summing import write_checksums
 
 log = logging.getLogger("g2a_archive")
 
-_BATCH = 200
 _LAST_FILES = 8
-_BATCH_SECONDS = 0.25
 _UNREACHABLE = 3
 _STOP_SECONDS = 10.0
 
@@ -86,16 +84,8 @@ class Run:
         self._serial = count()
         self.active: set[Transfer] = set()
         self._helping = 0
-        # What ended, and is not in the catalogue yet.
-        self.jobs: dict[int, Job] = {}
-        self._ended: list[Settlement] = []
-        self._commit_at = 0.0
-        self._flush: set[str] = set()
+        self.book = Book(report, catalog, storage)
         self._queued = False
-        self.received_before = 0
-        self.expected_bytes = 0
-        self.expected_count = 0
-        self.settled = 0
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -154,8 +144,8 @@ class Run:
             self.pool.fetch(transfer)
         if self._settings.segments > 1 and not self._ready and not self.feed.pending:
             self._lend_hands()
-        if len(self._ended) >= _BATCH or (self._ended and now >= self._commit_at):
-            self._commit()
+        if self.book.due(now):
+            self.book.commit()
 
     def _lend_hands(self) -> None:
         """Nothing else is left to fetch: idle workers help with the largest files on their way."""
@@ -182,8 +172,8 @@ class Run:
     def _await(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
         until = self.feed.due(now + 1.0)
-        if self._ended:
-            until = min(until, self._commit_at)
+        if self.book.uncommitted:
+            until = min(until, self.book.commit_at)
         if self._delayed:
             until = min(until, self._delayed[0][0])
         if self._deadline is not None:
@@ -216,7 +206,7 @@ class Run:
         self._sort_answer(answer)
         if self._service.unreachable_in_a_row >= _UNREACHABLE and self.feed.open:
             for id_ in self.feed.close():
-                self._fail_recording(id_, "not tried: the service could not be reached")
+                self.book.fail_recording(id_, "not tried: the service could not be reached")
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
         if isinstance(error, Interrupted):
@@ -228,7 +218,7 @@ class Run:
         self.report.unfinished += self.feed.close()
         for id_ in list(self.feed.renewals):
             for transfer in self.feed.renewals.pop(id_):
-                self._drop(transfer)
+                self.book.drop(transfer)
         self.report.note(error)
 
     def _sort_answer(self, answer: LinkAnswer) -> None:
@@ -248,16 +238,12 @@ class Run:
         """No links for this recording; one that is under way already fails by its files."""
         if id_ in self.feed.renewals:
             for transfer in self.feed.renewals.pop(id_):
-                self._fail_file(transfer, f"no new link: {reason}")
+                self.book.fail_file(transfer, f"no new link: {reason}")
             return
         if state is None:
-            self._fail_recording(id_, reason)
+            self.book.fail_recording(id_, reason)
             return
-        kind = self.report.refused if state is State.REFUSED else self.report.unavailable
-        kind.append(id_)
-        text = "refused by the service" if state is State.REFUSED else "not available yet"
-        log.info("recording %d: %s", id_, text)
-        self._settle(Settlement(id_, state, reason=text))
+        self.book.lost(id_, state)
 
     def _begin(self, recording: Recording) -> None:
         known = self._plan.known.get(recording.id)
@@ -265,23 +251,16 @@ class Run:
         try:
             job, transfers = make_job(recording, known, self._settings, self._zone, old)
         except ValueError as error:
-            self._fail_recording(recording.id, str(error))
+            self.book.fail_recording(recording.id, str(error))
             return
-        self.jobs[recording.id] = job
-        self.expected_bytes += sum(transfer.expected or 0 for transfer in transfers)
-        self.expected_count += 1
-        for kind, reason in job.failures.items():
-            log.error("recording %d: %s: %s", recording.id, kind, reason)
-            self.report.failed.append(Failure(recording.id, kind, reason))
+        self.book.begin(job, transfers)
         self._ready.extend(transfers)
-        if not job.waiting:
-            self._end_job(job)
 
     def _renew(self, recording: Recording) -> None:
         for transfer in self.feed.renewals.pop(recording.id):
             link = recording.links.get(transfer.kind)
             if link is None:
-                self._fail_file(transfer, "the service no longer gives a link to it")
+                self.book.fail_file(transfer, "the service no longer gives a link to it")
                 continue
             transfer.link = link
             self._ready.appendleft(transfer)
@@ -292,47 +271,24 @@ class Run:
         transfer, outcome = event.transfer, event.outcome
         self.active.discard(transfer)
         if isinstance(outcome, Stored):
-            self._stored(transfer, outcome)
+            self.book.stored(transfer, outcome)
         elif isinstance(outcome, Again):
             self._again(transfer, outcome)
         elif isinstance(outcome, NewLink):
             self._new_link(transfer, outcome)
         elif isinstance(outcome, Failed):
-            self._fail_file(transfer, outcome.reason)
+            self.book.fail_file(transfer, outcome.reason)
         elif isinstance(outcome, Stopped):
-            self._drop(transfer)
+            self.book.drop(transfer)
         else:
             raise outcome
-
-    def _stored(self, transfer: Transfer, outcome: Stored) -> None:
-        self._flush |= outcome.flush
-        self.received_before += transfer.received
-        job = self.jobs[transfer.recording]
-        job.files.append(outcome.file)
-        job.waiting.discard(transfer.kind)
-        if outcome.adopted:
-            self.report.adopted += 1
-            log.info("recording %d: %s: adopted, it was there", transfer.recording, transfer.kind)
-        else:
-            self.report.files += 1
-            log.info("recording %d: %s: %s", transfer.recording, transfer.kind, outcome.file.path)
-        if outcome.aside is not None:
-            name = f"{transfer.directory}/{outcome.aside}"
-            self.report.kept_aside.append(name)
-            log.warning(
-                "recording %d: another file stood in its place; it is kept as %s",
-                transfer.recording,
-                name,
-            )
-        if not job.waiting:
-            self._end_job(job)
 
     def _again(self, transfer: Transfer, outcome: Again) -> None:
         if outcome.progress:
             transfer.attempts = 0
         transfer.attempts += 1
         if transfer.attempts > self._settings.retries:
-            self._fail_file(transfer, outcome.reason)
+            self.book.fail_file(transfer, outcome.reason)
             return
         wait = backoff(transfer.attempts, outcome.wait)
         log.warning(
@@ -349,10 +305,10 @@ class Run:
 
     def _new_link(self, transfer: Transfer, outcome: NewLink) -> None:
         if transfer.renewed and not outcome.aged:
-            self._fail_file(transfer, f"{outcome.reason}, also with a new link")
+            self.book.fail_file(transfer, f"{outcome.reason}, also with a new link")
             return
         if ExitCode.CREDENTIALS in self.report.ends:  # nobody can be asked for another
-            self._drop(transfer)
+            self.book.drop(transfer)
             return
         transfer.renewed = transfer.renewed or not outcome.aged
         log.info(
@@ -363,57 +319,12 @@ class Run:
         )
         self.feed.want_new_link(transfer, time.monotonic())
 
-    def _fail_file(self, transfer: Transfer, reason: str) -> None:
-        log.error("recording %d: %s: %s", transfer.recording, transfer.kind, reason)
-        self.received_before += transfer.received
-        self.report.failed.append(Failure(transfer.recording, transfer.kind, reason))
-        job = self.jobs[transfer.recording]
-        job.failures[transfer.kind] = reason
-        job.waiting.discard(transfer.kind)
-        if not job.waiting:
-            self._end_job(job)
-
-    def _fail_recording(self, id_: int, reason: str) -> None:
-        log.error("recording %d: %s", id_, reason)
-        self.report.failed.append(Failure(id_, None, reason))
-        self._settle(Settlement(id_, State.FAILED, reason=reason))
-
-    def _drop(self, transfer: Transfer) -> None:
-        """Leave a file for the next run; what arrived of it is kept in `partial/`."""
-        self.received_before += transfer.received
-        job = self.jobs[transfer.recording]
-        job.dropped = True
-        job.waiting.discard(transfer.kind)
-        if not job.waiting:
-            self._end_job(job)
-
-    def _end_job(self, job: Job) -> None:
-        del self.jobs[job.recording.id]
-        self._settle(job.settlement())
-        if job.dropped:
-            self.report.unfinished.append(job.recording.id)
-        elif not job.failures:
-            self.report.archived += 1
-
-    # --- recording it -------------------------------------------------------------------------
-
-    def _settle(self, settlement: Settlement) -> None:
-        if not self._ended:
-            self._commit_at = time.monotonic() + _BATCH_SECONDS
-        self._ended.append(settlement)
-        self.settled += 1
-
-    def _commit(self) -> None:
-        """Flush the directories of what ended, then claim it, in one transaction."""
-        self._storage.flush(self._flush)
-        self._flush.clear()
-        self._catalog.settle(self._ended)
-        self._ended.clear()
+    # --- the end --------------------------------------------------------------------------------
 
     def _wind_down(self) -> None:
         """Stop what still runs, record all that is finished, bring the checksums up to date."""
         unfinished = self.feed.unfinished() if self.feed.open else []
-        if self._pending or self.jobs:
+        if self._pending or self.book.jobs:
             self._switch.stop()
             self.pool.abort()
             self._drain()
@@ -424,16 +335,16 @@ class Run:
             *(transfer for _, _, transfer in self._delayed),
             *(transfer for some in self.feed.renewals.values() for transfer in some),
         ]
-        self.report.bytes += self.received_before + sum(one.received for one in waiting)
+        self.report.bytes += self.book.received + sum(one.received for one in waiting)
         if self.report.failed and not self._service.ever_answered:
             self.report.ends.add(ExitCode.SERVICE)
         if self._switch.code is not None:
             self.report.ends.add(self._switch.code)
-        for job in list(self.jobs.values()):
+        for job in list(self.book.jobs.values()):
             job.dropped = True
-            self._end_job(job)
+            self.book.end(job)
         try:
-            self._commit()
+            self.book.commit()
             write_checksums(self._catalog, self._storage.root)
         except ArchiverError as error:
             self.report.note(error)
@@ -450,6 +361,6 @@ class Run:
                     self._attempted(event)
                     continue
                 self.active.discard(event.transfer)
-                self.received_before += event.transfer.received
+                self.book.received += event.transfer.received
                 if isinstance(event.outcome, ArchiverError):
                     self.report.note(event.outcome)

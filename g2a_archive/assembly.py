@@ -97,14 +97,15 @@ def assemble(
 def _look(run: Run, plan: Plan) -> Snapshot:
     """Sampled from another thread: what it reads may change meanwhile, and that is fine."""
     files = []
-    received = run.received_before
+    received = run.book.received
     for transfer in list(run.active):
         part = transfer.part
         received += transfer.received
         if part is not None and part.size:
             files.append(FileView(transfer.name, part.size, part.total))
-    done, total = run.settled, len(plan.todo)
-    guess = run.expected_bytes * total // run.expected_count if run.expected_count else None
+    done, total = run.book.settled, len(plan.todo)
+    book = run.book
+    guess = book.expected_bytes * total // book.expected_count if book.expected_count else None
     return Snapshot(
         what="Archiving",
         done=done,
