@@ -20,20 +20,22 @@ from g2a_archive.outputs import (
 )
 from g2a_archive.settings import (
     ConfiguredCommand,
+    selection_of,
+    settings_of,
+    settings_rows,
+    source_of,
+    sync_settings_of,
+)
+from g2a_archive.settings.options import (
     browse_options,
     demo_options,
     export_options,
     list_options,
     login_options,
     run_options,
-    selection_of,
     service_options,
-    settings_of,
-    settings_rows,
-    source_of,
     status_options,
     sync_options,
-    sync_settings_of,
     verify_options,
 )
 

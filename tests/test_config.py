@@ -16,13 +16,8 @@ from support import clean_environment, report_of, run_cli
 from g2a_archive.config import AUTH_KEYS, Config, auth_values
 from g2a_archive.demo import SimulatedService
 from g2a_archive.models import ALL_KINDS, FileKind
-from g2a_archive.settings import (
-    ConfiguredCommand,
-    Settings,
-    option_names,
-    run_options,
-    settings_of,
-)
+from g2a_archive.settings import ConfiguredCommand, Settings, settings_of
+from g2a_archive.settings.options import option_names, run_options
 
 still = cli_support.still
 

@@ -15,7 +15,7 @@ from g2a_archive.cli import cli
 from g2a_archive.config import AUTH_KEYS, load_config
 from g2a_archive.errors import ExitCode
 from g2a_archive.idlist import read_ids
-from g2a_archive.settings import option_names
+from g2a_archive.settings.options import option_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

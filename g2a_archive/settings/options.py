@@ -1,24 +1,15 @@
-"""Options, environment and configuration file, parsed once into one frozen object.
-
-An option beats the environment, which beats the configuration file, which beats the default.
-"""
+"""Every option of every command, written once; commands take them in groups."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from g2a_archive import units, values
-from g2a_archive.config import ENV, Config, load_config
-from g2a_archive.errors import ArchiverError, InputError
-from g2a_archive.models import ALL_KINDS, RunSettings, Selection, SyncSettings
+from g2a_archive.config import ENV
+from g2a_archive.errors import ArchiverError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Option = Callable[[Any], Any]
@@ -30,25 +21,6 @@ else:  # generic only in later versions of click
 
 NOT_IN_FILE = {"config", "profile", "help", "ids", "files", "owed", "show", "what"}
 NOT_IN_FILE |= {"since", "until", "archived", "full"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What one invocation was told. `run` is for the run itself, the rest for what is said."""
-
-    run: RunSettings
-    config: Config = field(default_factory=Config)
-    json: bool = False
-    error_file: str | None = None
-    metrics_file: str | None = None
-    log_file: str | None = None
-    verbosity: int = 0
-    quiet: bool = False
-
-
-def app_dir() -> Path:
-    """The directory of the configuration file and of a stored sign-in."""
-    return Path(click.get_app_dir("g2a-archive"))
 
 
 _TOML_TYPES = {
@@ -385,34 +357,15 @@ def _all(options: Sequence[_Option]) -> Callable[[_F], _F]:
 
 
 run_options = _all(_RUN)
-"""Every option of a run: `download` and `sync`."""
-
 status_options = _all([*_STATUS, *_ARCHIVE])
-"""For `status`."""
-
 export_options = _all([*_EXPORT, *_ARCHIVE])
-"""For `export`."""
-
 browse_options = _all([*_BROWSE, *_ARCHIVE])
-"""For `browse`."""
-
 verify_options = _all([*_VERIFY, *_ARCHIVE])
-"""For `verify`."""
-
 list_options = _all(_LIST)
-"""For `list`."""
-
 sync_options = _all(_SYNC)
-"""For `sync`: every option of a run, and its own."""
-
 service_options = _all([*_SERVICE, *_LOG, *_CONFIG])
-"""For commands that only talk to the service."""
-
 login_options = _all(_LOGIN)
-"""For `login`, beside the service's."""
-
 demo_options = _all(_DEMO)
-"""For `demo`."""
 
 
 def option_names() -> dict[str, click.Option]:
@@ -427,114 +380,3 @@ def option_names() -> dict[str, click.Option]:
         for p in command.params
         if isinstance(p, click.Option) and p.name and p.name not in NOT_IN_FILE
     }
-
-
-class ConfiguredCommand(click.Command):
-    """A command whose defaults come from the configuration file."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the configuration file that the arguments or the environment name, first."""
-        try:
-            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
-        except click.UsageError:
-            given = {}  # told below, better
-        if not (ctx.resilient_parsing or {"help"} & {k for k, v in given.items() if v}):
-            config = find_config(given.get("config"), given.get("profile"))
-            own = {param.name: getattr(param, "multiple", False) for param in self.params}
-            ctx.default_map = {
-                k: [v] if own[k] and not isinstance(v, list) else v
-                for k, v in config.options.items()
-                if k in own
-            }
-            ctx.obj = config
-        return super().parse_args(ctx, args)
-
-
-def find_config(path: str | None, profile: str | None) -> Config:
-    """The configuration in force: an option, the environment, or the usual place."""
-    named = path or os.environ.get(f"{ENV}CONFIG")
-    return load_config(
-        Path(named) if named else app_dir() / "config.toml",
-        required=named is not None,
-        profile=profile or os.environ.get(f"{ENV}PROFILE") or None,
-        known=option_names(),
-    )
-
-
-def settings_of(ctx: click.Context) -> Settings:
-    """The frozen settings of a command that has (some of) the run's options."""
-    given = {name: value for name, value in ctx.params.items() if value is not None}
-    if "only" in given:
-        given["kinds"] = given.pop("only")
-    names = {f.name for f in fields(RunSettings)}
-    run = RunSettings(**{name: value for name, value in given.items() if name in names})
-    rest = {f.name for f in fields(Settings)} - {"run", "config", "verbosity"}
-    return Settings(
-        run=run,
-        config=ctx.obj if isinstance(ctx.obj, Config) else Config(),
-        verbosity=given.get("verbose", 0),
-        **{name: value for name, value in given.items() if name in rest},
-    )
-
-
-def selection_of(ctx: click.Context) -> Selection:
-    """Which recordings `list` or `sync` is about. Raises `InputError`."""
-    names = {f.name for f in fields(Selection)}
-    given = {k: v for k, v in ctx.params.items() if k in names and v is not None}
-    for name in ("account_key", "user_key", "company_id"):
-        given[f"{name}s"] = ctx.params[name]
-    chosen = Selection(**given)
-    if not (chosen.account_keys or chosen.user_keys or chosen.company_ids):
-        raise InputError(
-            "whose recordings? the service wants a key",
-            hint="use --account-key, --user-key or --company-id",
-        )
-    if chosen.since is not None and chosen.since >= time.time():
-        raise InputError("--since is in the future")
-    if chosen.since is not None and chosen.until is not None and chosen.since >= chosen.until:
-        raise InputError("--since is not before --until")
-    return chosen
-
-
-def sync_settings_of(ctx: click.Context) -> SyncSettings:
-    """What `sync` was told beyond a run's settings. Raises `InputError`."""
-    names = {f.name for f in fields(SyncSettings)} - {"selection"}
-    given = {k: v for k, v in ctx.params.items() if k in names and v is not None}
-    chosen = SyncSettings(selection=selection_of(ctx), **given)
-    if chosen.wait is not None and not chosen.transcode:
-        raise InputError("--wait waits for transcodings", hint="use --transcode, too")
-    only = ctx.params.get("only")
-    if chosen.mark_archived and only is not None and len(only) < len(ALL_KINDS):
-        raise InputError(
-            "--mark-archived takes recordings that are archived with all of their files",
-            hint="leave out --only, or --mark-archived",
-        )
-    return chosen
-
-
-def source_of(ctx: click.Context, name: str) -> str:
-    """Where a setting's value came from, in words."""
-    source = ctx.get_parameter_source(name)
-    if source is ParameterSource.COMMANDLINE:
-        return "option"
-    if source is ParameterSource.ENVIRONMENT:
-        return "environment"
-    if source is ParameterSource.DEFAULT_MAP:
-        return f"file {ctx.obj.path}" if isinstance(ctx.obj, Config) else "file"
-    return "default"
-
-
-def settings_rows(ctx: click.Context) -> dict[str, tuple[object, str]]:
-    """Every setting of a run: its name to (value, where it came from)."""
-    file = ctx.obj if isinstance(ctx.obj, Config) else Config()
-    rows = {}
-    for name in option_names():
-        if name in ctx.params and name not in ("verbose", "quiet"):
-            rows[name] = (ctx.params[name], source_of(ctx, name))
-        elif name in file.options:  # of `sync` alone
-            value = file.options[name]
-            rows[name] = (
-                tuple(value) if isinstance(value, list) else value,
-                f"file {file.path}",
-            )
-    return rows
