@@ -156,6 +156,13 @@ FAILED = [
     Row("418", [(faults.status(418), None)], "the file host answered 418"),
     Row("gzip, broken", [(faults.gzipped() | faults.reset(300), None)], "connection reset"),
     Row(
+        "gzip of another size",
+        [(faults.gzipped() | faults.changed(1, SIZE - 9), None)],
+        "299991 bytes came, recordingSize is 300000",
+        kinds=("mp4",),
+        most=10 * SIZE,
+    ),
+    Row(
         "brotli",
         [(Fault(headers={"Content-Encoding": "br"}), None)],
         "unknown Content-Encoding",

@@ -270,7 +270,7 @@ values = st.recursive(
 entries = st.fixed_dictionaries(
     {},
     optional={
-        "recordingId": st.sampled_from([*ASKED, str(BAD), float(GOOD)]) | values,
+        "recordingId": st.sampled_from([*ASKED, 4711, str(BAD), float(GOOD)]) | values,
         "recordingUrl": st.sampled_from(["https://host/x", "http://127.0.0.1/x"]) | values,
         "eventsUrl": values,
         "thumbnailUrl": values,

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,7 @@ from support import (
     start_cli,
 )
 
+from g2a_archive.catalog import Catalog, Settlement
 from g2a_archive.demo import SimulatedService, sample_recordings
 from g2a_archive.layout import file_names
 from g2a_archive.models import FileKind
@@ -151,6 +154,48 @@ def test_killed_between_two_steps(
     assert report.exit_code == 0
     assert_archive_equals(service, root)
     assert final.isdisjoint(asked_for(service))
+
+
+def test_flushed_then_named_then_flushed_then_claimed(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has a name before its bytes are on disk, nor is claimed before its name is."""
+    flushed: set[int] = set()
+    unflushed_names: set[str] = set()
+    fsync, rename, settle = os.fsync, os.rename, Catalog.settle
+
+    def note_fsync(fd: int) -> None:
+        fsync(fd)
+        status = os.fstat(fd)
+        flushed.add(status.st_ino)
+        if stat.S_ISDIR(status.st_mode):
+            directory = fd_path(fd)
+            unflushed_names.difference_update(
+                f"{directory}/{name}" for name in os.listdir(directory)
+            )
+
+    def note_rename(source: str, target: str) -> None:
+        assert os.stat(source).st_ino in flushed, f"{target} was not flushed"
+        unflushed_names.add(str(target))
+        rename(source, target)
+
+    def note_settle(self: Catalog, settlements: list[Settlement]) -> None:
+        claimed = {str(root / file.path) for one in settlements for file in one.files}
+        assert claimed.isdisjoint(unflushed_names)
+        settle(self, settlements)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    monkeypatch.setattr(Catalog, "settle", note_settle)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert len(flushed) > 24
+
+
+def fd_path(fd: int) -> str:
+    """The path of an open directory."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("no /proc here tells the path of an open directory")
+    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 def test_what_a_killed_run_left_of_a_file_that_another_finished_goes(

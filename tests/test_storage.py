@@ -145,9 +145,12 @@ def test_a_disk_that_becomes_read_only_in_mid_run(
 
 
 @pytest.mark.parametrize("stalled_at", [0, -1])
+@pytest.mark.parametrize("below", [False, True])
 def test_a_mount_that_goes_away_in_mid_run(
-    stalled_at: int, service: SimulatedService, root: Path, tmp_path: Path
+    below: bool, stalled_at: int, service: SimulatedService, root: Path, tmp_path: Path
 ) -> None:
+    if below:  # an archive was begun at the bare mount point once
+        in_flight(root).mkdir(parents=True)
     id_ = list(service.recordings)[stalled_at]
     with mounts.tmpfs(tmp_path / "store", "64m") as store:
         with mounts.bind(store, root):
@@ -161,7 +164,9 @@ def test_a_mount_that_goes_away_in_mid_run(
         assert stderr.count("ERROR") == 1
         assert "mounted?" in stderr
         assert "Traceback" not in stderr
-        assert list(root.rglob("*")) == []  # nothing went to the disk below the mount point
+        # Nothing went to the disk below the mount point.
+        assert archive_files(root) == {}
+        assert [path.name for path in root.iterdir()] == [".g2a-archive"] * below
         with mounts.bind(store, root):
             assert_nothing_false(service, root)
             assert run_here(service, root, service.recordings).exit_code == 0
