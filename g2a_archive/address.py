@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import SplitResult, quote, urlsplit
 
 _UNFIT = re.compile(r"[\s\x00-\x1f\x7f]")
 _SAFE = "/?:@!$&'()*+,;=-._~%[]{}|^`\"<>\\"
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this very machine."""
     if host.lower() == "localhost":

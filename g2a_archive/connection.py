@@ -211,11 +211,8 @@ class Connections:
 
         Raises `NetworkError` where no answer came, or a redirect leads where it must not.
         """
+        parts = urlsplit(url)  # a link was checked when the service gave it
         for _ in range(_MOST_REDIRECTS + 1):
-            try:
-                parts = address.checked(url)
-            except ValueError as error:
-                raise NetworkError(f"a redirect cannot be followed: {error}") from None
             answer = self._send(parts, headers)
             location = answer.header("Location")
             if answer.status not in (301, 302, 303, 307, 308) or not location:
@@ -223,8 +220,9 @@ class Connections:
             self.release(answer, parts)
             try:
                 url = urljoin(url, location)
-            except ValueError:
-                raise NetworkError("a redirect cannot be followed: it is no address") from None
+                parts = address.checked(url)
+            except ValueError as error:
+                raise NetworkError(f"a redirect cannot be followed: {error}") from None
         raise NetworkError("too many redirects")
 
     def release(self, answer: Answer, parts: SplitResult | None = None) -> None:

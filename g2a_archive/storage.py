@@ -20,6 +20,9 @@ from g2a_archive.layout import ARCHIVE_DIR
 from g2a_archive.lock import NoLocksError, RunLock
 from g2a_archive.models import size_text
 
+_MOST_LISTED = 64
+"""Directories whose names are kept in memory."""
+
 _NEAR = 256 << 20
 """Bytes: nearer than this to `--min-free`, the free space is read before each file."""
 
@@ -55,6 +58,7 @@ class Storage:
         self._catalog_elsewhere = catalog is not None
         self._locks: list[RunLock] = []
         self._made: set[str] = set()
+        self._listed: dict[str, set[str]] = {}
         self._made_lock = threading.Lock()
         self._device = -1
         self.space = Space(self.root, min_free)
@@ -125,11 +129,27 @@ class Storage:
     def find(self, directory: str, names: Iterable[str]) -> str | None:
         """The path of the first of `names` that exists in a directory of the archive."""
         # Plain strings here and in `publish`: pathlib costs more than all else done with a path.
+        there = self._names_in(directory)
         for name in names:
-            path = f"{self._root}/{directory}/{name}"
-            if os.path.lexists(path):
-                return path
+            if name in there:
+                return f"{self._root}/{directory}/{name}"
         return None
+
+    def _names_in(self, directory: str) -> set[str]:
+        """What a directory held when this run first came to it; one listing, not a look a file."""
+        names = self._listed.get(directory)
+        if names is None:
+            try:
+                names = set(os.listdir(f"{self._root}/{directory}"))
+            except (FileNotFoundError, NotADirectoryError):
+                names = set()
+            except OSError as error:
+                raise storage_error(error, "read", f"{self._root}/{directory}") from error
+            while len(self._listed) >= _MOST_LISTED:
+                with contextlib.suppress(KeyError, StopIteration, RuntimeError):
+                    del self._listed[next(iter(self._listed))]
+            self._listed[directory] = names
+        return names
 
     def make_directory(self, directory: str) -> frozenset[str]:
         """Make a directory of the archive; returns the directories that must be flushed for it."""
@@ -168,8 +188,10 @@ class Storage:
         aside = None
         try:
             old = self.find(directory, names)
-            if old is not None:
-                aside = keep_aside(old)
+            # The listing may be older than what somebody has put there meanwhile.
+            for path in {final, old or final}:
+                if os.path.lexists(path):
+                    aside = keep_aside(path)
             try:
                 os.rename(part, final)
             except OSError as error:
