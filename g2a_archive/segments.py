@@ -16,6 +16,10 @@ WORTH_IT = 8 << 20
 """Bytes still missing below which help would cost more than it brings."""
 
 
+_OPENING = 2.0
+"""Seconds that a helper waits for the worker that has the file to share it."""
+
+
 class Pieces:
     """The missing bytes of a file, as half-open ranges; safe to use from several threads.
 
@@ -63,7 +67,8 @@ class Pieces:
     def claim(self, prefer: int = -1) -> tuple[int, int] | None:
         """Take a piece to fetch, at `prefer` if that is free; None while there is none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._open or self.closed)
+            # Not for ever: the worker that has the file may be through with it already.
+            self._changed.wait_for(lambda: self._open or self.closed, timeout=_OPENING)
             if self.closed or not self._free:
                 return None
             index = next((n for n, gap in enumerate(self._free) if gap[0] == prefer), 0)
