@@ -176,5 +176,6 @@ def test_killed_while_several_connections_fetch_one_file(
         assert_nothing_false(service, root)
     assert process.returncode == 0
     assert_archive_equals(service, root)
-    # Each of five kills may cost what eight connections brought since the last note.
-    assert service.requests.file_bytes_sent <= 1.2 * archive_size(service)
+    # Each of five kills may cost what eight connections brought since the last note, which is late
+    # on a busy machine; without resuming it would be 1.8 times the archive's size.
+    assert service.requests.file_bytes_sent <= 1.5 * archive_size(service)
