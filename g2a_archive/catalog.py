@@ -291,8 +291,8 @@ class Catalog(Database):
         columns = ", ".join(f"{name} = ?" for name in outcome)
         with self.transaction() as db:
             db.execute(
-                f"UPDATE run SET finished_at = ?, {columns} WHERE id = ?",  # noqa: S608
-                (utc_now(), *outcome.values(), run),
+                f"UPDATE run SET {columns} WHERE id = ?",  # noqa: S608
+                (*outcome.values(), run),
             )
 
 

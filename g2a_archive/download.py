@@ -55,6 +55,7 @@ class Download:
         self.last_success: float | None = None
         self.began = False
         self._broke = False
+        self._recorded = False
         self._number: int | None = None
         self._first: Sequence[int] | None = None
         self._requested: set[int] = set()
@@ -145,6 +146,8 @@ class Download:
         self.report.requested = len(self._requested)
 
     def _finished(self) -> Report:
+        if self._recorded:
+            return self.report
         self.report.finished_at = utc_now()
         self.report.seconds = time.monotonic() - self._start
         return self.report
@@ -220,7 +223,9 @@ class Download:
         report, catalog, number = self._finished(), self.catalog, self._number
         if catalog is None or number is None:
             return
+        self._recorded = True  # with this time of its end, which stays
         outcome: dict[str, object] = {
+            "finished_at": report.finished_at,
             "exit_code": int(report.exit_code),
             "requested": report.requested,
             "already_archived": report.already_archived,

@@ -201,6 +201,10 @@ class Receiver:
                 self._count(transfer, count, floor)
                 self._slow_down(count, floor)
                 look_around()
+        except BaseException:
+            if stream is not None:  # its body is not at an end: nothing else can use it
+                self.connections.release(stream)
+            raise
         finally:
             pieces.release(position, end)
         return stream, position

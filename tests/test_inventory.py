@@ -14,7 +14,7 @@ import pytest
 from g2a_archive import inventory, inventory_text
 from g2a_archive.catalog import Catalog, Settlement
 from g2a_archive.inventory import NO_DATE, Period
-from g2a_archive.models import ALL_KINDS, FileKind, State, StoredFile, size_text
+from g2a_archive.models import ALL_KINDS, FileKind, State, StoredFile, size_text, utc_now
 from g2a_archive.verify import Finding, Outcome
 
 BIG_ID = 9007199254740993
@@ -51,7 +51,8 @@ def reader(writer: Catalog) -> Iterator[Catalog]:
 def run(writer: Catalog, exit_code: int | None, archived: int = 0) -> None:
     number = writer.begin_run("download")
     if exit_code is not None:
-        writer.end_run(number, {"exit_code": exit_code, "archived": archived, "bytes": 1 << 20})
+        outcome = {"exit_code": exit_code, "archived": archived, "bytes": 1 << 20}
+        writer.end_run(number, {"finished_at": utc_now(), **outcome})
 
 
 # --- status -----------------------------------------------------------------------------------
