@@ -64,9 +64,9 @@ SURVIVED = [
     Row("reset before the first byte", [(faults.reset(0), 1)]),
     Row("no answer", [(faults.drop(), 1)]),
     Row("refused", [(faults.refuse(), 1)]),
-    Row("stall", [(faults.stall(PART), 1)], timeout=0.3),
-    Row("stall at every turn", [(faults.stall(SIZE // 3), None)], timeout=0.2),
-    Row("stall before the first byte", [(faults.stall(0), 1)], timeout=0.3),
+    Row("stall", [(faults.stall(PART), 1)], timeout=0.6),
+    Row("stall at every turn", [(faults.stall(SIZE // 3), None)], timeout=0.3),
+    Row("stall before the first byte", [(faults.stall(0), 1)], timeout=0.6),
     Row("short body, honest length", [(faults.close(PART), 1)]),
     Row("short body, no length", [(faults.no_length() | faults.close(PART), 1)], kinds=("mp4",)),
     Row("short body, chunked", [(faults.chunked() | faults.close(PART), 1)]),
@@ -83,7 +83,7 @@ SURVIVED = [
     Row("part begins elsewhere", [BROKEN, (faults.wrong_range(start=10), None)], most=WHOLE_TWICE),
     Row("part of another total", [BROKEN, (faults.wrong_range(total=10), None)], most=WHOLE_TWICE),
     Row("416", [BROKEN, (faults.always_416(), None)], most=AGAIN),
-    Row("stall after the last byte", [(faults.chunked() | faults.stall(SIZE), 1)], timeout=0.3),
+    Row("stall after the last byte", [(faults.chunked() | faults.stall(SIZE), 1)], timeout=0.6),
     Row("401 once", [(faults.status(401), 1)]),
     Row("403 once", [(faults.status(403), 1)]),
     Row("404 once", [(faults.status(404), 1)]),
@@ -109,9 +109,9 @@ FAILED = [
     Row("reset after a part", [BROKEN, (faults.reset(0), None)], "connection reset at 0.1 MB"),
     Row("no answer", [(faults.drop(), None)], "the connection was closed early"),
     Row("no answer after a part", [BROKEN, (faults.drop(), None)], "closed early at 0.1 MB"),
-    Row("stall", [(faults.stall(0), None)], "nothing came within the time-out", timeout=0.2),
-    Row("trickle", [(faults.trickle(500), None)], "less than 1 kB/s for 0.2 s", timeout=0.2),
-    Row("a byte, then a stall", [(faults.stall(1), None)], "within the time-out", timeout=0.2),
+    Row("stall", [(faults.stall(0), None)], "nothing came within the time-out", timeout=0.3),
+    Row("trickle", [(faults.trickle(500), None)], "less than 1 kB/s for 0.3 s", timeout=0.3),
+    Row("a byte, then a stall", [(faults.stall(1), None)], "within the time-out", timeout=0.3),
     Row("closed", [(faults.close(0), None)], "the connection was closed early"),
     Row(
         "shorter than announced",
@@ -380,4 +380,4 @@ def test_links_that_expired_while_files_waited_are_renewed_in_one_call(
     assert report.exit_code == 0
     assert_archive_equals(service, root)
     # One for all 40, and as many as renewals were gathered in: far from one for each.
-    assert service.requests.counts["links"] <= 4
+    assert service.requests.counts["links"] <= 6
