@@ -165,16 +165,28 @@ class Tab:
     def click(self, selector: str) -> None:
         """Click, with the mouse, in the middle of the element."""
         found = json.dumps(selector)
-        box = self.run(
-            f"""(() => {{
-              const element = document.querySelector({found});
-              element.scrollIntoView({{block: "center"}});
-              const {{x, y, width, height}} = element.getBoundingClientRect();
-              const at = {{x: x + width / 2, y: y + height / 2}};
-              const top = document.elementFromPoint(at.x, at.y);
-              return element.contains(top) || top.contains(element) ? at : null;
-            }})()"""
-        )
+        script = f"""(() => {{
+          const element = document.querySelector({found});
+          element.scrollIntoView({{block: "center"}});
+          const {{x, y, width, height}} = element.getBoundingClientRect();
+          const at = {{x: x + width / 2, y: y + height / 2}};
+          const top = document.elementFromPoint(at.x, at.y);
+          const seen = picture => {{
+            const place = picture.getBoundingClientRect();
+            return place.bottom > 0 && place.top < innerHeight;
+          }};
+          const still = [...document.images].every(one => one.complete || !seen(one));
+          const free = element.contains(top) || top.contains(element);
+          return {{box: free ? at : null, still}};
+        }})()"""
+        box, same = None, 0
+        # Pictures that load lazily move what is below them: wait until it stands still.
+        for _ in range(500):
+            look = self.run(script)
+            same = same + 1 if look["still"] and look["box"] == box else 0
+            box = look["box"]
+            if same >= 5:
+                break
         assert box, f"{selector} is covered"
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **box)
