@@ -59,11 +59,6 @@ class Pieces:
         with self._changed:
             return list(self._arrived)
 
-    @property
-    def opened(self) -> bool:
-        """Whether `open` was called."""
-        return self._open
-
     def claim(self, prefer: int = -1) -> tuple[int, int] | None:
         """Take a piece to fetch, at `prefer` if that is free; None while there is none."""
         with self._changed:
