@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from g2a_archive.connection import Answer
 from g2a_archive.content import HEAD
+from g2a_archive.response import Answer
 
 _NOTE_AFTER_BYTES = 256 * 1024
 _NOTE_AFTER_SECONDS = 0.05

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from g2a_archive import content, decide
-from g2a_archive.connection import Answer, Connections, NetworkError
+from g2a_archive.connection import Connections
 from g2a_archive.decide import Action, Verdict
 from g2a_archive.errors import storage_error
 from g2a_archive.outcomes import Transfer
 from g2a_archive.pace import RateLimiter
 from g2a_archive.partial import Partial, Validator
+from g2a_archive.response import Answer, NetworkError
 from g2a_archive.segments import Pieces
 from g2a_archive.storage import Space
 

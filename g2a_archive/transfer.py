@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from g2a_archive import content, decide
-from g2a_archive.connection import Answer, Connections, NetworkError
+from g2a_archive.connection import Connections
 from g2a_archive.decide import Action, Seen
 from g2a_archive.errors import StorageError, storage_error
 from g2a_archive.layout import file_name, file_names
@@ -26,6 +26,7 @@ from g2a_archive.outcomes import Again, Failed, NewLink, Outcome, Stopped, Store
 from g2a_archive.pace import retry_after
 from g2a_archive.partial import Partial, Validator
 from g2a_archive.receive import Floor, Receiver, splittable
+from g2a_archive.response import Answer, NetworkError
 from g2a_archive.segments import Pieces
 from g2a_archive.storage import Storage
 

@@ -51,7 +51,7 @@ def assert_kept_secret(secrets: Iterable[str], left: dict[str, bytes]) -> None:
 
 
 TROUBLE: dict[str, tuple[Fault | Response, str]] = {
-    "resets": (reset(1000), "file"),
+    "resets": (reset(0), "file"),
     "closed early": (close(0), "file"),
     "404": (status(404), "file"),
     "403 with a page": (html(403), "file"),

@@ -21,8 +21,9 @@ from support import (
     run_here,
 )
 
-from g2a_archive.connection import Answer, Connections
+from g2a_archive.connection import Connections
 from g2a_archive.demo import Fault, SimulatedRecording, SimulatedService, faults
+from g2a_archive.response import Answer
 
 SIZE = 900_000
 BIG = 1_400_000_001
@@ -46,18 +47,23 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _every_answer_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A response that nobody closes keeps its socket until chance collects it."""
-    answers: list[Answer] = []
-    get = Connections.get
+    """An answer that nobody releases leaves its connection half read."""
+    held: list[Answer] = []
+    get, release = Connections.get, Connections.release
 
     def note(self: Connections, url: str, headers: Mapping[str, str]) -> Answer:
-        answer = get(self, url, headers)
-        answers.append(answer)
-        return answer
+        held.append(get(self, url, headers))
+        return held[-1]
+
+    def forget(self: Connections, answer: Answer) -> None:
+        if answer in held:
+            held.remove(answer)
+        release(self, answer)
 
     monkeypatch.setattr(Connections, "get", note)
+    monkeypatch.setattr(Connections, "release", forget)
     yield
-    assert [answer.status for answer in answers if not answer._response.isclosed()] == []
+    assert [answer.status for answer in held] == []
 
 
 def sent(service: SimulatedService) -> int:

@@ -1,0 +1,86 @@
+"""One socket to a file host, plain or TLS, with as few system calls as can be.
+
+The standard library connects and encrypts. Its reads with a time-out ask the kernel twice, once
+whether there is something and once for it; with a thread a connection each question also hands
+the interpreter's lock around, which costs more than the question.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import struct
+from contextlib import suppress
+
+
+class Wire:
+    """A connected socket. Reads and writes raise `OSError`, `TimeoutError` where nothing moves."""
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        """Take over a connected socket; `timeout` is in seconds, for each read and write."""
+        self._socket = sock
+        self._timeout = timeout
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._poll = select.poll()
+        if self._tls:
+            sock.setblocking(False)
+        else:
+            # The kernel keeps the time: one call a read, and no look at the clock.
+            sock.settimeout(None)
+            limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
+                self._await(want)
+            except BlockingIOError:
+                raise TimeoutError from None
+
+    def read(self, view: memoryview, *, wait: bool = True) -> int | None:
+        """Read at least one byte into `view`; returns how many, 0 at the stream's end.
+
+        Without `wait`, None where nothing is there to be read at once.
+        """
+        if not self._tls:
+            try:
+                return self._socket.recv_into(view, 0, 0 if wait else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if wait:
+                    raise TimeoutError from None
+                return None
+        while True:
+            try:
+                return self._socket.recv_into(view)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
+                if not wait:
+                    return None
+                self._await(want)
+
+    def _await(self, want: ssl.SSLError) -> None:
+        event = select.POLLIN if isinstance(want, ssl.SSLWantReadError) else select.POLLOUT
+        self._poll.register(self._socket, event)
+        if not self._poll.poll(self._timeout * 1000):
+            raise TimeoutError
+
+    def shut(self) -> None:
+        """End all reads and writes at once; may be called by another thread."""
+        shut_socket(self._socket)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def shut_socket(sock: socket.socket) -> None:
+    """End all reads and writes of a socket, whichever thread waits in them."""
+    with suppress(OSError):
+        # Not `sock.shutdown`: on a TLS socket it would take the session away from under the
+        # thread that reads.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
