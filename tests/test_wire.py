@@ -1,0 +1,217 @@
+"""Connections to a file host, plain and over TLS: the same answers, time-outs and ends."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trustme
+
+from g2a_archive import connection
+from g2a_archive.connection import Connections
+from g2a_archive.response import Answer, NetworkError
+
+BODY = random.Random(4).randbytes(3_000_000)
+Script = Callable[[socket.socket], None]
+
+
+class Host:
+    """A server that reads one request after another and acts out a script for each."""
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._done = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.script: Script = whole
+        self.accepted = 0
+        self._spawn(self._accept)
+        scheme = "http" if context is None else "https"
+        self.url = f"{scheme}://localhost:{self._listener.getsockname()[1]}/a"
+
+    def _spawn(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self.accepted += 1
+                self._spawn(self._serve, sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        with suppress(OSError), sock:
+            if self._context is not None:
+                sock = self._context.wrap_socket(sock, server_side=True)
+            with sock:
+                while b"\r\n\r\n" in sock.recv(65536):
+                    self.script(sock)
+
+    def silence(self) -> None:
+        """Wait until the test is over."""
+        self._done.wait(30)
+
+    def close(self) -> None:
+        self._done.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+
+def head(length: int) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+def whole(sock: socket.socket) -> None:
+    sock.sendall(head(len(BODY)) + BODY)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def host(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Host]:
+    context = None
+    if request.param == "tls":
+        authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(context)
+        authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authority.pem"))
+        monkeypatch.setattr(connection, "_tls", None)
+    server = Host(context)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def connections() -> Iterator[Connections]:
+    made = Connections(0.5)
+    yield made
+    made.close()
+
+
+def rest_of(answer: Answer, step: int = 100_000) -> bytes:
+    view = memoryview(bytearray(step))
+    body = b""
+    while count := answer.read_into(view):
+        body += view[:count]
+    return body
+
+
+def test_one_connection_serves_many(host: Host, connections: Connections) -> None:
+    for step in (5, 100_000, 10_000_000):
+        if step == 5:
+            host.script = lambda sock: sock.sendall(head(12) + BODY[:12])
+        else:
+            host.script = whole
+        answer = connections.get(host.url, {})
+        body = rest_of(answer, step)
+        assert body == (BODY[:12] if step == 5 else BODY)
+        connections.release(answer)
+    assert host.accepted == 1
+
+
+def test_nothing_to_be_read_now(host: Host, connections: Connections) -> None:
+    more = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(head(6) + b"abc")
+        more.wait(30)
+        sock.sendall(b"def")
+
+    host.script = script
+    view = memoryview(bytearray(100))
+    answer = connections.get(host.url, {})
+    assert bytes(view[: answer.read_into(view)]) == b"abc"
+    assert answer.read_now(view) is None
+    more.set()
+    assert bytes(view[: answer.read_into(view)]) == b"def"
+    assert answer.exhausted
+    connections.release(answer)
+
+
+def test_a_host_that_falls_silent(host: Host, connections: Connections) -> None:
+    def script(sock: socket.socket) -> None:
+        sock.sendall(head(10) + b"01234")
+        host.silence()
+
+    host.script = script
+    answer = connections.get(host.url, {})
+    with pytest.raises(NetworkError, match="nothing came within the time-out"):
+        rest_of(answer)
+    connections.release(answer)
+
+
+def test_a_host_that_does_not_answer(host: Host, connections: Connections) -> None:
+    host.script = lambda _: host.silence()
+    with pytest.raises(NetworkError, match="nothing came within the time-out"):
+        connections.get(host.url, {})
+    assert host.accepted == 1  # a time-out is not tried again on a new connection
+
+
+def test_an_early_end(host: Host, connections: Connections) -> None:
+    def script(sock: socket.socket) -> None:
+        sock.sendall(head(10) + b"01234")
+        sock.shutdown(socket.SHUT_RDWR)
+
+    host.script = script
+    answer = connections.get(host.url, {})
+    with pytest.raises(NetworkError, match=r"closed early|reset"):
+        rest_of(answer)
+    connections.release(answer)
+
+
+def test_a_kept_connection_that_the_host_closed(host: Host, connections: Connections) -> None:
+    def once(sock: socket.socket) -> None:
+        sock.sendall(head(2) + b"ok")
+        sock.shutdown(socket.SHUT_RDWR)
+
+    host.script = once
+    for _ in range(3):
+        answer = connections.get(host.url, {})
+        assert rest_of(answer) == b"ok"
+        connections.release(answer)
+    assert host.accepted == 3
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_abort_ends_a_wait(host: Host, begun: bool) -> None:
+    waiting = Connections(60.0)
+    reached = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        if begun:
+            sock.sendall(head(10) + b"01234")
+        reached.set()
+        host.silence()
+
+    host.script = script
+
+    def abort() -> None:
+        reached.wait(30)
+        waiting.abort()
+
+    aborter = threading.Thread(target=abort)
+    aborter.start()
+    with pytest.raises(NetworkError):
+        rest_of(waiting.get(host.url, {}))
+    aborter.join()
+    waiting.close()
+
+
+@pytest.mark.parametrize("host", ["tls"], indirect=True)
+def test_a_certificate_that_nobody_trusts(
+    host: Host, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with pytest.raises(NetworkError, match="certificate cannot be trusted"):
+        connections.get(host.url, {})
