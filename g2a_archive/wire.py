@@ -21,9 +21,8 @@ class Wire:
         """Take over a connected socket; `timeout` is in seconds, for each read and write."""
         self._socket = sock
         self._timeout = timeout
-        self._tls = isinstance(sock, ssl.SSLSocket)
         self._poll = select.poll()
-        if self._tls:
+        if isinstance(sock, ssl.SSLSocket):
             sock.setblocking(False)
         else:
             # The kernel keeps the time: one call a read, and no look at the clock.
@@ -48,20 +47,34 @@ class Wire:
 
         Without `wait`, None where nothing is there to be read at once.
         """
-        if not self._tls:
+        if isinstance(self._socket, ssl.SSLSocket):
+            return self._read_records(self._socket, view, wait=wait)
+        try:
+            return self._socket.recv_into(view, 0, 0 if wait else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            if wait:
+                raise TimeoutError from None
+            return None
+
+    def _read_records(self, sock: ssl.SSLSocket, view: memoryview, *, wait: bool) -> int | None:
+        """All that is there, of as many TLS records (16 kB each) as it takes."""
+        filled = 0
+        while filled < len(view):
             try:
-                return self._socket.recv_into(view, 0, 0 if wait else socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                if wait:
-                    raise TimeoutError from None
-                return None
-        while True:
-            try:
-                return self._socket.recv_into(view)
+                count = sock.recv_into(view[filled:])
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
-                if not wait:
-                    return None
+                if filled or not wait:
+                    return filled or None
                 self._await(want)
+                continue
+            except OSError:
+                if filled:  # what has come is good; the next read fails, or finds the end
+                    return filled
+                raise
+            if count == 0:
+                break
+            filled += count
+        return filled
 
     def _await(self, want: ssl.SSLError) -> None:
         event = select.POLLIN if isinstance(want, ssl.SSLWantReadError) else select.POLLOUT
