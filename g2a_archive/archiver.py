@@ -48,6 +48,9 @@ log = logging.getLogger("g2a_archive")
 
 _LAST_FILES = 8
 _UNREACHABLE = 3
+_GATHER = 0.005
+"""Seconds; small files come by the thousand a second."""
+
 _STOP_SECONDS = 10.0
 
 
@@ -86,6 +89,8 @@ class Run:
         self._helping = 0
         self.book = Book(report, catalog, storage)
         self._queued = False
+        # More than there are workers, so that none waits for this thread.
+        self._most_active = settings.jobs * 4
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -102,8 +107,11 @@ class Run:
             while self._pending and not self._switch.event.is_set():
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
-                # What else has come meanwhile, at one go: looking around costs more than this.
-                for _ in range(min(self._settings.jobs, self.events.qsize())):
+                if self._ready and len(self.active) > self._most_active // 2:
+                    # The workers have enough to do: let a few more events come together, as
+                    # waking up for each would take the interpreter from the workers each time.
+                    self._switch.event.wait(_GATHER)
+                for _ in range(min(self._most_active, self.events.qsize())):
                     self._handle(self.events.get())
         except ArchiverError as error:
             self.report.note(error)
@@ -134,11 +142,12 @@ class Run:
             self._ready.appendleft(heapq.heappop(self._delayed)[2])
         waiting = len(self._ready) // len(self._settings.kinds)
         self.feed.pump(now, waiting, idle=not self._ready and not self.active)
-        if not self.feed.pending and len(self._ready) <= self._settings.jobs * _LAST_FILES:
+        last = not self.feed.pending and len(self._ready) <= self._settings.jobs * _LAST_FILES
+        if last:
             # The last ones: large ones first, so that all workers end at about the same time.
             self._ready = deque(sorted(self._ready, key=lambda t: -((t.expected or 0) >> 20)))
-        # A few more than there are workers, so that none waits for this thread.
-        while self._ready and len(self.active) < self._settings.jobs * 2:
+        most = self._most_active // (2 if last else 1)
+        while self._ready and len(self.active) < most:
             transfer = self._ready.popleft()
             self.active.add(transfer)
             self.pool.fetch(transfer)

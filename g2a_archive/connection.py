@@ -34,12 +34,12 @@ class Connections:
         self._aborted = False
         self._head = memoryview(bytearray(HEAD))
 
-    def get(self, url: str, headers: Mapping[str, str]) -> Answer:
+    def get(self, parts: SplitResult, headers: Mapping[str, str]) -> Answer:
         """Send a GET, following redirects, and return the answer with its body unread.
 
-        Raises `NetworkError` where no answer came, or a redirect leads where it must not.
+        `parts` are those of an address that `address.checked` let pass. Raises `NetworkError`
+        where no answer came, or a redirect leads where it must not.
         """
-        parts = urlsplit(url)  # a link was checked when the service gave it
         for _ in range(_MOST_REDIRECTS + 1):
             answer = self._send(parts, headers)
             location = answer.header("Location")
@@ -47,8 +47,7 @@ class Connections:
                 return answer
             self._done(answer)
             try:
-                url = urljoin(url, location)
-                parts = address.checked(url)
+                parts = address.checked(urljoin(parts.geturl(), location))
             except ValueError as error:
                 raise NetworkError(f"a redirect cannot be followed: {error}") from None
         raise NetworkError("too many redirects")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from g2a_archive import content
 from g2a_archive.models import FileKind
@@ -25,16 +25,14 @@ class Action(Enum):
     FAIL = auto()  # it will not
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """An action, and the reason for it where it is not a good one."""
 
     action: Action
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What matters of an answer: `range` is `Content-Range` as (first, last, total)."""
 
     status: int
@@ -43,8 +41,7 @@ class Seen:
     decodable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """What we have of a file: bytes, the announced total, what `recordingSize` says."""
 
     size: int = 0

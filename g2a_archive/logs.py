@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import re
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from g2a_archive.errors import StorageError, storage_error
 from g2a_archive.progress import Display
+
+if TYPE_CHECKING:
+    from g2a_archive.logfile import LogFile
 
 log = logging.getLogger("g2a_archive")
 
@@ -60,19 +63,6 @@ class _Console(logging.Handler):
         self._display.line(self.format(record))
 
 
-class _File(logging.handlers.WatchedFileHandler):
-    """Appends, and opens the file anew after logrotate moved it away."""
-
-    failure: OSError | None = None
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        import sys
-
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            self.failure = error
-
-
 class Logs:
     """The handlers of this process, set up once. Raises `StorageError` for a file that can't be."""
 
@@ -86,14 +76,16 @@ class Logs:
         secrets: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._path = log_file
-        self._file: _File | None = None
+        self._file: LogFile | None = None
         level = logging.ERROR if quiet else logging.WARNING
         console = _Console(display)
         console.setLevel((level, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
         self._handlers: list[logging.Handler] = [console]
         if log_file:
+            from g2a_archive.logfile import LogFile
+
             try:
-                self._file = _File(log_file, encoding="utf-8")
+                self._file = LogFile(log_file, encoding="utf-8")
             except OSError as error:
                 raise storage_error(error, "open the log file", log_file) from error
             self._file.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO)

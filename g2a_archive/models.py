@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import NamedTuple
+from urllib.parse import SplitResult
 
 MAX_ID = 2**63 - 1
 """The largest recording ID that the catalogue can hold."""
@@ -98,7 +100,7 @@ class SyncSettings:
 class Link:
     """A secret address of one file, and when the service gave it (both clocks, seconds)."""
 
-    url: str = field(repr=False)
+    address: SplitResult = field(repr=False)
     wall: float
     monotonic: float
 
@@ -132,8 +134,7 @@ class LinkAnswer:
     failed: Mapping[int, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """A file under its final name: `path` is relative to the archive, `size` in bytes."""
 
     recording: int
@@ -143,8 +144,7 @@ class StoredFile:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """One thing that went wrong with a recording, or with one of its files."""
 
     id: int

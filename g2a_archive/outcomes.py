@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from g2a_archive.decide import Held
 from g2a_archive.models import FileKind, Link, StoredFile
@@ -56,8 +57,7 @@ class Transfer:
         return Held(part.size, part.total, self.expected, part.validator)
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The file is whole, flushed, and has its final name; `flush` names directories to flush."""
 
     file: StoredFile
@@ -66,8 +66,7 @@ class Stored:
     flush: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(NamedTuple):
     """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds."""
 
     reason: str
@@ -75,16 +74,14 @@ class Again:
     progress: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NewLink:
+class NewLink(NamedTuple):
     """The link is no longer good; `aged` where it was not even tried."""
 
     reason: str
     aged: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """No attempt will work."""
 
     reason: str

@@ -14,9 +14,9 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from g2a_archive.content import HEAD
 from g2a_archive.response import Answer
@@ -27,8 +27,7 @@ _FLUSH_EVERY = 64 << 20
 _GIVEN_BACK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Validator:
+class Validator(NamedTuple):
     """What tells whether the file at the host is still the same (RFC 9110, 13.1.5)."""
 
     etag: str | None = None

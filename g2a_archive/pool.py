@@ -5,31 +5,28 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from g2a_archive.models import LinkAnswer
 from g2a_archive.outcomes import Outcome, Transfer, Whole
 from g2a_archive.transfer import Fetcher
 
 
-@dataclass(frozen=True, slots=True)
-class Attempted:
+class Attempted(NamedTuple):
     """A worker's attempt ended; `outcome` may be an exception that ends the run."""
 
     transfer: Transfer
     outcome: Outcome | BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
+class Linked(NamedTuple):
     """A link call ended; `answer` may be an exception."""
 
     ids: Sequence[int]
     answer: LinkAnswer | BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Assisted:
+class Assisted(NamedTuple):
     """A worker's help with another's file ended; `outcome` tells whether it worked."""
 
     transfer: Transfer

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import SplitResult
 
 from g2a_archive import content, decide
 from g2a_archive.connection import Connections
@@ -191,7 +192,7 @@ class Receiver:
             if stream is None or position != at or stream.drained:
                 if stream is not None:
                     self.connections.release(stream)
-                stream = _request_piece(self.connections, transfer.link.url, part, *piece)
+                stream = _request_piece(self.connections, transfer.link.address, part, *piece)
             while position < end and not (self.stop.is_set() or pieces.closed):
                 count = stream.read_into(view[: end - position])
                 if count == 0:
@@ -222,11 +223,11 @@ def splittable(answer: Answer, part: Partial) -> bool:
 
 
 def _request_piece(
-    connections: Connections, url: str, part: Partial, begin: int, end: int
+    connections: Connections, address: SplitResult, part: Partial, begin: int, end: int
 ) -> Answer:
     """Ask for the bytes from `begin` up to `end`. Raises `NetworkError` where others come."""
     headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": part.validator.condition or ""}
-    answer = connections.get(url, headers)
+    answer = connections.get(address, headers)
     same = Validator.of(answer).etag in (None, part.validator.etag)
     right = answer.content_range() == (begin, end - 1, part.total)
     if answer.status != 206 or not right or not same or answer.encoded:

@@ -293,7 +293,7 @@ def _from_library(wire: Wire, came: bytes) -> Answer:
         raise
     headers: dict[str, str] = {}
     for name, value in response.headers.items():
-        headers.setdefault(name.lower(), value)
+        headers.setdefault(name.lower(), value.strip(" \t"))
     return Answer(response.status, headers, Parsed(response), chunked=bool(response.chunked))
 
 

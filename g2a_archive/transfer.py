@@ -123,7 +123,7 @@ class Fetcher:
             if held.validator.condition is not None:
                 headers["If-Range"] = held.validator.condition
         try:
-            answer = self.connections.get(transfer.link.url, headers)
+            answer = self.connections.get(transfer.link.address, headers)
         except NetworkError as error:
             return self._broken(transfer, str(error))
         try:

@@ -234,7 +234,7 @@ def test_no_page_has_anything_inline_or_outside(tmp_path: Path) -> None:
 
 def test_paths_are_encoded_segment_by_segment(tmp_path: Path) -> None:
     files = {
-        kind: replace(file, path=f"Mai ä/50% #1?/a:b/{kind}")
+        kind: file._replace(path=f"Mai ä/50% #1?/a:b/{kind}")
         for kind, file in entry(1, LATE).files.items()
     }
     write(tmp_path, replace(entry(1, LATE), files=files))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from conftest import Serve
 from dateutil import tz
+from dateutil.parser import isoparse
+from hypothesis import given
+from hypothesis import strategies as st
 from support import report_of, run_cli
 
 from g2a_archive.demo import SimulatedRecording
@@ -70,6 +73,22 @@ def test_the_directory_of_a_recording(
 def test_a_start_that_is_no_time(start: object) -> None:
     with pytest.raises(ValueError, match="recordingStartTime"):
         parse_start(start)
+
+
+def test_midnight_at_the_end_of_a_day() -> None:
+    assert parse_start("2014-05-06T24:00:00Z") == datetime(2014, 5, 7, tzinfo=UTC)
+
+
+@given(st.datetimes(timezones=st.timezones()), st.sampled_from(["seconds", "milliseconds", "auto"]))
+def test_a_start_is_read_as_dateutil_reads_it(when: datetime, timespec: str) -> None:
+    text = when.isoformat(timespec=timespec)
+    try:
+        expected = isoparse(text)
+    except ValueError:  # offsets with seconds, as zones had before 1900
+        with pytest.raises(ValueError, match="recordingStartTime"):
+            parse_start(text)
+    else:
+        assert parse_start(text) == expected
 
 
 @pytest.mark.parametrize("start", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])

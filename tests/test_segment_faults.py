@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import SplitResult
 
 import pytest
 from conftest import Serve
@@ -51,8 +52,8 @@ def _every_answer_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     held: list[Answer] = []
     get, release = Connections.get, Connections.release
 
-    def note(self: Connections, url: str, headers: Mapping[str, str]) -> Answer:
-        held.append(get(self, url, headers))
+    def note(self: Connections, parts: SplitResult, headers: Mapping[str, str]) -> Answer:
+        held.append(get(self, parts, headers))
         return held[-1]
 
     def forget(self: Connections, answer: Answer) -> None:

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -419,9 +418,9 @@ def test_a_file_in_place_whose_row_comes_later_is_no_damage(archive: Archive) ->
 def test_a_row_that_changed_before_recording_is_left_alone(archive: Archive) -> None:
     new = archive.add(1)[0]
     for old in (
-        replace(new, size=new.size - 1),
-        replace(new, path="1.mp4"),
-        replace(new, sha256="0" * 64),
+        new._replace(size=new.size - 1),
+        new._replace(path="1.mp4"),
+        new._replace(sha256="0" * 64),
     ):
         archive.catalog.checked([old], [(old, "missing")])
     assert archive.catalog.owed() == []

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -33,7 +34,7 @@ class Host:
         self.accepted = 0
         self._spawn(self._accept)
         scheme = "http" if context is None else "https"
-        self.url = f"{scheme}://localhost:{self._listener.getsockname()[1]}/a"
+        self.url = urlsplit(f"{scheme}://localhost:{self._listener.getsockname()[1]}/a")
 
     def _spawn(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args)
