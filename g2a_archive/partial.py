@@ -24,6 +24,10 @@ from g2a_archive.response import Answer
 _NOTE_AFTER_BYTES = 256 * 1024
 _NOTE_AFTER_SECONDS = 0.05
 _FLUSH_EVERY = 64 << 20
+_LITTLE = 16384
+_LOCKED = 2047
+"""Bytes up to which hashlib keeps the interpreter's lock. For a little data, getting the lock back
+takes longer than the hash."""
 _GIVEN_BACK = 1 << 20
 
 
@@ -156,7 +160,9 @@ class Partial:
             count = os.pwrite(self._fd, left, self.size)
             self.size += count
             left = left[count:]
-        self.sha.update(data)
+        step = _LOCKED if len(data) <= _LITTLE else len(data)
+        for at in range(0, len(data), step):
+            self.sha.update(data[at : at + step])
         self._hashed += len(data)
         if not self._noted:
             if (
