@@ -114,6 +114,7 @@ def _near(key: str, known: Collection[str]) -> str:
 
 
 _METHODS = ("token", "token_file", "pat", "pat_file", "refresh_token_file")
+_CLIENT_SECRETS = ("client_secret", "client_secret_file")
 
 
 def exposed(config: Config) -> str | None:
@@ -132,14 +133,20 @@ def exposed(config: Config) -> str | None:
 def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """The credentials' settings in force: key to (value, where it came from).
 
-    Where the environment names a token or a grant, those of the file don't count.
+    Where the environment names a token or a grant, those of the file don't count; nor does the
+    file's client secret where the environment has one, by value or by file.
     """
     from_env = {
         key: environ[f"{ENV}{_env_name(key)}"]
         for key in AUTH_KEYS
         if environ.get(f"{ENV}{_env_name(key)}")
     }
-    skip = _METHODS if any(key in from_env for key in _METHODS) else ()
+    skip = {
+        key
+        for group in (_METHODS, _CLIENT_SECRETS)
+        if any(key in from_env for key in group)
+        for key in group
+    }
     values = {
         key: (value, f"file {config.path}") for key, value in config.auth.items() if key not in skip
     }

@@ -281,6 +281,16 @@ def test_every_credential_comes_from_environment_or_file(key: str) -> None:
     assert auth_values(config, {f"G2A_ARCHIVE_{name}": ""}) == auth_values(config, {})
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("client_secret_file", "client_secret"), ("client_secret", "client_secret_file")],
+)
+def test_a_client_secret_in_the_environment_replaces_the_file_s(ours: str, theirs: str) -> None:
+    config = Config(Path("c.toml"), None, {}, {"client_id": "c", theirs: "old"})
+    values = auth_values(config, {f"G2A_ARCHIVE_{ours.upper()}": "new"})
+    assert values == {"client_id": ("c", "file c.toml"), ours: ("new", "environment")}
+
+
 def test_a_run_with_everything_in_the_file(service: SimulatedService, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(
         f"""
