@@ -97,12 +97,19 @@ class Service:
         `certain`: an invalid ID must be among them, since the whole was refused and the other
         half was not, so that asking for all of them again would be a call too many.
         """
+        if len(ids) > self.chunk_limit:  # known as too long meanwhile
+            return self._halve(ids, chunk)
         if not (certain and len(ids) > 1):
             try:
                 if self._ask(ids, chunk):
                     return False
             except CallTooLongError as error:
-                return self._halve_long_call(ids, chunk, error)
+                if len(ids) == 1:
+                    chunk.failed[ids[0]] = error.message
+                    return False
+                with self._lock:
+                    self.chunk_limit = min(self.chunk_limit, (len(ids) + 1) // 2)
+                return self._halve(ids, chunk)
             if len(ids) == 1:
                 self._refuse(ids[0], chunk)
                 return True
@@ -111,13 +118,9 @@ class Service:
         self._narrow(ids[middle:], chunk, certain=not in_left)
         return True
 
-    def _halve_long_call(self, ids: list[int], chunk: _Chunk, error: CallTooLongError) -> bool:
-        if len(ids) == 1:
-            chunk.failed[ids[0]] = error.message
-            return False
+    def _halve(self, ids: list[int], chunk: _Chunk) -> bool:
+        """Ask for the halves of a call that is too long. True if any ID was refused."""
         middle = len(ids) // 2
-        with self._lock:
-            self.chunk_limit = max(1, min(self.chunk_limit, middle))
         left = self._narrow(ids[:middle], chunk, certain=False)
         return self._narrow(ids[middle:], chunk, certain=False) or left
 
