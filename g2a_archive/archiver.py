@@ -149,6 +149,7 @@ class Run:
         most = self._most_active // (2 if last else 1)
         while self._ready and len(self.active) < most:
             transfer = self._ready.popleft()
+            transfer.answered = False
             self.active.add(transfer)
             self.pool.fetch(transfer)
         if self._settings.segments > 1 and not self._ready and not self.feed.pending:
@@ -341,6 +342,7 @@ class Run:
         self.report.unfinished += unfinished
         waiting = [
             *self._ready,
+            *self.active,
             *(transfer for _, _, transfer in self._delayed),
             *(transfer for some in self.feed.renewals.values() for transfer in some),
         ]
@@ -359,9 +361,12 @@ class Run:
             self.report.note(error)
 
     def _drain(self) -> None:
-        """Take in what the workers end with, now that they are asked to stop."""
+        """Take in what the workers end with, now that they are asked to stop.
+
+        A connect cannot be interrupted, and need not be waited for: nothing is written then.
+        """
         until = time.monotonic() + _STOP_SECONDS
-        while self.active and time.monotonic() < until:
+        while any(one.answered for one in self.active) and time.monotonic() < until:
             with suppress(queue.Empty):
                 event = self.events.get(timeout=max(0.0, until - time.monotonic()))
                 if not isinstance(event, Attempted):

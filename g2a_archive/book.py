@@ -81,8 +81,8 @@ class Book:
         else:
             self.report.files += 1
             log.info("recording %d: %s: %s", transfer.recording, transfer.kind, outcome.file.path)
-        if outcome.aside is not None:
-            name = f"{transfer.directory}/{outcome.aside}"
+        for aside in outcome.aside:
+            name = f"{transfer.directory}/{aside}"
             self.report.kept_aside.append(name)
             log.warning(
                 "recording %d: another file stood in its place; it is kept as %s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -32,6 +33,7 @@ class Transfer:
     pieces: Pieces | None = None
     helpers: int = 0
     helper_failures: int = 0
+    answered: bool = False  # whether the attempt under way came as far as the host's answer
 
     @property
     def size(self) -> int:
@@ -62,7 +64,7 @@ class Stored(NamedTuple):
 
     file: StoredFile
     adopted: bool = False
-    aside: str | None = None
+    aside: Sequence[str] = ()
     flush: frozenset[str] = frozenset()
 
 

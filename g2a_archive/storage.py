@@ -178,20 +178,20 @@ class Storage:
             self._made.add(directory)
             return frozenset(touched)
 
-    def publish(self, part: str, directory: str, names: tuple[str, ...], name: str) -> str | None:
-        """Give a whole, flushed file its final name; returns the name of what it kept aside.
+    def publish(self, part: str, directory: str, names: tuple[str, ...], name: str) -> list[str]:
+        """Give a whole, flushed file its final name; returns the names of what it kept aside.
 
         Any file that has one of the recording's `names` for this kind is kept, with a suffix.
         The caller flushes the directory afterwards.
         """
         final = f"{self._root}/{directory}/{name}"
-        aside = None
+        aside = []
         try:
             old = self.find(directory, names)
             # The listing may be older than what somebody has put there meanwhile.
             for path in {final, old or final}:
                 if os.path.lexists(path):
-                    aside = keep_aside(path)
+                    aside.append(keep_aside(path))
             try:
                 os.rename(part, final)
             except OSError as error:

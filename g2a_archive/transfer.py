@@ -126,6 +126,7 @@ class Fetcher:
             answer = self.connections.get(transfer.link.address, headers)
         except NetworkError as error:
             return self._broken(transfer, str(error))
+        transfer.answered = True
         try:
             return self._take(transfer, part, answer, ranged=ranged)
         finally:

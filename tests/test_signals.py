@@ -6,9 +6,12 @@ import fcntl
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import termios
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,8 @@ from support import (
 )
 
 from g2a_archive.demo import LoggedRequest, RequestLog, SimulatedService, faults, sample_recordings
+from g2a_archive.errors import ExitCode
+from g2a_archive.stopping import StopSwitch
 
 SIZE = 200_000
 PART = 50_000
@@ -139,6 +144,32 @@ def stuck(self):
 archiver.Run._drain = stuck
 sys.exit(cli.run(sys.argv[1:]))
 """
+
+
+def test_a_connect_that_hangs_is_not_waited_for(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.archiver._STOP_SECONDS", 3600.0)
+    switch = StopSwitch()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        with ExitStack() as stack:  # its queue is full: what else connects gets no answer
+            for _ in range(4):
+                one = stack.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(address)
+            service.fail_files(faults.redirect(f"http://127.0.0.1:{address[1]}/"), "mp4")
+            run = ThreadPoolExecutor(1)
+            ended = run.submit(
+                run_here, service, root, service.recordings, switch=switch, timeout=3600.0
+            )
+            assert service.requests.wait_for(lambda log: len(log.file_requests("mp4")) >= 4)
+            switch.stop(ExitCode.SIGINT)
+            report = ended.result(timeout=30)
+        run.shutdown()
+    assert report.exit_code == ExitCode.SIGINT
+    assert len(report.unfinished) == 6
+    assert_nothing_false(service, root)
 
 
 def test_a_second_sigint_ends_at_once(service: SimulatedService, root: Path) -> None:

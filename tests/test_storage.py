@@ -29,6 +29,7 @@ from support import (
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
 from g2a_archive.errors import ExitCode
 from g2a_archive.report import Report
+from g2a_archive.storage import Storage
 
 SIZE = 300_000
 
@@ -318,3 +319,18 @@ def test_a_full_disk_for_a_file_beside(option: str, service: SimulatedService, r
     assert "/dev/full: No space left on device" in result.stderr
     assert_nothing_false(service, root)
     assert sum(state == "archived" for state in states(root).values()) == 7
+
+
+def test_all_files_in_the_way_are_kept_and_named(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    storage.open()
+    for name in ("7.jpg", "7.png"):
+        (tmp_path / "day").mkdir(exist_ok=True)
+        (tmp_path / "day" / name).write_text(name)
+    part = storage.partial / "7.thumbnail.part"
+    part.write_text("new")
+    kept = storage.publish(str(part), "day", ("7.jpg", "7.png", "7.gif"), "7.png")
+    storage.close()
+    assert sorted(kept) == ["7.jpg.kept-1", "7.png.kept-1"]
+    found = {path.name: path.read_text() for path in (tmp_path / "day").iterdir()}
+    assert found == {"7.jpg.kept-1": "7.jpg", "7.png.kept-1": "7.png", "7.png": "new"}
