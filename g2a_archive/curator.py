@@ -16,10 +16,10 @@ from g2a_archive import audit, browse, inventory, inventory_text, layout, output
 from g2a_archive.catalog import Catalog
 from g2a_archive.errors import ExitCode, StorageError
 from g2a_archive.inventory_text import outcome_json, outcome_text
-from g2a_archive.logs import Logs
 from g2a_archive.models import FileKind, RunSettings, State, StoredFile
-from g2a_archive.progress import Snapshot, choose_display
+from g2a_archive.progress import Snapshot
 from g2a_archive.settings import Settings
+from g2a_archive.stage import staged
 from g2a_archive.stopping import StopSwitch
 from g2a_archive.storage import Storage, catalog_path
 from g2a_archive.summing import write_checksums
@@ -190,22 +190,12 @@ class _Watched:
 def verify(settings: Settings, wishes: audit.Wishes, *, rebuild: bool) -> ExitCode:
     """`verify`: read the files again; 1 if anything is wrong. `rebuild`: a lost catalogue."""
     switch = StopSwitch()
-    display = choose_display(quiet=settings.quiet)
     wishes = replace(wishes, max_duration=settings.run.max_duration)
-    with switch.signals():
-        logs = Logs(
-            display,
-            verbosity=settings.verbosity,
-            quiet=settings.quiet,
-            log_file=settings.log_file,
-        )
-        try:
-            watched = _Watched()
-            with display.watch(watched.look):
-                work = _rebuilt if rebuild else _checked
-                outcome = work(settings.run, wishes, watched, switch)
-        finally:
-            logs.close()
+    with staged(settings, switch) as (display, logs):
+        watched = _Watched()
+        with display.watch(watched.look):
+            work = _rebuilt if rebuild else _checked
+            outcome = work(settings.run, wishes, watched, switch)
     if settings.json:
         outputs.say_json(outcome_json(outcome))
     elif outcome.findings or not settings.quiet:

@@ -9,11 +9,10 @@ from typing import Any
 from g2a_archive import outputs
 from g2a_archive.errors import ExitCode, Interrupted
 from g2a_archive.listing import Listing, queries
-from g2a_archive.logs import Logs
 from g2a_archive.models import ListState, Selection
 from g2a_archive.perform import Access
-from g2a_archive.progress import choose_display
 from g2a_archive.settings import Settings
+from g2a_archive.stage import staged
 from g2a_archive.stopping import StopSwitch
 
 _WORDS = {ListState.DOWNLOAD: "ready for download", ListState.TRANSCODE: "ready for transcoding"}
@@ -28,15 +27,7 @@ def list_recordings(settings: Settings, selection: Selection, state: ListState) 
 
     switch = StopSwitch()
     access = Access(settings, switch)
-    display = choose_display(quiet=settings.quiet)
-    with switch.signals():
-        logs = Logs(
-            display,
-            verbosity=settings.verbosity,
-            quiet=settings.quiet,
-            log_file=settings.log_file,
-            secrets=access.secrets,
-        )
+    with staged(settings, switch, access.secrets) as (display, _):
         try:
             found = Listing(make_service(settings.run, access(), switch).ready, state)
             with display.watch(found.look):
@@ -48,8 +39,6 @@ def list_recordings(settings: Settings, selection: Selection, state: ListState) 
             _print(settings, found, state)
         except Interrupted:
             return switch.code or ExitCode.SIGINT
-        finally:
-            logs.close()
     return ExitCode.FAILED if found.overflowing else ExitCode.OK
 
 

@@ -11,10 +11,9 @@ from g2a_archive import outputs
 from g2a_archive.config import auth_values, exposed
 from g2a_archive.download import Download
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
-from g2a_archive.logs import Logs
-from g2a_archive.progress import choose_display
 from g2a_archive.report import Report, show
 from g2a_archive.settings import Settings, app_dir
+from g2a_archive.stage import staged
 from g2a_archive.stopping import StopSwitch
 
 if TYPE_CHECKING:
@@ -82,15 +81,7 @@ def perform(
     """
     switch = StopSwitch()
     access = Access(settings, switch, auth)
-    display = choose_display(quiet=settings.quiet)
-    with switch.signals():
-        logs = Logs(
-            display,
-            verbosity=settings.verbosity,
-            quiet=settings.quiet,
-            log_file=settings.log_file,
-            secrets=access.secrets,
-        )
+    with staged(settings, switch, access.secrets) as (display, logs):
         try:
             download = Download(
                 settings.run, command=command, credentials=access, switch=switch, display=display
@@ -101,8 +92,6 @@ def perform(
             _hand_out(settings, report, download)
         except Interrupted:
             return switch.code or ExitCode.SIGINT
-        finally:
-            logs.close()
     return report.exit_code
 
 

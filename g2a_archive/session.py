@@ -25,6 +25,7 @@ from g2a_archive.errors import (
     UnreachableError,
 )
 from g2a_archive.pace import CallPacer, backoff, pause, retry_after
+from g2a_archive.transport import explain
 
 if TYPE_CHECKING:
     import requests
@@ -131,7 +132,7 @@ class ApiSession:
         except requests.exceptions.RequestException as error:
             if self._stop.is_set():
                 raise Interrupted from None
-            reason = _explain(error)
+            reason = explain(error)
             raise _Again(UnreachableError(f"{name}: {reason}")) from None
         self._judge(name, status, after, header)
         if not body:
@@ -202,27 +203,3 @@ class _Header:
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = self._value
         return request
-
-
-def _explain(error: Exception) -> str:
-    """A word for a `requests` exception; its own text may hold the address, so it isn't used."""
-    from requests import exceptions
-
-    if isinstance(error, exceptions.ConnectTimeout):
-        return "no connection within the time-out"
-    if isinstance(error, exceptions.Timeout):
-        return "no answer within the time-out"
-    if isinstance(error, exceptions.SSLError):
-        return "the TLS connection failed (certificate or protocol)"
-    if isinstance(error, exceptions.ProxyError):
-        return "the proxy refused the connection"
-    if isinstance(error, exceptions.ContentDecodingError):
-        return "the answer cannot be decoded"
-    if "NameResolutionError" in repr(error):
-        return "the host name cannot be resolved"
-    if isinstance(error, exceptions.ConnectionError):
-        # `requests` reports a time-out while reading a streamed body as a ConnectionError.
-        if "timed out" in str(error):
-            return "no answer within the time-out"
-        return "the connection failed"
-    return "the connection broke off"

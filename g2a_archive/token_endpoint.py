@@ -26,6 +26,7 @@ from g2a_archive.errors import (
 )
 from g2a_archive.pace import backoff, retry_after
 from g2a_archive.secretfile import Wait, Warn
+from g2a_archive.transport import explain
 
 if TYPE_CHECKING:
     import requests
@@ -135,7 +136,7 @@ class TokenEndpoint:
                     status, body = response.status_code, self._body(response)
                     after = retry_after(response.headers.get("Retry-After"))
         except requests.RequestException as error:
-            reason = _transport_problem(error)
+            reason = explain(error)
             return _Problem(UnreachableError(f"{self._name}: {reason}"), again=True)
         return self._judge(status, body, after, hint)
 
@@ -174,22 +175,6 @@ class TokenEndpoint:
             error = BadAnswerError(f"{self._name} sent an answer that cannot be read")
             return _Problem(error, again=True)
         return answer
-
-
-def _transport_problem(error: requests.RequestException) -> str:
-    """Say in words what kept an answer from coming, without the address or the form in it."""
-    import requests
-
-    if isinstance(error, requests.exceptions.ConnectionError) and "timed out" in str(error):
-        return "no answer in time"  # as a streamed body's time-out is reported
-    names = (
-        (requests.exceptions.ProxyError, "the proxy failed"),
-        (requests.exceptions.SSLError, "the TLS connection failed"),
-        (requests.exceptions.ConnectTimeout, "no connection in time"),
-        (requests.exceptions.Timeout, "no answer in time"),
-        (requests.exceptions.ConnectionError, "no connection"),
-    )
-    return next((text for kind, text in names if isinstance(error, kind)), "the answer broke off")
 
 
 def _json_object(body: bytes | None) -> Mapping[str, object]:

@@ -111,7 +111,7 @@ def test_a_partial_file_that_stays_holds_no_link(serve: Serve, tmp_path: Path) -
 @pytest.mark.parametrize(
     "place",
     [
-        "g2a_archive.perform.choose_display",
+        "g2a_archive.stage.choose_display",
         "g2a_archive.download.make_plan",
         "g2a_archive.service.urlencode",
         "g2a_archive.archiver.make_job",
