@@ -44,10 +44,17 @@ def checked(url: str) -> SplitResult:
     if parts.scheme == "http" and not is_loopback(host):
         raise ValueError("plain http:// is accepted to loopback hosts only; use https://")
     try:
-        if not host.isascii() or len(host) > 200:
+        if ":" in host:  # IPv6, whose zone could hold anything
+            ipaddress.ip_address(host)
+            host.encode("ascii")
+        elif not host.isascii() or len(host) > 200:
             host.encode("idna")
-    except UnicodeError as error:
+    except ValueError as error:
         raise ValueError("its host name is no host name") from error
+    try:
+        url.encode()
+    except UnicodeError as error:
+        raise ValueError("it has a character that no address can have") from error
     return parts
 
 

@@ -47,7 +47,11 @@ class Connections:
                 return answer
             self._done(answer)
             try:
-                parts = address.checked(urljoin(parts.geturl(), location))
+                target = urljoin(parts.geturl(), location)
+            except ValueError:  # whose text would quote the address
+                raise NetworkError("a redirect cannot be followed: it is no address") from None
+            try:
+                parts = address.checked(target)
             except ValueError as error:
                 raise NetworkError(f"a redirect cannot be followed: {error}") from None
         raise NetworkError("too many redirects")
@@ -64,7 +68,10 @@ class Connections:
 
     def _send(self, parts: SplitResult, headers: Mapping[str, str]) -> Answer:
         key = (parts.scheme, parts.netloc)
-        request = _request(parts, headers)
+        try:
+            request = _request(parts, headers)
+        except UnicodeError:
+            raise NetworkError("the address cannot be sent") from None
         for fresh in (False, True):
             wire = self._open.get(key)
             reused = wire is not None
@@ -81,7 +88,8 @@ class Connections:
                     wire.close()
                 # A kept connection may have been closed by the host meanwhile: that is no
                 # failure of this file, so it gets a new connection at once.
-                if reused and not fresh and not isinstance(error, TimeoutError):
+                stale = reused and not fresh and not isinstance(error, TimeoutError)
+                if stale and not self._aborted:
                     continue
                 raise NetworkError(explain(error)) from None
         raise NetworkError("the connection failed")
@@ -101,8 +109,9 @@ class Connections:
         """End every transfer of this worker at once; its reads return or fail."""
         self._aborted = True
         connecting = self._connecting
-        if connecting is not None and connecting.sock is not None:
-            shut_socket(connecting.sock)
+        sock = connecting.sock if connecting is not None else None
+        if sock is not None:
+            shut_socket(sock)
         for wire in list(self._open.values()):
             wire.shut()
 

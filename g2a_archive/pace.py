@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 
 from g2a_archive.errors import Interrupted
 
@@ -39,6 +38,8 @@ def retry_after(value: str | None) -> float | None:
         return None
     if value.isascii() and value.strip().isdigit():
         return float(value.strip()[:9])
+    from email.utils import parsedate_to_datetime  # takes as long to load as a small archive
+
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):

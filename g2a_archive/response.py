@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import ssl
+import time
 import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
@@ -104,11 +105,12 @@ class Parsed:
             data = self._response.read1(len(view))
             view[: len(data)] = data
             return len(data)
-        # `readinto1` makes one read from the socket; `readinto` would lose what had come before
-        # a time-out.
-        count: int = self._response.fp.readinto1(view[: self.left])
-        self.left -= count
-        return count
+        # `read1` gives what is there before it asks the socket; `readinto1` would do both, and
+        # lose the first where the second fails.
+        data = self._response.fp.read1(min(len(view), self.left))
+        view[: len(data)] = data
+        self.left -= len(data)
+        return len(data)
 
     def close(self) -> None:
         """Let go of the response."""
@@ -121,6 +123,8 @@ class _Rest(io.RawIOBase):
     def __init__(self, wire: Wire, came: bytes) -> None:
         self._wire = wire
         self._came = memoryview(came)
+        # Headers that trickle must not take for ever; of bodies the receiver takes care.
+        self.deadline: float | None = time.monotonic() + wire.timeout
 
     def readable(self) -> bool:
         return True
@@ -128,6 +132,8 @@ class _Rest(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         view = memoryview(buffer)
         if not self._came:
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise TimeoutError
             return self._wire.read(view)
         count = min(len(view), len(self._came))
         view[:count], self._came = self._came[:count], self._came[count:]
@@ -216,7 +222,7 @@ class Answer:
         return count
 
     def _read_inflated(self, view: memoryview, inflate: zlib._Decompress) -> int:
-        while True:
+        while not inflate.eof:
             pending = inflate.unconsumed_tail
             if not pending:
                 raw = memoryview(bytearray(16384))
@@ -231,6 +237,7 @@ class Answer:
             if data:
                 view[: len(data)] = data
                 return len(data)
+        return 0  # whatever comes after the end of the compressed data is no part of it
 
     @property
     def exhausted(self) -> bool:
@@ -288,9 +295,15 @@ def _from_library(wire: Wire, came: bytes) -> Answer:
     response = http.client.HTTPResponse(cast(socket.socket, stream), method="GET")
     try:
         response.begin()
-    except BaseException:
+        if response.status < 200:  # another answer would follow: not to the next request, please
+            raise http.client.BadStatusLine("")
+    except (OSError, http.client.HTTPException):
         response.close()
         raise
+    except Exception:  # the library's header parser stumbles over some hostile headers
+        response.close()
+        raise http.client.HTTPException from None
+    stream.deadline = None
     headers: dict[str, str] = {}
     for name, value in response.headers.items():
         headers.setdefault(name.lower(), value.strip(" \t"))
@@ -305,7 +318,8 @@ def explain(error: Exception) -> str:
         return "nothing came within the time-out"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
-    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):
+    early = http.client.RemoteDisconnected | http.client.IncompleteRead | ssl.SSLEOFError
+    if isinstance(error, early):
         return "the connection was closed early"
     if isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError):
         return "connection reset"

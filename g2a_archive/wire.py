@@ -11,6 +11,7 @@ import select
 import socket
 import ssl
 import struct
+import time
 from contextlib import suppress
 
 
@@ -20,10 +21,12 @@ class Wire:
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         """Take over a connected socket; `timeout` is in seconds, for each read and write."""
         self._socket = sock
-        self._timeout = timeout
+        self.timeout = timeout
         self._poll = select.poll()
         if isinstance(sock, ssl.SSLSocket):
             sock.setblocking(False)
+            # An end that TLS did not announce may be a cut: no body must be taken for whole by it.
+            sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         else:
             # The kernel keeps the time: one call a read, and no look at the clock.
             sock.settimeout(None)
@@ -34,11 +37,12 @@ class Wire:
     def send(self, data: bytes) -> None:
         """Send all of `data`."""
         view = memoryview(data)
+        until = time.monotonic() + self.timeout
         while view:
             try:
                 view = view[self._socket.send(view) :]
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
-                self._await(want)
+                self._await(want, until)
             except BlockingIOError:
                 raise TimeoutError from None
 
@@ -59,27 +63,29 @@ class Wire:
     def _read_records(self, sock: ssl.SSLSocket, view: memoryview, *, wait: bool) -> int | None:
         """All that is there, of as many TLS records (16 kB each) as it takes."""
         filled = 0
+        until = time.monotonic() + self.timeout
         while filled < len(view):
             try:
                 count = sock.recv_into(view[filled:])
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
                 if filled or not wait:
                     return filled or None
-                self._await(want)
+                self._await(want, until)
                 continue
             except OSError:
-                if filled:  # what has come is good; the next read fails, or finds the end
-                    return filled
-                raise
+                if not filled:
+                    raise
+                return filled  # which is good; the next read fails again, as this is no end
             if count == 0:
                 break
             filled += count
         return filled
 
-    def _await(self, want: ssl.SSLError) -> None:
+    def _await(self, want: ssl.SSLError, until: float) -> None:
+        """Wait for the socket; one time-out for all that a read or write waits for."""
         event = select.POLLIN if isinstance(want, ssl.SSLWantReadError) else select.POLLOUT
         self._poll.register(self._socket, event)
-        if not self._poll.poll(self._timeout * 1000):
+        if not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
             raise TimeoutError
 
     def shut(self) -> None:

@@ -247,3 +247,9 @@ def test_boxes_add_up(data: bytes, whole: bool, tmp_path: Path) -> None:
     path.write_bytes(data)
     with open(path, "rb") as file:
         assert content.boxes_add_up(file.fileno(), len(data)) is whole
+
+
+def test_comments_without_end_are_judged_at_once() -> None:
+    for head in (b"<!---->" * 146, b"<!--" * 256, b"<?xml ?>" * 128, b" " * 1024):
+        assert not content.is_html(head)
+    assert content.is_html(b"<?xml version='1'?> <!-- a --> <!-- b --><html>")

@@ -327,3 +327,9 @@ def test_any_json_at_all_leaves_the_archive_right(
     assert told == {BAD, GOOD}
     assert archive_files(root) == {}
     assert [path.name for path in root.parent.iterdir()] == ["archive"]
+
+
+@pytest.mark.parametrize("url", ["https://h/\ud800", "https://h/?\udcff", "https://[::1%\xe9]/"])
+def test_an_address_that_cannot_be_sent(url: str) -> None:
+    with pytest.raises(ValueError, match="it"):
+        address.checked(url)

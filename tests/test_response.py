@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import socket
 import threading
@@ -174,3 +175,61 @@ def test_headers_without_an_end() -> None:
 def test_a_header_of_spaces() -> None:
     spaces = b"HTTP/1.1 200 OK\r\nX:" + b" " * 100_000 + b"\r\nContent-Length: 1\r\n\r\nx"
     assert everything(spaces) == ((200, {"x": "", "content-length": "1"}, 1, False), b"x", True)
+
+
+def test_what_came_before_a_stall_is_not_lost_by_the_library_either() -> None:
+    with wire_with(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nabc", end=False) as wire:
+        answer = receive(wire, BUFFER)
+        view = memoryview(bytearray(100_000))
+        assert bytes(view[: answer.read_into(view)]) == b"abc"
+        with pytest.raises(NetworkError, match="time-out"):
+            answer.read_into(view)
+        answer.close()
+
+
+def test_headers_that_trickle_run_out_of_time() -> None:
+    done = threading.Event()
+    ours, theirs = socket.socketpair()
+
+    def trickle() -> None:
+        with suppress(OSError):
+            theirs.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not done.wait(0.02):
+                theirs.sendall(b"X: y\r\n")
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    wire = Wire(ours, 0.2)
+    with pytest.raises((TimeoutError, http.client.HTTPException)) as caught:
+        receive(wire, BUFFER)
+    done.set()
+    sender.join()
+    wire.close()
+    theirs.close()
+    assert isinstance(caught.value, TimeoutError)
+
+
+def test_hints_are_not_taken_for_the_answer() -> None:
+    data = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+    assert everything(data) == "the host's answer is not HTTP"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content-Type: multipart/x; boundary*=a; boundary*0=b",
+        b"Content-Type: multipart/x; boundary*x=a; boundary*y*=b",
+        b"Content-Type: multipart/\xff; boundary*0*=\xff''%ff",
+    ],
+)
+def test_headers_over_which_the_library_stumbles(header: bytes) -> None:
+    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + header + b"\r\n\r\n0\r\n\r\n"
+    assert everything(data)  # one way or the other, and no other exception
+
+
+def test_what_follows_a_compressed_body_is_left_out() -> None:
+    junk = gzip.compress(b"content") + b"junk" * 100_000
+    lengths = b"Content-Length: %d\r\n" % (len(junk) + 1)  # there is no end to it
+    data = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n" + lengths + b"\r\n" + junk
+    with wire_with(data, end=False) as wire:
+        assert body_of(receive(wire, BUFFER)) == b"content"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ import trustme
 from g2a_archive import connection
 from g2a_archive.connection import Connections
 from g2a_archive.response import Answer, NetworkError
+from g2a_archive.wire import Wire
 
 BODY = random.Random(4).randbytes(3_000_000)
 Script = Callable[[socket.socket], None]
@@ -216,3 +218,77 @@ def test_a_certificate_that_nobody_trusts(
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     with pytest.raises(NetworkError, match="certificate cannot be trusted"):
         connections.get(host.url, {})
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 3000000\r\n"])
+@pytest.mark.parametrize("garbage", [b"", b"\x17\x03\x03\x00\x20" + b"?" * 32, b"no TLS"])
+def test_a_failure_is_no_end(
+    host: Host, connections: Connections, length: bytes, garbage: bytes
+) -> None:
+    def script(sock: socket.socket) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n" + BODY[:200_000])
+        if garbage and isinstance(sock, ssl.SSLSocket):
+            socket.socket.send(sock, garbage)
+            host.silence()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        socket.socket.close(sock)
+
+    host.script = script
+    with pytest.raises(NetworkError):
+        rest_of(connections.get(host.url, {}))
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("https://[::1%\xe9]/SECRET", "its host name is no host name"),
+        ("//[SECRET]/", "it is no address"),
+        ("http://example.com/SECRET", "loopback hosts only"),
+        ("ftp://localhost/SECRET", "no https"),
+    ],
+)
+def test_a_redirect_that_leads_nowhere(
+    host: Host, connections: Connections, location: str, reason: str
+) -> None:
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+    host.script = lambda sock: sock.sendall(answer.encode("latin-1"))
+    with pytest.raises(NetworkError, match=reason) as caught:
+        connections.get(host.url, {})
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_tls_record_that_trickles_runs_out_of_time() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    ours, theirs = socket.socketpair()
+    came, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(came, going, server_side=True)
+    done = threading.Event()
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                try:
+                    server.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    theirs.sendall(going.read())
+                    came.write(theirs.recv(65536))
+            server.write(b"x" * 16000)
+            for byte in going.read():
+                theirs.sendall(bytes([byte]))
+                if done.wait(0.02):
+                    return
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    wire = Wire(trusting.wrap_socket(ours, server_hostname="localhost"), 0.3)
+    with pytest.raises(TimeoutError):
+        wire.read(memoryview(bytearray(1000)))
+    done.set()
+    thread.join()
+    wire.close()
+    theirs.close()
