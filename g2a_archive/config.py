@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -109,6 +108,8 @@ def _split(
 
 
 def _near(key: str, known: Collection[str]) -> str:
+    import difflib
+
     close = difflib.get_close_matches(key, [*known], n=1, cutoff=0.5)
     return f"; did you mean `{close[0]}`?" if close else ""
 

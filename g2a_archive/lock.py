@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 from pathlib import Path
 
 from g2a_archive.errors import LockedError, storage_error
@@ -49,7 +48,7 @@ class RunLock:
                 ) from None
             raise storage_error(error, "lock", self.path) from error
         self._fd = fd
-        text = f"host {socket.gethostname()}, process {os.getpid()}, since {utc_now()}\n"
+        text = f"host {os.uname().nodename}, process {os.getpid()}, since {utc_now()}\n"
         try:
             os.ftruncate(fd, 0)
             os.pwrite(fd, text.encode(), 0)

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterable
@@ -220,6 +219,8 @@ def keep_aside(path: str) -> str:
 
 def _copy_beside(part: str, final: str) -> None:
     """The directory is on another file system: copy beside the final name, flush, rename."""
+    import shutil
+
     directory, name = os.path.split(final)
     beside = f"{directory}/.{name}.g2a-part"
     try:
