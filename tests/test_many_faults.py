@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from conftest import Serve
@@ -17,7 +18,7 @@ from support import (
     states,
 )
 
-from g2a_archive.demo import Fault, Response, faults, sample_recordings
+from g2a_archive.demo import Fault, Response, SimulatedService, faults, sample_recordings
 from g2a_archive.demo.recordings import KINDS
 
 SIZE = 100_000
@@ -47,6 +48,33 @@ PASS = [
     faults.changed(1) | faults.reset(SIZE // 2),
     Fault(response=Response(200)),
 ]
+
+
+def the_night_after(
+    service: SimulatedService,
+    root: Path,
+    *,
+    owed: Sequence[int],
+    unavailable: Sequence[int],
+    missing: int,
+) -> None:
+    """All is well, and only the `missing` files are fetched."""
+    service.on_request.clear()
+    for id_ in unavailable:
+        service.set_state(id_, "ready")
+    done = set(archive_files(root))
+    before = service.requests.file_bytes_sent
+    service.requests.clear()
+    errors_of_last_night = root.parent / "again"
+    errors_of_last_night.write_text("".join(f"{id_}\n" for id_ in owed))
+    again = run_cli(download_args(root, "-f", errors_of_last_night), service.environment())
+    assert (again.returncode, again.stderr) == (0, "")
+    assert_archive_equals(service, root)
+    fetched = len(archive_files(root)) - len(done)
+    assert service.requests.counts["file"] == fetched == missing
+    # What came twice: bodies that were cut off or of no use, within both sockets' buffers.
+    total = before + service.requests.file_bytes_sent
+    assert total <= 1.2 * archive_size(service)
 
 
 def test_a_night_in_which_everything_goes_wrong(serve: Serve, root: Path, tmp_path: Path) -> None:
@@ -101,20 +129,6 @@ def test_a_night_in_which_everything_goes_wrong(serve: Serve, root: Path, tmp_pa
     for secret in (service.token, "key="):
         assert secret not in result.stdout + result.stderr + errors.read_text()
 
-    # The night after: all is well, and only what is missing is fetched.
-    service.on_request.clear()
-    for id_ in unavailable:
-        service.set_state(id_, "ready")
-    done = set(archive_files(root))
-    before = service.requests.file_bytes_sent
-    service.requests.clear()
-    errors_of_last_night = tmp_path / "again"
-    errors_of_last_night.write_text("".join(f"{id_}\n" for id_ in lines if id_ != str(refused)))
-    again = run_cli(download_args(root, "-f", errors_of_last_night), service.environment())
-    assert (again.returncode, again.stderr) == (0, "")
-    assert_archive_equals(service, root)
-    fetched = len(archive_files(root)) - len(done)
-    assert service.requests.counts["file"] == fetched == len(bad) + 3 * len(unavailable)
-    # What came twice: bodies that were cut off or of no use, within both sockets' buffers.
-    total = before + service.requests.file_bytes_sent
-    assert total <= 1.2 * archive_size(service)
+    owed = [int(id_) for id_ in lines if id_ != str(refused)]
+    missing = len(bad) + 3 * len(unavailable)
+    the_night_after(service, root, owed=owed, unavailable=unavailable, missing=missing)
