@@ -358,6 +358,7 @@ class Run:
             self.book.commit()
             write_checksums(self._catalog, self._storage.root)
         except ArchiverError as error:
+            self.book.give_up()
             self.report.note(error)
 
     def _drain(self) -> None:

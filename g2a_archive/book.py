@@ -34,6 +34,7 @@ class Book:
         # What ended, and is not in the catalogue yet.
         self._ended: list[Settlement] = []
         self._flush: set[str] = set()
+        self._claims: list[int] = []
         self.commit_at = 0.0
         self.received = 0
         self.expected_bytes = 0
@@ -125,7 +126,7 @@ class Book:
         if job.dropped:
             self.report.unfinished.append(job.recording.id)
         elif not job.failures:
-            self.report.archived += 1
+            self._claims.append(job.recording.id)
 
     def _settle(self, settlement: Settlement) -> None:
         if not self._ended:
@@ -139,3 +140,10 @@ class Book:
         self._flush.clear()
         self._catalog.settle(self._ended)
         self._ended.clear()
+        self.report.archived += len(self._claims)
+        self._claims.clear()
+
+    def give_up(self) -> None:
+        """What could not be committed is left for the next run."""
+        self.report.unfinished += self._claims
+        self._claims.clear()

@@ -80,7 +80,7 @@ class Check:
         yield self._clock(date, began)
 
     def _clock(self, date: str | None, began: float) -> tuple[bool, str]:
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError, OverflowError):
             theirs = parsedate_to_datetime(date or "").timestamp()
             middle = (began + time.time()) / 2
             if abs(theirs - middle) > _SANE_SKEW:

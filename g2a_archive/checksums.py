@@ -15,10 +15,12 @@ from pathlib import Path, PurePosixPath
 
 from g2a_archive.errors import storage_error
 from g2a_archive.hashing import hash_file as hash_file
+from g2a_archive.hashing import read_regular
 from g2a_archive.models import StoredFile
 
 NAME = "SHA256SUMS"
 _ASIDE = f".{NAME}.tmp"
+_LARGEST = 1 << 28
 # Lines of escaped names begin with a backslash, and so don't match: our names need no escapes.
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
@@ -69,7 +71,7 @@ def update(
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, _LARGEST)
     except FileNotFoundError:
         return b""
     except OSError as error:

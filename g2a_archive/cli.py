@@ -235,9 +235,12 @@ def logout() -> ExitCode:
     return account.logout()
 
 
-@cli.group()
-def config() -> None:
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def config(ctx: click.Context, /) -> None:
     """Look at the settings."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @config.command("show", cls=ConfiguredCommand)

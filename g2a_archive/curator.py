@@ -21,7 +21,7 @@ from g2a_archive.progress import Snapshot
 from g2a_archive.settings import Settings
 from g2a_archive.stage import staged
 from g2a_archive.stopping import StopSwitch
-from g2a_archive.storage import Storage, catalog_path
+from g2a_archive.storage import Storage, catalog_path, is_there
 from g2a_archive.summing import write_checksums
 from g2a_archive.verify import Outcome
 
@@ -33,7 +33,7 @@ def _reading(run: RunSettings) -> Iterator[tuple[Path, Catalog]]:
     """The archive's root and its catalogue, read without the archive's lock."""
     root = Path(run.dest).absolute()
     path = catalog_path(root, run.catalog)
-    if not path.exists():
+    if not is_there(path):
         raise StorageError(
             f"there is no archive at {root}: {path} does not exist",
             hint="check --dest; is the drive mounted?",
@@ -60,7 +60,8 @@ def status(
                 )
         elif by is not None:
             periods = inventory.by_period(catalog, by)
-            bars = sys.stdout.isatty() and "utf" in (sys.stdout.encoding or "").lower()
+            bars = sys.stdout is not None and sys.stdout.isatty()
+            bars = bars and "utf" in (sys.stdout.encoding or "").lower()
             _show(
                 form,
                 lambda: inventory_text.periods_text(periods, bars=bars),
@@ -119,6 +120,8 @@ def export(run: RunSettings, *, form: str, output: str | None) -> ExitCode:
                 write(inventory.everything(catalog), out)
         else:
             with outputs.guarded():
+                if sys.stdout is None:
+                    raise ValueError("closed")
                 if isinstance(sys.stdout, io.TextIOWrapper):
                     sys.stdout.reconfigure(encoding="utf-8", newline="")
                 write(inventory.everything(catalog), sys.stdout)

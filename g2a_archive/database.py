@@ -95,7 +95,7 @@ class Database:
         self._interrupted = interrupted
         # A reader opens for writing where it may, so that SQLite can undo what a killed run left
         # half done; `query_only` keeps it from changing anything else.
-        uri = f"file:{quote(os.fspath(path.absolute()))}?mode={'rw' if readonly else 'rwc'}"
+        uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={'rw' if readonly else 'rwc'}"
         with self._translated("open"):
             # One thread writes at a time; the archiver's main thread owns the connection.
             self._db = sqlite3.connect(uri, uri=True, timeout=0.25, isolation_level=None)

@@ -19,7 +19,7 @@ from g2a_archive.progress import Display
 from g2a_archive.report import Report
 from g2a_archive.session import Authorizer
 from g2a_archive.stopping import StopSwitch
-from g2a_archive.storage import Storage, catalog_path, check_destination
+from g2a_archive.storage import Storage, catalog_path, check_destination, is_there
 from g2a_archive.summing import write_checksums
 
 if TYPE_CHECKING:
@@ -162,11 +162,13 @@ class Download:
             if settings.dry_run:
                 path = catalog_path(self.root, settings.catalog)
                 check_destination(self.root)
-                if path.exists():
+                if settings.no_create:
+                    Storage(self.root, catalog=settings.catalog).require()
+                if is_there(path):
                     self.catalog = stack.enter_context(Catalog(path, readonly=True))
             else:
                 storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
-                if not storage.own.is_dir() and not settings.no_create:
+                if not is_there(storage.own, Path.is_dir) and not settings.no_create:
                     check_destination(self.root)
                     self.credentials()  # without any, nothing should be created
                 storage.open(create=not settings.no_create)

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from g2a_archive.errors import StorageError, storage_error
@@ -109,4 +110,5 @@ class Logs:
         """Let go of the handlers."""
         for handler in self._handlers:
             log.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # a full disk was told by the line that did not fit
+                handler.close()

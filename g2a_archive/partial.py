@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 from functools import cache
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from g2a_archive.content import HEAD
+from g2a_archive.hashing import read_regular
 from g2a_archive.response import Answer
 
 _NOTE_AFTER_BYTES = 256 * 1024
@@ -29,6 +31,7 @@ _LOCKED = 2047
 """Bytes up to which hashlib keeps the interpreter's lock. For a little data, getting the lock back
 takes longer than the hash."""
 _GIVEN_BACK = 1 << 20
+_LARGEST_NOTE = 1 << 20
 
 
 class Validator(NamedTuple):
@@ -42,6 +45,11 @@ class Validator(NamedTuple):
         """Take the validators from a response; a weak ETag cannot be used for ranges."""
         etag = (answer.header("ETag") or "").strip()
         modified = (answer.header("Last-Modified") or "").strip()
+        return cls.checked(etag, modified)
+
+    @classmethod
+    def checked(cls, etag: str, modified: str) -> Validator:
+        """Validators that can be sent back; others are left out."""
         strong = etag.startswith('"') and etag.endswith('"') and len(etag) in range(3, 300)
         printable = etag.isascii() and etag.isprintable()
         fine = 10 < len(modified) < 60 and modified.isascii() and modified.isprintable()
@@ -99,33 +107,39 @@ class Partial:
         # Whatever note there is must go before other bytes come: it speaks of those there now.
         self._noted = True
         try:
-            size = os.stat(self.path).st_size
-            note = json.loads(Path(self._note).read_bytes())
+            status = os.lstat(self.path)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                return
+            size = status.st_size
+            note = json.loads(read_regular(self._note, _LARGEST_NOTE))
             trusted = note["boot"] == boot_id() != ""
             total, etag, modified = note["total"], note["etag"], note["modified"]
             # After a crash of the machine, only what was flushed is known to be there.
             size = size if trusted else min(size, int(note["flushed"]))
             sparse = None if note["size"] is None else int(note["size"])
             extents = [(int(a), int(b)) for a, b in note["extents"]]
-        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
             return
         if total is not None and (not isinstance(total, int) or size > total):
+            return
+        if min(size, 0 if sparse is None else sparse) < 0:
             return
         if trusted and sparse is not None:
             self.extents = [(a, min(b, size)) for a, b in extents if a < size]
             size, self.sparse = min(sparse, size), True
         self.size, self.total = size, total
-        self.validator = Validator(
-            etag if isinstance(etag, str) else None,
-            modified if isinstance(modified, str) else None,
-        )
+        self.validator = Validator.checked(str(etag or ""), str(modified or ""))
 
     def begin(self, total: int | None, validator: Validator) -> None:
         """Start over with nothing."""
         self.close()
         self._drop_note()
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._fd = os.open(self.path, flags, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self.path, flags, 0o666)
+        except FileExistsError:  # what an earlier try left; or a link, which must not be followed
+            os.unlink(self.path)
+            self._fd = os.open(self.path, flags, 0o666)
         self.size = self._hashed = self._flushed = 0
         self._head = None
         self.sparse, self.extents = False, []
@@ -136,7 +150,7 @@ class Partial:
     def resume(self, total: int | None, buffer: memoryview, stopped: Callable[[], bool]) -> None:
         """Go on after the bytes that are there; hashes those that are not hashed yet."""
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         if not self.extents:
             os.ftruncate(self._fd, self.size)
             self.sparse = False

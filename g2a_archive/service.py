@@ -263,7 +263,7 @@ class Service:
     ) -> list[int]:
         path = f"/archive/recordings/{verb}/{','.join(map(str, ids))}"
         try:
-            self._with_renewal(name, method, path, lambda _: None)
+            self._with_renewal(name, method, path, lambda _: None, chunk=chunk)
         except (ForbiddenError, CallTooLongError) as error:
             refused = isinstance(error, ForbiddenError)
             if len(ids) == 1:
@@ -281,13 +281,24 @@ class Service:
         return left + self._change(name, method, verb, ids[middle:], chunk)
 
     def _with_renewal(
-        self, name: str, method: str, path: str, read: Callable[[Any], _T], params: str = ""
+        self,
+        name: str,
+        method: str,
+        path: str,
+        read: Callable[[Any], _T],
+        params: str = "",
+        chunk: _Chunk | None = None,
     ) -> _T:
+        """Make a call; where it is refused, renew the token and repeat it, once a chunk."""
         try:
             return self._session.call(name, method, path, read, params)
         except ForbiddenError as error:
             credentials = self._session.credentials
-            if not credentials.renewable or not credentials.renew(error.header):
+            if not credentials.renewable or (chunk is not None and chunk.renewed):
+                raise
+            if chunk is not None:
+                chunk.renewed = True
+            if not credentials.renew(error.header):
                 raise
         return self._session.call(name, method, path, read, params)
 

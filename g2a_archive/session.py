@@ -25,7 +25,7 @@ from g2a_archive.errors import (
     UnreachableError,
 )
 from g2a_archive.pace import CallPacer, backoff, pause, retry_after
-from g2a_archive.transport import explain
+from g2a_archive.transport import explain, new_session
 
 if TYPE_CHECKING:
     import requests
@@ -107,7 +107,10 @@ class ApiSession:
             pause(self._stop, seconds)
 
     def _once(self, name: str, method: str, path: str, params: str) -> Any:
+        import http.client
+
         import requests
+        import urllib3
 
         header = self.credentials.authorization()
         session = self._session()
@@ -134,6 +137,8 @@ class ApiSession:
                 raise Interrupted from None
             reason = explain(error)
             raise _Again(UnreachableError(f"{name}: {reason}")) from None
+        except (ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException):
+            raise _Again(BadAnswerError(f"{name}: the answer breaks the rules of HTTP")) from None
         self._judge(name, status, after, header)
         if not body:
             return None
@@ -181,9 +186,7 @@ class ApiSession:
         # One a thread: `requests` does not promise that a session can be shared.
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            import requests
-
-            session = requests.Session()
+            session = new_session()
             session.headers["User-Agent"] = USER_AGENT
             session.headers["Accept"] = "application/json"
             self._local.session = session

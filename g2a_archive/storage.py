@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from g2a_archive.errors import InputError, StorageError, storage_error
@@ -36,13 +36,21 @@ def catalog_path(dest: Path, elsewhere: str | None) -> Path:
 def check_destination(dest: Path) -> None:
     """Raise `InputError` where the destination, or what leads to it, is a file."""
     for path in (dest, *dest.parents):
-        if path.is_dir():
+        if is_there(path, Path.is_dir):
             return
-        if path.exists():
+        if is_there(path):
             where = "" if path == dest else f" cannot be a directory: {path}"
             raise InputError(
                 f"the destination {dest}{where} is a file", hint="choose another --dest"
             )
+
+
+def is_there(path: Path, look: Callable[[Path], bool] = Path.exists) -> bool:
+    """Whether `path` exists, or is what `look` tells. Raises `StorageError` if it can't be told."""
+    try:
+        return look(path)
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
 
 
 class Storage:
@@ -70,13 +78,10 @@ class Storage:
         be used, or is no archive although it should be, and `LockedError`.
         """
         check_destination(self.root)
-        if not self.own.is_dir():
+        if not is_there(self.own, Path.is_dir):
             if not create:
-                raise StorageError(
-                    f"{self.root} is not an archive yet, and --no-create is set",
-                    hint="is the drive mounted? For a new archive, run once without --no-create",
-                )
-            if self._catalog_elsewhere and self.catalog.exists():
+                self.require()
+            if self._catalog_elsewhere and is_there(self.catalog):
                 raise StorageError(
                     f"{self.root} is not the archive that the catalogue {self.catalog} speaks of",
                     hint="is the drive mounted? For a new archive, use a new catalogue",
@@ -91,6 +96,14 @@ class Storage:
         except OSError as error:
             self.close()
             raise storage_error(error, "create", error.filename or self.own) from error
+
+    def require(self) -> None:
+        """Raise `StorageError` where the destination is not an archive yet."""
+        if not is_there(self.own, Path.is_dir):
+            raise StorageError(
+                f"{self.root} is not an archive yet, and --no-create is set",
+                hint="is the drive mounted? For a new archive, run once without --no-create",
+            )
 
     def _acquire(self) -> None:
         """The lock in the archive, and one beside a catalogue that lies elsewhere."""

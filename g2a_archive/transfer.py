@@ -32,6 +32,9 @@ from g2a_archive.storage import Storage
 
 log = logging.getLogger("g2a_archive")
 
+_THE_FILE_ITSELF = (errno.EIO, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOENT, errno.EISDIR)
+"""Errors of one file, which is then fetched again and kept aside; others are the drive's."""
+
 
 @dataclass(slots=True)
 class Fetcher:
@@ -81,6 +84,30 @@ class Fetcher:
         path = self.storage.find(transfer.directory, names)
         if path is None or not os.path.isfile(path):
             return None
+        try:
+            found = self._read(transfer, path)
+        except OSError as error:
+            if error.errno not in _THE_FILE_ITSELF:
+                raise storage_error(error, "read", path) from error
+            log.warning(
+                "recording %d: %s: the file that is there cannot be read (%s)",
+                transfer.recording,
+                transfer.kind,
+                error.strerror,
+            )
+            return None
+        if found is None:
+            return None
+        size, digest = found
+        listed = transfer.known_sha256 or self.sums(transfer.directory).get(os.path.basename(path))
+        if listed is not None and listed != digest:
+            return None
+        relative = f"{transfer.directory}/{os.path.basename(path)}"
+        stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)
+        return Stored(stored, adopted=True, flush=frozenset({os.path.dirname(path)}))
+
+    def _read(self, transfer: Transfer, path: str) -> tuple[int, str] | None:
+        """Size and SHA-256 of a file, flushed, that can be the recording's; None if it can't."""
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             fits = decide.adoptable(
@@ -97,12 +124,7 @@ class Fetcher:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        listed = transfer.known_sha256 or self.sums(transfer.directory).get(os.path.basename(path))
-        if listed is not None and listed != digest:
-            return None
-        relative = f"{transfer.directory}/{os.path.basename(path)}"
-        stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)
-        return Stored(stored, adopted=True, flush=frozenset({os.path.dirname(path)}))
+        return size, digest
 
     # --- fetching -----------------------------------------------------------------------------
 

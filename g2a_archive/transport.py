@@ -1,6 +1,26 @@
-"""What kept an answer from coming, in words: for the service's calls and the token endpoint's."""
+"""What the service's calls and the token endpoint's share: sessions, and words for failures."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import requests
+
+
+def new_session() -> requests.Session:
+    """A session that follows no redirect, and looks at none.
+
+    `requests` reads a redirect's whole body, and parses its `Location`, even where it is told not
+    to follow it: both can be anything.
+    """
+    import requests
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> None:
+            return None
+
+    return Session()
 
 
 def explain(error: Exception) -> str:

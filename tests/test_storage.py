@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -131,7 +132,8 @@ def test_a_disk_that_becomes_read_only_in_mid_run(
         assert "remount it writable" in stderr
         assert "Traceback" not in stderr
         assert stderr.count("ERROR") == 1
-        assert stdout.startswith("Archived 7 of 8")
+        # As many as the catalogue knew by then: what it could not record is not claimed.
+        assert re.match(r"Archived [0-7] of 8 ", stdout)
         again = run_cli(plain_args(root, *service.recordings), service.environment())
         assert_one_line(again, "read-only")
     image = tmp_path / "image"
