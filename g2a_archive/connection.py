@@ -45,7 +45,7 @@ class Connections:
             location = answer.header("Location")
             if answer.status not in (301, 302, 303, 307, 308) or not location:
                 return answer
-            self._done(answer)
+            self.release(answer)
             try:
                 target = urljoin(parts.geturl(), location)
             except ValueError:  # whose text would quote the address
@@ -58,9 +58,6 @@ class Connections:
 
     def release(self, answer: Answer) -> None:
         """Be done with an answer; its connection is kept only if the body was read whole."""
-        self._done(answer)
-
-    def _done(self, answer: Answer) -> None:
         keep = answer.drained and not answer.encoded and not answer.last
         answer.close()
         if not keep:

@@ -60,8 +60,7 @@ def status(
                 )
         elif by is not None:
             periods = inventory.by_period(catalog, by)
-            bars = sys.stdout is not None and sys.stdout.isatty()
-            bars = bars and "utf" in (sys.stdout.encoding or "").lower()
+            bars = outputs.on_terminal() and "utf" in (sys.stdout.encoding or "").lower()
             _show(
                 form,
                 lambda: inventory_text.periods_text(periods, bars=bars),
@@ -120,11 +119,10 @@ def export(run: RunSettings, *, form: str, output: str | None) -> ExitCode:
                 write(inventory.everything(catalog), out)
         else:
             with outputs.guarded():
-                if sys.stdout is None:
-                    raise ValueError("closed")
-                if isinstance(sys.stdout, io.TextIOWrapper):
-                    sys.stdout.reconfigure(encoding="utf-8", newline="")
-                write(inventory.everything(catalog), sys.stdout)
+                out = outputs.opened()
+                if isinstance(out, io.TextIOWrapper):
+                    out.reconfigure(encoding="utf-8", newline="")
+                write(inventory.everything(catalog), out)
     return ExitCode.OK
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,8 +45,7 @@ def _print(settings: Settings, found: Listing, state: ListState) -> None:
     if settings.json:
         outputs.say_json(_json(found, state))
         return
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    lines = _table(found, state) if terminal else map(str, found.ids(state))
+    lines = _table(found, state) if outputs.on_terminal() else map(str, found.ids(state))
     outputs.write("".join(f"{line}\n" for line in lines))
 
 

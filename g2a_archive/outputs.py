@@ -24,9 +24,19 @@ def say(text: str) -> None:
 def write(text: str) -> None:
     """Write text to stdout as it is. Raises `StorageError`."""
     with guarded():
-        if sys.stdout is None:
-            raise ValueError("closed")
-        sys.stdout.write(text)
+        opened().write(text)
+
+
+def opened() -> TextIO:
+    """Standard output; `ValueError`, which `guarded` translates, where it is closed (`>&-`)."""
+    if sys.stdout is None:
+        raise ValueError("closed")
+    return sys.stdout
+
+
+def on_terminal() -> bool:
+    """Whether a person reads standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def stdout_error(error: Exception) -> StorageError:

@@ -58,6 +58,7 @@ class Pool:
         self._events = events
         self._fetchers = fetchers
         self._ask = ask
+        self._callers = callers
         self._transfers: queue.SimpleQueue[tuple[Transfer, bool] | None] = queue.SimpleQueue()
         self._chunks: queue.SimpleQueue[Sequence[int] | None] = queue.SimpleQueue()
         self._threads = [
@@ -98,13 +99,12 @@ class Pool:
 
     def close(self) -> None:
         """Let the threads end once they are through with what they have."""
-        for thread in self._threads:
-            if thread.name.startswith("file"):
-                self._transfers.put(None)
-            elif thread.name.startswith("links"):
-                self._chunks.put(None)
-            else:
-                self._whole.put(None)
+        for _ in self._fetchers:
+            self._transfers.put(None)
+        for _ in range(_FINISHERS):
+            self._whole.put(None)
+        for _ in range(self._callers):
+            self._chunks.put(None)
 
     def _work(self, fetcher: Fetcher) -> None:
         while (task := self._transfers.get()) is not None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from g2a_archive import answers
@@ -127,7 +127,7 @@ class Service:
     def _ask(self, ids: list[int], chunk: _Chunk) -> bool:
         """One link call. True: answered, or failed to the end; False: refused with a 403."""
         try:
-            found, warnings = self._ask_renewing(ids, chunk)
+            found, warnings = self._with_renewal(lambda: self._call_links(ids), chunk)
         except ForbiddenError as error:
             if error.status == 401:
                 raise _refused_credentials() from None
@@ -155,18 +155,6 @@ class Service:
             else:
                 chunk.found[id_] = entry
         return True
-
-    def _ask_renewing(self, ids: list[int], chunk: _Chunk) -> answers.Parsed:
-        try:
-            return self._call_links(ids)
-        except ForbiddenError as error:
-            credentials = self._session.credentials
-            if chunk.renewed or not credentials.renewable:
-                raise
-            chunk.renewed = True
-            if not credentials.renew(error.header):
-                raise
-        return self._call_links(ids)
 
     def _call_links(self, ids: Sequence[int]) -> answers.Parsed:
         asked = frozenset(ids)
@@ -229,7 +217,12 @@ class Service:
         return found
 
     def _call_list(self, params: str) -> answers.Ready:
-        return self._with_renewal("list call", "GET", "/archive/recordings", answers.ready, params)
+        return self._with_renewal(
+            lambda: self._session.call(
+                "list call", "GET", "/archive/recordings", answers.ready, params
+            ),
+            _Chunk(),
+        )
 
     def probe(self) -> str | None:
         """Find out whether the credentials are accepted; returns the service's `Date` header.
@@ -239,7 +232,12 @@ class Service:
         """
         with suppress(MalformedCallError):
             try:
-                self._with_renewal("trial call", "GET", "/archive/recordings", lambda _: None)
+                self._with_renewal(
+                    lambda: self._session.call(
+                        "trial call", "GET", "/archive/recordings", lambda _: None
+                    ),
+                    _Chunk(),
+                )
             except ForbiddenError:
                 raise CredentialsError(
                     "the service refuses the credentials",
@@ -263,7 +261,9 @@ class Service:
     ) -> list[int]:
         path = f"/archive/recordings/{verb}/{','.join(map(str, ids))}"
         try:
-            self._with_renewal(name, method, path, lambda _: None, chunk=chunk)
+            self._with_renewal(
+                lambda: self._session.call(name, method, path, lambda _: None), chunk
+            )
         except (ForbiddenError, CallTooLongError) as error:
             refused = isinstance(error, ForbiddenError)
             if len(ids) == 1:
@@ -280,27 +280,18 @@ class Service:
         left = self._change(name, method, verb, ids[:middle], chunk)
         return left + self._change(name, method, verb, ids[middle:], chunk)
 
-    def _with_renewal(
-        self,
-        name: str,
-        method: str,
-        path: str,
-        read: Callable[[Any], _T],
-        params: str = "",
-        chunk: _Chunk | None = None,
-    ) -> _T:
+    def _with_renewal(self, call: Callable[[], _T], chunk: _Chunk) -> _T:
         """Make a call; where it is refused, renew the token and repeat it, once a chunk."""
         try:
-            return self._session.call(name, method, path, read, params)
+            return call()
         except ForbiddenError as error:
             credentials = self._session.credentials
-            if not credentials.renewable or (chunk is not None and chunk.renewed):
+            if chunk.renewed or not credentials.renewable:
                 raise
-            if chunk is not None:
-                chunk.renewed = True
+            chunk.renewed = True
             if not credentials.renew(error.header):
                 raise
-        return self._session.call(name, method, path, read, params)
+        return call()
 
 
 def _refused_credentials() -> CredentialsError:

@@ -25,7 +25,7 @@ from g2a_archive.errors import (
     UnreachableError,
 )
 from g2a_archive.pace import CallPacer, backoff, pause, retry_after
-from g2a_archive.transport import explain, new_session
+from g2a_archive.transport import explain, new_session, rule_breaking
 
 if TYPE_CHECKING:
     import requests
@@ -107,10 +107,7 @@ class ApiSession:
             pause(self._stop, seconds)
 
     def _once(self, name: str, method: str, path: str, params: str) -> Any:
-        import http.client
-
         import requests
-        import urllib3
 
         header = self.credentials.authorization()
         session = self._session()
@@ -137,7 +134,7 @@ class ApiSession:
                 raise Interrupted from None
             reason = explain(error)
             raise _Again(UnreachableError(f"{name}: {reason}")) from None
-        except (ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException):
+        except rule_breaking():
             raise _Again(BadAnswerError(f"{name}: the answer breaks the rules of HTTP")) from None
         self._judge(name, status, after, header)
         if not body:

@@ -78,14 +78,17 @@ class Storage:
         be used, or is no archive although it should be, and `LockedError`.
         """
         check_destination(self.root)
-        if not is_there(self.own, Path.is_dir):
-            if not create:
-                self.require()
-            if self._catalog_elsewhere and is_there(self.catalog):
-                raise StorageError(
-                    f"{self.root} is not the archive that the catalogue {self.catalog} speaks of",
-                    hint="is the drive mounted? For a new archive, use a new catalogue",
-                )
+        if not create:
+            self.require()
+        elif (
+            self._catalog_elsewhere
+            and not is_there(self.own, Path.is_dir)
+            and is_there(self.catalog)
+        ):
+            raise StorageError(
+                f"{self.root} is not the archive that the catalogue {self.catalog} speaks of",
+                hint="is the drive mounted? For a new archive, use a new catalogue",
+            )
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
             self._device = self.root.stat().st_dev

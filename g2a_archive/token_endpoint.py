@@ -26,7 +26,7 @@ from g2a_archive.errors import (
 )
 from g2a_archive.pace import backoff, retry_after
 from g2a_archive.secretfile import Wait, Warn
-from g2a_archive.transport import explain, new_session
+from g2a_archive.transport import explain, new_session, rule_breaking
 
 if TYPE_CHECKING:
     import requests
@@ -117,10 +117,7 @@ class TokenEndpoint:
 
     def _ask_once(self, form: Mapping[str, str], hint: str) -> TokenAnswer | _Problem:
         """Return the answer, or what went wrong and whether to try again."""
-        import http.client
-
         import requests
-        import urllib3
 
         try:
             with new_session() as session:
@@ -141,7 +138,7 @@ class TokenEndpoint:
         except requests.RequestException as error:
             reason = explain(error)
             return _Problem(UnreachableError(f"{self._name}: {reason}"), again=True)
-        except (ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException):
+        except rule_breaking():
             broken = BadAnswerError(f"{self._name}: the answer breaks the rules of HTTP")
             return _Problem(broken, again=True)
         return self._judge(status, body, after, hint)

@@ -55,11 +55,6 @@ class Fetcher:
         """Set when the run is asked to stop."""
         return self.receiver.stop
 
-    def run(self, transfer: Transfer) -> Outcome:
-        """Make one attempt, whole. Raises `StorageError` where the local disk fails."""
-        outcome = self.fetch(transfer)
-        return self.store(transfer) if isinstance(outcome, Whole) else outcome
-
     def fetch(self, transfer: Transfer) -> Outcome | Whole:
         """Make one attempt, up to the last byte. Raises `StorageError`."""
         try:

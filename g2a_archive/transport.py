@@ -23,6 +23,15 @@ def new_session() -> requests.Session:
     return Session()
 
 
+def rule_breaking() -> tuple[type[Exception], ...]:
+    """What an answer that breaks the rules of HTTP raises, and `requests` does not translate."""
+    import http.client
+
+    import urllib3
+
+    return ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException
+
+
 def explain(error: Exception) -> str:
     """A word for a `requests` exception; its own text may hold the address, so it isn't used."""
     from requests import exceptions
