@@ -89,7 +89,7 @@ class Run:
         self._helping = 0
         self.book = Book(report, catalog, storage)
         self._queued = False
-        # More than there are workers, so that none waits for this thread.
+        # More than there are jobs, so that none waits for this thread.
         self._most_active = settings.jobs * 4
 
     # --- the loop -----------------------------------------------------------------------------
@@ -104,6 +104,7 @@ class Run:
         self._switch.wake = lambda: self.events.put(None)
         try:
             pool.start()
+            self._most_active = max(self._most_active, pool.ahead)
             while self._pending and not self._switch.event.is_set():
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
@@ -140,7 +141,8 @@ class Run:
             return
         while self._delayed and self._delayed[0][0] <= now:
             self._ready.appendleft(heapq.heappop(self._delayed)[2])
-        waiting = len(self._ready) // len(self._settings.kinds)
+        handed_out = max(0, len(self.active) - self._settings.jobs * 4)
+        waiting = (len(self._ready) + handed_out) // len(self._settings.kinds)
         self.feed.pump(now, waiting, idle=not self._ready and not self.active)
         last = not self.feed.pending and len(self._ready) <= self._settings.jobs * _LAST_FILES
         if last:

@@ -74,23 +74,23 @@ def assemble(
     def sums(directory: str) -> dict[str, str]:
         return checksums.read(storage.root / directory / checksums.NAME)
 
+    connections = Connections(settings.timeout)
     fetchers = [
         Fetcher(
             storage=storage,
             receiver=Receiver(
-                connections=Connections(settings.timeout),
+                connections=connections,
                 stop=switch.event,
                 space=storage.space,
                 timeout=settings.timeout,
                 jobs=settings.jobs,
                 limiter=limiter,
             ),
-            set_mtime=settings.set_mtime,
             sums=sums,
         )
-        for _ in range(settings.jobs)
+        for _ in range(1 + settings.jobs)
     ]
-    pool = Pool(run.events, fetchers, service.links, CALLERS)
+    pool = Pool(run.events, fetchers, service.links, CALLERS, set_mtime=settings.set_mtime)
     return run, pool, lambda: _look(run, plan)
 
 

@@ -1,4 +1,4 @@
-"""Keep-alive connections to the file host: one set a worker, bytes read straight into its buffer.
+"""Keep-alive connections to the file hosts, shared by all threads of a run.
 
 A `requests` call a file costs more CPU than all the rest of a small file together, so it is kept
 for the service's calls. A link's host never sees credentials: nothing here knows any, and no
@@ -20,32 +20,48 @@ from g2a_archive.response import HEAD, Answer, NetworkError, explain, receive
 from g2a_archive.session import USER_AGENT
 from g2a_archive.wire import Wire, shut_socket
 
+REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
+_MOST_OPEN = 200
+"""Connections above this number are not kept: many hosts must not use up the descriptors."""
+
+_Host = tuple[str, str]
 
 
 class Connections:
-    """One worker's connections, one for each host. `abort` may be called by another thread."""
+    """All of a run's connections. Every method may be called by any thread."""
 
     def __init__(self, timeout: float) -> None:
         """`timeout` is in seconds, to connect and for each read and write."""
         self._timeout = timeout
-        self._open: dict[tuple[str, str], Wire] = {}
-        self._connecting: http.client.HTTPConnection | None = None
+        self._lock = threading.Lock()
+        self._idle: dict[_Host, list[Wire]] = {}
+        self._wires: dict[Wire, _Host] = {}
+        self._connecting: set[http.client.HTTPConnection] = set()
         self._aborted = False
-        self._head = memoryview(bytearray(HEAD))
+        self._local = threading.local()
 
-    def get(self, parts: SplitResult, headers: Mapping[str, str]) -> Answer:
+    def get(
+        self,
+        parts: SplitResult,
+        headers: Mapping[str, str],
+        asked: Wire | None = None,
+        came: bytes = b"",
+    ) -> Answer:
         """Send a GET, following redirects, and return the answer with its body unread.
 
-        `parts` are those of an address that `address.checked` let pass. Raises `NetworkError`
-        where no answer came, or a redirect leads where it must not.
+        `parts` are those of an address that `address.checked` let pass. `asked` is a connection
+        that this GET was sent on already, with `ask`, and `came` what was read of its answer.
+        Raises `NetworkError` where no answer came, or a redirect leads where it must not.
         """
-        for _ in range(_MOST_REDIRECTS + 1):
-            answer = self._send(parts, headers)
+        answer = self._send(parts, headers, asked, came)
+        for left in range(_MOST_REDIRECTS, -1, -1):
             location = answer.header("Location")
-            if answer.status not in (301, 302, 303, 307, 308) or not location:
+            if answer.status not in REDIRECTS or not location:
                 return answer
             self.release(answer)
+            if not left:
+                break
             try:
                 target = urljoin(parts.geturl(), location)
             except ValueError:  # whose text would quote the address
@@ -54,69 +70,130 @@ class Connections:
                 parts = address.checked(target)
             except ValueError as error:
                 raise NetworkError(f"a redirect cannot be followed: {error}") from None
+            answer = self._send(parts, headers)
         raise NetworkError("too many redirects")
+
+    def ask(self, parts: SplitResult, headers: Mapping[str, str]) -> Wire | None:
+        """Send a GET on a kept connection, without waiting for anything.
+
+        None where no connection is kept, or the kept one is not good any more.
+        """
+        wire = self._kept((parts.scheme, parts.netloc))
+        if wire is None:
+            return None
+        try:
+            wire.send(_request(parts, headers), wait=False)
+        except (OSError, UnicodeError):
+            self.drop(wire)
+            return None
+        return wire
 
     def release(self, answer: Answer) -> None:
         """Be done with an answer; its connection is kept only if the body was read whole."""
+        wire, answer.wire = answer.wire, None
+        if wire is None:
+            return
         keep = answer.drained and not answer.encoded and not answer.last
         answer.close()
-        if not keep:
-            self.close()
+        with self._lock:
+            host = self._wires.get(wire)
+            if keep and host is not None and len(self._wires) <= _MOST_OPEN:
+                self._idle.setdefault(host, []).append(wire)
+                return
+        self.drop(wire)
 
-    def _send(self, parts: SplitResult, headers: Mapping[str, str]) -> Answer:
-        key = (parts.scheme, parts.netloc)
+    def drop(self, wire: Wire) -> None:
+        """Close a connection that cannot be used any more."""
+        with self._lock:
+            self._wires.pop(wire, None)
+        wire.close()
+
+    def _kept(self, host: _Host) -> Wire | None:
+        with self._lock:
+            kept = self._idle.get(host)
+            return kept.pop() if kept and not self._aborted else None
+
+    def _send(
+        self,
+        parts: SplitResult,
+        headers: Mapping[str, str],
+        asked: Wire | None = None,
+        came: bytes = b"",
+    ) -> Answer:
+        host = (parts.scheme, parts.netloc)
         try:
             request = _request(parts, headers)
         except UnicodeError:
             raise NetworkError("the address cannot be sent") from None
         for fresh in (False, True):
-            wire = self._open.get(key)
+            wire = None if fresh else asked or self._kept(host)
             reused = wire is not None
             try:
                 if wire is None:
-                    wire = self._open[key] = self._connect(parts)
-                if self._aborted:
-                    raise NetworkError("stopped")
-                wire.send(request)
-                return receive(wire, self._head)
+                    wire = self._connect(parts, host)
+                if wire is not asked:
+                    wire.send(request)
+                if wire is not asked or not came:
+                    came = wire.first(self._head())
+                return receive(wire, came)
             except (OSError, http.client.HTTPException, ValueError) as error:
-                self._open.pop(key, None)
                 if wire is not None:
-                    wire.close()
+                    self.drop(wire)
                 # A kept connection may have been closed by the host meanwhile: that is no
                 # failure of this file, so it gets a new connection at once.
-                stale = reused and not fresh and not isinstance(error, TimeoutError)
+                stale = reused and not isinstance(error, TimeoutError)
                 if stale and not self._aborted:
                     continue
                 raise NetworkError(explain(error)) from None
         raise NetworkError("the connection failed")
 
-    def _connect(self, parts: SplitResult) -> Wire:
-        connection = self._connecting = _connection(parts, self._timeout)
+    def _head(self) -> memoryview:
+        """A buffer for the first bytes of answers; one a thread."""
+        head: memoryview | None = getattr(self._local, "head", None)
+        if head is None:
+            head = self._local.head = memoryview(bytearray(HEAD))
+        return head
+
+    def _connect(self, parts: SplitResult, host: _Host) -> Wire:
+        connection = _connection(parts, self._timeout)
         try:
+            with self._lock:
+                if self._aborted:
+                    raise NetworkError("stopped")
+                self._connecting.add(connection)
             connection.connect()
-            return Wire(connection.sock, self._timeout)
+            wire = Wire(connection.sock, self._timeout)
+            with self._lock:
+                if self._aborted:
+                    raise NetworkError("stopped")
+                self._wires[wire] = host
+            return wire
         except BaseException:
             connection.close()
             raise
         finally:
-            self._connecting = None
+            with self._lock:
+                self._connecting.discard(connection)
 
     def abort(self) -> None:
-        """End every transfer of this worker at once; its reads return or fail."""
-        self._aborted = True
-        connecting = self._connecting
-        sock = connecting.sock if connecting is not None else None
-        if sock is not None:
-            shut_socket(sock)
-        for wire in list(self._open.values()):
-            wire.shut()
+        """End every transfer at once: reads under way return or fail, nothing new begins."""
+        with self._lock:
+            self._aborted = True
+            for connection in self._connecting:
+                # Not there yet while a name is looked up.
+                if connection.sock is not None:
+                    shut_socket(connection.sock)
+            for wire in self._wires:
+                wire.shut()
 
     def close(self) -> None:
         """Close every connection."""
-        for wire in self._open.values():
+        with self._lock:
+            wires = list(self._wires)
+            self._wires.clear()
+            self._idle.clear()
+        for wire in wires:
             wire.close()
-        self._open.clear()
 
 
 def _request(parts: SplitResult, headers: Mapping[str, str]) -> bytes:

@@ -235,6 +235,10 @@ class Partial:
     def sync(self) -> None:
         """Flush the whole file to disk, before it gets its final name."""
         os.fsync(self._fd)
+        self.synced()
+
+    def synced(self) -> None:
+        """The whole file was flushed to disk, by whatever means."""
         self._flushed = self.size
 
     def suspend(self) -> None:

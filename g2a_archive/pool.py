@@ -1,4 +1,4 @@
-"""The threads of a run: workers that make attempts at files, callers that ask for links."""
+"""The threads of a run: reactor, workers and finishers for files, callers that ask for links."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from g2a_archive.finish import Finisher
 from g2a_archive.models import LinkAnswer
 from g2a_archive.outcomes import Outcome, Transfer, Whole
+from g2a_archive.reactor import Begun, Reactor
 from g2a_archive.transfer import Fetcher
 
 
 class Attempted(NamedTuple):
-    """A worker's attempt ended; `outcome` may be an exception that ends the run."""
+    """An attempt at a file ended; `outcome` may be an exception that ends the run."""
 
     transfer: Transfer
     outcome: Outcome | BaseException
@@ -34,10 +36,6 @@ class Assisted(NamedTuple):
 
 
 Event = Attempted | Assisted | Linked | None
-_FINISHERS = 2
-_SMALL = 1 << 20
-"""Bytes from which on a file is flushed by another thread, while its worker fetches the next."""
-
 Events = queue.SimpleQueue[Event]
 
 
@@ -54,39 +52,60 @@ class Pool:
         fetchers: Sequence[Fetcher],
         ask: Callable[[Sequence[int]], LinkAnswer],
         callers: int,
+        *,
+        set_mtime: bool = False,
     ) -> None:
+        """`fetchers`: one for the reactor, and one for each of as many workers as jobs."""
         self._events = events
-        self._fetchers = fetchers
+        first, *others = fetchers
+        self._connections = first.connections
         self._ask = ask
-        self._callers = callers
-        self._transfers: queue.SimpleQueue[tuple[Transfer, bool] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Begun | Transfer | None] = queue.SimpleQueue()
         self._chunks: queue.SimpleQueue[Sequence[int] | None] = queue.SimpleQueue()
+        self._workers = len(others)
+        self._callers = callers
+        self._finisher = Finisher(
+            first.storage,
+            ended=self._ended,
+            flushed=lambda transfers: self._reactor.flushed(transfers),
+            jobs=self._workers,
+            set_mtime=set_mtime,
+        )
+        self._reactor = Reactor(
+            first,
+            self._workers,
+            hand_over=self._tasks.put,
+            whole=self._finisher.put,
+            name=self._finisher.name,
+            ended=self._ended,
+        )
+        self._busy = 1 + self._workers
+        self._busy_lock = threading.Lock()
+        works: list[tuple[Callable[..., None], tuple[Fetcher, ...]]] = [(self._react, ())]
+        works += [(self._work, (fetcher,)) for fetcher in others]
+        works += [(self._call, ())] * callers
         self._threads = [
-            threading.Thread(target=self._work, args=(fetcher,), daemon=True, name=f"file-{n}")
-            for n, fetcher in enumerate(fetchers)
-        ]
-        self._whole: queue.SimpleQueue[tuple[Fetcher, Transfer] | None] = queue.SimpleQueue()
-        self._threads += [
-            threading.Thread(target=self._finish, daemon=True, name=f"whole-{n}")
-            for n in range(_FINISHERS)
-        ]
-        self._threads += [
-            threading.Thread(target=self._call, daemon=True, name=f"links-{n}")
-            for n in range(callers)
+            threading.Thread(target=work, args=args, daemon=True) for work, args in works
         ]
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads. Raises `StorageError`."""
+        self._finisher.start()
         for thread in self._threads:
             thread.start()
 
+    @property
+    def ahead(self) -> int:
+        """How many files should be handed out at least, as long as there are any."""
+        return self._finisher.ahead
+
     def fetch(self, transfer: Transfer) -> None:
-        """Hand a file to the next worker that is free."""
-        self._transfers.put((transfer, False))
+        """Have a file fetched, as soon as one of the jobs is free."""
+        self._reactor.put(transfer)
 
     def assist(self, transfer: Transfer) -> None:
         """Have the next worker that is free help with a file that is being fetched."""
-        self._transfers.put((transfer, True))
+        self._tasks.put(transfer)
 
     def ask(self, ids: Sequence[int]) -> None:
         """Hand a chunk of IDs to the next caller that is free."""
@@ -94,44 +113,56 @@ class Pool:
 
     def abort(self) -> None:
         """End transfers that wait for the network; the stop event must be set before."""
-        for fetcher in self._fetchers:
-            fetcher.connections.abort()
+        self._connections.abort()
+        self._reactor.look()
 
     def close(self) -> None:
         """Let the threads end once they are through with what they have."""
-        for _ in self._fetchers:
-            self._transfers.put(None)
-        for _ in range(_FINISHERS):
-            self._whole.put(None)
+        self._reactor.close()
+        for _ in range(self._workers):
+            self._tasks.put(None)
         for _ in range(self._callers):
             self._chunks.put(None)
+        self._finisher.close()
+
+    def _ended(self, transfer: Transfer, outcome: Outcome | BaseException) -> None:
+        self._events.put(Attempted(transfer, outcome))
+
+    def _react(self) -> None:
+        self._reactor.run()
+        self._over()
 
     def _work(self, fetcher: Fetcher) -> None:
-        while (task := self._transfers.get()) is not None:
-            transfer, helping = task
+        while (task := self._tasks.get()) is not None:
+            if isinstance(task, Begun):
+                self._fetch(fetcher, task)
+                self._reactor.freed()
+                continue
             try:
-                if helping:
-                    self._events.put(Assisted(transfer, fetcher.receiver.assist(transfer)))
-                    continue
-                outcome = fetcher.fetch(transfer)
-                if not isinstance(outcome, Whole):
-                    self._events.put(Attempted(transfer, outcome))
-                elif transfer.size < _SMALL:
-                    self._events.put(Attempted(transfer, fetcher.store(transfer)))
-                else:
-                    self._whole.put((fetcher, transfer))
+                self._events.put(Assisted(task, fetcher.receiver.assist(task)))
             except BaseException as error:
-                kind = Assisted if helping else Attempted
-                self._events.put(kind(transfer, error))
-        fetcher.connections.close()
+                self._events.put(Assisted(task, error))
+        self._over()
 
-    def _finish(self) -> None:
-        while (task := self._whole.get()) is not None:
-            fetcher, transfer = task
-            try:
-                self._events.put(Attempted(transfer, fetcher.store(transfer)))
-            except BaseException as error:
-                self._events.put(Attempted(transfer, error))
+    def _fetch(self, fetcher: Fetcher, begun: Begun) -> None:
+        transfer = begun.transfer
+        try:
+            outcome = fetcher.fetch(transfer, begun.wire, begun.came)
+        except BaseException as error:
+            self._ended(transfer, error)
+            return
+        if isinstance(outcome, Whole):
+            self._finisher.put([transfer])
+        else:
+            self._ended(transfer, outcome)
+
+    def _over(self) -> None:
+        """The last of the threads that have connections closes them."""
+        with self._busy_lock:
+            self._busy -= 1
+            last = not self._busy
+        if last:
+            self._connections.close()
 
     def _call(self) -> None:
         while (ids := self._chunks.get()) is not None:

@@ -64,6 +64,11 @@ class Counted:
         self.last = last or len(came) > length
 
     @property
+    def here(self) -> int:
+        """Bytes that came with the headers, and are still to be read."""
+        return len(self._came)
+
+    @property
     def ended(self) -> bool:
         """Whether all bytes were read."""
         return self.left == 0
@@ -151,9 +156,16 @@ class Answer:
     """
 
     def __init__(
-        self, status: int, headers: Mapping[str, str], body: Body, *, chunked: bool = False
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: Body,
+        wire: Wire,
+        *,
+        chunked: bool = False,
     ) -> None:
         """`headers` by their lower-case names."""
+        self.wire: Wire | None = wire  # until the answer is let go of
         self.status = status
         self._headers = headers
         self._body = body
@@ -240,6 +252,12 @@ class Answer:
         return 0  # whatever comes after the end of the compressed data is no part of it
 
     @property
+    def missing(self) -> int:
+        """Bytes of a plain answer's body that were not read together with its headers."""
+        body = self._body
+        return (body.left or 0) - body.here if isinstance(body, Counted) else 0
+
+    @property
     def exhausted(self) -> bool:
         """Whether the next read is known to bring nothing."""
         return self._body.left == 0 and self._inflate is None
@@ -259,20 +277,25 @@ class Answer:
         self._body.close()
 
 
-def receive(wire: Wire, buffer: memoryview) -> Answer:
-    """Read an answer up to its headers' end, by way of `buffer` (of `HEAD` bytes).
+def receive(wire: Wire, came: bytes) -> Answer:
+    """Read an answer up to its headers' end; `came` are its first bytes, which were read already.
 
     Raises `OSError` or `http.client.HTTPException` where none came.
     """
-    count = wire.read(buffer)
-    came = bytes(buffer[:count])
+    answer = plain_answer(wire, came)
+    return answer if answer is not None else _from_library(wire, came)
+
+
+def plain_answer(wire: Wire, came: bytes) -> Answer | None:
+    """An answer whose headers have come, and have nothing unusual about them; else None."""
     end = came.find(b"\r\n\r\n")
     plain = _plain(came[:end]) if end >= 0 else None
     if plain is None:
-        return _from_library(wire, came)
+        return None
     status, headers, length = plain
     last = "close" in headers.get("connection", "").lower()
-    return Answer(status, headers, Counted(wire, came[end + 4 :], length, last=last))
+    body = Counted(wire, came[end + 4 :], length, last=last)
+    return Answer(status, headers, body, wire)
 
 
 def _plain(head: bytes) -> tuple[int, dict[str, str], int] | None:
@@ -307,7 +330,8 @@ def _from_library(wire: Wire, came: bytes) -> Answer:
     headers: dict[str, str] = {}
     for name, value in response.headers.items():
         headers.setdefault(name.lower(), value.strip(" \t"))
-    return Answer(response.status, headers, Parsed(response), chunked=bool(response.chunked))
+    chunked = bool(response.chunked)
+    return Answer(response.status, headers, Parsed(response), wire, chunked=chunked)
 
 
 def explain(error: Exception) -> str:

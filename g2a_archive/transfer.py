@@ -1,4 +1,4 @@
-"""One file, from a link to its final name: adopt or fetch, resume, check, hash, flush, rename.
+"""One file, from a link to its last byte: adopt or fetch, resume, check, hash.
 
 A `Transfer` is one file's state and lives through all its attempts; a `Fetcher` is one worker's
 tools. An attempt ends in an outcome; what follows from it is the archiver's business.
@@ -12,16 +12,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from g2a_archive import content, decide
 from g2a_archive.connection import Connections
 from g2a_archive.decide import Action, Seen
-from g2a_archive.errors import StorageError, storage_error
-from g2a_archive.layout import file_name, file_names
-from g2a_archive.models import LINK_LIFETIME, FileKind, StoredFile
+from g2a_archive.errors import storage_error
+from g2a_archive.layout import file_names
+from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile
 from g2a_archive.outcomes import Again, Failed, NewLink, Outcome, Stopped, Stored, Transfer, Whole
 from g2a_archive.pace import retry_after
 from g2a_archive.partial import Partial, Validator
@@ -29,6 +29,7 @@ from g2a_archive.receive import Floor, Receiver, splittable
 from g2a_archive.response import Answer, NetworkError
 from g2a_archive.segments import Pieces
 from g2a_archive.storage import Storage
+from g2a_archive.wire import Wire
 
 log = logging.getLogger("g2a_archive")
 
@@ -38,16 +39,15 @@ _THE_FILE_ITSELF = (errno.EIO, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENO
 
 @dataclass(slots=True)
 class Fetcher:
-    """One worker's tools: connections, a buffer, and what all workers share."""
+    """One thread's tools: a buffer, and what all threads share."""
 
     storage: Storage
     receiver: Receiver
-    set_mtime: bool = False
     sums: Callable[[str], dict[str, str]] = lambda _: {}
 
     @property
     def connections(self) -> Connections:
-        """The worker's connections."""
+        """The run's connections."""
         return self.receiver.connections
 
     @property
@@ -55,14 +55,48 @@ class Fetcher:
         """Set when the run is asked to stop."""
         return self.receiver.stop
 
-    def fetch(self, transfer: Transfer) -> Outcome | Whole:
-        """Make one attempt, up to the last byte. Raises `StorageError`."""
-        try:
+    def fetch(
+        self, transfer: Transfer, asked: Wire | None = None, came: bytes = b""
+    ) -> Outcome | Whole:
+        """Make one attempt, up to the last byte. Raises `StorageError`.
+
+        `asked` is a connection that the whole file was asked for on already, since it was
+        `quick`; `came` is what was read of the answer.
+        """
+
+        def act() -> Outcome | Whole:
+            if asked is not None:
+                return self._ask(transfer, {}, asked, came)
             adopted = self._adopt(transfer)
-            if adopted is not None:
-                self._leftover(transfer).discard()
-                return adopted
-            return self._attempt(transfer)
+            if adopted is None:
+                return self._attempt(transfer)
+            self._leftover(transfer).discard()
+            return adopted
+
+        return self._guarded(transfer, act)
+
+    def quick(self, transfer: Transfer) -> bool:
+        """Whether all that can be done is to ask for the whole file. Raises `StorageError`."""
+        if self.receiver.limiter is not None or _aged(transfer.link) or self.stop.is_set():
+            return False
+        if transfer.part is None:
+            names = file_names(transfer.recording, transfer.kind)
+            if self.storage.find(transfer.directory, names) is not None:
+                return False
+            transfer.part = Partial(self.storage.partial, transfer.name)
+            left = self.storage.leftovers
+            if left and not left.isdisjoint(transfer.part.files):
+                transfer.part = None
+                return False
+        return transfer.part.size == 0
+
+    def take(self, transfer: Transfer, answer: Answer) -> Outcome | Whole:
+        """Take in an answer to a request for the whole file. Raises `StorageError`."""
+        return self._guarded(transfer, lambda: self._answered(transfer, answer, ranged=False))
+
+    def _guarded(self, transfer: Transfer, act: Callable[[], Outcome | Whole]) -> Outcome | Whole:
+        try:
+            return act()
         except OSError as error:
             path = transfer.part.path if transfer.part else self.storage.partial
             if error.errno in (errno.ENOSPC, errno.EDQUOT) and transfer.part is not None:
@@ -126,24 +160,37 @@ class Fetcher:
     def _attempt(self, transfer: Transfer) -> Outcome | Whole:
         if self.stop.is_set():
             return Stopped()
-        if transfer.link.age(time.time(), time.monotonic()) > LINK_LIFETIME:
+        if _aged(transfer.link):
             return NewLink("the link is older than 47 hours", aged=True)
         part = transfer.part
         if part is None:
             part = transfer.part = self._leftover(transfer)
             transfer.high_water = part.size
         held = transfer.held()
-        ranged = decide.can_resume(held)
         headers = {}
-        if ranged:
+        if decide.can_resume(held):
             headers["Range"] = f"bytes={held.size}-"
             if held.validator.condition is not None:
                 headers["If-Range"] = held.validator.condition
+        return self._ask(transfer, headers)
+
+    def _ask(
+        self,
+        transfer: Transfer,
+        headers: Mapping[str, str],
+        asked: Wire | None = None,
+        came: bytes = b"",
+    ) -> Outcome | Whole:
         try:
-            answer = self.connections.get(transfer.link.address, headers)
+            answer = self.connections.get(transfer.link.address, headers, asked, came)
         except NetworkError as error:
             return self._broken(transfer, str(error))
+        return self._answered(transfer, answer, ranged="Range" in headers)
+
+    def _answered(self, transfer: Transfer, answer: Answer, *, ranged: bool) -> Outcome | Whole:
         transfer.answered = True
+        part = transfer.part
+        assert part is not None
         try:
             return self._take(transfer, part, answer, ranged=ranged)
         finally:
@@ -264,45 +311,6 @@ class Fetcher:
             return Again(reason)
         return Whole()
 
-    def store(self, transfer: Transfer) -> Stored:
-        """Flush a whole file, and give it its name. Raises `StorageError`."""
-        part = transfer.part
-        assert part is not None
-        try:
-            return self._store(transfer, part)
-        except OSError as error:
-            raise storage_error(error, "write", part.path) from error
 
-    def _store(self, transfer: Transfer, part: Partial) -> Stored:
-        head = part.head
-        if self.set_mtime:
-            self._stamp(transfer, part)
-        part.sync()
-        part.close()
-        names = file_names(transfer.recording, transfer.kind)
-        name = file_name(transfer.recording, transfer.kind, head)
-        try:
-            flush = self.storage.make_directory(transfer.directory)
-            aside = self.storage.publish(part.path, transfer.directory, names, name)
-        except StorageError:
-            with suppress(OSError):
-                part.write_note()  # whole and flushed: the next run need not fetch it again
-            raise
-        part.done()
-        path = f"{transfer.directory}/{name}"
-        digest = part.sha.hexdigest()
-        stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
-        return Stored(
-            stored, aside=aside, flush=flush | {f"{self.storage.root}/{transfer.directory}"}
-        )
-
-    def _stamp(self, transfer: Transfer, part: Partial) -> None:
-        try:
-            when = transfer.start.timestamp()
-            os.utime(part.fd, (when, when))
-        except (OSError, OverflowError, ValueError) as error:
-            # A share may refuse it; that is no reason to lose a recording.
-            reason = error.strerror if isinstance(error, OSError) else "the time is out of range"
-            log.warning(
-                "recording %d: cannot set the time of its file: %s", transfer.recording, reason
-            )
+def _aged(link: Link) -> bool:
+    return link.age(time.time(), time.monotonic()) > LINK_LIFETIME

@@ -22,6 +22,7 @@ class Wire:
         """Take over a connected socket; `timeout` is in seconds, for each read and write."""
         self._socket = sock
         self.timeout = timeout
+        self._failed: OSError | None = None
         self._poll = select.poll()
         if isinstance(sock, ssl.SSLSocket):
             sock.setblocking(False)
@@ -34,23 +35,40 @@ class Wire:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
-    def send(self, data: bytes) -> None:
-        """Send all of `data`."""
+    def fileno(self) -> int:
+        """The descriptor, to wait for."""
+        return self._socket.fileno()
+
+    def send(self, data: bytes, *, wait: bool = True) -> None:
+        """Send all of `data`; without `wait`, `OSError` where that can't be done at once."""
         view = memoryview(data)
         until = time.monotonic() + self.timeout
+        flags = 0 if wait or isinstance(self._socket, ssl.SSLSocket) else socket.MSG_DONTWAIT
         while view:
             try:
-                view = view[self._socket.send(view) :]
+                view = view[self._socket.send(view, flags) :]
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
+                if not wait:
+                    raise
                 self._await(want, until)
             except BlockingIOError:
                 raise TimeoutError from None
+
+    def fail(self, error: OSError) -> None:
+        """Let later reads fail with `error`, which the system tells of only once."""
+        self._failed = error
+
+    def first(self, buffer: memoryview) -> bytes:
+        """The first bytes of an answer, by way of `buffer`; waits for them."""
+        return bytes(buffer[: self.read(buffer)])
 
     def read(self, view: memoryview, *, wait: bool = True) -> int | None:
         """Read at least one byte into `view`; returns how many, 0 at the stream's end.
 
         Without `wait`, None where nothing is there to be read at once.
         """
+        if self._failed is not None:
+            raise self._failed
         if isinstance(self._socket, ssl.SSLSocket):
             return self._read_records(self._socket, view, wait=wait)
         try:

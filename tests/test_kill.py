@@ -32,6 +32,7 @@ from support import (
 
 from g2a_archive.catalog import Catalog, Settlement
 from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.flushing import GroupFlush
 from g2a_archive.layout import file_names
 from g2a_archive.models import FileKind
 
@@ -157,13 +158,22 @@ def test_killed_between_two_steps(
     assert final.isdisjoint(asked_for(service))
 
 
+@pytest.mark.parametrize("together", [1, 1_000_000])
 def test_flushed_then_named_then_flushed_then_claimed(
-    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+    together: int, service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing has a name before its bytes are on disk, nor is claimed before its name is."""
     flushed: set[int] = set()
+    groups: list[int] = []
     unflushed_names: set[str] = set()
     fsync, rename, settle = os.fsync, os.rename, Catalog.settle
+    flush_group = GroupFlush.flush
+
+    def note_group(self: GroupFlush) -> None:
+        there = {entry.inode() for entry in os.scandir(root / ".g2a-archive" / "partial")}
+        flush_group(self)
+        flushed.update(there)
+        groups.append(len(there))
 
     def note_fsync(fd: int) -> None:
         fsync(fd)
@@ -185,11 +195,14 @@ def test_flushed_then_named_then_flushed_then_claimed(
         assert claimed.isdisjoint(unflushed_names)
         settle(self, settlements)
 
+    monkeypatch.setattr("g2a_archive.finish._MANY", together)
+    monkeypatch.setattr(GroupFlush, "flush", note_group)
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "rename", note_rename)
     monkeypatch.setattr(Catalog, "settle", note_settle)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert len(flushed) > 24
+    assert bool(groups) == (together == 1 and GroupFlush.of(str(root)) is not None)
 
 
 def fd_path(fd: int) -> str:

@@ -56,7 +56,7 @@ def everything(data: bytes, split: int | None = None) -> object:
     """All that can be known of an answer, or how it failed."""
     with wire_with(data, split=split) as wire:
         try:
-            answer = receive(wire, BUFFER)
+            answer = receive(wire, wire.first(BUFFER))
         except (OSError, http.client.HTTPException, ValueError) as error:
             return response.explain(error)
         told = (answer.status, dict(answer._headers), answer.length, answer.chunked)
@@ -137,7 +137,7 @@ def test_a_plain_answer_does_not_need_the_library(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr(response, "_from_library")
     data = b'HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 3\r\nETag: "e"\r\n\r\nabc'
     with wire_with(data, end=False) as wire:
-        answer = receive(wire, BUFFER)
+        answer = receive(wire, wire.first(BUFFER))
         assert (answer.status, answer.header("etag"), answer.length) == (200, '"e"', 3)
         assert (body_of(answer), answer.drained, answer.last) == (b"abc", True, False)
 
@@ -151,14 +151,14 @@ def test_headers_in_two_pieces(split: int) -> None:
 def test_more_than_was_announced_ends_the_connection() -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\n\r\n"
     with wire_with(data, end=False) as wire:
-        answer = receive(wire, BUFFER)
+        answer = receive(wire, wire.first(BUFFER))
         assert body_of(answer) == b"ab"
         assert answer.last
 
 
 def test_what_came_before_a_stall_is_not_lost() -> None:
     with wire_with(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", end=False) as wire:
-        answer = receive(wire, BUFFER)
+        answer = receive(wire, wire.first(BUFFER))
         view = memoryview(bytearray(100))
         assert bytes(view[: answer.read_into(view)]) == b"abc"
         assert answer.read_now(view) is None
@@ -169,7 +169,7 @@ def test_what_came_before_a_stall_is_not_lost() -> None:
 def test_headers_without_an_end() -> None:
     endless = b"HTTP/1.1 200 OK\r\n" + b"X: " + b"a" * (2 << 20)
     with wire_with(endless, end=False) as wire, pytest.raises(http.client.HTTPException):
-        receive(wire, BUFFER)
+        receive(wire, wire.first(BUFFER))
 
 
 def test_a_header_of_spaces() -> None:
@@ -179,7 +179,7 @@ def test_a_header_of_spaces() -> None:
 
 def test_what_came_before_a_stall_is_not_lost_by_the_library_either() -> None:
     with wire_with(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nabc", end=False) as wire:
-        answer = receive(wire, BUFFER)
+        answer = receive(wire, wire.first(BUFFER))
         view = memoryview(bytearray(100_000))
         assert bytes(view[: answer.read_into(view)]) == b"abc"
         with pytest.raises(NetworkError, match="time-out"):
@@ -201,7 +201,7 @@ def test_headers_that_trickle_run_out_of_time() -> None:
     sender.start()
     wire = Wire(ours, 0.2)
     with pytest.raises((TimeoutError, http.client.HTTPException)) as caught:
-        receive(wire, BUFFER)
+        receive(wire, wire.first(BUFFER))
     done.set()
     sender.join()
     wire.close()
@@ -232,4 +232,4 @@ def test_what_follows_a_compressed_body_is_left_out() -> None:
     lengths = b"Content-Length: %d\r\n" % (len(junk) + 1)  # there is no end to it
     data = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n" + lengths + b"\r\n" + junk
     with wire_with(data, end=False) as wire:
-        assert body_of(receive(wire, BUFFER)) == b"content"
+        assert body_of(receive(wire, wire.first(BUFFER))) == b"content"

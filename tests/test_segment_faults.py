@@ -25,6 +25,7 @@ from support import (
 from g2a_archive.connection import Connections
 from g2a_archive.demo import Fault, SimulatedRecording, SimulatedService, faults
 from g2a_archive.response import Answer
+from g2a_archive.wire import Wire
 
 SIZE = 900_000
 BIG = 1_400_000_001
@@ -52,8 +53,14 @@ def _every_answer_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     held: list[Answer] = []
     get, release = Connections.get, Connections.release
 
-    def note(self: Connections, parts: SplitResult, headers: Mapping[str, str]) -> Answer:
-        held.append(get(self, parts, headers))
+    def note(
+        self: Connections,
+        parts: SplitResult,
+        headers: Mapping[str, str],
+        asked: Wire | None = None,
+        came: bytes = b"",
+    ) -> Answer:
+        held.append(get(self, parts, headers, asked, came))
         return held[-1]
 
     def forget(self: Connections, answer: Answer) -> None:

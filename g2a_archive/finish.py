@@ -1,0 +1,199 @@
+"""Whole files get flushed, and then their names: many small ones together, others one by one.
+
+Threads of their own wait for the disk while the next files are fetched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from g2a_archive.errors import StorageError, storage_error
+from g2a_archive.flushing import GroupFlush
+from g2a_archive.layout import file_name, file_names
+from g2a_archive.models import StoredFile
+from g2a_archive.outcomes import Stored, Transfer
+from g2a_archive.partial import Partial
+from g2a_archive.storage import Storage
+
+log = logging.getLogger("g2a_archive")
+
+_SMALL = 1 << 20
+"""Bytes up to which files are flushed together."""
+
+_MANY = 32
+"""Small files that make a common flush worth it. A short run, or one from a slow host, flushes
+nothing but its own."""
+
+_GATHER = 0.008
+"""Seconds in which small files gather; from a fast host, that is dozens."""
+
+_AHEAD = 192
+"""Files on their way where they are flushed together: some come while others are flushed."""
+
+_LONG = 1.0
+"""Seconds: a common flush that takes longer than this waits for the data of other programs."""
+
+_LARGE_AT_ONCE = 2
+_MOST_THREADS = 8
+
+
+class Finisher:
+    """Flushes files and names them; `ended` hears of each.
+
+    Of files that were flushed together, `flushed` hears: they are still to be given to `name`. It
+    is quick, and many small steps of several threads would hold each other up.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        ended: Callable[[Transfer, Stored | BaseException], None],
+        flushed: Callable[[Sequence[Transfer]], None],
+        jobs: int,
+        set_mtime: bool,
+    ) -> None:
+        self._storage = storage
+        self._ended = ended
+        self._flushed = flushed
+        self._set_mtime = set_mtime
+        self._group: GroupFlush | None = None
+        self._small: queue.SimpleQueue[Sequence[Transfer] | None] = queue.SimpleQueue()
+        self._each: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
+        self._most = min(jobs, _MOST_THREADS)
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the threads. Raises `StorageError`."""
+        try:
+            self._group = GroupFlush.of(str(self._storage.partial))
+        except OSError as error:
+            raise storage_error(error, "open", self._storage.partial) from error
+        works = [self._work_each] * (self._most if self._group is None else _LARGE_AT_ONCE)
+        if self._group is not None:
+            works.append(self._work_groups)
+        for number, work in enumerate(works):
+            thread = threading.Thread(target=work, daemon=True, name=f"whole-{number}")
+            thread.start()
+            self._threads.append(thread)
+
+    @property
+    def ahead(self) -> int:
+        """How many files should be on their way at least; known after `start`."""
+        return 0 if self._group is None else _AHEAD
+
+    def put(self, transfers: Sequence[Transfer]) -> None:
+        """Take over files of which all bytes are here and right."""
+        small = []
+        for transfer in transfers:
+            if self._group is not None and transfer.size < _SMALL:
+                small.append(transfer)
+            else:
+                self._each.put(transfer)
+        if small:
+            self._small.put(small)
+
+    def close(self) -> None:
+        """Let the threads end once they are through with what they have."""
+        self._small.put(None)
+        for _ in self._threads:
+            self._each.put(None)
+
+    def _work_each(self) -> None:
+        while (transfer := self._each.get()) is not None:
+            self._finish(transfer)
+
+    def _work_groups(self) -> None:
+        assert self._group is not None
+        together = True
+        while (some := self._small.get()) is not None:
+            waiting = [*some]
+            time.sleep(_GATHER)
+            with suppress(queue.Empty):
+                while (more := self._small.get_nowait()) is not None:
+                    waiting += more
+                self._small.put(None)
+            if together and len(waiting) >= _MANY:
+                together = self._flush_together(waiting, self._group)
+            else:
+                for transfer in waiting:
+                    self._finish(transfer)
+        self._group.close()
+
+    def _flush_together(self, transfers: Sequence[Transfer], group: GroupFlush) -> bool:
+        """Returns whether it is worth doing again."""
+        began = time.monotonic()
+        for transfer in transfers:
+            self._stamp(transfer)
+        try:
+            group.flush()
+        except OSError:  # perhaps of another program's file: ours will tell one by one
+            for transfer in transfers:
+                self._finish(transfer)
+            return False
+        self._flushed(transfers)
+        return time.monotonic() - began < _LONG
+
+    def _finish(self, transfer: Transfer) -> None:
+        part = transfer.part
+        assert part is not None
+        try:
+            self._stamp(transfer)
+            part.sync()
+        except OSError as error:
+            self._ended(transfer, storage_error(error, "write", part.path))
+        except BaseException as error:
+            self._ended(transfer, error)
+        else:
+            self.name(transfer)
+
+    def name(self, transfer: Transfer) -> None:
+        """Give a file its name that was flushed."""
+        part = transfer.part
+        assert part is not None
+        try:
+            part.synced()
+            self._ended(transfer, self._name(transfer, part))
+        except OSError as error:
+            self._ended(transfer, storage_error(error, "write", part.path))
+        except BaseException as error:
+            self._ended(transfer, error)
+
+    def _name(self, transfer: Transfer, part: Partial) -> Stored:
+        """Give a flushed file its name. Raises `StorageError`."""
+        head = part.head
+        part.close()
+        names = file_names(transfer.recording, transfer.kind)
+        name = file_name(transfer.recording, transfer.kind, head)
+        try:
+            flush = self._storage.make_directory(transfer.directory)
+            aside = self._storage.publish(part.path, transfer.directory, names, name)
+        except StorageError:
+            with suppress(OSError):
+                part.write_note()  # whole and flushed: the next run need not fetch it again
+            raise
+        part.done()
+        path = f"{transfer.directory}/{name}"
+        digest = part.sha.hexdigest()
+        stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
+        directory = f"{self._storage.root}/{transfer.directory}"
+        return Stored(stored, aside=aside, flush=flush | {directory})
+
+    def _stamp(self, transfer: Transfer) -> None:
+        """`--set-mtime`. A share may refuse it; that is no reason to lose a recording."""
+        if not self._set_mtime or transfer.part is None:
+            return
+        try:
+            when = transfer.start.timestamp()
+            os.utime(transfer.part.fd, (when, when))
+        except (OSError, OverflowError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "the time is out of range"
+            log.warning(
+                "recording %d: cannot set the time of its file: %s", transfer.recording, reason
+            )
