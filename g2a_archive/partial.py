@@ -242,11 +242,14 @@ class Partial:
         self._flushed = self.size
 
     def suspend(self) -> None:
-        """Leave the bytes for a later attempt or a later run."""
-        if self._fd >= 0:
-            if self.size:
-                self.flush()
+        """Leave the bytes, if there are any, for a later attempt or a later run."""
+        if self._fd < 0:
+            return
+        if self.size or self.extents:
+            self.flush()
             self.close()
+        else:
+            self.discard()
 
     def give_back(self) -> None:
         """The disk is full: drop the last bytes, so that the catalogue has room for its own."""

@@ -1,6 +1,7 @@
 """One file meets one fault: what the report says, what is on disk, and what the next run asks for.
 
-Each row of the tables is tried with all three files of a recording, where it makes sense for all.
+Each row of the tables is tried with all three files of a recording, where it makes sense for all,
+and in each of the ways that a file can come.
 """
 
 from __future__ import annotations
@@ -205,6 +206,23 @@ def cases(rows: list[Row]) -> list[object]:
     return [pytest.param(row, kind, id=f"{row.name}-{kind}") for row in rows for kind in row.kinds]
 
 
+@dataclass(frozen=True)
+class Way:
+    """By whom a file is taken in; on a kept connection, it is asked for after the good one's."""
+
+    ids: tuple[int, int] = (BAD, GOOD)
+    jobs: int = 4
+
+
+@pytest.fixture(params=["worker", "handed over", "reactor"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
+    if request.param == "worker":
+        return Way()
+    if request.param == "reactor":  # these files are small enough for it, then
+        monkeypatch.setattr("g2a_archive.reactor.HEAD", 1 << 20)
+    return Way((GOOD, BAD), 1)
+
+
 def pair(*kinds: Kind) -> list[SimulatedRecording]:
     """Two recordings, one of which will meet the fault; only files of these kinds are large."""
     large = {f"{kind}_size": SIZE for kind in kinds}
@@ -234,10 +252,10 @@ def failures(report: Report) -> list[tuple[int, str, str]]:
 
 @pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize(("row", "kind"), cases(SURVIVED))
-def test_a_fault_that_passes(row: Row, kind: Kind, serve: Serve, root: Path) -> None:
+def test_a_fault_that_passes(row: Row, kind: Kind, way: Way, serve: Serve, root: Path) -> None:
     service = serve(pair(kind))
     add(service, row, kind)
-    report = run_here(service, root, [BAD, GOOD], timeout=row.timeout, retries=2)
+    report = run_here(service, root, way.ids, jobs=way.jobs, timeout=row.timeout, retries=2)
     assert failures(report) == []
     assert report.exit_code == 0
     assert report.archived == 2
@@ -248,10 +266,10 @@ def test_a_fault_that_passes(row: Row, kind: Kind, serve: Serve, root: Path) -> 
 
 @pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize(("row", "kind"), cases(FAILED))
-def test_a_fault_that_stays(row: Row, kind: Kind, serve: Serve, root: Path) -> None:
+def test_a_fault_that_stays(row: Row, kind: Kind, way: Way, serve: Serve, root: Path) -> None:
     service = serve(pair(kind))
     add(service, row, kind)
-    report = run_here(service, root, [BAD, GOOD], timeout=row.timeout, retries=2)
+    report = run_here(service, root, way.ids, jobs=way.jobs, timeout=row.timeout, retries=2)
     assert report.exit_code == 1
     assert report.archived == 1
     (failure,) = report.failed

@@ -57,6 +57,11 @@ def test_a_suspended_file_is_taken_up_again(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["7.mp4.part"]
 
 
+def test_a_suspended_file_without_bytes_leaves_nothing(tmp_path: Path) -> None:
+    begun(tmp_path, 0).suspend()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_after_a_killed_process_all_written_bytes_count(tmp_path: Path) -> None:
     part = begun(tmp_path, 5000)
     part.write_note()  # and not flushed

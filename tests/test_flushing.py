@@ -1,0 +1,128 @@
+"""Many small files are flushed together, where that is safe; else each by itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Serve
+from support import assert_archive_equals, run_here
+
+from g2a_archive.flushing import GroupFlush
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="syncfs is a call of Linux")
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files in `partial/` that were flushed by themselves."""
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        fsync(fd)
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if path.endswith(".part"):
+            flushed.append(path)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return flushed
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The common flushes, and that a few files are enough for one."""
+    calls: list[int] = []
+    flush = GroupFlush.flush
+
+    def note(self: GroupFlush) -> None:
+        calls.append(len(calls))
+        flush(self)
+
+    monkeypatch.setattr(GroupFlush, "flush", note)
+    monkeypatch.setattr("g2a_archive.finish._MANY", 1)
+    return calls
+
+
+@linux
+def test_small_files_are_flushed_together(
+    serve: Serve, root: Path, alone: list[str], together: list[int]
+) -> None:
+    service = serve(20)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert alone == []
+    assert 0 < len(together) < 60
+
+
+@linux
+@pytest.mark.parametrize("obstacle", ["old kernel", "unknown file system"])
+def test_where_it_is_not_safe_each_file_is_flushed_by_itself(
+    obstacle: str,
+    serve: Serve,
+    root: Path,
+    alone: list[str],
+    together: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if obstacle == "old kernel":
+        uname = os.uname()
+        old = os.uname_result((uname[0], uname[1], "5.7.19-generic", uname[3], uname[4]))
+        monkeypatch.setattr(os, "uname", lambda: old)
+    else:
+        monkeypatch.setattr("g2a_archive.flushing._MAGIC", {0x6969})  # as if this were NFS only
+    service = serve(20)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert len(alone) == 60
+    assert together == []
+
+
+@linux
+def test_a_file_system_that_is_none() -> None:
+    assert GroupFlush.of("/proc") is None
+
+
+@linux
+def test_a_common_flush_that_fails_tells_nothing_of_any_file(
+    serve: Serve, root: Path, alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program's file may be the one that could not be written."""
+
+    def fail(self: GroupFlush) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(GroupFlush, "flush", fail)
+    monkeypatch.setattr("g2a_archive.finish._MANY", 1)
+    service = serve(20)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert len(alone) == 60
+
+
+@linux
+def test_a_common_flush_that_waits_for_others_is_not_repeated(
+    serve: Serve,
+    root: Path,
+    alone: list[str],
+    together: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("g2a_archive.finish._LONG", -1.0)
+    monkeypatch.setattr("g2a_archive.finish._GATHER", 0.0)
+    service = serve(20)
+    assert run_here(service, root, service.recordings, jobs=1).exit_code == 0
+    assert_archive_equals(service, root)
+    assert together == [0]
+    assert alone
+
+
+@linux
+def test_the_errno_of_a_failing_call(tmp_path: Path) -> None:
+    group = GroupFlush(str(tmp_path), lambda _: errno.EDQUOT)
+    with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
+        group.flush()
+    group.close()
