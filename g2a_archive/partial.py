@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable
 from functools import cache
@@ -25,7 +26,12 @@ from g2a_archive.response import Answer
 
 _NOTE_AFTER_BYTES = 256 * 1024
 _NOTE_AFTER_SECONDS = 0.05
-_FLUSH_EVERY = 64 << 20
+_FLUSH_EVERY = 128 << 20
+"""Bytes after which a file is flushed on its way: more than this is lost to no crash."""
+
+_WRITE_BACK_EVERY = 16 << 20
+"""Bytes after which the system is asked to begin writing, so that a flush finds little to do."""
+
 _LITTLE = 16384
 _LOCKED = 2047
 """Bytes up to which hashlib keeps the interpreter's lock. For a little data, getting the lock back
@@ -89,6 +95,7 @@ class Partial:
         self._head: bytes | None = None
         self._hashed = 0
         self._flushed = 0
+        self._written_back = 0
         self._noted = False
         self._begun = time.monotonic()
 
@@ -140,7 +147,7 @@ class Partial:
         except FileExistsError:  # what an earlier try left; or a link, which must not be followed
             os.unlink(self.path)
             self._fd = os.open(self.path, flags, 0o666)
-        self.size = self._hashed = self._flushed = 0
+        self.size = self._hashed = self._flushed = self._written_back = 0
         self._head = None
         self.sparse, self.extents = False, []
         self.sha = hashlib.sha256()
@@ -156,6 +163,7 @@ class Partial:
             self.sparse = False
         if total is not None:
             self.total = total
+        self._written_back = self.size
         self._hash(self.size, buffer, stopped)
 
     @property
@@ -184,8 +192,27 @@ class Partial:
                 or time.monotonic() - self._begun > _NOTE_AFTER_SECONDS
             ) and self.size != self.total:
                 self.write_note()
-        elif self.size - self._flushed >= _FLUSH_EVERY:
+        self._grown()
+
+    def _grown(self) -> None:
+        """From time to time, get bytes written that have come and are hashed."""
+        if self.size == self.total:  # all of it will be flushed at once
+            return
+        if self.size - self._written_back >= _WRITE_BACK_EVERY:
+            self._write_back()
+        if self._noted and self.size - self._flushed >= _FLUSH_EVERY:
             self.flush()
+
+    def _write_back(self) -> None:
+        """Have what came last written, without waiting, and what was before that forgotten.
+
+        A night of large files shall not push everything else out of the machine's memory.
+        """
+        begin = max(0, self._written_back - _WRITE_BACK_EVERY)
+        self._written_back = self.size
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # it is advice
+                os.posix_fadvise(self._fd, begin, self.size - begin, os.POSIX_FADV_DONTNEED)
 
     def write_at(self, data: memoryview, offset: int) -> None:
         """Write bytes further on in the file; `advance` hashes them in their turn."""
@@ -198,8 +225,7 @@ class Partial:
         """All bytes before `size` are here now: hash those that are not hashed yet."""
         self._hash(size, buffer, lambda: False)
         self.size = size
-        if self.size - self._flushed >= _FLUSH_EVERY:
-            self.flush()
+        self._grown()
 
     def _hash(self, size: int, buffer: memoryview, stopped: Callable[[], bool]) -> None:
         while self._hashed < size and not stopped():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +191,32 @@ def test_flushes_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert all(
         size - noted < 1000 for size, noted in zip(range(500, 6000, 250), flushed, strict=False)
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the advice is given on Linux only")
+def test_the_system_is_asked_to_write_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial, "_WRITE_BACK_EVERY", 1000)
+    advised: list[tuple[int, int, int]] = []
+
+    def advise(fd: int, offset: int, length: int, advice: int) -> None:
+        advised.append((offset, offset + length, advice))
+        raise OSError(errno.EINVAL, "this file system takes no advice")
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    part = begun(tmp_path, 0)
+    for _ in range(8):
+        part.append(memoryview(b"x" * 500))
+    part.suspend()
+    # Twice each: what was dirty the first time can be forgotten the second time.
+    assert [(begin, end) for begin, end, _ in advised] == [
+        (0, 1000),
+        (0, 2000),
+        (1000, 3000),
+        (2000, 4000),
+    ]
+    assert {advice for *_, advice in advised} == {os.POSIX_FADV_DONTNEED}
 
 
 def test_a_full_disk_gets_a_megabyte_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
