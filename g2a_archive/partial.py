@@ -174,7 +174,7 @@ class Partial:
         return self._head
 
     def append(self, data: memoryview) -> None:
-        """Write and hash bytes; keeps the note beside the file when it is time to."""
+        """Write and hash bytes."""
         if self.size == 0:
             self._head = bytes(data[:HEAD])
         left = data
@@ -186,22 +186,20 @@ class Partial:
         for at in range(0, len(data), step):
             self.sha.update(data[at : at + step])
         self._hashed += len(data)
-        if not self._noted:
-            if (
-                self.size >= _NOTE_AFTER_BYTES
-                or time.monotonic() - self._begun > _NOTE_AFTER_SECONDS
-            ) and self.size != self.total:
-                self.write_note()
         self._grown()
 
     def _grown(self) -> None:
-        """From time to time, get bytes written that have come and are hashed."""
-        if self.size == self.total:  # all of it will be flushed at once
+        """Now and then, keep a note beside bytes that have come, and get them written."""
+        if self.size == self.total:  # nothing is left to resume, and all will be flushed at once
             return
+        if not self._noted:
+            large = self.size >= _NOTE_AFTER_BYTES
+            if large or time.monotonic() - self._begun > _NOTE_AFTER_SECONDS:
+                self.write_note()
+        elif self.size - self._flushed >= _FLUSH_EVERY:
+            self.flush()
         if self.size - self._written_back >= _WRITE_BACK_EVERY:
             self._write_back()
-        if self._noted and self.size - self._flushed >= _FLUSH_EVERY:
-            self.flush()
 
     def _write_back(self) -> None:
         """Have what came last written, without waiting, and what was before that forgotten.
