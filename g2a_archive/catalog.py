@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from g2a_archive.database import Database
+from g2a_archive.database import Database, insert
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, utc_now
 
 _MANY = 20_000
@@ -24,7 +24,7 @@ _KEPT = """excluded.state = 'archived' AND recording.state = 'damaged' AND EXIST
 _SETTLE = f"""
 INSERT INTO recording (id, state, kinds, absent, start_time, directory, reason,
                        owed_since, tries, last_try, archived_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES {{rows}}
 ON CONFLICT (id) DO UPDATE SET
     state = CASE WHEN {_KEPT} THEN recording.state ELSE excluded.state END,
     kinds = recording.kinds | excluded.kinds,
@@ -41,12 +41,20 @@ ON CONFLICT (id) DO UPDATE SET
 """  # noqa: S608 - no word in it comes from outside
 
 _STORE = """
-INSERT INTO file (recording, kind, path, size, sha256, archived_at) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO file (recording, kind, path, size, sha256, archived_at) VALUES {rows}
 ON CONFLICT (recording, kind) DO UPDATE SET
     path = excluded.path, size = excluded.size, sha256 = excluded.sha256,
     archived_at = excluded.archived_at, checked_at = NULL, damage = NULL
 """
 
+_STALE = "INSERT OR IGNORE INTO stale_directory VALUES {rows}"
+
+_QUEUE = """
+INSERT INTO recording (id, state, owed_since) VALUES {rows}
+ON CONFLICT (id) DO UPDATE SET state = excluded.state, reason = NULL,
+    owed_since = coalesce(owed_since, excluded.owed_since)
+WHERE state IN ('archived', 'lost')
+"""
 
 _CHECK = """
 UPDATE file SET damage = ?, checked_at = ?
@@ -195,13 +203,7 @@ class Catalog(Database):
         """Remember IDs that the run is about to ask for, so that a killed run still owes them."""
         now = utc_now()
         with self.transaction() as db:
-            db.executemany(
-                "INSERT INTO recording (id, state, owed_since) VALUES (?, 'queued', ?) "
-                "ON CONFLICT (id) DO UPDATE SET state = 'queued', reason = NULL, "
-                "owed_since = coalesce(owed_since, excluded.owed_since) "
-                "WHERE state IN ('archived', 'lost')",
-                ((id_, now) for id_ in ids),
-            )
+            insert(db, _QUEUE, ((id_, State.QUEUED.value, now) for id_ in ids))
 
     def settle(self, settlements: Iterable[Settlement]) -> None:
         """Record what became of recordings, and their new files, in one transaction.
@@ -213,11 +215,9 @@ class Catalog(Database):
         ended = list(settlements)
         stale = {one.directory for one in ended if one.files and one.directory is not None}
         with self.transaction() as db:
-            db.executemany(_SETTLE, (_settled_row(one, now) for one in ended))
-            db.executemany(_STORE, (_file_row(f, now) for one in ended for f in one.files))
-            db.executemany(
-                "INSERT OR IGNORE INTO stale_directory VALUES (?)", ((name,) for name in stale)
-            )
+            insert(db, _SETTLE, (_settled_row(one, now) for one in ended))
+            insert(db, _STORE, (_file_row(f, now) for one in ended for f in one.files))
+            insert(db, _STALE, ((name,) for name in stale))
 
     def damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
         """Record damage as (recording, kind, what is wrong): the recordings become owed."""

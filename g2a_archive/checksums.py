@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from g2a_archive.errors import storage_error
 from g2a_archive.hashing import hash_file as hash_file
@@ -48,8 +48,9 @@ def update(
     folder = root / directory
     path = folder / NAME
     old = _content(path)
-    wanted = PurePosixPath(directory)
-    sums = {p.name: f.sha256 for f in files if (p := PurePosixPath(f.path)).parent == wanted}
+    prefix = f"{directory}/"
+    paths = ((file.path.removeprefix(prefix), file) for file in files)
+    sums = {name: file.sha256 for name, file in paths if "/" not in name}
     for name, digest in _parse(old).items():
         if name not in sums and os.path.lexists(folder / name):
             sums[name] = digest

@@ -8,6 +8,9 @@ import re
 HEAD = 1024
 """Bytes of a file's beginning that these functions want to see."""
 
+_BEFORE = b"\xef\xbb\xbf\xff\xfe\0 \t\n\r\f\v"
+"""What can stand before a page's first tag: byte order marks, white space, and half of UTF-16."""
+
 _HTML = re.compile(
     rb"(?:<\?xml[^>]*>|<!--(?:(?!-->).)*+-->|\s)*+<(?:!doctype\s+html|html|head|body|title|script)\b",
     re.IGNORECASE | re.DOTALL,
@@ -19,6 +22,8 @@ def is_html(head: bytes, content_type: str | None = None) -> bool:
     kind = (content_type or "").split(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml") and not is_mp4(head):
         return True
+    if not head.lstrip(_BEFORE).startswith(b"<"):
+        return False
     # Without NUL bytes, UTF-16 reads as ASCII.
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\xff\xfe").replace(b"\0", b"")
     return _HTML.match(text) is not None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -78,6 +79,29 @@ CREATE TABLE run (
     seconds REAL
 );
 """
+
+
+_VALUES = 900
+"""In one statement; every SQLite takes 999."""
+
+
+def insert(db: sqlite3.Connection, sql: str, rows: Iterable[Sequence[object]]) -> None:
+    """Execute an INSERT that has `{rows}` after VALUES, for many rows at a time.
+
+    For each row of `executemany` the library gives the interpreter's lock away, and would have to
+    wait for it thousands of times while a busy thread downloads.
+    """
+    waiting = iter(rows)
+    first = next(waiting, None)
+    if first is None:
+        return
+    most = _VALUES // len(first)
+    marks = f"({','.join('?' * len(first))})"
+    some = [first, *islice(waiting, most - 1)]
+    while some:
+        text = sql.replace("{rows}", ",".join([marks] * len(some)))
+        db.execute(text, [value for row in some for value in row])
+        some = list(islice(waiting, most))
 
 
 class Database:

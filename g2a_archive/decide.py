@@ -97,9 +97,11 @@ def wrong_content(kind: FileKind, head: bytes, content_type: str | None = None) 
     """Judge a file by its beginning; None where it can be what it should be."""
     if not head:
         return Verdict(Action.AGAIN, "the file is empty")
+    if kind is FileKind.MP4 and content.is_mp4(head):
+        return None
     if content.is_html(head, content_type):
         return Verdict(Action.NEW_LINK, "the link was answered with a web page")
-    if kind is FileKind.MP4 and not content.is_mp4(head):
+    if kind is FileKind.MP4:
         return Verdict(Action.AGAIN, "what came is no MP4 (it has no ftyp box)")
     return None
 

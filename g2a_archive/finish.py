@@ -6,6 +6,7 @@ Threads of their own wait for the disk while the next files are fetched.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import threading
@@ -30,10 +31,13 @@ _MANY = 32
 """Small files that make a common flush worth it. A short run, or one from a slow host, flushes
 nothing but its own."""
 
-_GATHER = 0.008
+_FEW = 4
+"""The same for a run that has come to flush so."""
+
+_GATHER = 0.006
 """Seconds in which small files gather; from a fast host, that is dozens."""
 
-_AHEAD = 192
+_AHEAD = 320
 """Files on their way where they are flushed together: some come while others are flushed."""
 
 _LONG = 1.0
@@ -92,10 +96,16 @@ class Finisher:
         """Take over files of which all bytes are here and right."""
         small = []
         for transfer in transfers:
-            if self._group is not None and transfer.size < _SMALL:
-                small.append(transfer)
-            else:
+            part = transfer.part
+            if self._group is None or part is None or transfer.size >= _SMALL:
                 self._each.put(transfer)
+                continue
+            try:
+                part.put_away()
+            except OSError as error:
+                self._ended(transfer, storage_error(error, "read", part.path))
+            else:
+                small.append(transfer)
         if small:
             self._small.put(small)
 
@@ -111,7 +121,7 @@ class Finisher:
 
     def _work_groups(self) -> None:
         assert self._group is not None
-        together = True
+        enough: float = _MANY
         while (some := self._small.get()) is not None:
             waiting = [*some]
             time.sleep(_GATHER)
@@ -119,8 +129,9 @@ class Finisher:
                 while (more := self._small.get_nowait()) is not None:
                     waiting += more
                 self._small.put(None)
-            if together and len(waiting) >= _MANY:
-                together = self._flush_together(waiting, self._group)
+            if len(waiting) >= enough:
+                again = self._flush_together(waiting, self._group)
+                enough = _FEW if again else math.inf
             else:
                 for transfer in waiting:
                     self._finish(transfer)
@@ -191,7 +202,7 @@ class Finisher:
             return
         try:
             when = transfer.start.timestamp()
-            os.utime(transfer.part.fd, (when, when))
+            os.utime(transfer.part.path, (when, when), follow_symlinks=False)
         except (OSError, OverflowError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "the time is out of range"
             log.warning(

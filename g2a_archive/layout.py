@@ -7,7 +7,7 @@ a path, and only through `strftime`.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache
 
 from g2a_archive.errors import InputError
@@ -20,6 +20,7 @@ _USUAL = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){2}"
     r"(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
 )
+_DAY_CODES = {f"%{code}" for code in "YyGCmbBVUWdejaAuw"}
 _SAMPLES = (
     datetime(2014, 5, 6, 15, 4, 5, tzinfo=UTC),
     datetime(2023, 12, 31, 23, 59, 59, tzinfo=UTC),
@@ -85,10 +86,23 @@ def directory_for(start: datetime, layout: str, timezone: tzinfo | None) -> str:
         local = start.astimezone(timezone) if timezone else start
     except (OverflowError, ValueError) as error:
         raise ValueError("recordingStartTime is out of range for the time zone") from error
+    if _whole_days(layout):
+        return _directory_of_day(layout, local.date())
     return _directory(layout, local)
 
 
-def _directory(layout: str, when: datetime) -> str:
+@lru_cache(maxsize=64)
+def _whole_days(layout: str) -> bool:
+    """Whether recordings of the same day have the same directory."""
+    return set(re.findall("%.?", layout)) <= _DAY_CODES
+
+
+@lru_cache(maxsize=256)
+def _directory_of_day(layout: str, day: date) -> str:
+    return _directory(layout, day)
+
+
+def _directory(layout: str, when: date) -> str:
     return _checked(when.strftime(layout))
 
 

@@ -173,6 +173,11 @@ class Partial:
             self._head = os.pread(self._fd, HEAD, 0)
         return self._head
 
+    def put_away(self) -> None:
+        """Close the whole file until it is flushed: hundreds of small ones may wait for that."""
+        _ = self.head
+        self.close()
+
     def append(self, data: memoryview) -> None:
         """Write and hash bytes."""
         if self.size == 0:
@@ -258,6 +263,8 @@ class Partial:
 
     def sync(self) -> None:
         """Flush the whole file to disk, before it gets its final name."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         os.fsync(self._fd)
         self.synced()
 

@@ -206,10 +206,11 @@ class Reactor:
             if request.size >= HEAD or b"\r\n\r\n" in came:
                 self._hand_on(request)
             return
-        request.whole = len(came) + answer.missing
+        missing = answer.missing or 0
+        request.whole = len(came) + missing
         if request.whole > HEAD:
             self._hand_on(request)
-        elif not answer.missing:
+        elif not missing:
             self._answered(request, answer)
 
     def _closed(self, request: _Request) -> None:

@@ -16,6 +16,7 @@ import ssl
 import time
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Protocol, cast
 
 from g2a_archive.wire import Wire
@@ -24,9 +25,8 @@ HEAD = 128 * 1024
 """Bytes of the first read: all of a small file comes with it."""
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)$")
-_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_PLAIN = re.compile(rf"HTTP/1\.1 ([2-5][0-9][0-9])(?: [^\r\n]*+)?\r\n(?:{_NAME}:[^\r\n]*+\r\n)*+")
-_FIELD = re.compile(rf"\n({_NAME}):([^\r\n]*+)")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS = re.compile(r"HTTP/1\.1 ([2-5][0-9][0-9])(?: .*)?")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
@@ -55,9 +55,9 @@ class Body(Protocol):
 class Counted:
     """A body of a known length: what came with the headers, then the socket."""
 
-    def __init__(self, wire: Wire, came: bytes, length: int, *, last: bool) -> None:
+    def __init__(self, wire: Wire, came: memoryview, length: int, *, last: bool) -> None:
         self._wire = wire
-        self._came = memoryview(came)[:length]
+        self._came = came[:length]
         self.length: int | None = length
         self.left: int | None = length
         # More than was announced is nothing that another answer could begin with.
@@ -171,19 +171,16 @@ class Answer:
         self._body = body
         self.chunked = chunked
         self.length = body.length
-        self.encoding = headers.get("content-encoding", "identity").strip().lower()
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        self.encoded = encoding not in ("identity", "")
+        """Whether the body is compressed, although we asked for it as it is."""
         self._inflate = None
-        if self.encoding in ("gzip", "x-gzip", "deflate"):
-            self._inflate = zlib.decompressobj(47 if self.encoding != "deflate" else 15)
+        if encoding in ("gzip", "x-gzip", "deflate"):
+            self._inflate = zlib.decompressobj(47 if encoding != "deflate" else 15)
 
     def header(self, name: str) -> str | None:
         """A header's value, or None; of doubled ones the first."""
         return self._headers.get(name.lower())
-
-    @property
-    def encoded(self) -> bool:
-        """Whether the body is compressed, although we asked for it as it is."""
-        return self.encoding not in ("identity", "")
 
     @property
     def decodable(self) -> bool:
@@ -252,10 +249,10 @@ class Answer:
         return 0  # whatever comes after the end of the compressed data is no part of it
 
     @property
-    def missing(self) -> int:
-        """Bytes of a plain answer's body that were not read together with its headers."""
+    def missing(self) -> int | None:
+        """Bytes of the body that did not come together with its headers; None if unknown."""
         body = self._body
-        return (body.left or 0) - body.here if isinstance(body, Counted) else 0
+        return (body.left or 0) - body.here if isinstance(body, Counted) else None
 
     @property
     def exhausted(self) -> bool:
@@ -294,23 +291,37 @@ def plain_answer(wire: Wire, came: bytes) -> Answer | None:
         return None
     status, headers, length = plain
     last = "close" in headers.get("connection", "").lower()
-    body = Counted(wire, came[end + 4 :], length, last=last)
+    body = Counted(wire, memoryview(came)[end + 4 :], length, last=last)
     return Answer(status, headers, body, wire)
 
 
 def _plain(head: bytes) -> tuple[int, dict[str, str], int] | None:
     """Status, headers and length of an answer that has nothing unusual about it; else None."""
-    text = head.decode("iso-8859-1") + "\r\n"
-    plain = _PLAIN.fullmatch(text)
-    if plain is None or plain[1] in ("204", "304"):
+    first, *lines = head.decode("iso-8859-1").split("\r\n")
+    status = _STATUS.fullmatch(first)
+    if status is None or not head.count(b"\n") == head.count(b"\r") == len(lines):
         return None
-    pairs = _FIELD.findall(text, plain.end(1))
-    headers = {name.lower(): value.strip(" \t") for name, value in reversed(pairs)}
+    headers: dict[str, str] = {}
+    for line in lines:
+        field = _field(line)
+        if field is None or (field[0] == "content-length" and "content-length" in headers):
+            return None
+        headers.setdefault(*field)
     length = headers.get("content-length", "")
-    doubled = len(headers) < len(pairs) and text.lower().count("\ncontent-length:") > 1
-    if doubled or "transfer-encoding" in headers or not _LENGTH.fullmatch(length):
+    if "transfer-encoding" in headers or not _LENGTH.fullmatch(length):
         return None
-    return int(plain[1]), headers, int(length)
+    code = int(status[1])
+    return None if code in (204, 304) else (code, headers, int(length))
+
+
+@lru_cache(maxsize=128)
+def _field(line: str) -> tuple[str, str] | None:
+    """A header's name in lower case and its value; None where it is no header.
+
+    Most lines are the same in each of a host's answers.
+    """
+    name, colon, value = line.partition(":")
+    return (name.lower(), value.strip(" \t")) if colon and _NAME.fullmatch(name) else None
 
 
 def _from_library(wire: Wire, came: bytes) -> Answer:

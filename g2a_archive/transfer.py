@@ -212,7 +212,11 @@ class Fetcher:
         self, transfer: Transfer, part: Partial, answer: Answer, *, ranged: bool
     ) -> Outcome | Whole:
         """Act on an answer whose body is still to be read."""
-        seen = Seen(answer.status, Validator.of(answer), answer.content_range(), answer.decodable)
+        seen = Seen(answer.status, decodable=answer.decodable)
+        if answer.status != 200:
+            seen = seen._replace(range=answer.content_range())
+        if answer.missing != 0:  # what is here whole is never resumed
+            seen = seen._replace(validator=Validator.of(answer))
         verdict = decide.judge(seen, transfer.held(), ranged=ranged)
         if verdict.action is Action.START:
             length = None if answer.encoded else answer.length
