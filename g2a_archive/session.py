@@ -10,7 +10,6 @@ import json
 import logging
 import platform
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -25,7 +24,7 @@ from g2a_archive.errors import (
     UnreachableError,
 )
 from g2a_archive.pace import CallPacer, backoff, pause, retry_after
-from g2a_archive.transport import explain, new_session, rule_breaking
+from g2a_archive.transport import TooSlowError, explain, new_session, overseen, rule_breaking
 
 if TYPE_CHECKING:
     import requests
@@ -38,6 +37,9 @@ USER_AGENT = f"g2a-archive/{__version__} (Python {platform.python_version()})"
 
 _LARGEST_ANSWER = 32 << 20
 """Bytes; 500 recordings with three long links each are about 1 MB."""
+
+_LONGEST_CALL = 300.0
+"""Seconds from a call's beginning to its answer's end, at least."""
 
 
 class Authorizer(Protocol):
@@ -79,7 +81,7 @@ class ApiSession:
         self._retries = retries
         self._stop = stop
         self._pacer = pacer or CallPacer(stop)
-        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
         self.last_date: str | None = None
 
     def call(
@@ -110,32 +112,25 @@ class ApiSession:
         import requests
 
         header = self.credentials.authorization()
-        session = self._session()
         address = f"{self._base}{path}" + (f"?{params}" if params else "")
         try:
-            with (
-                self._pacer.turn(),
-                session.request(
-                    method,
-                    address,
-                    # Given as `auth`, a .netrc entry can't take the header's place.
-                    auth=_Header(header),
-                    timeout=(self._timeout, self._timeout),
-                    allow_redirects=False,
-                    stream=True,
-                ) as response,
-            ):
-                status = response.status_code
-                body = self._body(name, response)
-                after = retry_after(response.headers.get("Retry-After"))
-                self.last_date = response.headers.get("Date")
+            with self._pacer.turn():
+                status, body, after = overseen(
+                    lambda: self._exchange(method, address, header),
+                    seconds=max(_LONGEST_CALL, 5 * self._timeout),
+                    stopped=self._stop.is_set,
+                )
         except requests.exceptions.RequestException as error:
             if self._stop.is_set():
                 raise Interrupted from None
             reason = explain(error)
             raise _Again(UnreachableError(f"{name}: {reason}")) from None
+        except TooSlowError:
+            raise _Again(UnreachableError(f"{name}: the answer came too slowly")) from None
         except rule_breaking():
             raise _Again(BadAnswerError(f"{name}: the answer breaks the rules of HTTP")) from None
+        if body is None:
+            raise _Again(BadAnswerError(f"{name}: the answer is too large"))
         self._judge(name, status, after, header)
         if not body:
             return None
@@ -143,6 +138,34 @@ class ApiSession:
             return json.loads(body)
         except (ValueError, RecursionError):
             raise _Again(BadAnswerError(f"{name}: the answer is not JSON")) from None
+
+    def _exchange(
+        self, method: str, address: str, header: str
+    ) -> tuple[int, bytes | None, float | None]:
+        """Send a request: the answer's status, its body unless that is too large, `Retry-After`.
+
+        A session is used by one call at a time, as `requests` does not promise more, and never
+        again after a call that failed, or that nobody waits for any more.
+        """
+        session = self._sessions.pop() if self._sessions else self._new_session()
+        with session.request(
+            method,
+            address,
+            # Given as `auth`, a .netrc entry can't take the header's place.
+            auth=_Header(header),
+            timeout=(self._timeout, self._timeout),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            body = bytearray()
+            for part in response.iter_content(65536):
+                body += part
+                if len(body) > _LARGEST_ANSWER:
+                    return response.status_code, None, None
+            after = retry_after(response.headers.get("Retry-After"))
+            self.last_date = response.headers.get("Date")
+        self._sessions.append(session)
+        return response.status_code, bytes(body), after
 
     def _judge(self, name: str, status: int, after: float | None, header: str) -> None:
         """Raise the error that a status stands for (vendor's reference: 200, 400, 403, 500)."""
@@ -165,28 +188,10 @@ class ApiSession:
         hint = "check --api-url" if status == 404 or 300 <= status < 400 else ""
         raise _UnusableAnswerError(text, hint=hint)
 
-    def _body(self, name: str, response: requests.Response) -> bytes:
-        """The body, bounded in size and in time, as everything the service sends is hostile."""
-        deadline = time.monotonic() + max(300.0, 5 * self._timeout)
-        body = bytearray()
-        for part in response.iter_content(65536):
-            body += part
-            if self._stop.is_set():
-                raise Interrupted
-            if len(body) > _LARGEST_ANSWER:
-                raise _Again(BadAnswerError(f"{name}: the answer is too large"))
-            if time.monotonic() > deadline:
-                raise _Again(UnreachableError(f"{name}: the answer came too slowly"))
-        return bytes(body)
-
-    def _session(self) -> requests.Session:
-        # One a thread: `requests` does not promise that a session can be shared.
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = new_session()
-            session.headers["User-Agent"] = USER_AGENT
-            session.headers["Accept"] = "application/json"
-            self._local.session = session
+    def _new_session(self) -> requests.Session:
+        session = new_session()
+        session.headers["User-Agent"] = USER_AGENT
+        session.headers["Accept"] = "application/json"
         return session
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from g2a_archive import address
@@ -26,10 +24,7 @@ from g2a_archive.errors import (
 )
 from g2a_archive.pace import backoff, retry_after
 from g2a_archive.secretfile import Wait, Warn
-from g2a_archive.transport import explain, new_session, rule_breaking
-
-if TYPE_CHECKING:
-    import requests
+from g2a_archive.transport import TooSlowError, explain, new_session, overseen, rule_breaking
 
 TOKEN_URL = "https://authentication.logmeininc.com/oauth/token"  # noqa: S105 - an address
 
@@ -38,6 +33,9 @@ LARGEST_ANSWER = 64 * 1024
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds that an access token lives where the answer does not say (vendor's reference)."""
+
+_TIMEOUTS = 3
+"""A whole call may take so many time-outs: to connect, for the first byte, for the rest."""
 
 _REFUSALS = (400, 401, 403)
 _TRANSIENT = (408, 425, 429)
@@ -120,42 +118,50 @@ class TokenEndpoint:
         import requests
 
         try:
-            with new_session() as session:
-                session.trust_env = self.url.lower().startswith("https:")  # proxies; not loopback
-                with session.post(
-                    self.url,
-                    data=dict(form),
-                    auth=requests.auth.HTTPBasicAuth(  # explicit, or a .netrc entry would win
-                        self.client_id.encode("latin-1"), self.client_secret.encode("latin-1")
-                    ),
-                    headers={"Accept": "application/json", "User-Agent": "g2a-archive"},
-                    timeout=self.timeout,
-                    allow_redirects=False,
-                    stream=True,
-                ) as response:
-                    status, body = response.status_code, self._body(response)
-                    after = retry_after(response.headers.get("Retry-After"))
+            status, body, after = overseen(
+                lambda: self._exchange(form),
+                seconds=_TIMEOUTS * self.timeout,
+                stopped=lambda: self.wait(0),
+            )
         except requests.RequestException as error:
             reason = explain(error)
             return _Problem(UnreachableError(f"{self._name}: {reason}"), again=True)
+        except TooSlowError:
+            slow = UnreachableError(f"{self._name}: the answer came too slowly")
+            return _Problem(slow, again=True)
         except rule_breaking():
             broken = BadAnswerError(f"{self._name}: the answer breaks the rules of HTTP")
             return _Problem(broken, again=True)
         return self._judge(status, body, after, hint)
 
+    def _exchange(self, form: Mapping[str, str]) -> tuple[int, bytes | None, float | None]:
+        """Send the form: the answer's status, its body unless that is too long, `Retry-After`."""
+        import requests
+
+        with new_session() as session:
+            session.trust_env = self.url.lower().startswith("https:")  # proxies; not loopback
+            with session.post(
+                self.url,
+                data=dict(form),
+                auth=requests.auth.HTTPBasicAuth(  # explicit, or a .netrc entry would win
+                    self.client_id.encode("latin-1"), self.client_secret.encode("latin-1")
+                ),
+                headers={"Accept": "application/json", "User-Agent": "g2a-archive"},
+                timeout=self.timeout,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                body = bytearray()
+                for piece in response.iter_content(8192):
+                    body += piece
+                    if len(body) > LARGEST_ANSWER:
+                        return response.status_code, None, None
+                after = retry_after(response.headers.get("Retry-After"))
+                return response.status_code, bytes(body), after
+
     @property
     def _name(self) -> str:
         return f"token endpoint {urlsplit(self.url).hostname}"
-
-    def _body(self, response: requests.Response) -> bytes | None:
-        """Return the body, or None where it is too long or drips for longer than `timeout`."""
-        body = bytearray()
-        deadline = time.monotonic() + self.timeout
-        for piece in response.iter_content(1):  # so that no dripping answer holds the run
-            body += piece
-            if len(body) > LARGEST_ANSWER or time.monotonic() > deadline:
-                return None
-        return bytes(body)
 
     def _judge(
         self, status: int, body: bytes | None, after: float | None, hint: str

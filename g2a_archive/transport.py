@@ -1,11 +1,55 @@
-"""What the service's calls and the token endpoint's share: sessions, and words for failures."""
+"""What the service's calls and the token endpoint's share: sessions, time, words for failures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from g2a_archive.errors import Interrupted
 
 if TYPE_CHECKING:
     import requests
+
+_T = TypeVar("_T")
+_LOOK_EVERY = 0.1
+
+
+class TooSlowError(Exception):
+    """An answer did not come to its end in time."""
+
+
+def overseen(act: Callable[[], _T], *, seconds: float, stopped: Callable[[], bool]) -> _T:
+    """What `act` returns or raises, done in a thread that is left to itself when it takes too long.
+
+    The time-outs of `requests` count from byte to byte, so that an answer that trickles has none;
+    and what waits for a byte hears of no signal. Raises `TooSlowError` after `seconds`, and
+    `Interrupted` as soon as `stopped` says so.
+    """
+    ended: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            ended.put((act(), None))
+        except BaseException as error:
+            ended.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            value, error = ended.get(timeout=_LOOK_EVERY)
+            break
+        except queue.Empty:
+            if stopped():
+                raise Interrupted from None
+            if time.monotonic() > until:
+                raise TooSlowError from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
 
 
 def new_session() -> requests.Session:

@@ -239,3 +239,13 @@ def test_never_more_than_ten_calls_in_a_second(serve: Serve, root: Path) -> None
     assert service.requests.peak_rate() <= 10
     assert service.requests.statuses["links", 429] == 0
     assert CALL_INTERVAL > 0.1
+
+
+def test_an_answer_that_trickles_comes_too_slowly(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.session._LONGEST_CALL", 0.0)
+    service.fail(faults.trickle(50), call="links")  # never a time-out without a byte
+    report = run_here(service, root, service.recordings, retries=0, timeout=0.2)
+    assert report.exit_code == ExitCode.SERVICE
+    assert {f.reason for f in report.failed} == {"link call: the answer came too slowly"}

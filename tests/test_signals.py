@@ -30,7 +30,15 @@ from support import (
     states,
 )
 
-from g2a_archive.demo import LoggedRequest, RequestLog, SimulatedService, faults, sample_recordings
+from g2a_archive.demo import (
+    Fault,
+    LoggedRequest,
+    RequestLog,
+    SimulatedService,
+    faults,
+    sample_recordings,
+)
+from g2a_archive.demo.messages import Call
 from g2a_archive.errors import ExitCode
 from g2a_archive.stopping import StopSwitch
 
@@ -170,6 +178,22 @@ def test_a_connect_that_hangs_is_not_waited_for(
     assert report.exit_code == ExitCode.SIGINT
     assert len(report.unfinished) == 6
     assert_nothing_false(service, root)
+
+
+@pytest.mark.parametrize("call", ["token", "list", "links"])
+def test_a_call_that_hangs_is_not_waited_for(
+    call: Call, service: SimulatedService, root: Path
+) -> None:
+    service.fail(Fault(ending="stall", after=5), call=call)
+    environment = service.environment(renewable=call == "token")
+    args: list[str | int | Path] = ["sync", "--account-key", "1000", "--dest", root]
+    args += ["--min-free", "0", "--timeout", "3600"]
+    with start_cli(args, environment) as process:
+        assert service.requests.wait_for_stall()
+        process.terminate()
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143, stderr
+    assert "Traceback" not in stderr
 
 
 def test_a_second_sigint_ends_at_once(service: SimulatedService, root: Path) -> None:

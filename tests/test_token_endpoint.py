@@ -113,6 +113,15 @@ def test_an_answer_that_stalls(
         credentials_from(settings, warn=watch.warn, wait=watch.wait).authorization()
 
 
+def test_an_answer_that_trickles(
+    service: SimulatedService, with_pat: AuthSettings, watch: Watch
+) -> None:
+    service.fail(Fault(rate=20.0), call="token")
+    settings = replace(with_pat, timeout=0.2, retries=0)
+    with pytest.raises(UnreachableError, match="came too slowly"):
+        credentials_from(settings, warn=watch.warn, wait=watch.wait).authorization()
+
+
 def test_a_run_that_should_stop_waits_no_longer(
     service: SimulatedService, with_pat: AuthSettings, watch: Watch
 ) -> None:
