@@ -26,6 +26,7 @@ from g2a_archive.errors import (
     StorageError,
 )
 from g2a_archive.feed import LinkFeed
+from g2a_archive.finish import SMALL
 from g2a_archive.jobs import make_job
 from g2a_archive.models import (
     LinkAnswer,
@@ -47,6 +48,7 @@ from g2a_archive.summing import write_checksums
 log = logging.getLogger("g2a_archive")
 
 _LAST_FILES = 8
+_MOST_EVENTS = 256
 _UNREACHABLE = 3
 _GATHER = 0.005
 """Seconds; small files come by the thousand a second."""
@@ -90,7 +92,7 @@ class Run:
         self.book = Book(report, catalog, storage)
         self._queued = False
         # More than there are jobs, so that none waits for this thread.
-        self._most_active = settings.jobs * 4
+        self._enough = settings.jobs * 4
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -104,15 +106,14 @@ class Run:
         self._switch.wake = lambda: self.events.put(None)
         try:
             pool.start()
-            self._most_active = max(self._most_active, pool.ahead)
             while self._pending and not self._switch.event.is_set():
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
-                if self._ready and len(self.active) > self._most_active // 2:
+                if self._ready and len(self.active) > self._enough // 2:
                     # The workers have enough to do: let a few more events come together, as
                     # waking up for each would take the interpreter from the workers each time.
                     self._switch.event.wait(_GATHER)
-                for _ in range(min(self._most_active, self.events.qsize())):
+                for _ in range(min(_MOST_EVENTS, self.events.qsize())):
                     self._handle(self.events.get())
         except ArchiverError as error:
             self.report.note(error)
@@ -141,15 +142,14 @@ class Run:
             return
         while self._delayed and self._delayed[0][0] <= now:
             self._ready.appendleft(heapq.heappop(self._delayed)[2])
-        handed_out = max(0, len(self.active) - self._settings.jobs * 4)
+        handed_out = max(0, len(self.active) - self._enough)
         waiting = (len(self._ready) + handed_out) // len(self._settings.kinds)
         self.feed.pump(now, waiting, idle=not self._ready and not self.active)
         last = not self.feed.pending and len(self._ready) <= self._settings.jobs * _LAST_FILES
         if last:
             # The last ones: large ones first, so that all workers end at about the same time.
             self._ready = deque(sorted(self._ready, key=lambda t: -((t.expected or 0) >> 20)))
-        most = self._most_active // (2 if last else 1)
-        while self._ready and len(self.active) < most:
+        while self._ready and self._room(self._ready[0], last=last):
             transfer = self._ready.popleft()
             transfer.answered = False
             self.active.add(transfer)
@@ -158,6 +158,13 @@ class Run:
             self._lend_hands()
         if self.book.due(now):
             self.book.commit()
+
+    def _room(self, transfer: Transfer, *, last: bool) -> bool:
+        """Whether one more file can be handed out; of small ones, as many as flush together."""
+        out = len(self.active)
+        if last or (transfer.expected or 0) > SMALL:
+            return out < self._enough // (2 if last else 1)
+        return out < max(self._enough, self.pool.ahead)
 
     def _lend_hands(self) -> None:
         """Nothing else is left to fetch: idle workers help with the largest files on their way."""

@@ -24,7 +24,7 @@ from g2a_archive.storage import Storage
 
 log = logging.getLogger("g2a_archive")
 
-_SMALL = 1 << 20
+SMALL = 1 << 20
 """Bytes up to which files are flushed together."""
 
 _MANY = 32
@@ -97,7 +97,7 @@ class Finisher:
         small = []
         for transfer in transfers:
             part = transfer.part
-            if self._group is None or part is None or transfer.size >= _SMALL:
+            if self._group is None or part is None or transfer.size >= SMALL:
                 self._each.put(transfer)
                 continue
             try:
@@ -122,6 +122,7 @@ class Finisher:
     def _work_groups(self) -> None:
         assert self._group is not None
         enough: float = _MANY
+        again = True
         while (some := self._small.get()) is not None:
             waiting = [*some]
             time.sleep(_GATHER)
@@ -129,12 +130,16 @@ class Finisher:
                 while (more := self._small.get_nowait()) is not None:
                     waiting += more
                 self._small.put(None)
-            if len(waiting) >= enough:
-                again = self._flush_together(waiting, self._group)
-                enough = _FEW if again else math.inf
-            else:
+            if len(waiting) < enough:
                 for transfer in waiting:
                     self._finish(transfer)
+                continue
+            try:
+                again = self._flush_together(waiting, self._group)
+            except BaseException as error:
+                for transfer in waiting:
+                    self._ended(transfer, error)
+            enough = _FEW if again else math.inf
         self._group.close()
 
     def _flush_together(self, transfers: Sequence[Transfer], group: GroupFlush) -> bool:
