@@ -24,7 +24,14 @@ from g2a_archive.errors import (
     UnreachableError,
 )
 from g2a_archive.pace import CallPacer, backoff, pause, retry_after
-from g2a_archive.transport import TooSlowError, explain, new_session, overseen, rule_breaking
+from g2a_archive.transport import (
+    TooSlowError,
+    body_of,
+    explain,
+    new_session,
+    overseen,
+    rule_breaking,
+)
 
 if TYPE_CHECKING:
     import requests
@@ -157,15 +164,12 @@ class ApiSession:
             allow_redirects=False,
             stream=True,
         ) as response:
-            body = bytearray()
-            for part in response.iter_content(65536):
-                body += part
-                if len(body) > _LARGEST_ANSWER:
-                    return response.status_code, None, None
+            body = body_of(response, _LARGEST_ANSWER)
             after = retry_after(response.headers.get("Retry-After"))
             self.last_date = response.headers.get("Date")
-        self._sessions.append(session)
-        return response.status_code, bytes(body), after
+        if body is not None:
+            self._sessions.append(session)
+        return response.status_code, body, after
 
     def _judge(self, name: str, status: int, after: float | None, header: str) -> None:
         """Raise the error that a status stands for (vendor's reference: 200, 400, 403, 500)."""

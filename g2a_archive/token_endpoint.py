@@ -24,7 +24,14 @@ from g2a_archive.errors import (
 )
 from g2a_archive.pace import backoff, retry_after
 from g2a_archive.secretfile import Wait, Warn
-from g2a_archive.transport import TooSlowError, explain, new_session, overseen, rule_breaking
+from g2a_archive.transport import (
+    TooSlowError,
+    body_of,
+    explain,
+    new_session,
+    overseen,
+    rule_breaking,
+)
 
 TOKEN_URL = "https://authentication.logmeininc.com/oauth/token"  # noqa: S105 - an address
 
@@ -151,13 +158,8 @@ class TokenEndpoint:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body = bytearray()
-                for piece in response.iter_content(8192):
-                    body += piece
-                    if len(body) > LARGEST_ANSWER:
-                        return response.status_code, None, None
-                after = retry_after(response.headers.get("Retry-After"))
-                return response.status_code, bytes(body), after
+                body = body_of(response, LARGEST_ANSWER)
+                return response.status_code, body, retry_after(response.headers.get("Retry-After"))
 
     @property
     def _name(self) -> str:

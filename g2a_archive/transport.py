@@ -67,6 +67,16 @@ def new_session() -> requests.Session:
     return Session()
 
 
+def body_of(response: requests.Response, most: int) -> bytes | None:
+    """The body of an answer that streams; None where it is larger than `most` bytes."""
+    body = bytearray()
+    for part in response.iter_content(min(most, 65536)):
+        body += part
+        if len(body) > most:
+            return None
+    return bytes(body)
+
+
 def rule_breaking() -> tuple[type[Exception], ...]:
     """What an answer that breaks the rules of HTTP raises, and `requests` does not translate."""
     import http.client
