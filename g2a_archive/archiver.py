@@ -81,7 +81,7 @@ class Run:
         self._zone = zone
         self._switch = switch
         self._deadline = deadline
-        self.events: Events = queue.SimpleQueue()
+        self.events = Events()
         self._pool: Pool | None = None
         self._feed: LinkFeed | None = None
         self._ready: deque[Transfer] = deque()
@@ -113,7 +113,9 @@ class Run:
                     # The workers have enough to do: let a few more events come together, as
                     # waking up for each would take the interpreter from the workers each time.
                     self._switch.event.wait(_GATHER)
-                for _ in range(min(_MOST_EVENTS, self.events.qsize())):
+                for _ in range(_MOST_EVENTS):
+                    if not self.events.waiting:
+                        break
                     self._handle(self.events.get())
         except ArchiverError as error:
             self.report.note(error)

@@ -47,6 +47,9 @@ _LARGE_AT_ONCE = 2
 _MOST_THREADS = 8
 
 
+Ending = tuple[Transfer, Stored | BaseException]
+
+
 class Finisher:
     """Flushes files and names them; `ended` hears of each.
 
@@ -58,7 +61,7 @@ class Finisher:
         self,
         storage: Storage,
         *,
-        ended: Callable[[Transfer, Stored | BaseException], None],
+        ended: Callable[[Sequence[Ending]], None],
         flushed: Callable[[Sequence[Transfer]], None],
         jobs: int,
         set_mtime: bool,
@@ -103,7 +106,7 @@ class Finisher:
             try:
                 part.put_away()
             except OSError as error:
-                self._ended(transfer, storage_error(error, "read", part.path))
+                self._ended([(transfer, storage_error(error, "read", part.path))])
             else:
                 small.append(transfer)
         if small:
@@ -137,8 +140,7 @@ class Finisher:
             try:
                 again = self._flush_together(waiting, self._group)
             except BaseException as error:
-                for transfer in waiting:
-                    self._ended(transfer, error)
+                self._ended([(transfer, error) for transfer in waiting])
             enough = _FEW if again else math.inf
         self._group.close()
 
@@ -163,23 +165,26 @@ class Finisher:
             self._stamp(transfer)
             part.sync()
         except OSError as error:
-            self._ended(transfer, storage_error(error, "write", part.path))
+            self._ended([(transfer, storage_error(error, "write", part.path))])
         except BaseException as error:
-            self._ended(transfer, error)
+            self._ended([(transfer, error)])
         else:
-            self.name(transfer)
+            self.name([transfer])
 
-    def name(self, transfer: Transfer) -> None:
-        """Give a file its name that was flushed."""
+    def name(self, transfers: Sequence[Transfer]) -> None:
+        """Give files their names that were flushed, and tell of them together."""
+        self._ended([(transfer, self._outcome(transfer)) for transfer in transfers])
+
+    def _outcome(self, transfer: Transfer) -> Stored | BaseException:
         part = transfer.part
         assert part is not None
         try:
             part.synced()
-            self._ended(transfer, self._name(transfer, part))
+            return self._name(transfer, part)
         except OSError as error:
-            self._ended(transfer, storage_error(error, "write", part.path))
+            return storage_error(error, "write", part.path)
         except BaseException as error:
-            self._ended(transfer, error)
+            return error
 
     def _name(self, transfer: Transfer, part: Partial) -> Stored:
         """Give a flushed file its name. Raises `StorageError`."""

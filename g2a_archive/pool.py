@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,29 @@ class Assisted(NamedTuple):
 
 
 Event = Attempted | Assisted | Linked | None
-Events = queue.SimpleQueue[Event]
+
+
+class Events:
+    """What the threads tell the main thread, which alone may `get`. None only wakes it up."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Sequence[Event]] = queue.SimpleQueue()
+        self._here: deque[Event] = deque()
+
+    def put(self, *events: Event) -> None:
+        """Tell of these together, which wakes the main thread up once."""
+        self._queue.put(events)
+
+    def get(self, timeout: float | None = None) -> Event:
+        """The next one; raises `queue.Empty` where none comes in `timeout` seconds."""
+        while not self._here:
+            self._here.extend(self._queue.get(timeout=timeout))
+        return self._here.popleft()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `get` has one at once."""
+        return bool(self._here) or not self._queue.empty()
 
 
 class Pool:
@@ -66,7 +89,7 @@ class Pool:
         self._callers = callers
         self._finisher = Finisher(
             first.storage,
-            ended=self._ended,
+            ended=lambda some: self._events.put(*(Attempted(*one) for one in some)),
             flushed=lambda transfers: self._reactor.flushed(transfers),
             jobs=self._workers,
             set_mtime=set_mtime,

@@ -67,7 +67,7 @@ class Reactor:
         *,
         hand_over: Callable[[Begun], None],
         whole: Callable[[Sequence[Transfer]], None],
-        name: Callable[[Transfer], None],
+        name: Callable[[Sequence[Transfer]], None],
         ended: Callable[[Transfer, Outcome | BaseException], None],
     ) -> None:
         self._fetcher = fetcher
@@ -144,8 +144,7 @@ class Reactor:
             self._freed.popleft()
             self._free += 1
         while self._flushed:
-            for transfer in self._flushed.popleft():
-                self._name(transfer)
+            self._name(self._flushed.popleft())
         while self._inbox and self._free > 0:
             self._free -= 1
             self._begin(self._inbox.popleft())
