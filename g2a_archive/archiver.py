@@ -37,7 +37,7 @@ from g2a_archive.models import (
 from g2a_archive.outcomes import Again, Failed, NewLink, Stopped, Stored, Transfer
 from g2a_archive.pace import backoff
 from g2a_archive.plan import Plan
-from g2a_archive.pool import Assisted, Attempted, Event, Events, Linked, Pool
+from g2a_archive.pool import Assisted, Attempted, Broken, Event, Events, Linked, Pool
 from g2a_archive.report import Report
 from g2a_archive.segments import WORTH_IT, Pieces
 from g2a_archive.service import Service
@@ -211,6 +211,8 @@ class Run:
             self._assisted(event)
         elif isinstance(event, Linked):
             self._linked(event)
+        elif isinstance(event, Broken):
+            raise event.error
 
     # --- links --------------------------------------------------------------------------------
 
@@ -231,6 +233,7 @@ class Run:
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
         if isinstance(error, Interrupted):
+            self.report.unfinished += [i for i in ids if i not in self.feed.renewals]
             return
         if not isinstance(error, ArchiverError) or isinstance(error, StorageError):
             raise error

@@ -165,6 +165,12 @@ class Credentials:
                 return False
             return self._header(self._fetch()) != stale
 
+    def settle(self) -> None:
+        """Wait, not for long, for a renewal under way in another thread: what it brings is kept."""
+        grace = self._source.grace
+        if grace and self._lock.acquire(timeout=grace + 1.0):
+            self._lock.release()
+
     def secrets(self) -> frozenset[str]:
         """Return every secret known so far, for the log to leave out; access tokens of old too."""
         return self._source.secrets() | self._seen

@@ -23,7 +23,7 @@ from g2a_archive.wire import Wire, shut_socket
 REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _MOST_OPEN = 200
-"""Connections above this number are not kept: many hosts must not use up the descriptors."""
+"""Above this number of connections, an old one goes: many hosts must not use up descriptors."""
 
 _Host = tuple[str, str]
 
@@ -97,10 +97,20 @@ class Connections:
         answer.close()
         with self._lock:
             host = self._wires.get(wire)
-            if keep and host is not None and len(self._wires) <= _MOST_OPEN:
+            if keep and host is not None:
                 self._idle.setdefault(host, []).append(wire)
-                return
+                if len(self._wires) <= _MOST_OPEN:
+                    return
+                wire = self._oldest()
         self.drop(wire)
+
+    def _oldest(self) -> Wire:
+        """Take one that is kept, of the host that has been known longest."""
+        host = next(host for host, kept in self._idle.items() if kept)
+        wire = self._idle[host].pop(0)
+        if not self._idle[host]:
+            del self._idle[host]
+        return wire
 
     def drop(self, wire: Wire) -> None:
         """Close a connection that cannot be used any more."""
@@ -180,9 +190,9 @@ class Connections:
         with self._lock:
             self._aborted = True
             for connection in self._connecting:
-                # Not there yet while a name is looked up.
-                if connection.sock is not None:
-                    shut_socket(connection.sock)
+                sock = connection.sock
+                if sock is not None:  # as it is while a name is looked up
+                    shut_socket(sock)
             for wire in self._wires:
                 wire.shut()
 

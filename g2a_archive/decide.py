@@ -32,12 +32,15 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
+NO_RANGE = (None, None, None)
+
+
 class Seen(NamedTuple):
     """What matters of an answer: `range` is `Content-Range` as (first, last, total)."""
 
     status: int
     validator: Validator = NO_VALIDATOR
-    range: tuple[int | None, int | None, int | None] = (None, None, None)
+    range: tuple[int | None, int | None, int | None] = NO_RANGE
     decodable: bool = True
 
 

@@ -6,7 +6,6 @@ Threads of their own wait for the disk while the next files are fetched.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import queue
 import threading
@@ -46,6 +45,9 @@ _LONG = 1.0
 _LARGE_AT_ONCE = 2
 _MOST_THREADS = 8
 
+_MOST_OPEN = 32
+"""Files that may be open while they wait for a thread; others are opened again."""
+
 
 Ending = tuple[Transfer, Stored | BaseException]
 
@@ -70,7 +72,7 @@ class Finisher:
         self._ended = ended
         self._flushed = flushed
         self._set_mtime = set_mtime
-        self._group: GroupFlush | None = None
+        self._together = False
         self._small: queue.SimpleQueue[Sequence[Transfer] | None] = queue.SimpleQueue()
         self._each: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
         self._most = min(jobs, _MOST_THREADS)
@@ -79,36 +81,42 @@ class Finisher:
     def start(self) -> None:
         """Start the threads. Raises `StorageError`."""
         try:
-            self._group = GroupFlush.of(str(self._storage.partial))
+            group = GroupFlush.of(str(self._storage.partial))
         except OSError as error:
             raise storage_error(error, "open", self._storage.partial) from error
-        works = [self._work_each] * (self._most if self._group is None else _LARGE_AT_ONCE)
-        if self._group is not None:
-            works.append(self._work_groups)
-        for number, work in enumerate(works):
-            thread = threading.Thread(target=work, daemon=True, name=f"whole-{number}")
-            thread.start()
-            self._threads.append(thread)
+        self._together = group is not None
+        if group is not None:
+            threading.Thread(target=self._work_groups, args=(group,), daemon=True).start()
+        self._start_threads(self._most if group is None else _LARGE_AT_ONCE)
+
+    def _start_threads(self, count: int) -> None:
+        """Have `count` threads that flush files one by one."""
+        while len(self._threads) < count:
+            self._threads.append(threading.Thread(target=self._work_each, daemon=True))
+            self._threads[-1].start()
 
     @property
     def ahead(self) -> int:
         """How many files should be on their way at least; known after `start`."""
-        return 0 if self._group is None else _AHEAD
+        return _AHEAD if self._together else 0
 
     def put(self, transfers: Sequence[Transfer]) -> None:
         """Take over files of which all bytes are here and right."""
         small = []
         for transfer in transfers:
             part = transfer.part
-            if self._group is None or part is None or transfer.size >= SMALL:
-                self._each.put(transfer)
-                continue
+            assert part is not None
+            is_small = self._together and transfer.size < SMALL
             try:
-                part.put_away()
+                if is_small or self._each.qsize() >= _MOST_OPEN:
+                    part.put_away()
             except OSError as error:
-                self._ended([(transfer, storage_error(error, "read", part.path))])
-            else:
+                self._ended([(transfer, storage_error(error, "write", part.path))])
+                continue
+            if is_small:
                 small.append(transfer)
+            else:
+                self._each.put(transfer)
         if small:
             self._small.put(small)
 
@@ -122,10 +130,8 @@ class Finisher:
         while (transfer := self._each.get()) is not None:
             self._finish(transfer)
 
-    def _work_groups(self) -> None:
-        assert self._group is not None
-        enough: float = _MANY
-        again = True
+    def _work_groups(self, group: GroupFlush) -> None:
+        enough = _MANY
         while (some := self._small.get()) is not None:
             waiting = [*some]
             time.sleep(_GATHER)
@@ -133,30 +139,37 @@ class Finisher:
                 while (more := self._small.get_nowait()) is not None:
                     waiting += more
                 self._small.put(None)
-            if len(waiting) < enough:
+            if self._together and len(waiting) >= enough:
+                enough = _FEW
+                self._flush_together(waiting, group)
+            elif self._together:
                 for transfer in waiting:
                     self._finish(transfer)
-                continue
-            try:
-                again = self._flush_together(waiting, self._group)
-            except BaseException as error:
-                self._ended([(transfer, error) for transfer in waiting])
-            enough = _FEW if again else math.inf
-        self._group.close()
+            else:
+                self._apart(waiting)
+        group.close()
 
-    def _flush_together(self, transfers: Sequence[Transfer], group: GroupFlush) -> bool:
-        """Returns whether it is worth doing again."""
+    def _flush_together(self, transfers: Sequence[Transfer], group: GroupFlush) -> None:
         began = time.monotonic()
-        for transfer in transfers:
-            self._stamp(transfer)
         try:
+            for transfer in transfers:
+                self._stamp(transfer)
             group.flush()
         except OSError:  # perhaps of another program's file: ours will tell one by one
-            for transfer in transfers:
-                self._finish(transfer)
-            return False
-        self._flushed(transfers)
-        return time.monotonic() - began < _LONG
+            self._apart(transfers)
+        except BaseException as error:
+            self._ended([(transfer, error) for transfer in transfers])
+        else:
+            self._flushed(transfers)
+            if time.monotonic() - began > _LONG:
+                self._apart()
+
+    def _apart(self, transfers: Sequence[Transfer] = ()) -> None:
+        """From here on, flush each file by itself, several at a time."""
+        self._together = False
+        self._start_threads(self._most)
+        for transfer in transfers:
+            self._each.put(transfer)
 
     def _finish(self, transfer: Transfer) -> None:
         part = transfer.part

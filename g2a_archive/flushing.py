@@ -36,14 +36,14 @@ class GroupFlush:
         """
         if sys.platform != "linux" or _kernel(os.uname().release) < _TELLS_ERRORS:
             return None
-        import ctypes
-
-        library = ctypes.CDLL(None, use_errno=True)
-        about = ctypes.create_string_buffer(512)
         try:
+            import ctypes
+
+            library = ctypes.CDLL(None, use_errno=True)
             syncfs, statfs = library.syncfs, library.statfs
-        except AttributeError:
+        except (ImportError, OSError, AttributeError):  # a Python, or a libc, without these
             return None
+        about = ctypes.create_string_buffer(512)
         if statfs(os.fsencode(directory), about) != 0:
             return None
         # `struct statfs` begins with the type, in a word of the machine's.

@@ -56,7 +56,7 @@ class Validator(NamedTuple):
     @classmethod
     def checked(cls, etag: str, modified: str) -> Validator:
         """Validators that can be sent back; others are left out."""
-        strong = etag.startswith('"') and etag.endswith('"') and len(etag) in range(3, 300)
+        strong = etag[:1] == '"' == etag[-1:] and 3 <= len(etag) < 300
         printable = etag.isascii() and etag.isprintable()
         fine = 10 < len(modified) < 60 and modified.isascii() and modified.isprintable()
         return cls(etag if strong and printable else None, modified if fine else None)

@@ -52,6 +52,11 @@ class Access:
         """What is configured, a stored sign-in included."""
         return self._auth or auth_settings(self._settings)
 
+    def settle(self) -> None:
+        """Wait for a renewal under way, where it must not be lost."""
+        if self._credentials is not None:
+            self._credentials.settle()
+
     def secrets(self) -> Iterable[str]:
         """What no log line may hold."""
         return self._credentials.secrets() if self._credentials is not None else ()
@@ -94,6 +99,8 @@ def perform(
             _hand_out(settings, report, download)
         except Interrupted:
             return switch.code or ExitCode.SIGINT
+        finally:
+            access.settle()
     return report.exit_code
 
 

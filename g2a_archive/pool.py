@@ -36,7 +36,13 @@ class Assisted(NamedTuple):
     outcome: bool | BaseException
 
 
-Event = Attempted | Assisted | Linked | None
+class Broken(NamedTuple):
+    """A thread that the run cannot do without is at its end."""
+
+    error: BaseException
+
+
+Event = Attempted | Assisted | Linked | Broken | None
 
 
 class Events:
@@ -101,6 +107,7 @@ class Pool:
             whole=self._finisher.put,
             name=self._finisher.name,
             ended=self._ended,
+            broken=lambda error: self._events.put(Broken(error)),
         )
         self._busy = 1 + self._workers
         self._busy_lock = threading.Lock()

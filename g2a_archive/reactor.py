@@ -56,8 +56,8 @@ class Reactor:
     """Hands out files to at most `slots` connections at a time. `run` is the thread's work.
 
     `hand_over` gives a file to a worker, who calls `freed` afterwards; `whole` hears of files that
-    are to be flushed, and gives them to `flushed` for `name`; `ended` hears of all other outcomes.
-    None of these may wait for anything but the disk.
+    are to be flushed, and gives them to `flushed` for `name`; `ended` hears of all other outcomes;
+    `broken` of a mistake that ends the thread. None of these may wait for anything but the disk.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Reactor:
         whole: Callable[[Sequence[Transfer]], None],
         name: Callable[[Sequence[Transfer]], None],
         ended: Callable[[Transfer, Outcome | BaseException], None],
+        broken: Callable[[BaseException], None],
     ) -> None:
         self._fetcher = fetcher
         self._connections = fetcher.connections
@@ -77,6 +78,7 @@ class Reactor:
         self._whole = whole
         self._name = name
         self._ended = ended
+        self._broken = broken
         self._inbox: deque[Transfer] = deque()
         self._freed: deque[None] = deque()
         self._flushed: deque[Sequence[Transfer]] = deque()
@@ -132,7 +134,7 @@ class Reactor:
             while not self._closing or self._waiting or self._inbox or self._done or self._flushed:
                 self._turn()
         except BaseException as error:
-            self._fail(error)
+            self._broken(error)
         finally:
             self._bell.close()
             self._button.close()
@@ -267,8 +269,3 @@ class Reactor:
             self._end(request.transfer, Stopped())
         while self._inbox:
             self._ended(self._inbox.popleft(), Stopped())
-
-    def _fail(self, error: BaseException) -> None:
-        """This thread is at its end, which must end the run."""
-        for transfer in [*(one.transfer for one in self._waiting.values()), *self._inbox]:
-            self._ended(transfer, error)

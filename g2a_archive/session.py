@@ -154,7 +154,10 @@ class ApiSession:
         A session is used by one call at a time, as `requests` does not promise more, and never
         again after a call that failed, or that nobody waits for any more.
         """
-        session = self._sessions.pop() if self._sessions else self._new_session()
+        try:
+            session = self._sessions.pop()
+        except IndexError:
+            session = self._new_session()
         with session.request(
             method,
             address,

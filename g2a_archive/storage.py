@@ -243,6 +243,9 @@ def _copy_beside(part: str, final: str) -> None:
         with open(part, "rb") as source, open(beside, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
             target.flush()
+            status = os.fstat(source.fileno())
+            with contextlib.suppress(OSError):  # of use with --set-mtime; a share may refuse it
+                os.utime(beside, ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(target.fileno())
         os.rename(beside, final)
     except OSError:
@@ -312,4 +315,5 @@ class Space:
 
     def release(self, owner: object) -> None:
         """`owner` writes no more."""
-        self._claims.pop(owner, None)
+        with self._lock:
+            self._claims.pop(owner, None)

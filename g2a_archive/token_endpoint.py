@@ -96,8 +96,10 @@ class TokenEndpoint:
     warn: Warn
     wait: Wait
 
-    def ask(self, form: Mapping[str, str], hint: str) -> TokenAnswer:
+    def ask(self, form: Mapping[str, str], hint: str, *, grace: float = 0.0) -> TokenAnswer:
         """Return what the endpoint grants for `form`; `hint` says what to do if it refuses.
+
+        `grace`: seconds that the answer is still waited for when the run is asked to stop.
 
         Connection errors, 408, 429, 5xx and unreadable answers are tried again. Raises
         `CredentialsError` (400, 401, 403), `UnreachableError`, `BadAnswerError`, `InputError` (an
@@ -108,7 +110,7 @@ class TokenEndpoint:
         while True:
             if self.wait(0):
                 raise Interrupted
-            outcome = self._ask_once(form, hint)
+            outcome = self._ask_once(form, hint, grace)
             if isinstance(outcome, TokenAnswer):
                 return outcome
             attempt += 1
@@ -120,7 +122,7 @@ class TokenEndpoint:
             if self.wait(pause):
                 raise Interrupted
 
-    def _ask_once(self, form: Mapping[str, str], hint: str) -> TokenAnswer | _Problem:
+    def _ask_once(self, form: Mapping[str, str], hint: str, grace: float) -> TokenAnswer | _Problem:
         """Return the answer, or what went wrong and whether to try again."""
         import requests
 
@@ -129,6 +131,7 @@ class TokenEndpoint:
                 lambda: self._exchange(form),
                 seconds=_TIMEOUTS * self.timeout,
                 stopped=lambda: self.wait(0),
+                grace=grace,
             )
         except requests.RequestException as error:
             reason = explain(error)

@@ -26,6 +26,8 @@ class Source(Protocol):
     description: str
     """What a person calls it; no secret in it."""
     renewable: bool
+    grace: float
+    """Seconds for which a renewal under way is waited for at the end of a run."""
 
     def fetch(self) -> tuple[str, float | None]:
         """Return an access token and its lifetime in seconds, as far as that is known."""
@@ -39,6 +41,7 @@ class FixedToken:
 
     description = "an access token"
     renewable = False
+    grace = 0.0
 
     def __init__(self, token: str) -> None:
         self._token = _checked_token(token, "the access token")
@@ -56,6 +59,7 @@ class TokenFile:
     """A file with an access token, which another program may renew."""
 
     renewable = True
+    grace = 0.0
 
     def __init__(self, path: str, warn: Warn, wait: Wait) -> None:
         self._path, self._wait = path, wait
@@ -91,6 +95,7 @@ class PersonalAccessToken:
 
     description = "a client with a personal access token"
     renewable = True
+    grace = 0.0
 
     def __init__(self, endpoint: TokenEndpoint, pat: str) -> None:
         self._endpoint, self._pat = endpoint, pat
@@ -113,6 +118,8 @@ class RefreshToken:
     """A client with a refresh token in a file, where its replacements are kept."""
 
     renewable = True
+    # The old one may be spent by the call: the answer, with the new one, must not be missed.
+    grace = 5.0
 
     def __init__(self, endpoint: TokenEndpoint, path: str, warn: Warn) -> None:
         self._endpoint, self._path = endpoint, path
@@ -143,7 +150,9 @@ class RefreshToken:
     def _ask(self, token: str) -> TokenAnswer:
         form = {"grant_type": "refresh_token", "refresh_token": token}
         return self._endpoint.ask(
-            form, hint="the refresh token has expired or been revoked: `g2a-archive login` again"
+            form,
+            hint="the refresh token has expired or been revoked: `g2a-archive login` again",
+            grace=self.grace,
         )
 
 

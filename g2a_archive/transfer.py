@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from g2a_archive import content, decide
 from g2a_archive.connection import Connections
-from g2a_archive.decide import Action, Seen
+from g2a_archive.decide import NO_RANGE, Action, Seen
 from g2a_archive.errors import storage_error
 from g2a_archive.layout import file_names
 from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile
@@ -212,11 +212,8 @@ class Fetcher:
         self, transfer: Transfer, part: Partial, answer: Answer, *, ranged: bool
     ) -> Outcome | Whole:
         """Act on an answer whose body is still to be read."""
-        seen = Seen(answer.status, decodable=answer.decodable)
-        if answer.status != 200:
-            seen = seen._replace(range=answer.content_range())
-        if answer.missing != 0:  # what is here whole is never resumed
-            seen = seen._replace(validator=Validator.of(answer))
+        part_of = answer.content_range() if answer.status != 200 else NO_RANGE
+        seen = Seen(answer.status, Validator.of(answer), part_of, answer.decodable)
         verdict = decide.judge(seen, transfer.held(), ranged=ranged)
         if verdict.action is Action.START:
             length = None if answer.encoded else answer.length

@@ -21,12 +21,14 @@ class TooSlowError(Exception):
     """An answer did not come to its end in time."""
 
 
-def overseen(act: Callable[[], _T], *, seconds: float, stopped: Callable[[], bool]) -> _T:
+def overseen(
+    act: Callable[[], _T], *, seconds: float, stopped: Callable[[], bool], grace: float = 0.0
+) -> _T:
     """What `act` returns or raises, done in a thread that is left to itself when it takes too long.
 
     The time-outs of `requests` count from byte to byte, so that an answer that trickles has none;
     and what waits for a byte hears of no signal. Raises `TooSlowError` after `seconds`, and
-    `Interrupted` as soon as `stopped` says so.
+    `Interrupted` as soon as `stopped` says so, or `grace` seconds later.
     """
     ended: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
 
@@ -44,8 +46,10 @@ def overseen(act: Callable[[], _T], *, seconds: float, stopped: Callable[[], boo
             break
         except queue.Empty:
             if stopped():
-                raise Interrupted from None
-            if time.monotonic() > until:
+                if grace <= 0:
+                    raise Interrupted from None
+                grace -= _LOOK_EVERY
+            elif time.monotonic() > until:
                 raise TooSlowError from None
     if error is not None:
         raise error

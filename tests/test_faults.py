@@ -6,10 +6,13 @@ and in each of the ways that a file can come.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 from conftest import Serve
@@ -17,7 +20,10 @@ from support import assert_archive_equals, assert_nothing_false, leftovers, run_
 
 from g2a_archive.demo import Fault, Request, Response, SimulatedRecording, SimulatedService, faults
 from g2a_archive.demo.recordings import KINDS, Kind
+from g2a_archive.errors import ExitCode
+from g2a_archive.pace import RateLimiter
 from g2a_archive.report import Report
+from g2a_archive.stopping import StopSwitch
 
 SIZE = 300_000
 PART = 120_000
@@ -307,6 +313,43 @@ def test_the_next_run_asks_for_the_rest_under_a_new_link(
     assert request.query != first.query
     assert request.sent == SIZE - PART
     assert_archive_equals(service, root, [BAD])
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("rest", [1_000, 180_000])
+def test_a_host_that_ignores_if_range_mixes_nothing(rest: int, serve: Serve, root: Path) -> None:
+    """However little is left to come: the validators of both answers are held together."""
+    service = serve([SimulatedRecording(BAD, START, SIZE, None, None)])
+    service.fail_files(faults.reset(SIZE - rest), "mp4", times=1)
+
+    def ignore(request: Request) -> None:
+        cast(dict[str, str], request.headers).pop("if-range", None)
+
+    service.on_request.append(ignore)
+    service.fail_files(faults.changed(1), "mp4")
+    report = run_here(service, root, [BAD], retries=3)
+    assert failures(report) == []
+    right = hashlib.sha256()
+    for piece in service.recordings[BAD].content("mp4", 1).chunks():
+        right.update(piece)
+    stored = (root / "2014/05/06" / f"{BAD}.mp4").read_bytes()
+    assert hashlib.sha256(stored).hexdigest() == right.hexdigest()
+
+
+def test_a_small_file_that_a_rate_limit_held_up_resumes_by_its_validator(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve([SimulatedRecording(BAD, START, 40_000, None, None)])
+    switch = StopSwitch()
+
+    def take(self: RateLimiter, count: int) -> float:
+        switch.stop(ExitCode.SIGINT)
+        return 0.0
+
+    monkeypatch.setattr(RateLimiter, "take", take)
+    run_here(service, root, [BAD], limit_rate=16_000, switch=switch)
+    note = json.loads((root / ".g2a-archive/partial" / f"{BAD}.mp4.json").read_text())
+    assert note["etag"] == service.recordings[BAD].etag("mp4")
 
 
 def without(*names: str) -> Fault:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -114,10 +116,52 @@ def test_a_common_flush_that_waits_for_others_is_not_repeated(
     monkeypatch.setattr("g2a_archive.finish._LONG", -1.0)
     monkeypatch.setattr("g2a_archive.finish._GATHER", 0.0)
     service = serve(20)
-    assert run_here(service, root, service.recordings, jobs=1).exit_code == 0
+    assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
     assert together == [0]
     assert alone
+
+
+@linux
+def test_then_several_files_are_flushed_at_a_time(
+    serve: Serve, root: Path, together: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.finish._LONG", -1.0)
+    meeting, met = threading.Barrier(4), threading.Event()
+    fsync = os.fsync
+
+    def meet(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".part") and not met.is_set():
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait(30)
+                met.set()
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", meet)
+    service = serve(40)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert together == [0]
+    assert met.is_set()
+
+
+@linux
+@pytest.mark.usefixtures("together")
+def test_files_that_wait_closed_are_opened_again(
+    serve: Serve, root: Path, alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.flushing._MAGIC", set())
+    monkeypatch.setattr("g2a_archive.finish._MOST_OPEN", 0)
+    service = serve(20)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert len(alone) == 60
+
+
+@linux
+def test_a_python_without_ctypes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    assert GroupFlush.of(str(tmp_path)) is None
 
 
 @linux

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,9 @@ from g2a_archive.demo import (
     faults,
     sample_recordings,
 )
-from g2a_archive.errors import ExitCode
-from g2a_archive.models import FileKind, Link
+from g2a_archive.errors import ExitCode, Interrupted
+from g2a_archive.models import FileKind, Link, LinkAnswer
+from g2a_archive.service import Service
 
 EVENTS = (FileKind.EVENTS,)
 
@@ -156,6 +158,26 @@ def test_many_ids_of_which_half_are_unavailable(serve: Serve, root: Path) -> Non
     assert (again.already_archived, again.archived) == (count // 2, 1)
     assert service.requests.counts["links"] == math.ceil(count / 2 / 500)
     assert service.requests.counts["file"] == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_link_call_that_a_stop_ends_leaves_its_ids_unfinished(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the main thread hears of the call's end before it hears of the stop."""
+    monkeypatch.setattr("g2a_archive.service.LIST_LIMIT", 10)
+    service = serve(20, rate_limit=None)
+    links = Service.links
+
+    def stopped(self: Service, ids: Sequence[int]) -> LinkAnswer:
+        if self.ever_answered:
+            raise Interrupted
+        return links(self, ids)
+
+    monkeypatch.setattr(Service, "links", stopped)
+    report = run_here(service, root, service.recordings)
+    assert report.archived == 10
+    assert set(report.unfinished) == set(list(service.recordings)[10:])
 
 
 @pytest.mark.usefixtures("at_once")

@@ -110,13 +110,14 @@ def test_a_stop_ends_what_is_waited_for(service: SimulatedService, root: Path) -
     assert_nothing_false(service, root)
 
 
+@pytest.mark.parametrize("step", ["_begin", "_readable", "_end", "_sleep"])
 def test_a_mistake_in_the_thread_ends_the_run(
-    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stumble(self: Reactor, request: object) -> None:
+    def stumble(*_: object) -> None:
         raise AssertionError("a mistake")
 
-    monkeypatch.setattr(Reactor, "_readable", stumble)
+    monkeypatch.setattr(Reactor, step, stumble)
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def run() -> None:

@@ -10,7 +10,9 @@ import threading
 from pathlib import Path
 
 import auth_support
+import pytest
 from auth_support import Watch, accepted, once_only, refreshing
+from support import start_cli
 
 from g2a_archive import secretfile
 from g2a_archive.auth import AuthSettings
@@ -26,6 +28,39 @@ watch = auth_support.watch
 
 
 # Real processes.
+
+
+@pytest.mark.parametrize("command", ["list", "sync", "download"])
+def test_a_stop_while_the_endpoint_answers_loses_no_token(
+    command: str, service: SimulatedService, refresh_file: Path, tmp_path: Path
+) -> None:
+    """The old token is spent with the call: its successor must be kept."""
+    asked, signalled, ended = threading.Event(), threading.Event(), threading.Event()
+    service.behaviour.rotate_refresh_tokens = True
+    old = refresh_file.read_text()
+
+    def hold(request: Request) -> None:
+        if request.call == "token":
+            asked.set()
+            signalled.wait(30)
+            ended.wait(1.0)  # by then, who does not wait for the answer is gone
+
+    service.on_request.append(hold)
+    environment = service.environment(renewable=True)
+    del environment["G2A_ARCHIVE_PAT"]
+    environment["G2A_ARCHIVE_REFRESH_TOKEN_FILE"] = str(refresh_file)
+    args: list[str | int | Path] = [command]
+    args += [4711] if command == "download" else ["--account-key", "1000"]
+    args += ["--dest", tmp_path / "archive", "--min-free", "0"] if command != "list" else []
+    with start_cli(args, environment) as process:
+        assert asked.wait(30)
+        process.send_signal(signal.SIGINT)
+        signalled.set()
+        process.communicate(timeout=30)
+        ended.set()
+    assert process.returncode == 130
+    assert refresh_file.read_text() not in ("", old)
+
 
 PREAMBLE = """
 import itertools, os, signal, sys, threading

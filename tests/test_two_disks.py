@@ -85,6 +85,15 @@ def test_files_are_copied_and_renamed(
     assert service.requests.count == 0
 
 
+def test_copies_keep_their_time(service: SimulatedService, root: Path, spread: Spread) -> None:
+    spread(service, "64m")
+    assert run_here(service, root, service.recordings, set_mtime=True).exit_code == 0
+    for recording in service.recordings.values():
+        for kind in KINDS:
+            stored = root / relative_path(recording, kind)
+            assert stored.stat().st_mtime == recording.start.timestamp(), stored.name
+
+
 def test_the_other_disk_is_full(service: SimulatedService, root: Path, spread: Spread) -> None:
     other = spread(service, "1200k")
     report = run_here(service, root, service.recordings)
