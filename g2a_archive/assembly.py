@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import resource
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import tzinfo
 from functools import cache
 from typing import TYPE_CHECKING
@@ -31,6 +35,16 @@ if TYPE_CHECKING:
     from g2a_archive.storage import Storage
 
 
+log = logging.getLogger("g2a_archive")
+
+_KEPT_A_JOB = 3
+_FILES_A_JOB = 1 + _KEPT_A_JOB
+"""A file, a connection, and connections that are kept for other hosts."""
+
+_OTHER_FILES = 48
+"""The catalogue, the terminal, logs, directories, link calls; files that wait for their flush."""
+
+
 def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwitch) -> Service:
     """The service's calls, with this run's settings."""
     session = ApiSession(
@@ -56,6 +70,7 @@ def assemble(
     deadline: float | None,
 ) -> tuple[Run, Pool, Callable[[], Snapshot]]:
     """The run, its threads (not started), and how to look at it while it goes on."""
+    settings = replace(settings, jobs=possible_jobs(settings.jobs))
     run = Run(
         settings,
         plan,
@@ -74,7 +89,7 @@ def assemble(
     def sums(directory: str) -> dict[str, str]:
         return checksums.read(storage.root / directory / checksums.NAME)
 
-    connections = Connections(settings.timeout)
+    connections = Connections(settings.timeout, keep=_KEPT_A_JOB * settings.jobs)
     fetchers = [
         Fetcher(
             storage=storage,
@@ -94,6 +109,27 @@ def assemble(
     return run, pool, lambda: _look(run, plan)
 
 
+def possible_jobs(jobs: int) -> int:
+    """How many of `jobs` the limit of open files allows; raises that where it can and must."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = _OTHER_FILES + _FILES_A_JOB * jobs
+    if soft in (resource.RLIM_INFINITY, -1) or soft >= need:
+        return jobs
+    more = need if hard == resource.RLIM_INFINITY else min(need, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        soft = more
+    possible = max(1, min(jobs, (soft - _OTHER_FILES) // _FILES_A_JOB))
+    if possible < jobs:
+        log.warning(
+            "with %d open files (ulimit -n), only %d downloads run at a time, not %d",
+            soft,
+            possible,
+            jobs,
+        )
+    return possible
+
+
 def _look(run: Run, plan: Plan) -> Snapshot:
     """Sampled from another thread: what it reads may change meanwhile, and that is fine."""
     files = []
@@ -101,8 +137,10 @@ def _look(run: Run, plan: Plan) -> Snapshot:
     for transfer in list(run.active):
         part = transfer.part
         received += transfer.received
+        pieces = transfer.pieces
         if part is not None and part.size:
-            files.append(FileView(transfer.name, part.size, part.total))
+            here = max(part.size, pieces.here) if pieces is not None else part.size
+            files.append(FileView(transfer.name, here, part.total))
     done, total = run.book.settled, len(plan.todo)
     book = run.book
     guess = book.expected_bytes * total // book.expected_count if book.expected_count else None

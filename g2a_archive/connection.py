@@ -22,18 +22,20 @@ from g2a_archive.wire import Wire, shut_socket
 
 REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
-_MOST_OPEN = 200
-"""Above this number of connections, an old one goes: many hosts must not use up descriptors."""
-
 _Host = tuple[str, str]
 
 
 class Connections:
     """All of a run's connections. Every method may be called by any thread."""
 
-    def __init__(self, timeout: float) -> None:
-        """`timeout` is in seconds, to connect and for each read and write."""
+    def __init__(self, timeout: float, keep: int = 16) -> None:
+        """`timeout` is in seconds, to connect and for each read and write.
+
+        Where more than `keep` connections are open, an old one goes for each that is done with:
+        many hosts must not use up the descriptors.
+        """
         self._timeout = timeout
+        self._keep = keep
         self._lock = threading.Lock()
         self._idle: dict[_Host, list[Wire]] = {}
         self._wires: dict[Wire, _Host] = {}
@@ -99,7 +101,7 @@ class Connections:
             host = self._wires.get(wire)
             if keep and host is not None:
                 self._idle.setdefault(host, []).append(wire)
-                if len(self._wires) <= _MOST_OPEN:
+                if len(self._wires) <= self._keep:
                     return
                 wire = self._oldest()
         self.drop(wire)

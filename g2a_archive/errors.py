@@ -130,6 +130,7 @@ _STORAGE_HINTS = {
     errno.ENOENT: "is the drive still mounted?",
     errno.ESTALE: "is the share still mounted?",
     errno.EIO: "check the drive or the share",
+    errno.EMFILE: "lower --jobs, or raise the limit of open files (ulimit -n)",
 }
 
 

@@ -5,6 +5,7 @@ Threads of their own wait for the disk while the next files are fetched.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
@@ -42,10 +43,16 @@ _AHEAD = 320
 _LONG = 1.0
 """Seconds: a common flush that takes longer than this waits for the data of other programs."""
 
+_DISK_ERRORS = {
+    *(errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ESTALE),
+    *(errno.ENOENT, errno.ENODEV, errno.ENXIO),
+}
+"""What is no share's refusal to set a time."""
+
 _LARGE_AT_ONCE = 2
 _MOST_THREADS = 8
 
-_MOST_OPEN = 32
+_MOST_OPEN = 8
 """Files that may be open while they wait for a thread; others are opened again."""
 
 
@@ -220,13 +227,18 @@ class Finisher:
         return Stored(stored, aside=aside, flush=flush | {directory})
 
     def _stamp(self, transfer: Transfer) -> None:
-        """`--set-mtime`. A share may refuse it; that is no reason to lose a recording."""
+        """`--set-mtime`. A share may refuse it; that is no reason to lose a recording.
+
+        Raises `OSError` where it is the disk that fails.
+        """
         if not self._set_mtime or transfer.part is None:
             return
         try:
             when = transfer.start.timestamp()
             os.utime(transfer.part.path, (when, when), follow_symlinks=False)
         except (OSError, OverflowError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                raise
             reason = error.strerror if isinstance(error, OSError) else "the time is out of range"
             log.warning(
                 "recording %d: cannot set the time of its file: %s", transfer.recording, reason

@@ -54,6 +54,12 @@ class Pieces:
             self._changed.notify_all()
 
     @property
+    def here(self) -> int:
+        """Bytes that are here, holes between them or not."""
+        with self._changed:
+            return self.position + sum(end - begin for begin, end in self._arrived)
+
+    @property
     def extents(self) -> list[tuple[int, int]]:
         """The ranges after `position` that are here already."""
         with self._changed:

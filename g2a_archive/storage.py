@@ -299,11 +299,14 @@ class Space:
             self._spare = free - others - need - _NEAR
             self._fresh_until = time.monotonic() + 1.0
             if free - others - need < self._min_free:
+                keeper, hint = "--min-free keeps", ", or lower --min-free"
+                if self._min_free <= _FOR_THE_CATALOGUE:
+                    keeper, hint = "the catalogue may need", ""
                 raise StorageError(
                     f"not enough space on {self._root}: {size_text(free)} free, "
-                    f"{size_text(others + need)} still to come, and --min-free keeps "
+                    f"{size_text(others + need)} still to come, and {keeper} "
                     f"{size_text(self._min_free)}",
-                    hint="free some space, or lower --min-free; the next run goes on",
+                    hint=f"free some space{hint}; the next run goes on",
                 )
             self._claims[owner] = need
 

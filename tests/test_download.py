@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import Serve
 from support import (
     archive_files,
     assert_archive_equals,
+    clean_environment,
+    command,
     download_args,
     report_of,
     run_cli,
@@ -15,6 +19,23 @@ from support import (
 )
 
 from g2a_archive.demo import SimulatedService
+
+
+@pytest.mark.parametrize(("limit", "warned"), [("-n", True), ("-Sn", False)])
+def test_a_low_limit_of_open_files(limit: str, warned: bool, serve: Serve, root: Path) -> None:
+    """What may be raised is raised; else fewer downloads run at a time."""
+    service = serve(30, latency=0.05)
+    args = command(download_args(root, "--jobs", 64, *service.recordings))
+    result = subprocess.run(
+        ["bash", "-c", f'ulimit {limit} 64 && exec "$@"', "bash", *args],
+        env=clean_environment(service.environment()),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert report_of(result)["exit_code"] == 0
+    assert ("with 64 open files (ulimit -n), only" in result.stderr) == warned
+    assert_archive_equals(service, root)
 
 
 def test_everything_is_archived_once(service: SimulatedService, root: Path) -> None:

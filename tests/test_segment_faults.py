@@ -25,6 +25,7 @@ from support import (
 from g2a_archive.connection import Connections
 from g2a_archive.demo import Fault, SimulatedRecording, SimulatedService, faults
 from g2a_archive.response import Answer
+from g2a_archive.segments import Pieces
 from g2a_archive.wire import Wire
 
 SIZE = 900_000
@@ -82,6 +83,15 @@ def parts(service: SimulatedService) -> list[str]:
     """The ranges that were asked for."""
     requests = service.requests.file_requests("mp4", BIG)
     return [entry.headers["range"] for entry in requests if "range" in entry.headers]
+
+
+def test_the_bytes_that_are_here_are_counted_beyond_a_hole() -> None:
+    pieces = Pieces(4)
+    pieces.open(100, 1000, [(500, 600)])
+    pieces.arrived(700, 50)
+    assert pieces.here == 250
+    pieces.arrived(100, 400)
+    assert (pieces.here, pieces.position) == (650, 600)
 
 
 def test_idle_workers_help(service: SimulatedService, root: Path) -> None:

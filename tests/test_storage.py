@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -100,6 +101,33 @@ def test_min_free_is_kept(service: SimulatedService, root: Path) -> None:
         assert report.bytes == 0
         assert run_here(service, root, service.recordings, min_free=32 << 20).exit_code == 0
         assert_archive_equals(service, root)
+
+
+def test_without_min_free_the_catalogue_keeps_its_own(serve: Serve, root: Path) -> None:
+    service = serve(sample_recordings(4, mp4_size=600_000))
+    with mounts.tmpfs(root, "2m"):
+        report = run_here(service, root, service.recordings, min_free=0)
+        assert_stopped(report, "not enough space", "the catalogue may need 1.0 MB", "free some")
+        assert "--min-free" not in report.stops[0]
+
+
+def test_a_time_that_cannot_be_set_is_a_warning_unless_the_disk_fails(
+    service: SimulatedService,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    code = errno.EIO
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert_stopped(run_here(service, root, service.recordings, set_mtime=True), "Input/output")
+    assert "cannot set the time" not in caplog.text
+    code = errno.EPERM
+    assert run_here(service, root, service.recordings, set_mtime=True).exit_code == 0
+    assert "cannot set the time of its file: Operation not permitted" in caplog.text
 
 
 def test_min_free_counts_what_is_still_to_come(serve: Serve, root: Path) -> None:
