@@ -61,19 +61,30 @@ class Receiver:
         """
         checked = part.size >= content.HEAD
         over = False
+        if self.limiter is None and (body := answer.take()) is not None:
+            part.append(body)
+            self._count(transfer, len(body), floor)
+            return self._found_wrong(transfer, part, answer, checked=checked)
         while not over and not self.stop.is_set():
             if transfer.pieces is not None and checked and part.total is not None:
                 self._share(transfer, part, answer, transfer.pieces)
                 return None
             over = self._gather(transfer, part, answer, floor)
-            if not checked and (over or part.size >= content.HEAD):
-                checked = True
-                wrong = _check_head(transfer, part, answer)
+            if over or part.size >= content.HEAD:
+                wrong = self._found_wrong(transfer, part, answer, checked=checked)
                 if wrong is not None:
                     return wrong
-            if part.size > (transfer.expected or part.size):
-                return Verdict(Action.AGAIN, "more bytes came than recordingSize tells")
+                checked = True
         return None
+
+    @staticmethod
+    def _found_wrong(
+        transfer: Transfer, part: Partial, answer: Answer, *, checked: bool
+    ) -> Verdict | None:
+        wrong = None if checked else _check_head(transfer, part, answer)
+        if wrong is None and part.size > (transfer.expected or part.size):
+            return Verdict(Action.AGAIN, "more bytes came than recordingSize tells")
+        return wrong
 
     def _gather(self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor) -> bool:
         """Write and hash what is there to be read, at once; True at the body's end.

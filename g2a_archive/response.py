@@ -84,6 +84,13 @@ class Counted:
         self.left -= count or 0
         return count
 
+    def take(self) -> memoryview | None:
+        """The whole body, which is read then, if all of it came with the headers."""
+        if self.left != len(self._came):
+            return None
+        body, self._came, self.left = self._came, self._came[:0], 0
+        return body
+
     def close(self) -> None:
         """Nothing to let go of: the connection is not the body's."""
 
@@ -247,6 +254,11 @@ class Answer:
                 view[: len(data)] = data
                 return len(data)
         return 0  # whatever comes after the end of the compressed data is no part of it
+
+    def take(self) -> memoryview | None:
+        """The whole body, if it is here as it is, without a copy; then it is read."""
+        plain = isinstance(self._body, Counted) and self._inflate is None
+        return self._body.take() if plain else None  # type: ignore[attr-defined]
 
     @property
     def missing(self) -> int | None:
