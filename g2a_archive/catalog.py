@@ -15,6 +15,7 @@ from g2a_archive.database import Database, insert
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, utc_now
 
 _MANY = 20_000
+_KINDS = {kind.value: kind for kind in FileKind}
 
 # A run for some kinds of file leaves the damage of another kind owed.
 _KEPT = """excluded.state = 'archived' AND recording.state = 'damaged' AND EXISTS
@@ -191,7 +192,8 @@ class Catalog(Database):
             "SELECT f.recording, f.kind, f.path, f.size, f.sha256 FROM file f "
             "JOIN recording r ON r.id = f.recording WHERE r.directory = ? ORDER BY f.path"
         )
-        return [StoredFile(r[0], FileKind(r[1]), *r[2:]) for r in self.rows(sql, (directory,))]
+        rows = self.rows(sql, (directory,))
+        return [StoredFile(r[0], _KINDS[r[1]], r[2], r[3], r[4]) for r in rows]
 
     def stale_directories(self) -> list[str]:
         """Directories whose `SHA256SUMS` is older than what the catalogue says of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from pathlib import Path
@@ -276,6 +277,7 @@ def main() -> NoReturn:
     reserve_standard_streams()
     code = run(sys.argv[1:])
     settle_standard_streams()
+    gc.freeze()  # the system takes all memory back at once; nothing need be looked at before
     sys.exit(code)
 
 
