@@ -83,12 +83,7 @@ class Fetcher:
             names = file_names(transfer.recording, transfer.kind)
             if self.storage.find(transfer.directory, names) is not None:
                 return False
-            transfer.part = Partial(self.storage.partial, transfer.name)
-            left = self.storage.leftovers
-            if left and not left.isdisjoint(transfer.part.files):
-                transfer.part = None
-                return False
-        return transfer.part.size == 0
+        return self._part(transfer).size == 0
 
     def take(self, transfer: Transfer, answer: Answer) -> Outcome | Whole:
         """Take in an answer to a request for the whole file. Raises `StorageError`."""
@@ -162,10 +157,7 @@ class Fetcher:
             return Stopped()
         if _aged(transfer.link):
             return NewLink("the link is older than 47 hours", aged=True)
-        part = transfer.part
-        if part is None:
-            part = transfer.part = self._leftover(transfer)
-            transfer.high_water = part.size
+        self._part(transfer)
         held = transfer.held()
         headers = {}
         if decide.can_resume(held):
@@ -199,6 +191,13 @@ class Fetcher:
                 transfer.pieces.close()
                 transfer.pieces = None
             self.connections.release(answer)
+
+    def _part(self, transfer: Transfer) -> Partial:
+        """What this run, or an earlier one, has of the file."""
+        if transfer.part is None:
+            transfer.part = self._leftover(transfer)
+            transfer.high_water = transfer.part.size
+        return transfer.part
 
     def _leftover(self, transfer: Transfer) -> Partial:
         """What an earlier run left of the file; often nothing."""
