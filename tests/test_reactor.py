@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import SplitResult
 
 import pytest
 from conftest import Serve
 from support import assert_archive_equals, assert_nothing_false, leftovers, run_here
 
+from g2a_archive.connection import Connections
 from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.errors import ExitCode
 from g2a_archive.outcomes import Outcome, Transfer, Whole
@@ -26,9 +29,10 @@ JOBS = 2
 def by_worker(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
     """What had come of each file that a worker took: None where it had to ask for it itself.
 
-    However busy this machine is, nothing counts as late.
+    However busy this machine is, nothing counts as late, nor its disk as slow.
     """
     monkeypatch.setattr("g2a_archive.reactor._PATIENCE", 3600.0)
+    monkeypatch.setattr("g2a_archive.reactor._SLOW_DISK", math.inf)
     seen: list[bytes | None] = []
     fetch = Fetcher.fetch
 
@@ -42,6 +46,25 @@ def by_worker(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
     return seen
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many connections are made as there are jobs, before the first of them is used.
+
+    Else the second worker may come so late that it finds the first one's.
+    """
+    meeting, connect = threading.Barrier(JOBS), Connections._connect
+    met = threading.Event()
+
+    def meet(self: Connections, parts: SplitResult, host: tuple[str, str]) -> Wire:
+        if not met.is_set():
+            meeting.wait(60)
+            met.set()
+        return connect(self, parts, host)
+
+    monkeypatch.setattr(Connections, "_connect", meet)
+
+
+@pytest.mark.usefixtures("at_once")
 def test_a_worker_a_connection_and_no_more(
     service: SimulatedService, root: Path, by_worker: list[bytes | None]
 ) -> None:
@@ -51,6 +74,7 @@ def test_a_worker_a_connection_and_no_more(
     assert service.requests.counts["file"] == 24
 
 
+@pytest.mark.usefixtures("at_once")
 def test_answers_that_come_in_pieces(
     serve: Serve, root: Path, by_worker: list[bytes | None]
 ) -> None:
@@ -60,6 +84,7 @@ def test_answers_that_come_in_pieces(
     assert by_worker == [None] * JOBS
 
 
+@pytest.mark.usefixtures("at_once")
 def test_what_comes_late_gets_a_worker(
     serve: Serve, root: Path, by_worker: list[bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +96,7 @@ def test_what_comes_late_gets_a_worker(
     assert service.requests.counts["file"] == 6  # nothing is asked for twice
 
 
+@pytest.mark.usefixtures("at_once")
 def test_on_a_slow_disk_workers_write(
     service: SimulatedService,
     root: Path,
