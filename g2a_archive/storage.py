@@ -22,6 +22,8 @@ from g2a_archive.models import size_text
 _MOST_LISTED = 64
 """Directories whose names are kept in memory."""
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
 _NEAR = 256 << 20
 """Bytes: nearer than this to `--min-free`, the free space is read before each file."""
 
@@ -173,25 +175,34 @@ class Storage:
         with self._made_lock:
             if directory in self._made:
                 return frozenset()
-            touched = set()
-            path = self.root
+            touched = self._make(directory)
+            self._made.add(directory)
+            return touched
+
+    def _make(self, directory: str) -> frozenset[str]:
+        """Make it below the open root: a drive that goes away meanwhile takes it along."""
+        touched = set()
+        path = self._root
+        try:
+            here = os.open(path, _DIRECTORY)
             try:
-                if self.root.stat().st_dev != self._device:
+                if os.fstat(here).st_dev != self._device:
                     raise StorageError(
                         f"{self.root} is no longer the drive that the run began on",
                         hint="is it still mounted?",
                     )
                 for part in directory.split("/"):
-                    parent, path = path, path / part
+                    parent, path = path, f"{path}/{part}"
                     with contextlib.suppress(FileExistsError):
-                        path.mkdir()
-                        touched.add(str(parent))
-                    if not path.is_dir():
-                        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-            except OSError as error:
-                raise storage_error(error, "make the directory", path) from error
-            self._made.add(directory)
-            return frozenset(touched)
+                        os.mkdir(part, dir_fd=here)
+                        touched.add(parent)
+                    above, here = here, os.open(part, _DIRECTORY, dir_fd=here)
+                    os.close(above)
+            finally:
+                os.close(here)
+        except OSError as error:
+            raise storage_error(error, "make the directory", path) from error
+        return frozenset(touched)
 
     def publish(self, part: str, directory: str, names: tuple[str, ...], name: str) -> list[str]:
         """Give a whole, flushed file its final name; returns the names of what it kept aside.
@@ -257,7 +268,7 @@ def _copy_beside(part: str, final: str) -> None:
 def flush_directory(directory: str) -> None:
     """Flush a directory to disk. Raises `StorageError`; a share that can't is passed over."""
     try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(directory, _DIRECTORY)
         try:
             os.fsync(fd)
         finally:

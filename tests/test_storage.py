@@ -205,6 +205,26 @@ def test_a_mount_that_goes_away_in_mid_run(
             assert_archive_equals(service, root)
 
 
+def test_a_mount_that_goes_away_before_a_directory_is_made(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just then: the directory is made on the drive that went away, not below its mount point."""
+    mkdir = os.mkdir
+    with mounts.tmpfs(tmp_path / "store", "64m") as store, mounts.bind(store, root):
+        storage = Storage(root)
+        storage.open()
+
+        def go_away(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+            mounts.unmount(root)
+            mkdir(path, mode, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "mkdir", go_away)
+        storage.make_directory("2014/05/06")
+        storage.close()
+        assert (store / "2014/05/06").is_dir()
+    assert list(root.iterdir()) == []
+
+
 def test_an_unmounted_archive_is_not_begun_anew(service: SimulatedService, root: Path) -> None:
     root.mkdir()
     result = run_cli(plain_args(root, "--no-create", *service.recordings), service.environment())
