@@ -27,13 +27,14 @@ from g2a_archive.service import Service
 from g2a_archive.session import ApiSession, Authorizer
 from g2a_archive.stopping import StopSwitch
 from g2a_archive.transfer import Fetcher
+from g2a_archive.turns import Turn, Turns
 
 if TYPE_CHECKING:
     from g2a_archive.catalog import Catalog
     from g2a_archive.plan import Plan
     from g2a_archive.report import Report
-    from g2a_archive.storage import Storage
-
+    from g2a_archive.turns import Turn, Turns
+from g2a_archive.storage import Storage
 
 log = logging.getLogger("g2a_archive")
 
@@ -90,6 +91,7 @@ def assemble(
         return checksums.read(storage.root / directory / checksums.NAME)
 
     connections = Connections(settings.timeout, keep=_KEPT_A_JOB * settings.jobs)
+    turns = Turns()
     fetchers = [
         Fetcher(
             storage=storage,
@@ -98,6 +100,7 @@ def assemble(
                 stop=switch.event,
                 space=storage.space,
                 timeout=settings.timeout,
+                turn=Turn(turns),
                 jobs=settings.jobs,
                 limiter=limiter,
             ),

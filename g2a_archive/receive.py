@@ -19,15 +19,22 @@ from g2a_archive.errors import storage_error
 from g2a_archive.outcomes import Transfer
 from g2a_archive.pace import RateLimiter
 from g2a_archive.partial import Partial, Validator
-from g2a_archive.response import Answer, NetworkError
+from g2a_archive.response import Answer, NetworkError, explain
 from g2a_archive.segments import Pieces
 from g2a_archive.storage import Space
+from g2a_archive.turns import Turn
 
 log = logging.getLogger("g2a_archive")
 
 BUFFER = 256 * 1024
 SLOWEST = 1024
 """Bytes a second: a transfer slower than this for the whole time-out counts as stalled."""
+
+_MOMENT = 0.05
+"""Seconds in which bytes gather that are written together."""
+
+_SLOW_DISK = 0.003
+"""Seconds to store a buffer. Where it takes longer, all workers write at once."""
 
 _NOTE_EVERY = 0.5
 """Seconds between two notes of what has arrived out of order."""
@@ -41,9 +48,11 @@ class Receiver:
     stop: threading.Event
     space: Space
     timeout: float
+    turn: Turn
     jobs: int = 1
     limiter: RateLimiter | None = None
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(BUFFER)))
+    _cost: float = 0.0
     _spare: memoryview | None = None
 
     def view(self) -> memoryview:
@@ -65,16 +74,20 @@ class Receiver:
             part.append(body)
             self._count(transfer, len(body), floor)
             return self._found_wrong(transfer, part, answer, checked=checked)
-        while not over and not self.stop.is_set():
-            if transfer.pieces is not None and checked and part.total is not None:
-                self._share(transfer, part, answer, transfer.pieces)
-                return None
-            over = self._gather(transfer, part, answer, floor)
-            if over or part.size >= content.HEAD:
-                wrong = self._found_wrong(transfer, part, answer, checked=checked)
-                if wrong is not None:
-                    return wrong
-                checked = True
+        try:
+            while not over and not self.stop.is_set():
+                if transfer.pieces is not None and checked and part.total is not None:
+                    self.turn.give()
+                    self._share(transfer, part, answer, transfer.pieces)
+                    return None
+                over = self._gather(transfer, part, answer, floor)
+                if over or part.size >= content.HEAD:
+                    wrong = self._found_wrong(transfer, part, answer, checked=checked)
+                    if wrong is not None:
+                        return wrong
+                    checked = True
+        finally:
+            self.turn.give()
         return None
 
     @staticmethod
@@ -87,26 +100,55 @@ class Receiver:
         return wrong
 
     def _gather(self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor) -> bool:
-        """Write and hash what is there to be read, at once; True at the body's end.
+        """Write and hash at once what comes within a moment; True at the body's end.
 
-        One write for several reads: what a small file costs is mostly the number of calls.
+        One write for several reads: what bytes cost is mostly the number of calls.
         """
         view = self.view()
-        filled = answer.read_into(view)
-        over = filled == 0 or answer.exhausted
+        filled, over, until = 0, False, 0.0
         try:
             while not over and filled < len(view):
-                count = answer.read_now(view[filled:])
+                count = self._read(answer, view[filled:], until)
                 if count is None:
                     break
+                until = until or time.monotonic() + _MOMENT
                 filled += count
                 over = count == 0 or answer.exhausted
         finally:
             if filled:
-                part.append(view[:filled])
+                self._store(part, view[:filled])
                 self._count(transfer, filled, floor)
+            if filled < len(view) or self.limiter is not None:
+                self.turn.give()
+            else:
+                self.turn.look()
         self._slow_down(filled, floor)
         return over
+
+    def _read(self, answer: Answer, view: memoryview, until: float) -> int | None:
+        """Wait for bytes, and for a turn, and read; None where none come `until` then.
+
+        An `until` of 0 is the time-out. Raises `NetworkError`.
+        """
+        if not answer.waits:
+            return answer.read_now(view) if until else answer.read_into(view)
+        deadline = until or time.monotonic() + self.timeout
+        self.turn.take()
+        while (count := answer.read_now(view)) is None:
+            self.turn.give()
+            if not answer.wait(deadline - time.monotonic()):
+                if until:
+                    break
+                raise NetworkError(explain(TimeoutError()))
+            self.turn.take()
+        return count
+
+    def _store(self, part: Partial, data: memoryview) -> None:
+        if self._cost > _SLOW_DISK:
+            self.turn.give()
+        began = time.monotonic()
+        part.append(data)
+        self._cost += 0.1 * (time.monotonic() - began - self._cost)
 
     def _count(self, transfer: Transfer, count: int, floor: Floor) -> None:
         transfer.received += count

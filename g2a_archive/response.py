@@ -219,6 +219,18 @@ class Answer:
         """As `read_into`, but None where nothing is there to be read without waiting."""
         return self._translated(view, wait=False)
 
+    @property
+    def waits(self) -> bool:
+        """Whether `wait` can tell that something is there, before `read_now` takes it."""
+        return isinstance(self._body, Counted) and self._inflate is None
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until there is something to be read, after `read_now` found nothing.
+
+        False where nothing came.
+        """
+        return self.wire is not None and self.wire.wait(seconds)
+
     def _translated(self, view: memoryview, *, wait: bool) -> int | None:
         try:
             if self._inflate is not None:
@@ -257,8 +269,7 @@ class Answer:
 
     def take(self) -> memoryview | None:
         """The whole body, if it is here as it is, without a copy; then it is read."""
-        plain = isinstance(self._body, Counted) and self._inflate is None
-        return self._body.take() if plain else None  # type: ignore[attr-defined]
+        return self._body.take() if self.waits else None  # type: ignore[attr-defined]
 
     @property
     def missing(self) -> int | None:

@@ -84,7 +84,8 @@ class Wire:
         until = time.monotonic() + self.timeout
         while filled < len(view):
             try:
-                count = sock.recv_into(view[filled:])
+                # What `recv_into` comes to, without the way there: each record is a call.
+                count: int = sock.read(len(view) - filled, view[filled:])  # type: ignore[assignment]
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
                 if filled or not wait:
                     return filled or None
@@ -102,9 +103,13 @@ class Wire:
     def _await(self, want: ssl.SSLError, until: float) -> None:
         """Wait for the socket; one time-out for all that a read or write waits for."""
         event = select.POLLIN if isinstance(want, ssl.SSLWantReadError) else select.POLLOUT
-        self._poll.register(self._socket, event)
-        if not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        if not self.wait(until - time.monotonic(), event):
             raise TimeoutError
+
+    def wait(self, seconds: float, event: int = select.POLLIN) -> bool:
+        """Wait until a read that found nothing may find something; False where it did not."""
+        self._poll.register(self._socket, event)
+        return bool(self._poll.poll(max(0.0, seconds) * 1000))
 
     def shut(self) -> None:
         """End all reads and writes at once; may be called by another thread."""

@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,7 +18,13 @@ import trustme
 
 from g2a_archive import connection
 from g2a_archive.connection import Connections
-from g2a_archive.response import Answer, NetworkError
+from g2a_archive.models import FileKind, Link
+from g2a_archive.outcomes import Transfer
+from g2a_archive.partial import Partial
+from g2a_archive.receive import Floor, Receiver
+from g2a_archive.response import Answer, Counted, NetworkError
+from g2a_archive.storage import Space
+from g2a_archive.turns import Turn, Turns
 from g2a_archive.wire import Wire
 
 BODY = random.Random(4).randbytes(3_000_000)
@@ -257,7 +264,9 @@ def test_a_redirect_that_leads_nowhere(
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_tls_record_that_trickles_runs_out_of_time() -> None:
+@pytest.fixture
+def trickling() -> Iterator[Wire]:
+    """A connection on which a TLS record comes byte by byte; its time-out is shorter than that."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -286,9 +295,25 @@ def test_a_tls_record_that_trickles_runs_out_of_time() -> None:
     thread = threading.Thread(target=serve)
     thread.start()
     wire = Wire(trusting.wrap_socket(ours, server_hostname="localhost"), 0.3)
-    with pytest.raises(TimeoutError):
-        wire.read(memoryview(bytearray(1000)))
+    yield wire
     done.set()
     thread.join()
     wire.close()
     theirs.close()
+
+
+def test_a_tls_record_that_trickles_runs_out_of_time(trickling: Wire) -> None:
+    with pytest.raises(TimeoutError):
+        trickling.read(memoryview(bytearray(1000)))
+
+
+def test_a_body_that_trickles_so_runs_out_of_time(
+    trickling: Wire, connections: Connections, tmp_path: Path
+) -> None:
+    link = Link(urlsplit("https://localhost/a"), 0.0, 0.0)
+    transfer = Transfer(1, FileKind.MP4, "2014/05/06", datetime.now(UTC), link)
+    receiver = Receiver(connections, threading.Event(), Space(tmp_path, 0), 0.3, Turn(Turns()))
+    part = Partial(tmp_path, "1.mp4")
+    answer = Answer(200, {}, Counted(trickling, memoryview(b""), 16000, last=True), trickling)
+    with pytest.raises(NetworkError, match="nothing came within the time-out"):
+        receiver.receive(transfer, part, answer, Floor(60))
