@@ -110,7 +110,7 @@ def _calm_collector() -> None:
     What was imported stays, and need not be looked at again.
     """
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(100_000, 20, 20)
 
 
 def _hand_out(settings: Settings, report: Report, download: Download) -> None:

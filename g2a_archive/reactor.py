@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from g2a_archive.connection import REDIRECTS
@@ -45,11 +45,9 @@ class _Request:
     transfer: Transfer
     wire: Wire
     sent_at: float
-    came: list[bytes] = field(default_factory=list)
-    size: int = 0
-    answer: Answer | None = None
-    whole: int = HEAD
-    """Bytes that the answer has with its headers."""
+    came: bytes = b""
+    whole: int = 0
+    """Bytes that the answer has with its headers; 0 until these are known."""
 
 
 class Reactor:
@@ -196,48 +194,45 @@ class Reactor:
         if count == 0:
             self._closed(request)
             return
-        request.came.append(bytes(self._buffer[:count]))
-        request.size += count
-        if request.size < request.whole and request.answer is not None:
-            return
-        came = b"".join(request.came)
-        request.came = [came]
-        request.answer = answer = plain_answer(request.wire, came)
-        if answer is None:
-            if request.size >= HEAD or b"\r\n\r\n" in came:
-                self._hand_on(request)
-            return
-        missing = answer.missing or 0
-        request.whole = len(came) + missing
-        if request.whole > HEAD:
+        came: bytes | memoryview = self._buffer[:count]
+        if request.came:
+            came = b"".join((request.came, came))
+        answer = plain_answer(request.wire, came) if len(came) >= request.whole else None
+        if answer is not None:
+            request.whole = len(came) + (answer.missing or 0)
+            if len(came) == request.whole and self._answered(request, answer):
+                return
+        request.came = bytes(came)
+        more = len(came) < request.whole <= HEAD
+        if not request.whole:
+            more = len(came) < HEAD and b"\r\n\r\n" not in request.came
+        if not more:
             self._hand_on(request)
-        elif not missing:
-            self._answered(request, answer)
 
     def _closed(self, request: _Request) -> None:
         """The host has closed the connection: as it may, where it was kept."""
-        if request.size:
+        if request.came:
             self._hand_on(request)
             return
         self._forget(request)
         self._connections.drop(request.wire)
         self._hand_over(Begun(request.transfer))
 
-    def _answered(self, request: _Request, answer: Answer) -> None:
-        """All of an answer is here."""
+    def _answered(self, request: _Request, answer: Answer) -> bool:
+        """All of an answer is here; False where it is not to be taken in here."""
         if answer.status in REDIRECTS or answer.encoded or self._cost > _SLOW_DISK:
             self._cost *= 0.98  # so that by and by it is tried here again
-            self._hand_on(request)
-            return
+            return False
         self._forget(request)
         began = time.monotonic()
         try:
             outcome = self._fetcher.take(request.transfer, answer)
         except BaseException as error:
             self._end(request.transfer, error)
-            return
+            return True
         self._cost += 0.1 * (time.monotonic() - began - self._cost)
         self._end(request.transfer, outcome)
+        return True
 
     def _forget(self, request: _Request) -> None:
         descriptor = request.wire.fileno()
@@ -247,7 +242,7 @@ class Reactor:
     def _hand_on(self, request: _Request) -> None:
         """A worker takes this over, with what has come of it."""
         self._forget(request)
-        self._hand_over(Begun(request.transfer, request.wire, b"".join(request.came)))
+        self._hand_over(Begun(request.transfer, request.wire, request.came))
 
     def _hand_on_late(self) -> None:
         until = time.monotonic() - _PATIENCE

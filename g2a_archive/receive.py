@@ -61,6 +61,10 @@ class Receiver:
             return self.buffer
         return self.buffer[: self.limiter.step(self.jobs)]
 
+    def at_once(self, answer: Answer) -> bool:
+        """Whether all of the body is here, and `receive` writes it in one go."""
+        return self.limiter is None and answer.missing == 0
+
     def receive(
         self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor
     ) -> Verdict | None:
@@ -70,7 +74,7 @@ class Receiver:
         """
         checked = part.size >= content.HEAD
         over = False
-        if self.limiter is None and (body := answer.take()) is not None:
+        if self.at_once(answer) and (body := answer.take()) is not None:
             part.append(body)
             self._count(transfer, len(body), floor)
             return self._found_wrong(transfer, part, answer, checked=checked)

@@ -24,6 +24,9 @@ from g2a_archive.wire import Wire
 HEAD = 128 * 1024
 """Bytes of the first read: all of a small file comes with it."""
 
+_MOSTLY = 4096
+"""Bytes in which the headers end, if they are not very long."""
+
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)$")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS = re.compile(r"HTTP/1\.1 ([2-5][0-9][0-9])(?: .*)?")
@@ -225,10 +228,7 @@ class Answer:
         return isinstance(self._body, Counted) and self._inflate is None
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to be read, after `read_now` found nothing.
-
-        False where nothing came.
-        """
+        """Wait for something to read, after `read_now` found nothing; False if nothing came."""
         return self.wire is not None and self.wire.wait(seconds)
 
     def _translated(self, view: memoryview, *, wait: bool) -> int | None:
@@ -273,7 +273,7 @@ class Answer:
 
     @property
     def missing(self) -> int | None:
-        """Bytes of the body that did not come together with its headers; None if unknown."""
+        """Bytes of a plain body that did not come with its headers; None where it is none."""
         body = self._body
         return (body.left or 0) - body.here if isinstance(body, Counted) else None
 
@@ -306,15 +306,21 @@ def receive(wire: Wire, came: bytes) -> Answer:
     return answer if answer is not None else _from_library(wire, came)
 
 
-def plain_answer(wire: Wire, came: bytes) -> Answer | None:
-    """An answer whose headers have come, and have nothing unusual about them; else None."""
-    end = came.find(b"\r\n\r\n")
-    plain = _plain(came[:end]) if end >= 0 else None
+def plain_answer(wire: Wire, came: bytes | memoryview) -> Answer | None:
+    """An answer whose headers have come, and have nothing unusual about them; else None.
+
+    What `came` of the body is not copied: the memory must stay as it is until it is read.
+    """
+    text = bytes(came[:_MOSTLY])
+    if b"\r\n\r\n" not in text:
+        text = bytes(came)
+    head, found, _ = text.partition(b"\r\n\r\n")
+    plain = _plain(head) if found else None
     if plain is None:
         return None
     status, headers, length = plain
     last = "close" in headers.get("connection", "").lower()
-    body = Counted(wire, memoryview(came)[end + 4 :], length, last=last)
+    body = Counted(wire, memoryview(came)[len(head) + 4 :], length, last=last)
     return Answer(status, headers, body, wire)
 
 

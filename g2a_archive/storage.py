@@ -27,6 +27,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEAR = 256 << 20
 """Bytes: nearer than this to `--min-free`, the free space is read before each file."""
 
+_AT_ONCE = 128 << 10
+"""Bytes that are written as soon as they are claimed."""
+
 log = logging.getLogger("g2a_archive")
 
 
@@ -299,7 +302,8 @@ class Space:
         with self._lock:
             if self._spare >= need + self._min_free and time.monotonic() < self._fresh_until:
                 self._spare -= need
-                self._claims[owner] = need
+                if need > _AT_ONCE:
+                    self._claims[owner] = need
                 return
             others = sum(n for who, n in self._claims.items() if who is not owner)
             try:
@@ -329,5 +333,6 @@ class Space:
 
     def release(self, owner: object) -> None:
         """`owner` writes no more."""
-        with self._lock:
-            self._claims.pop(owner, None)
+        if owner in self._claims:
+            with self._lock:
+                del self._claims[owner]

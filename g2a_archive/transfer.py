@@ -24,7 +24,7 @@ from g2a_archive.layout import file_names
 from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile
 from g2a_archive.outcomes import Again, Failed, NewLink, Outcome, Stopped, Stored, Transfer, Whole
 from g2a_archive.pace import retry_after
-from g2a_archive.partial import Partial, Validator
+from g2a_archive.partial import NO_VALIDATOR, Partial, Validator
 from g2a_archive.receive import Floor, Receiver, splittable
 from g2a_archive.response import Answer, NetworkError
 from g2a_archive.segments import Pieces
@@ -212,7 +212,10 @@ class Fetcher:
     ) -> Outcome | Whole:
         """Act on an answer whose body is still to be read."""
         part_of = answer.content_range() if answer.status != 200 else NO_RANGE
-        seen = Seen(answer.status, Validator.of(answer), part_of, answer.decodable)
+        # What is written at once is never asked for again, so nobody needs to know it again.
+        at_once = not ranged and self.receiver.at_once(answer)
+        validator = NO_VALIDATOR if at_once else Validator.of(answer)
+        seen = Seen(answer.status, validator, part_of, answer.decodable)
         verdict = decide.judge(seen, transfer.held(), ranged=ranged)
         if verdict.action is Action.START:
             length = None if answer.encoded else answer.length
