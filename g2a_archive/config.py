@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +47,7 @@ def load_config(
     cannot be read, for an unknown key (naming the nearest known one) or an unknown profile.
     """
     try:
-        with open(path, "rb") as file:
-            data = tomllib.load(file)
+        content = path.read_bytes()
     except FileNotFoundError:
         if required:
             raise InputError(
@@ -67,9 +65,7 @@ def load_config(
             f"cannot read the configuration file {path}: {error.strerror}",
             hint="check --config or G2A_ARCHIVE_CONFIG",
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        # tomllib's message tells the line, not the content.
-        raise InputError(f"the configuration file {path} is not TOML: {error}") from None
+    data = _parse(content, path)
     profiles = data.pop("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
         raise InputError(f"{path}: `profiles` must be tables such as [profiles.NAME]")
@@ -87,6 +83,16 @@ def load_config(
             hint="check --profile or G2A_ARCHIVE_PROFILE",
         )
     return Config(path, profile, options, auth)
+
+
+def _parse(content: bytes, path: Path) -> dict[str, Any]:
+    import tomllib  # which takes a while, and most have no file
+
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # tomllib's message tells the line, not the content.
+        raise InputError(f"the configuration file {path} is not TOML: {error}") from None
 
 
 def _split(

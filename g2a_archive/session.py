@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -40,7 +40,7 @@ log = logging.getLogger("g2a_archive")
 
 _T = TypeVar("_T")
 
-USER_AGENT = f"g2a-archive/{__version__} (Python {platform.python_version()})"
+USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.version_info.minor})"
 
 _LARGEST_ANSWER = 32 << 20
 """Bytes; 500 recordings with three long links each are about 1 MB."""
