@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from g2a_archive.catalog import Catalog
     from g2a_archive.plan import Plan
     from g2a_archive.report import Report
-    from g2a_archive.turns import Turn, Turns
-from g2a_archive.storage import Storage
+    from g2a_archive.storage import Storage
 
 log = logging.getLogger("g2a_archive")
 

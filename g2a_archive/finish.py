@@ -217,7 +217,7 @@ class Finisher:
             aside = self._storage.publish(part.path, transfer.directory, names, name)
         except StorageError:
             with suppress(OSError):
-                part.write_note()  # whole and flushed: the next run need not fetch it again
+                part.write_note()  # whole and flushed: the next run need not fetch it all again
             raise
         part.done()
         path = f"{transfer.directory}/{name}"

@@ -201,8 +201,6 @@ class Partial:
             large = self.size >= _NOTE_AFTER_BYTES
             if large or time.monotonic() - self._begun > _NOTE_AFTER_SECONDS:
                 self.write_note()
-        elif self.size - self._flushed >= _FLUSH_EVERY:
-            self.flush()
         if self.size - self._written_back >= _WRITE_BACK_EVERY:
             self._write_back()
 
@@ -254,6 +252,11 @@ class Partial:
         Path(aside).write_text(json.dumps(note))
         os.replace(aside, self._note)
         self._noted = True
+
+    @property
+    def flush_due(self) -> bool:
+        """Whether so much has come since the last flush that a power cut should not take it."""
+        return self._noted and self.size - self._flushed >= _FLUSH_EVERY and self.size != self.total
 
     def flush(self) -> None:
         """Flush the bytes to disk, and note that they are."""

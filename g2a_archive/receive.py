@@ -115,9 +115,12 @@ class Receiver:
                 count = self._read(answer, view[filled:], until)
                 if count is None:
                     break
-                until = until or time.monotonic() + _MOMENT
                 filled += count
                 over = count == 0 or answer.exhausted
+                now = time.monotonic()
+                until = until or now + _MOMENT
+                if now > until:
+                    break
         finally:
             if filled:
                 self._store(part, view[:filled])
@@ -136,8 +139,8 @@ class Receiver:
         """
         if not answer.waits:
             return answer.read_now(view) if until else answer.read_into(view)
-        deadline = until or time.monotonic() + self.timeout
         self.turn.take()
+        deadline = until or time.monotonic() + self.timeout
         while (count := answer.read_now(view)) is None:
             self.turn.give()
             if not answer.wait(deadline - time.monotonic()):
@@ -153,6 +156,9 @@ class Receiver:
         began = time.monotonic()
         part.append(data)
         self._cost += 0.1 * (time.monotonic() - began - self._cost)
+        if part.flush_due:
+            self.turn.give()
+            part.flush()
 
     def _count(self, transfer: Transfer, count: int, floor: Floor) -> None:
         transfer.received += count
@@ -180,6 +186,8 @@ class Receiver:
         def look_around() -> None:
             nonlocal noted
             part.advance(pieces.position, self._second_buffer())
+            if part.flush_due:
+                part.flush()
             if time.monotonic() - noted > _NOTE_EVERY:
                 noted = time.monotonic()
                 part.extents = pieces.extents

@@ -27,9 +27,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEAR = 256 << 20
 """Bytes: nearer than this to `--min-free`, the free space is read before each file."""
 
-_AT_ONCE = 128 << 10
-"""Bytes that are written as soon as they are claimed."""
-
 log = logging.getLogger("g2a_archive")
 
 
@@ -297,12 +294,15 @@ class Space:
         self._spare = 0
         self._fresh_until = 0.0
 
-    def claim(self, owner: object, need: int) -> None:
-        """`owner` is about to write `need` bytes more; `StorageError` if they don't fit."""
+    def claim(self, owner: object, need: int, *, at_once: bool = False) -> None:
+        """`owner` is about to write `need` bytes more; `StorageError` if they don't fit.
+
+        What is written `at_once` need not be remembered for others.
+        """
         with self._lock:
             if self._spare >= need + self._min_free and time.monotonic() < self._fresh_until:
                 self._spare -= need
-                if need > _AT_ONCE:
+                if not at_once:
                     self._claims[owner] = need
                 return
             others = sum(n for who, n in self._claims.items() if who is not owner)

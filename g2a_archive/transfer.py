@@ -212,7 +212,7 @@ class Fetcher:
     ) -> Outcome | Whole:
         """Act on an answer whose body is still to be read."""
         part_of = answer.content_range() if answer.status != 200 else NO_RANGE
-        # What is written at once is never asked for again, so nobody needs to know it again.
+        # Nothing is left to be resumed of what is written at once.
         at_once = not ranged and self.receiver.at_once(answer)
         validator = NO_VALIDATOR if at_once else Validator.of(answer)
         seen = Seen(answer.status, validator, part_of, answer.decodable)
@@ -221,7 +221,7 @@ class Fetcher:
             length = None if answer.encoded else answer.length
             if transfer.expected is not None and length not in (None, transfer.expected):
                 return self._contradiction(transfer, answer, length or 0)
-            self.storage.space.claim(transfer, length or 0)
+            self.storage.space.claim(transfer, length or 0, at_once=at_once)
             part.begin(length, Validator() if answer.encoded else seen.validator)
         elif verdict.action is Action.APPEND:
             self.storage.space.claim(transfer, answer.length or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(turns, "_LONGEST_WAIT", 60.0)
     yield
     for one in made:
-        assert [one.free.acquire(blocking=False) for _ in range(3)] == [True, True, False]
+        assert one.free == 2
 
 
 @pytest.fixture
@@ -67,32 +68,56 @@ def large(serve: Serve) -> SimulatedService:
 @pytest.mark.parametrize(("processors", "count"), [(1, 2), (2, 2), (3, 3), (64, 4)])
 def test_how_many(processors: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "_processors", lambda: processors)
-    free = Turns().free
-    assert sum(free.acquire(blocking=False) for _ in range(10)) == count
+    assert Turns().free == count
 
 
-def test_a_turn_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    turn = Turn(Turns())
-    turn.take()
-    turn.look()
-    assert turn.taken
-    monkeypatch.setattr(turns, "_LENGTH", -1.0)
-    turn.look()
-    assert not turn.taken
+def meanwhile(turn: Turn, shared: Turns) -> threading.Thread:
+    """Have another thread wait for a turn."""
+    thread = threading.Thread(target=turn.take)
+    thread.start()
+    while not shared.wanted:
+        pass
+    return thread
 
 
 @pytest.mark.usefixtures("two")
-def test_who_waits_gets_the_turn_that_is_given() -> None:
+def test_a_turn_ends_when_its_time_is_over_and_others_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     shared = Turns()
     first, second, third = (Turn(shared) for _ in range(3))
     first.take()
     second.take()
-    waiting = threading.Thread(target=third.take)
-    waiting.start()
-    first.give()
+    monkeypatch.setattr(turns, "_LENGTH", -1.0)
+    first.look()
+    assert first.taken
+    waiting = meanwhile(third, shared)
+    monkeypatch.setattr(turns, "_LENGTH", math.inf)
+    first.look()
+    assert first.taken
+    monkeypatch.setattr(turns, "_LENGTH", -1.0)
+    first.look()
     waiting.join(60)
     assert (first.taken, second.taken, third.taken) == (False, True, True)
     for turn in (first, second, third):
+        turn.give()
+
+
+@pytest.mark.usefixtures("two")
+def test_who_gave_a_turn_comes_after_those_who_wait() -> None:
+    shared = Turns()
+    first, second, third = (Turn(shared) for _ in range(3))
+    first.take()
+    second.take()
+    waiting = meanwhile(third, shared)
+    first.give()
+    assert shared.free == 0  # it is the third's, whether it has noticed or not
+    waiting.join(60)
+    again = meanwhile(first, shared)
+    third.give()
+    again.join(60)
+    assert first.taken
+    for turn in (first, second):
         turn.give()
 
 
@@ -100,12 +125,15 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "_processors", lambda: 1)
     monkeypatch.setattr(turns, "_LONGEST_WAIT", 0.01)
     shared = Turns()
-    for taken in (True, True, False):
-        turn = Turn(shared)
+    three = [Turn(shared) for _ in range(3)]
+    for turn in three:
         turn.take()
-        assert turn.taken is taken
-    turn.give()
-    assert not shared.free.acquire(blocking=False)
+    assert not shared.wanted
+    three[2].give()  # which was none of the two
+    assert shared.free == 0
+    for turn in three:
+        turn.give()
+    assert shared.free == 2
 
 
 @pytest.fixture
@@ -135,6 +163,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(Wire, "wait", noted(Wire.wait))
     monkeypatch.setattr(RateLimiter, "take", noted(RateLimiter.take))
     monkeypatch.setattr(Pieces, "wait", noted(Pieces.wait))
+    monkeypatch.setattr(Partial, "flush", noted(Partial.flush))
     return seen
 
 
@@ -164,6 +193,35 @@ def test_who_waits_for_helpers_has_no_turn(serve: Serve, root: Path, waits: list
     assert run_here(service, root, service.recordings, jobs=JOBS).exit_code == 0
     assert_archive_equals(service, root)
     assert waits
+    assert not any(waits)
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize(("count", "segments"), [(8, 1), (1, 8)])
+def test_who_waits_for_a_flush_has_no_turn(
+    count: int,
+    segments: int,
+    serve: Serve,
+    root: Path,
+    waits: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("g2a_archive.partial._NOTE_AFTER_BYTES", 0)
+    monkeypatch.setattr("g2a_archive.partial._FLUSH_EVERY", 1)
+    flush = Partial.flush
+    flushed: list[str] = []
+
+    def note(self: Partial) -> None:
+        flush(self)
+        flushed.append(self.name)
+
+    monkeypatch.setattr(Partial, "flush", note)
+    service = serve(sample_recordings(count, mp4_size=20_000_000 // count))
+    report = run_here(service, root, service.recordings, jobs=JOBS, segments=segments)
+    assert report.exit_code == 0
+    assert_archive_equals(service, root)
+    assert set(flushed) == {f"{id_}.mp4" for id_ in service.recordings}
+    assert len(flushed) > 4 * count  # again and again
     assert not any(waits)
 
 

@@ -20,7 +20,7 @@ from g2a_archive import connection
 from g2a_archive.connection import Connections
 from g2a_archive.models import FileKind, Link
 from g2a_archive.outcomes import Transfer
-from g2a_archive.partial import Partial
+from g2a_archive.partial import NO_VALIDATOR, Partial
 from g2a_archive.receive import Floor, Receiver
 from g2a_archive.response import Answer, Counted, NetworkError
 from g2a_archive.storage import Space
@@ -317,3 +317,35 @@ def test_a_body_that_trickles_so_runs_out_of_time(
     answer = Answer(200, {}, Counted(trickling, memoryview(b""), 16000, last=True), trickling)
     with pytest.raises(NetworkError, match="nothing came within the time-out"):
         receiver.receive(transfer, part, answer, Floor(60))
+
+
+def test_a_host_that_trickles_while_turns_are_rare_is_given_up(
+    connections: Connections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has to wait for a turn finds some bytes each time."""
+    monkeypatch.setattr("g2a_archive.turns._LONGEST_WAIT", 0.2)
+    turns, done = Turns(), threading.Event()
+    while turns.free:
+        turns.take()
+    ours, theirs = socket.socketpair()
+
+    def trickle() -> None:
+        while not done.wait(0.05):
+            theirs.send(b"x")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    link = Link(urlsplit("https://localhost/a"), 0.0, 0.0)
+    transfer = Transfer(1, FileKind.EVENTS, "2014/05/06", datetime.now(UTC), link)
+    receiver = Receiver(connections, threading.Event(), Space(tmp_path, 0), 1.0, Turn(turns))
+    part = Partial(tmp_path, "1.events")
+    part.begin(1_000_000, NO_VALIDATOR)
+    wire = Wire(ours, 1.0)
+    answer = Answer(200, {}, Counted(wire, memoryview(b""), 1_000_000, last=True), wire)
+    with pytest.raises(NetworkError, match="less than 1 kB/s"):
+        receiver.receive(transfer, part, answer, Floor(1.0))
+    done.set()
+    thread.join()
+    part.close()
+    wire.close()
+    theirs.close()
