@@ -62,8 +62,8 @@ class Receiver:
         return self.buffer[: self.limiter.step(self.jobs)]
 
     def at_once(self, answer: Answer) -> bool:
-        """Whether all of the body is here, and `receive` writes it in one go."""
-        return self.limiter is None and answer.missing == 0
+        """Whether all of the body is here as it is, and `receive` writes it in one go."""
+        return self.limiter is None and answer.waits and answer.missing == 0
 
     def receive(
         self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor
