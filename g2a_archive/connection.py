@@ -91,11 +91,12 @@ class Connections:
         return wire
 
     def release(self, answer: Answer) -> None:
-        """Be done with an answer; its connection is kept only if the body was read whole."""
+        """Be done with an answer's connection; it is kept only if all of the body has come."""
         wire, answer.wire = answer.wire, None
         if wire is None:
             return
-        keep = answer.drained and not answer.encoded and not answer.last
+        come = answer.drained or answer.missing == 0
+        keep = come and not answer.encoded and not answer.last
         answer.close()
         with self._lock:
             host = self._wires.get(wire)

@@ -27,6 +27,10 @@ from g2a_archive.wire import Wire
 _PATIENCE = 0.25
 """Seconds after which an answer that is not here whole gets a worker, who keeps the time-out."""
 
+_DISTANT = 0.02
+"""Seconds to an answer from which on the host is asked for the next file before this one is taken
+in. A near host would answer at once, and each file would cost a turn."""
+
 _SLOW_DISK = 0.003
 """Seconds to take in one small file. On a drive that is slower, as a share may be, several workers
 get on better than one thread does."""
@@ -145,9 +149,7 @@ class Reactor:
             self._free += 1
         while self._flushed:
             self._name(self._flushed.popleft())
-        while self._inbox and self._free > 0:
-            self._free -= 1
-            self._begin(self._inbox.popleft())
+        self._ask_on()
         if self._done:
             done, self._done = self._done, []
             self._whole(done)
@@ -169,11 +171,17 @@ class Reactor:
         oldest = min(request.sent_at for request in self._waiting.values())
         return max(0.0, oldest + _PATIENCE - time.monotonic()) * 1000 + 1
 
+    def _ask_on(self) -> None:
+        while self._inbox and self._free > 0:
+            self._free -= 1
+            self._begin(self._inbox.popleft())
+
     def _begin(self, transfer: Transfer) -> None:
         try:
             quick = self._fetcher.quick(transfer)
         except BaseException as error:
-            self._end(transfer, error)
+            self._free += 1
+            self._ended(transfer, error)
             return
         wire = self._connections.ask(transfer.link.address, {}) if quick else None
         if wire is None:
@@ -224,14 +232,22 @@ class Reactor:
             self._cost *= 0.98  # so that by and by it is tried here again
             return False
         self._forget(request)
+        self._connections.release(answer)
+        self._free += 1
         began = time.monotonic()
+        if began - request.sent_at > _DISTANT:  # the next file is on its way meanwhile
+            self._ask_on()
+            began = time.monotonic()
         try:
             outcome = self._fetcher.take(request.transfer, answer)
         except BaseException as error:
-            self._end(request.transfer, error)
+            self._ended(request.transfer, error)
             return True
         self._cost += 0.1 * (time.monotonic() - began - self._cost)
-        self._end(request.transfer, outcome)
+        if isinstance(outcome, Whole):
+            self._done.append(request.transfer)
+        else:
+            self._ended(request.transfer, outcome)
         return True
 
     def _forget(self, request: _Request) -> None:
@@ -249,18 +265,12 @@ class Reactor:
         for request in [one for one in self._waiting.values() if one.sent_at < until]:
             self._hand_on(request)
 
-    def _end(self, transfer: Transfer, outcome: Outcome | Whole | BaseException) -> None:
-        self._free += 1
-        if isinstance(outcome, Whole):
-            self._done.append(transfer)
-        else:
-            self._ended(transfer, outcome)
-
     def _stop(self) -> None:
         """The run is asked to stop: what was not answered yet is left to the next one."""
         for request in list(self._waiting.values()):
             self._forget(request)
             self._connections.drop(request.wire)
-            self._end(request.transfer, Stopped())
+            self._free += 1
+            self._ended(request.transfer, Stopped())
         while self._inbox:
             self._ended(self._inbox.popleft(), Stopped())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import SplitResult
@@ -18,6 +19,7 @@ from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.errors import ExitCode
 from g2a_archive.outcomes import Outcome, Transfer, Whole
 from g2a_archive.reactor import Reactor
+from g2a_archive.response import Answer
 from g2a_archive.stopping import StopSwitch
 from g2a_archive.transfer import Fetcher
 from g2a_archive.wire import Wire
@@ -29,8 +31,9 @@ JOBS = 2
 def by_worker(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
     """What had come of each file that a worker took: None where it had to ask for it itself.
 
-    However busy this machine is, nothing counts as late, nor its disk as slow.
+    However busy this machine is, nothing counts as late, nor its disk as slow, nor a host as far.
     """
+    monkeypatch.setattr("g2a_archive.reactor._DISTANT", math.inf)
     monkeypatch.setattr("g2a_archive.reactor._PATIENCE", 3600.0)
     monkeypatch.setattr("g2a_archive.reactor._SLOW_DISK", math.inf)
     seen: list[bytes | None] = []
@@ -111,6 +114,36 @@ def test_on_a_slow_disk_workers_write(
     assert service.requests.counts["file"] == 24
 
 
+@pytest.mark.parametrize(("distant", "most"), [(-1.0, 2), (math.inf, 1)])
+def test_a_distant_host_is_asked_for_the_next_file_first(
+    distant: float,
+    most: int,
+    service: SimulatedService,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("g2a_archive.reactor._DISTANT", distant)
+    open_ = [0, 0]  # now, and when an answer was taken in
+    ask, take = Connections.ask, Fetcher.take
+
+    def note_ask(self: Connections, parts: SplitResult, headers: Mapping[str, str]) -> Wire | None:
+        wire = ask(self, parts, headers)
+        open_[0] += wire is not None
+        return wire
+
+    def note_take(self: Fetcher, transfer: Transfer, answer: Answer) -> Outcome | Whole:
+        open_[1] = max(open_[1], open_[0])
+        open_[0] -= 1
+        return take(self, transfer, answer)
+
+    monkeypatch.setattr(Connections, "ask", note_ask)
+    monkeypatch.setattr(Fetcher, "take", note_take)
+    assert run_here(service, root, service.recordings, jobs=1).exit_code == 0
+    assert_archive_equals(service, root)
+    assert open_ == [0, most]
+    assert service.requests.counts["file"] == 24
+
+
 def test_a_kept_connection_that_was_closed_costs_no_retry(
     service: SimulatedService, root: Path
 ) -> None:
@@ -136,7 +169,7 @@ def test_a_stop_ends_what_is_waited_for(service: SimulatedService, root: Path) -
     assert_nothing_false(service, root)
 
 
-@pytest.mark.parametrize("step", ["_begin", "_readable", "_end", "_sleep"])
+@pytest.mark.parametrize("step", ["_begin", "_readable", "_answered", "_sleep"])
 def test_a_mistake_in_the_thread_ends_the_run(
     step: str, service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
