@@ -85,7 +85,7 @@ def perform(
     `auth` takes the place of what is configured. Raises `InputError` for what is wrong before
     anything was begun.
     """
-    _calm_collector()
+    gc.freeze()  # what was imported stays, and need not be looked at again
     switch = StopSwitch()
     access = Access(settings, switch, auth)
     with staged(settings, switch, access.secrets) as (display, logs):
@@ -102,15 +102,6 @@ def perform(
         finally:
             access.settle()
     return report.exit_code
-
-
-def _calm_collector() -> None:
-    """A run makes a million objects, of which next to none form cycles: look for these rarely.
-
-    What was imported stays, and need not be looked at again.
-    """
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
 
 
 def _hand_out(settings: Settings, report: Report, download: Download) -> None:
