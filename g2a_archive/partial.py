@@ -29,8 +29,10 @@ _NOTE_AFTER_SECONDS = 0.05
 _FLUSH_EVERY = 128 << 20
 """Bytes after which a file is flushed on its way: more than this is lost to no crash."""
 
-_WRITE_BACK_EVERY = 16 << 20
-"""Bytes after which the system is asked to begin writing, so that a flush finds little to do."""
+_WRITE_BACK_EVERY = 8 << 20
+"""Bytes after which the system is asked to begin writing, so that a flush finds little to do. The
+less there is of it, the sooner its memory can serve again: with twice as much, a run of large files
+takes a tenth longer."""
 
 _LITTLE = 16384
 _LOCKED = 2047
