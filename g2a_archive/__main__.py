@@ -6,7 +6,7 @@ import gc
 # while a hundred modules are imported.
 gc.set_threshold(100_000, 20, 20)
 
-from g2a_archive.cli import main  # noqa: E402
+from g2a_archive.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

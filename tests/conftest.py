@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.service import Serve
 
 from g2a_archive.demo import (
     Behaviour,
@@ -15,8 +16,6 @@ from g2a_archive.demo import (
     SimulatedService,
     sample_recordings,
 )
-
-Serve = Callable[..., SimulatedService]
 
 
 @pytest.fixture
@@ -54,11 +53,11 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     def at_once(attempt: int, retry_after: float | None = None) -> float:
         return retry_after or 0.0
 
-    monkeypatch.setattr("g2a_archive.archiver.backoff", at_once)
-    monkeypatch.setattr("g2a_archive.session.backoff", at_once)
+    monkeypatch.setattr("g2a_archive.download.engine.backoff", at_once)
+    monkeypatch.setattr("g2a_archive.service.session.backoff", at_once)
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch, no_backoff: None) -> None:
     """No pace: these tests count calls, and the service of theirs has no rate limit."""
-    monkeypatch.setattr("g2a_archive.pace.CALL_INTERVAL", 0.0)
+    monkeypatch.setattr("g2a_archive.service.pace.CALL_INTERVAL", 0.0)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from g2a_archive.catalog import Catalog, Settlement
-from g2a_archive.layout import ARCHIVE_DIR
+from g2a_archive.archive.catalog import Catalog, Settlement
+from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.models import FileKind, State, StoredFile
 
 from .corpus import FIRST_ID, file_content, start_time

@@ -1,0 +1,329 @@
+"""The SQLite catalogue: what is archived, owed, unavailable, refused, and what each run did.
+
+One process writes it, from one thread. Reading it with `SELECT` beside a run is supported; the
+schema is documented in the README. It keeps a rollback journal, since archives live on network
+drives, where SQLite's write-ahead log does not work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from g2a_archive.archive.database import Database, insert
+from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, utc_now
+
+_MANY = 20_000
+_KINDS = {kind.value: kind for kind in FileKind}
+
+# A run for some kinds of file leaves the damage of another kind owed.
+_KEPT = """excluded.state = 'archived' AND recording.state = 'damaged' AND EXISTS
+    (SELECT 1 FROM file WHERE recording = excluded.id AND damage IS NOT NULL AND
+     excluded.kinds & CASE kind WHEN 'mp4' THEN 1 WHEN 'events' THEN 2 ELSE 4 END = 0)"""
+
+_SETTLE = f"""
+INSERT INTO recording (id, state, kinds, absent, start_time, directory, reason,
+                       owed_since, tries, last_try, archived_at)
+VALUES {{rows}}
+ON CONFLICT (id) DO UPDATE SET
+    state = CASE WHEN {_KEPT} THEN recording.state ELSE excluded.state END,
+    kinds = recording.kinds | excluded.kinds,
+    absent = (recording.absent & ~excluded.kinds) | excluded.absent,
+    start_time = coalesce(excluded.start_time, recording.start_time),
+    directory = coalesce(excluded.directory, recording.directory),
+    reason = CASE WHEN {_KEPT} THEN recording.reason ELSE excluded.reason END,
+    owed_since = CASE WHEN {_KEPT} THEN recording.owed_since
+                      WHEN excluded.owed_since IS NULL THEN NULL
+                      ELSE coalesce(recording.owed_since, excluded.owed_since) END,
+    tries = recording.tries + excluded.tries,
+    last_try = excluded.last_try,
+    archived_at = coalesce(excluded.archived_at, recording.archived_at)
+"""  # noqa: S608 - no word in it comes from outside
+
+_STORE = """
+INSERT INTO file (recording, kind, path, size, sha256, archived_at) VALUES {rows}
+ON CONFLICT (recording, kind) DO UPDATE SET
+    path = excluded.path, size = excluded.size, sha256 = excluded.sha256,
+    archived_at = excluded.archived_at, checked_at = NULL, damage = NULL
+"""
+
+_STALE = "INSERT OR IGNORE INTO stale_directory VALUES {rows}"
+
+_QUEUE = """
+INSERT INTO recording (id, state, owed_since) VALUES {rows}
+ON CONFLICT (id) DO UPDATE SET state = excluded.state, reason = NULL,
+    owed_since = coalesce(owed_since, excluded.owed_since)
+WHERE state IN ('archived', 'lost')
+"""
+
+_CHECK = """
+UPDATE file SET damage = ?, checked_at = ?
+WHERE recording = ? AND kind = ? AND path = ? AND size = ? AND sha256 = ?
+"""
+
+# An owed recording keeps its state and reason: only what was complete can become complete again
+# by a file that comes back.
+_BREAK = """
+UPDATE recording SET
+    kinds = kinds & ~?1,
+    state = CASE WHEN state = 'archived' THEN 'damaged' ELSE state END,
+    reason = CASE WHEN state IN ('archived', 'damaged') THEN ?2 ELSE reason END,
+    owed_since = coalesce(owed_since, ?3)
+WHERE id = ?4
+"""
+
+_MEND = "UPDATE recording SET kinds = kinds | ? WHERE id = ?"
+
+_MENDED = """
+UPDATE recording SET state = 'archived', reason = NULL, owed_since = NULL
+WHERE id = :id AND NOT EXISTS
+    (SELECT 1 FROM file WHERE recording = :id AND damage IS NOT NULL)
+AND (state = 'damaged'
+     OR archived_at IS NOT NULL AND state <> 'archived' AND kinds | absent = 7)
+"""
+
+_ADOPT = """
+INSERT INTO recording (id, state, directory, reason, owed_since, archived_at)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET directory = coalesce(directory, excluded.directory)
+"""
+
+_ADOPT_FILE = """
+INSERT OR IGNORE INTO file (recording, kind, path, size, sha256, archived_at)
+VALUES (?, ?, ?, ?, ?, ?)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the catalogue says of one recording before a run touches it."""
+
+    id: int
+    state: State
+    kinds: int = 0
+    absent: int = 0
+    directory: str | None = None
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What one run found out about one recording; `files` are those it stored just now.
+
+    `kinds` and `absent` are bits of `FileKind`: settled now, and settled because the service
+    has no such file. `tried` is 1 where the service was asked, 0 where not.
+    """
+
+    id: int
+    state: State
+    kinds: int = 0
+    absent: int = 0
+    start_time: str | None = None
+    directory: str | None = None
+    reason: str | None = None
+    tried: int = 1
+    files: list[StoredFile] = field(default_factory=list)
+
+
+class Catalog(Database):
+    """An open catalogue. Every method may raise `CatalogError` (exit code 6)."""
+
+    # --- what a run asks --------------------------------------------------------------------
+
+    def archived(self, ids: Collection[int], mask: int) -> Iterator[tuple[int, int, str]]:
+        """Those of `ids` archived with all of `mask`: (ID, bits of the files there, directory)."""
+        columns = "SELECT id, kinds & ~absent, coalesce(directory, '') FROM recording"
+        where = f"state = 'archived' AND kinds & {mask:d} = {mask:d}"
+        yield from self._among(ids, columns, where)
+
+    def known(self, ids: Collection[int], mask: int = 0) -> Iterator[Known]:
+        """What the catalogue holds of `ids`, less those that are archived with all of `mask`."""
+        columns = "SELECT id, state, kinds, absent, directory FROM recording"
+        where = f"NOT (state = 'archived' AND {mask:d} > 0 AND kinds & {mask:d} = {mask:d})"
+        for row in self._among(ids, columns, where):
+            yield Known(row[0], State(row[1]), *row[2:])
+
+    def _among(self, ids: Collection[int], columns: str, where: str) -> Iterator[Any]:
+        if len(ids) > _MANY:  # one pass over the table is quicker than so many look-ups
+            asked = ids if isinstance(ids, Set) else set(ids)
+            for row in self.stream(f"{columns} WHERE {where}"):
+                if row[0] in asked:
+                    yield row
+            return
+        wanted = list(ids)
+        for start in range(0, len(wanted), 500):
+            part = wanted[start : start + 500]
+            marks = ",".join("?" * len(part))
+            yield from self.rows(f"{columns} WHERE {where} AND id IN ({marks})", part)
+
+    def owed(self) -> list[int]:
+        """The IDs that this archive still owes, those owed longest first."""
+        marks = ",".join("?" * len(OWED_STATES))
+        sql = (
+            f"SELECT id FROM recording WHERE state IN ({marks}) "  # noqa: S608
+            "ORDER BY owed_since, id"
+        )
+        return [row[0] for row in self.rows(sql, OWED_STATES)]
+
+    def owed_count(self) -> int:
+        """How many recordings this archive owes."""
+        return int(
+            self.scalar("SELECT count(*) FROM recording WHERE state NOT IN ('archived', 'lost')")
+        )
+
+    def last_success(self) -> float | None:
+        """When a run last ended with exit code 0, in Unix time."""
+        value = self.scalar(
+            "SELECT max(CAST(strftime('%s', finished_at) AS INTEGER)) FROM run WHERE exit_code = 0"
+        )
+        return None if value is None else float(value)
+
+    def files_of(self, recording: int) -> dict[FileKind, StoredFile]:
+        """The files that the catalogue holds of one recording, damaged ones included."""
+        sql = "SELECT recording, kind, path, size, sha256 FROM file WHERE recording = ?"
+        return {
+            FileKind(row[1]): StoredFile(row[0], FileKind(row[1]), *row[2:])
+            for row in self.rows(sql, (recording,))
+        }
+
+    def files_in(self, directory: str) -> list[StoredFile]:
+        """The files that the catalogue holds in one directory of the archive, by path."""
+        sql = (
+            "SELECT f.recording, f.kind, f.path, f.size, f.sha256 FROM file f "
+            "JOIN recording r ON r.id = f.recording WHERE r.directory = ? ORDER BY f.path"
+        )
+        rows = self.rows(sql, (directory,))
+        return [StoredFile(r[0], _KINDS[r[1]], r[2], r[3], r[4]) for r in rows]
+
+    def stale_directories(self) -> list[str]:
+        """Directories whose `SHA256SUMS` is older than what the catalogue says of them."""
+        return [row[0] for row in self.rows("SELECT directory FROM stale_directory")]
+
+    # --- what a run records -----------------------------------------------------------------
+
+    def queue(self, ids: Iterable[int]) -> None:
+        """Remember IDs that the run is about to ask for, so that a killed run still owes them."""
+        now = utc_now()
+        with self.transaction() as db:
+            insert(db, _QUEUE, ((id_, State.QUEUED.value, now) for id_ in ids))
+
+    def settle(self, settlements: Iterable[Settlement]) -> None:
+        """Record what became of recordings, and their new files, in one transaction.
+
+        The caller has flushed the files and their directories before: from here on the archive
+        claims to have them.
+        """
+        now = utc_now()
+        ended = list(settlements)
+        stale = {one.directory for one in ended if one.files and one.directory is not None}
+        with self.transaction() as db:
+            insert(db, _SETTLE, (_settled_row(one, now) for one in ended))
+            insert(db, _STORE, (_file_row(f, now) for one in ended for f in one.files))
+            insert(db, _STALE, ((name,) for name in stale))
+
+    def damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
+        """Record damage as (recording, kind, what is wrong): the recordings become owed."""
+        now = utc_now()
+        with self.transaction() as db:
+            for recording, kind, what in findings:
+                db.execute(
+                    "UPDATE file SET damage = ?, checked_at = ? WHERE recording = ? AND kind = ?",
+                    (what, now, recording, kind),
+                )
+                db.execute(_BREAK, (kind.bit, f"{kind}: {what}", now, recording))
+
+    def checked(
+        self, good: Iterable[StoredFile], broken: Iterable[tuple[StoredFile, str]] = ()
+    ) -> None:
+        """Record what a check found, in one transaction: good files, and (file, what is wrong).
+
+        Left alone is a file whose row is no longer what was checked: a run has stored another
+        one since. A file that is good again is damaged no more, and its recording is archived
+        again if nothing else is wrong with it.
+        """
+        now = utc_now()
+        with self.transaction() as db:
+            good = list(good)
+            sound = f"{_CHECK} AND damage IS NULL"
+            done = db.executemany(sound, ((None, now, *_row(file)) for file in good)).rowcount
+            for file in good if done < len(good) else ():
+                if db.execute(f"{_CHECK} AND damage > ''", (None, now, *_row(file))).rowcount:
+                    db.execute(_MEND, (file.kind.bit, file.recording))
+                    db.execute(_MENDED, {"id": file.recording})
+            for file, what in broken:
+                if db.execute(_CHECK, (what, now, *_row(file))).rowcount:
+                    reason = f"{file.kind}: {what}"
+                    db.execute(_BREAK, (file.kind.bit, reason, now, file.recording))
+
+    def adopt(self, files: Iterable[StoredFile], broken: Mapping[int, str] | None = None) -> None:
+        """Record files that were found in the archive (`verify --rebuild`), in one transaction.
+
+        A recording that is new to the catalogue is archived if its MP4 is among `files`, which
+        hold all of its files, and it is not among the `broken` (ID to reason); else it is owed.
+        What the catalogue knows already stays as it is.
+        """
+        now = utc_now()
+        found: dict[int, list[StoredFile]] = {recording: [] for recording in broken or ()}
+        for file in files:
+            found.setdefault(file.recording, []).append(file)
+        with self.transaction() as db:
+            for recording, its in found.items():
+                whole = any(file.kind is FileKind.MP4 for file in its)
+                why = (broken or {}).get(recording) or (None if whole else "mp4: not found")
+                directory = its[0].path.rpartition("/")[0] if its else None
+                state, owed, done = (
+                    (State.FAILED, now, None) if why else (State.ARCHIVED, None, now)
+                )
+                db.execute(_ADOPT, (recording, state, directory, why, owed, done))
+                for file in its:
+                    if db.execute(_ADOPT_FILE, (*_row(file), now)).rowcount:
+                        db.execute(_MEND, (file.kind.bit, recording))
+                if its:
+                    db.execute("INSERT OR IGNORE INTO stale_directory VALUES (?)", (directory,))
+
+    def fresh_directories(self, directories: Iterable[str]) -> None:
+        """Record that the `SHA256SUMS` of these directories are up to date again."""
+        with self.transaction() as db:
+            db.executemany(
+                "DELETE FROM stale_directory WHERE directory = ?", ((d,) for d in directories)
+            )
+
+    def begin_run(self, command: str) -> int:
+        """Record that a run has begun; returns its number for `end_run`."""
+        with self.transaction() as db:
+            sql = "INSERT INTO run (command, started_at) VALUES (?, ?)"
+            return db.execute(sql, (command, utc_now())).lastrowid or 0
+
+    def end_run(self, run: int, outcome: dict[str, object]) -> None:
+        """Record a run's outcome; the keys of `outcome` are columns of the table `run`."""
+        columns = ", ".join(f"{name} = ?" for name in outcome)
+        with self.transaction() as db:
+            db.execute(
+                f"UPDATE run SET {columns} WHERE id = ?",  # noqa: S608
+                (*outcome.values(), run),
+            )
+
+
+def _row(file: StoredFile) -> tuple[int, str, str, int, str]:
+    return (file.recording, file.kind, file.path, file.size, file.sha256)
+
+
+def _settled_row(one: Settlement, now: str) -> tuple[object, ...]:
+    done = one.state is State.ARCHIVED
+    return (
+        one.id,
+        one.state.value,  # a plain str: sqlite3 is slow with what is derived from it
+        one.kinds,
+        one.absent,
+        one.start_time,
+        one.directory,
+        one.reason,
+        None if done else now,
+        one.tried,
+        now,
+        now if done else None,
+    )
+
+
+def _file_row(file: StoredFile, now: str) -> tuple[object, ...]:
+    return (file.recording, file.kind.value, file.path, file.size, file.sha256, now)

@@ -1,0 +1,117 @@
+"""`SHA256SUMS` in each date directory: the archive can be proved without this program.
+
+The format is that of `sha256sum`, so that `sha256sum -c SHA256SUMS` inside a date directory
+checks it. The file is replaced whole, never edited.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from g2a_archive.archive.hashing import hash_file as hash_file
+from g2a_archive.archive.hashing import read_regular
+from g2a_archive.errors import storage_error
+from g2a_archive.models import StoredFile
+
+NAME = "SHA256SUMS"
+_ASIDE = f".{NAME}.tmp"
+_LARGEST = 1 << 28
+# Lines of escaped names begin with a backslash, and so don't match: our names need no escapes.
+_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
+
+
+def read(path: Path) -> dict[str, str]:
+    """The sums in a file like `SHA256SUMS`: name to lower-case hex; {} where there is no file.
+
+    Binary-mode names (`*name`), CRLF and a byte-order mark are understood; any other line that
+    is no sum is skipped. Of two lines for one name the last counts. Raises `StorageError`.
+    """
+    return _parse(_content(path))
+
+
+def update(
+    root: Path, directory: str, files: Iterable[StoredFile], *, flush_directory: bool = True
+) -> bool:
+    """Bring `SHA256SUMS` of one directory up to date; returns whether it had to be written.
+
+    `directory` is relative to the archive `root`, as are the paths of `files`: all that the
+    catalogue holds there. Sums of other files that still exist, known from a catalogue that was
+    lost, are kept. Without `flush_directory` the caller flushes the directory itself.
+
+    Raises `StorageError`; the old file is then still there, whole.
+    """
+    folder = root / directory
+    path = folder / NAME
+    old = _content(path)
+    prefix = f"{directory}/"
+    paths = ((file.path.removeprefix(prefix), file) for file in files)
+    sums = {name: file.sha256 for name, file in paths if "/" not in name}
+    for name, digest in _parse(old).items():
+        if name not in sums and os.path.lexists(folder / name):
+            sums[name] = digest
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    new = text.encode("utf-8", "surrogateescape")
+    if new == old:
+        return False
+    try:
+        if new:
+            _replace(folder, path, new)
+        else:
+            path.unlink()  # `sha256sum -c` calls an empty file an error
+        if flush_directory:
+            _flush(folder)
+    except OSError as error:
+        raise storage_error(error, "write", path) from error
+    return True
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_regular(path, _LARGEST)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
+
+
+def _parse(content: bytes) -> dict[str, str]:
+    text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    sums = {}
+    for line in text.split("\n"):
+        if match := _LINE.fullmatch(line.rstrip("\r")):
+            sums[match[2].removeprefix("./")] = match[1].lower()
+    return sums
+
+
+def _replace(folder: Path, path: Path, content: bytes) -> None:
+    aside = folder / _ASIDE
+    with suppress(FileNotFoundError):
+        aside.unlink()  # left by a killed run
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(aside, path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some shares cannot flush a directory, and need not.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)

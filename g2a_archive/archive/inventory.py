@@ -1,0 +1,232 @@
+"""What the archive holds, and what it still owes: the read-only questions of `status` and `export`.
+
+Everything is read in short steps, so that a run is never kept waiting by a slow pipe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.layout import parse_start
+from g2a_archive.models import OWED_STATES, State
+
+PERIODS = {"year": 4, "month": 7, "day": 10}
+"""The periods of `by_period`, and how much of a date `2014-05-06` names each."""
+
+NO_DATE = "unknown"
+"""The period of recordings whose date the catalogue does not know."""
+
+_PAGE = 1000
+_ISO_DATE = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)(?!\d)")
+_OWED = ", ".join(f"'{state}'" for state in OWED_STATES)
+_RECORDING = (
+    "SELECT id, state, start_time, directory, reason, owed_since, tries, last_try, archived_at "
+    "FROM recording"
+)
+_FILE = (
+    "SELECT recording, kind, path, size, sha256, archived_at, checked_at, damage FROM file WHERE"
+)
+_RUN = (
+    "SELECT command, started_at, finished_at, exit_code, requested, archived, failed, files, "
+    "bytes, seconds FROM run"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """How many recordings of one state are owed, and since when the oldest of them is."""
+
+    state: str
+    count: int
+    since: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as the catalogue recorded it; `exit_code` is None where it was killed, or goes on."""
+
+    command: str
+    started_at: str
+    finished_at: str | None
+    exit_code: int | None
+    requested: int | None
+    archived: int | None
+    failed: int | None
+    files: int | None
+    bytes: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The archive in a few numbers. `files` and `bytes` are those of files not known as damaged.
+
+    Days are `2014-05-06`, times `2026-11-23T02:00:05Z`. `unchecked` files were never verified;
+    `oldest_check` is when the file verified longest ago was.
+    """
+
+    archived: int
+    files: int
+    bytes: int
+    first_day: str | None
+    last_day: str | None
+    owed: tuple[Owed, ...]
+    lost: int
+    damaged_files: int
+    unchecked: int
+    oldest_check: str | None
+    last_run: Run | None
+    last_success: Run | None
+
+    @property
+    def owed_count(self) -> int:
+        """Recordings that this archive still owes."""
+        return sum(one.count for one in self.owed)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A year, month or day (`name`: `2014`, `2014-05`, `2014-05-06`) and what is archived of it."""
+
+    name: str
+    recordings: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileDetail:
+    """One file of a recording; `path` is relative to the archive, `size` in bytes."""
+
+    kind: str
+    path: str
+    size: int
+    sha256: str
+    archived_at: str
+    checked_at: str | None
+    damage: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingDetail:
+    """Everything that the catalogue knows of one recording."""
+
+    id: int
+    state: str
+    start_time: str | None
+    directory: str | None
+    reason: str | None
+    owed_since: str | None
+    tries: int
+    last_try: str | None
+    archived_at: str | None
+    files: tuple[FileDetail, ...] = ()
+
+
+def summary(catalog: Catalog) -> Summary:
+    """The archive in a few numbers. Raises `CatalogError`, as all functions here."""
+    periods = by_period(catalog, "day")
+    days = [period.name for period in periods if period.recordings and period.name != NO_DATE]
+    states = {
+        row[0]: Owed(*row)
+        for row in catalog.rows(
+            "SELECT state, count(*), min(owed_since) FROM recording "
+            "WHERE state <> 'archived' GROUP BY state"
+        )
+    }
+    checks = catalog.rows(
+        "SELECT count(damage), sum(checked_at IS NULL), min(checked_at) FROM file"
+    )[0]
+    lost = states.get(State.LOST)
+    return Summary(
+        archived=sum(period.recordings for period in periods),
+        files=sum(period.files for period in periods),
+        bytes=sum(period.bytes for period in periods),
+        first_day=min(days, default=None),
+        last_day=max(days, default=None),
+        owed=tuple(states[state] for state in OWED_STATES if state in states),
+        lost=lost.count if lost else 0,
+        damaged_files=checks[0],
+        unchecked=checks[1] or 0,
+        oldest_check=checks[2],
+        last_run=_run(catalog, ""),
+        last_success=_run(catalog, "WHERE exit_code = 0"),
+    )
+
+
+def _run(catalog: Catalog, where: str) -> Run | None:
+    rows = catalog.rows(f"{_RUN} {where} ORDER BY id DESC LIMIT 1")
+    return Run(*rows[0]) if rows else None
+
+
+def by_period(catalog: Catalog, period: str) -> list[Period]:
+    """Archived recordings, files and bytes by "year", "month" or "day", in order.
+
+    The day is that of the start time as the service wrote it, in its own time zone; where the
+    catalogue has no start time (it was rebuilt) that of the directory; else `NO_DATE`.
+    `files` and `bytes` also count what is there of recordings that are still owed.
+    """
+    rows = catalog.rows(
+        "SELECT coalesce(start_time, directory), sum(state = 'archived'), sum(files), sum(bytes) "
+        "FROM (SELECT substr(r.start_time, 1, 10) AS start_time, r.directory, r.state, "
+        "count(f.size) AS files, coalesce(sum(f.size), 0) AS bytes FROM recording r "
+        "LEFT JOIN file f ON f.recording = r.id AND f.damage IS NULL GROUP BY r.id) "
+        "GROUP BY 1"
+    )
+    found: dict[str, list[int]] = {}
+    for text, *counts in rows:
+        if any(counts):
+            name = _day(text)
+            name = name if name == NO_DATE else name[: PERIODS[period]]
+            found[name] = [a + b for a, b in zip(found.get(name, (0, 0, 0)), counts, strict=True)]
+    return [Period(name, *counts) for name, counts in sorted(found.items())]
+
+
+def _day(text: str | None) -> str:
+    if match := _ISO_DATE.search(text or ""):
+        return "-".join(match.groups())
+    try:
+        return parse_start(text).date().isoformat()
+    except ValueError:
+        return NO_DATE
+
+
+def recording_detail(catalog: Catalog, recording: int) -> RecordingDetail | None:
+    """All that is known of one recording; None where the catalogue has never seen its ID."""
+    rows = catalog.rows(f"{_RECORDING} WHERE id = ?", (recording,))
+    return next(_details(catalog, rows), None)
+
+
+def owed_list(catalog: Catalog) -> Iterator[RecordingDetail]:
+    """The recordings that this archive owes, in the order of their IDs."""
+    return _pages(catalog, f"state IN ({_OWED}) AND")
+
+
+def everything(catalog: Catalog) -> Iterator[RecordingDetail]:
+    """All recordings, in the order of their IDs; however many, in little memory."""
+    return _pages(catalog, "")
+
+
+def _pages(catalog: Catalog, where: str) -> Iterator[RecordingDetail]:
+    last = 0
+    while rows := catalog.rows(
+        f"{_RECORDING} WHERE {where} id > ? ORDER BY id LIMIT {_PAGE}", (last,)
+    ):
+        yield from _details(catalog, rows)
+        last = rows[-1][0]
+
+
+def _details(catalog: Catalog, rows: list[Any]) -> Iterator[RecordingDetail]:
+    """The recordings of `rows`, which are in the order of their IDs, with their files."""
+    files: dict[int, list[FileDetail]] = {row[0]: [] for row in rows}
+    for start in range(0, len(rows), 500):
+        ids = [row[0] for row in rows[start : start + 500]]
+        marks = ",".join("?" * len(ids))
+        for row in catalog.rows(f"{_FILE} recording IN ({marks}) ORDER BY recording, kind", ids):
+            files[row[0]].append(FileDetail(*row[1:]))
+    for row in rows:
+        yield RecordingDetail(*(*row, tuple(files[row[0]])))

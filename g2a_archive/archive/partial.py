@@ -1,0 +1,325 @@
+"""A download in flight: its bytes in `partial/`, and beside them what is needed to resume it.
+
+A small note (JSON) beside the bytes keeps the validator and the length that the file host
+announced. It is written only once a file has proved to be no quick one, since most files arrive
+whole before it could be of use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from g2a_archive.archive.content import HEAD
+from g2a_archive.archive.hashing import read_regular
+from g2a_archive.transport.response import Answer
+
+_NOTE_AFTER_BYTES = 256 * 1024
+_NOTE_AFTER_SECONDS = 0.05
+_FLUSH_EVERY = 128 << 20
+"""Bytes after which a file is flushed on its way: more than this is lost to no crash."""
+
+_WRITE_BACK_EVERY = 8 << 20
+"""Bytes after which the system is asked to begin writing, so that a flush finds little to do. The
+less there is of it, the sooner its memory can serve again: with twice as much, a run of large files
+takes a tenth longer."""
+
+_LITTLE = 16384
+_LOCKED = 2047
+"""Bytes up to which hashlib keeps the interpreter's lock. For a little data, getting the lock back
+takes longer than the hash."""
+_GIVEN_BACK = 1 << 20
+_LARGEST_NOTE = 1 << 20
+
+
+class Validator(NamedTuple):
+    """What tells whether the file at the host is still the same (RFC 9110, 13.1.5)."""
+
+    etag: str | None = None
+    modified: str | None = None
+
+    @classmethod
+    def of(cls, answer: Answer) -> Validator:
+        """Take the validators from a response; a weak ETag cannot be used for ranges."""
+        etag = (answer.header("ETag") or "").strip()
+        modified = (answer.header("Last-Modified") or "").strip()
+        return cls.checked(etag, modified)
+
+    @classmethod
+    def checked(cls, etag: str, modified: str) -> Validator:
+        """Validators that can be sent back; others are left out."""
+        strong = etag[:1] == '"' == etag[-1:] and 3 <= len(etag) < 300
+        printable = etag.isascii() and etag.isprintable()
+        fine = 10 < len(modified) < 60 and modified.isascii() and modified.isprintable()
+        return cls(etag if strong and printable else None, modified if fine else None)
+
+    @property
+    def condition(self) -> str | None:
+        """The value for `If-Range`, or None where there is no validator."""
+        return self.etag or self.modified
+
+
+NO_VALIDATOR = Validator()
+
+
+@cache
+def boot_id() -> str:
+    """Names this boot of the machine; "" where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+class Partial:
+    """One file in `partial/`. Its methods raise `OSError` of the local disk."""
+
+    def __init__(self, directory: str | Path, name: str) -> None:
+        self.name = name
+        self.path = f"{directory}/{name}.part"
+        self._note = f"{directory}/{name}.json"
+        self.size = 0
+        self.total: int | None = None
+        self.sparse = False  # whether there may be holes after `size`
+        self.extents: list[tuple[int, int]] = []  # what is here after `size`, holes between
+        self.validator = NO_VALIDATOR
+        self.sha = hashlib.sha256()
+        self._fd = -1
+        self._head: bytes | None = None
+        self._hashed = 0
+        self._flushed = 0
+        self._written_back = 0
+        self._noted = False
+        self._begun = time.monotonic()
+
+    @property
+    def fd(self) -> int:
+        """The open file, for reading; valid between `begin` or `resume` and `close`."""
+        return self._fd
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names in `partial/` that belong to this file."""
+        return tuple(f"{self.name}{suffix}" for suffix in (".part", ".json", ".json.new"))
+
+    def load(self) -> None:
+        """Take up what an earlier run left; leaves `size` at 0 where that cannot be used."""
+        # Whatever note there is must go before other bytes come: it speaks of those there now.
+        self._noted = True
+        try:
+            status = os.lstat(self.path)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                return
+            size = status.st_size
+            note = json.loads(read_regular(self._note, _LARGEST_NOTE))
+            trusted = note["boot"] == boot_id() != ""
+            total, etag, modified = note["total"], note["etag"], note["modified"]
+            # After a crash of the machine, only what was flushed is known to be there.
+            size = size if trusted else min(size, int(note["flushed"]))
+            sparse = None if note["size"] is None else int(note["size"])
+            extents = [(int(a), int(b)) for a, b in note["extents"]]
+        except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
+            return
+        if total is not None and (not isinstance(total, int) or size > total):
+            return
+        if min(size, 0 if sparse is None else sparse) < 0:
+            return
+        if trusted and sparse is not None:
+            self.extents = [(a, min(b, size)) for a, b in extents if a < size]
+            size, self.sparse = min(sparse, size), True
+        self.size, self.total = size, total
+        self.validator = Validator.checked(str(etag or ""), str(modified or ""))
+
+    def begin(self, total: int | None, validator: Validator) -> None:
+        """Start over with nothing."""
+        self.close()
+        self._drop_note()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self.path, flags, 0o666)
+        except FileExistsError:  # what an earlier try left; or a link, which must not be followed
+            os.unlink(self.path)
+            self._fd = os.open(self.path, flags, 0o666)
+        self.size = self._hashed = self._flushed = self._written_back = 0
+        self._head = None
+        self.sparse, self.extents = False, []
+        self.sha = hashlib.sha256()
+        self.total, self.validator = total, validator
+        self._begun = time.monotonic()
+
+    def resume(self, total: int | None, buffer: memoryview, stopped: Callable[[], bool]) -> None:
+        """Go on after the bytes that are there; hashes those that are not hashed yet."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not self.extents:
+            os.ftruncate(self._fd, self.size)
+            self.sparse = False
+        if total is not None:
+            self.total = total
+        self._written_back = self.size
+        self._hash(self.size, buffer, stopped)
+
+    @property
+    def head(self) -> bytes:
+        """The file's beginning, `content.HEAD` bytes of it at most."""
+        if self._head is None or len(self._head) < min(self.size, HEAD):
+            self._head = os.pread(self._fd, HEAD, 0)
+        return self._head
+
+    def put_away(self) -> None:
+        """Close the whole file until it is flushed: hundreds of small ones may wait for that."""
+        _ = self.head
+        self.close()
+
+    def append(self, data: memoryview) -> None:
+        """Write and hash bytes."""
+        if self.size == 0:
+            self._head = bytes(data[:HEAD])
+        left = data
+        while len(left):
+            count = os.pwrite(self._fd, left, self.size)
+            self.size += count
+            left = left[count:]
+        step = _LOCKED if len(data) <= _LITTLE else len(data)
+        for at in range(0, len(data), step):
+            self.sha.update(data[at : at + step])
+        self._hashed += len(data)
+        self._grown()
+
+    def _grown(self) -> None:
+        """Now and then, keep a note beside bytes that have come, and get them written."""
+        if self.size == self.total:  # nothing is left to resume, and all will be flushed at once
+            return
+        if not self._noted:
+            large = self.size >= _NOTE_AFTER_BYTES
+            if large or time.monotonic() - self._begun > _NOTE_AFTER_SECONDS:
+                self.write_note()
+        if self.size - self._written_back >= _WRITE_BACK_EVERY:
+            self._write_back()
+
+    def _write_back(self) -> None:
+        """Have what came last written, without waiting, and what was before that forgotten.
+
+        A night of large files shall not push everything else out of the machine's memory.
+        """
+        begin = max(0, self._written_back - _WRITE_BACK_EVERY)
+        self._written_back = self.size
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # it is advice
+                os.posix_fadvise(self._fd, begin, self.size - begin, os.POSIX_FADV_DONTNEED)
+
+    def write_at(self, data: memoryview, offset: int) -> None:
+        """Write bytes further on in the file; `advance` hashes them in their turn."""
+        while len(data):
+            count = os.pwrite(self._fd, data, offset)
+            offset += count
+            data = data[count:]
+
+    def advance(self, size: int, buffer: memoryview) -> None:
+        """All bytes before `size` are here now: hash those that are not hashed yet."""
+        self._hash(size, buffer, lambda: False)
+        self.size = size
+        self._grown()
+
+    def _hash(self, size: int, buffer: memoryview, stopped: Callable[[], bool]) -> None:
+        while self._hashed < size and not stopped():
+            want = min(len(buffer), size - self._hashed)
+            count = os.preadv(self._fd, [buffer[:want]], self._hashed)
+            if count == 0:
+                raise OSError(errno.EIO, "the partial file became shorter")
+            self.sha.update(buffer[:count])
+            self._hashed += count
+
+    def write_note(self) -> None:
+        """Keep beside the file what a later run needs to resume it."""
+        note = {
+            "total": self.total,
+            "etag": self.validator.etag,
+            "modified": self.validator.modified,
+            "flushed": self._flushed,
+            "boot": boot_id(),
+            "size": self.size if self.sparse else None,
+            "extents": self.extents,
+        }
+        aside = f"{self._note}.new"
+        Path(aside).write_text(json.dumps(note))
+        os.replace(aside, self._note)
+        self._noted = True
+
+    @property
+    def flush_due(self) -> bool:
+        """Whether so much has come since the last flush that a power cut should not take it."""
+        return self._noted and self.size - self._flushed >= _FLUSH_EVERY and self.size != self.total
+
+    def flush(self) -> None:
+        """Flush the bytes to disk, and note that they are."""
+        os.fsync(self._fd)
+        self._flushed = self.size
+        self.write_note()
+
+    def sync(self) -> None:
+        """Flush the whole file to disk, before it gets its final name."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.fsync(self._fd)
+        self.synced()
+
+    def synced(self) -> None:
+        """The whole file was flushed to disk, by whatever means."""
+        self._flushed = self.size
+
+    def suspend(self) -> None:
+        """Leave the bytes, if there are any, for a later attempt or a later run."""
+        if self._fd < 0:
+            return
+        if self.size or self.extents:
+            self.flush()
+            self.close()
+        else:
+            self.discard()
+
+    def give_back(self) -> None:
+        """The disk is full: drop the last bytes, so that the catalogue has room for its own."""
+        with contextlib.suppress(OSError):
+            size = max(0, os.stat(self.path).st_size - _GIVEN_BACK)
+            os.truncate(self.path, size)
+            self.size = min(self.size, size)
+            self.extents = [(a, min(b, size)) for a, b in self.extents if a < size]
+            self.write_note()
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def discard(self) -> None:
+        """Forget the bytes: they are wrong, or the file has its final name."""
+        self.close()
+        self.size = self._hashed = 0
+        self.sparse, self.extents = False, []
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        self._drop_note()
+
+    def done(self) -> None:
+        """The bytes were renamed away: remove the note."""
+        self.close()
+        self._drop_note()
+
+    def _drop_note(self) -> None:
+        if self._noted:
+            for note in (self._note, f"{self._note}.new"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(note)
+            self._noted = False

@@ -1,0 +1,216 @@
+"""One call to the OAuth token endpoint: asked, retried, checked, its failures translated.
+
+The endpoint is the vendor's `https://authentication.logmeininc.com/oauth/token`: a form-encoded
+POST with HTTP Basic (client ID and secret), answered by JSON with `access_token`, `expires_in`
+(seconds) and, only where the old one was replaced, `refresh_token`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from g2a_archive.auth.secretfile import Wait, Warn
+from g2a_archive.errors import (
+    ArchiverError,
+    BadAnswerError,
+    CredentialsError,
+    InputError,
+    Interrupted,
+    UnreachableError,
+)
+from g2a_archive.service.pace import backoff, retry_after
+from g2a_archive.transport import address
+from g2a_archive.transport.sessions import (
+    TooSlowError,
+    body_of,
+    explain,
+    new_session,
+    overseen,
+    rule_breaking,
+)
+
+TOKEN_URL = "https://authentication.logmeininc.com/oauth/token"  # noqa: S105 - an address
+
+LARGEST_ANSWER = 64 * 1024
+"""Bytes of an answer at most."""
+
+DEFAULT_LIFETIME = 3600.0
+"""Seconds that an access token lives where the answer does not say (vendor's reference)."""
+
+_TIMEOUTS = 3
+"""A whole call may take so many time-outs: to connect, for the first byte, for the rest."""
+
+_REFUSALS = (400, 401, 403)
+_TRANSIENT = (408, 425, 429)
+_IDENTIFIER = re.compile(r"[a-z_]{1,40}")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+def require_safe_address(url: str, what: str) -> None:
+    """Refuse an address that would send secrets in the clear, or nowhere.
+
+    Raises `InputError` naming `what`, never the address.
+    """
+    try:
+        address.checked(url)
+    except ValueError as error:
+        raise InputError(f"{what} cannot be used: {error}") from None
+
+
+def plain_error_code(value: object) -> str:
+    """Return an OAuth `error` code if it is a short plain identifier, else nothing."""
+    return value if isinstance(value, str) and _IDENTIFIER.fullmatch(value) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """What the endpoint granted; `lifetime` in seconds; no refresh token: the old one stays."""
+
+    access_token: str = field(repr=False)
+    lifetime: float
+    refresh_token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """What went wrong, whether to try again, and how many seconds later at the earliest."""
+
+    error: ArchiverError
+    again: bool = False
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEndpoint:
+    """The endpoint and the client that asks it; `timeout` in seconds, `retries` after the first."""
+
+    url: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    timeout: float = 60.0
+    retries: int = 5
+    warn: Warn
+    wait: Wait
+
+    def ask(self, form: Mapping[str, str], hint: str, *, grace: float = 0.0) -> TokenAnswer:
+        """Return what the endpoint grants for `form`; `hint` says what to do if it refuses.
+
+        `grace`: seconds that the answer is still waited for when the run is asked to stop.
+
+        Connection errors, 408, 429, 5xx and unreadable answers are tried again. Raises
+        `CredentialsError` (400, 401, 403), `UnreachableError`, `BadAnswerError`, `InputError` (an
+        unsafe address), `Interrupted`; none of them shows or is chained to anything secret.
+        """
+        require_safe_address(self.url, "the token endpoint's address")
+        attempt = 0
+        while True:
+            if self.wait(0):
+                raise Interrupted
+            outcome = self._ask_once(form, hint, grace)
+            if isinstance(outcome, TokenAnswer):
+                return outcome
+            attempt += 1
+            if not outcome.again or attempt > self.retries:
+                raise outcome.error
+            pause = backoff(attempt, outcome.after)
+            message = outcome.error.message
+            self.warn(f"{message}, retry {attempt}/{self.retries} in {pause:.1f} s")
+            if self.wait(pause):
+                raise Interrupted
+
+    def _ask_once(self, form: Mapping[str, str], hint: str, grace: float) -> TokenAnswer | _Problem:
+        """Return the answer, or what went wrong and whether to try again."""
+        import requests
+
+        try:
+            status, body, after = overseen(
+                lambda: self._exchange(form),
+                seconds=_TIMEOUTS * self.timeout,
+                stopped=lambda: self.wait(0),
+                grace=grace,
+            )
+        except requests.RequestException as error:
+            reason = explain(error)
+            return _Problem(UnreachableError(f"{self._name}: {reason}"), again=True)
+        except TooSlowError:
+            slow = UnreachableError(f"{self._name}: the answer came too slowly")
+            return _Problem(slow, again=True)
+        except rule_breaking():
+            broken = BadAnswerError(f"{self._name}: the answer breaks the rules of HTTP")
+            return _Problem(broken, again=True)
+        return self._judge(status, body, after, hint)
+
+    def _exchange(self, form: Mapping[str, str]) -> tuple[int, bytes | None, float | None]:
+        """Send the form: the answer's status, its body unless that is too long, `Retry-After`."""
+        import requests
+
+        with new_session() as session:
+            session.trust_env = self.url.lower().startswith("https:")  # proxies; not loopback
+            with session.post(
+                self.url,
+                data=dict(form),
+                auth=requests.auth.HTTPBasicAuth(  # explicit, or a .netrc entry would win
+                    self.client_id.encode("latin-1"), self.client_secret.encode("latin-1")
+                ),
+                headers={"Accept": "application/json", "User-Agent": "g2a-archive"},
+                timeout=self.timeout,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                body = body_of(response, LARGEST_ANSWER)
+                return response.status_code, body, retry_after(response.headers.get("Retry-After"))
+
+    @property
+    def _name(self) -> str:
+        return f"token endpoint {urlsplit(self.url).hostname}"
+
+    def _judge(
+        self, status: int, body: bytes | None, after: float | None, hint: str
+    ) -> TokenAnswer | _Problem:
+        """Decide what an answer means."""
+        if status in _REFUSALS:
+            code = plain_error_code(_json_object(body).get("error"))
+            if code in ("invalid_client", "unauthorized_client"):
+                hint = "check the client ID and the client secret"
+            said = f"HTTP {status}, {code}" if code else f"HTTP {status}"
+            return _Problem(CredentialsError(f"{self._name} refused ({said})", hint=hint))
+        if status in _TRANSIENT or status >= 500:
+            error = BadAnswerError(f"{self._name} answered HTTP {status}")
+            return _Problem(error, again=True, after=after)
+        if status != 200:
+            where = "check the token endpoint's address, and whether a proxy answers in its place"
+            return _Problem(BadAnswerError(f"{self._name} answered HTTP {status}", hint=where))
+        answer = _token_answer(_json_object(body))
+        if answer is None:
+            error = BadAnswerError(f"{self._name} sent an answer that cannot be read")
+            return _Problem(error, again=True)
+        return answer
+
+
+def _json_object(body: bytes | None) -> Mapping[str, object]:
+    """Return the JSON object in `body`; an empty one where there is none."""
+    try:
+        value = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _token_answer(answer: Mapping[str, object]) -> TokenAnswer | None:
+    """Return a granted answer, checked; None if it cannot be used."""
+    access, refresh = answer.get("access_token"), answer.get("refresh_token") or None
+    if not isinstance(access, str) or not _TOKEN.fullmatch(access):
+        return None
+    if refresh is not None and not (isinstance(refresh, str) and _TOKEN.fullmatch(refresh)):
+        return None
+    try:
+        lifetime = float(str(answer.get("expires_in", DEFAULT_LIFETIME)))
+    except ValueError:
+        lifetime = DEFAULT_LIFETIME
+    if not 0 < lifetime < 1e9:
+        lifetime = DEFAULT_LIFETIME
+    return TokenAnswer(access, lifetime, refresh)

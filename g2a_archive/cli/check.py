@@ -1,0 +1,142 @@
+"""`check`: would a night's run work? Nothing is downloaded, nothing is written but a trial file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.layout import ARCHIVE_DIR
+from g2a_archive.archive.lock import lock_holder
+from g2a_archive.archive.storage import catalog_path, check_destination
+from g2a_archive.console.report import exit_code_of
+from g2a_archive.errors import (
+    ArchiverError,
+    ExitCode,
+    InputError,
+    LockedError,
+    StorageError,
+    storage_error,
+)
+from g2a_archive.models import RunSettings, duration_text, size_text
+from g2a_archive.service.client import Service
+from g2a_archive.service.session import Authorizer
+
+_SANE_SKEW = 300.0
+"""Seconds by which the clocks of this machine and the service may differ."""
+
+
+class Check:
+    """Looks at one thing after another; `lines` yields (fine, sentence)."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        *,
+        configuration: str,
+        credentials: Callable[[], Authorizer],
+        service: Callable[[Authorizer], Service],
+    ) -> None:
+        self._settings = settings
+        self._configuration = configuration
+        self._credentials = credentials
+        self._service = service
+        self._root = Path(settings.dest).absolute()
+        self._codes: set[ExitCode] = set()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """As a run's would be, once `lines` is through."""
+        return exit_code_of(self._codes)
+
+    def lines(self) -> Iterator[tuple[bool, str]]:
+        """One sentence for each thing looked at."""
+        yield True, f"configuration: {self._configuration}"
+        for step in (self._access, self._destination, self._lock, self._catalogue):
+            try:
+                yield from step()
+            except ArchiverError as error:
+                self._codes.add(error.exit_code)
+                yield False, str(error)
+
+    def _access(self) -> Iterator[tuple[bool, str]]:
+        authorizer = self._credentials()
+        service = self._service(authorizer)
+        began = time.time()
+        date = service.probe()
+        source = getattr(authorizer, "description", "")
+        yield (
+            True,
+            f"credentials: accepted by {self._settings.api_url}"
+            + (f" ({source})" if source else ""),
+        )
+        yield self._clock(date, began)
+
+    def _clock(self, date: str | None, began: float) -> tuple[bool, str]:
+        with suppress(TypeError, ValueError, OverflowError):
+            theirs = parsedate_to_datetime(date or "").timestamp()
+            middle = (began + time.time()) / 2
+            if abs(theirs - middle) > _SANE_SKEW:
+                self._codes.add(ExitCode.FAILED)
+                off = duration_text(abs(theirs - middle))
+                return False, f"clock: differs by {off} from the service's: set this machine's"
+            return True, "clock: agrees with the service's"
+        now = datetime.now(UTC)
+        sane = now.year >= 2025
+        if not sane:
+            self._codes.add(ExitCode.FAILED)
+        return sane, f"clock: {now:%Y-%m-%d %H:%M} UTC"
+
+    def _destination(self) -> Iterator[tuple[bool, str]]:
+        check_destination(self._root)
+        own = self._root / ARCHIVE_DIR
+        if not own.is_dir() and self._settings.no_create:
+            raise StorageError(
+                f"destination: {self._root} is not an archive yet, and --no-create is set",
+                hint="is the drive mounted?",
+            )
+        place = own if own.is_dir() else self._root
+        while not place.is_dir():
+            place = place.parent
+        try:
+            with tempfile.TemporaryFile(dir=place) as trial:
+                trial.write(b"trial")
+                trial.flush()
+                os.fsync(trial.fileno())
+            free = shutil.disk_usage(place).free
+        except OSError as error:
+            raise storage_error(error, "write to the destination", place) from error
+        if free < self._settings.min_free:
+            raise StorageError(
+                f"destination: {self._root} has {size_text(free)} free, less than --min-free "
+                f"({size_text(self._settings.min_free)})",
+                hint="free some space",
+            )
+        new = "" if own.is_dir() else ", a new archive"
+        yield True, f"destination: {self._root} can be written{new}, {size_text(free)} free"
+
+    def _lock(self) -> Iterator[tuple[bool, str]]:
+        holder = lock_holder(self._root / ARCHIVE_DIR / "lock")
+        if holder is not None:
+            raise LockedError(f"lock: another run is working on this archive: {holder}")
+        yield True, "lock: free"
+
+    def _catalogue(self) -> Iterator[tuple[bool, str]]:
+        path = catalog_path(self._root, self._settings.catalog)
+        if not path.exists():
+            yield True, f"catalogue: {path} will be made"
+            return
+        try:
+            with Catalog(path, readonly=True) as catalog:
+                archived = catalog.scalar("SELECT count(*) FROM recording WHERE state = 'archived'")
+                owed = catalog.owed_count()
+        except InputError as error:
+            raise StorageError(error.message, hint=error.hint) from error
+        yield True, f"catalogue: {archived:,} recordings archived, {owed:,} owed"

@@ -1,0 +1,105 @@
+"""`demo`: the whole job, for real, against the simulated service."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from g2a_archive.archive.layout import ARCHIVE_DIR
+from g2a_archive.auth.credentials import AuthSettings
+from g2a_archive.cli.run import perform
+from g2a_archive.cli.settings import Settings
+from g2a_archive.console.outputs import say
+from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode, InputError
+
+COUNT = 40
+_SHOWN = 12
+_UNAVAILABLE_EVERY = 13
+_SLOWLY = Behaviour(latency=0.03, rate=400_000, link_latency=0.3)
+"""Slow enough for the bars to be seen."""
+
+
+def demonstrate(settings: Settings, dest: str | None) -> ExitCode:
+    """Archive some recordings of a simulated service into `dest`, or into a fresh directory.
+
+    Ends with 0 where the run ended as it should: all archived but those that aren't ready yet.
+    Raises `InputError`.
+    """
+    target = Path(dest) if dest is not None else _fresh("g2a-archive-demo")
+    recordings = sample_recordings(
+        COUNT, mp4_size=(50_000, 900_000), unavailable_every=_UNAVAILABLE_EVERY
+    )
+    with SimulatedService(recordings, _SLOWLY) as service:
+        if not settings.json and not settings.quiet:
+            say(f"A simulated service with {COUNT} recordings runs at {service.base_url}")
+        run = replace(settings.run, api_url=service.api_url, dest=str(target))
+        code = perform(
+            replace(settings, run=run),
+            "demo",
+            lambda download: download.archive(service.recordings),
+            auth=AuthSettings(token=service.token),
+        )
+    if settings.json or settings.quiet or code not in (ExitCode.OK, ExitCode.UNAVAILABLE):
+        return code
+    _show_tree(target)
+    if code is ExitCode.UNAVAILABLE:
+        say("\nA real run would end with exit code 3 here, as some recordings are not ready yet.")
+    return ExitCode.OK
+
+
+def _fresh(name: str) -> Path:
+    path = Path(name)
+    number = 2
+    while path.exists():
+        path = Path(f"{name}-{number}")
+        number += 1
+    return path
+
+
+def _show_tree(root: Path) -> None:
+    """The resulting tree, a line a recording; cut, as the rest looks the same."""
+    lines = []
+    for file in sorted(root.glob("[0-9]*/**/*.mp4")):
+        beside = sorted(p.suffix for p in file.parent.glob(f"{file.stem}.*") if p != file)
+        lines.append(f"  {file.relative_to(root)} {' '.join(beside)}")
+    days = sum(1 for _ in root.glob("[0-9]*/**/SHA256SUMS"))
+    say(f"\n{root}/")
+    for line in lines[:_SHOWN]:
+        say(line)
+    if len(lines) > _SHOWN:
+        say(f"  … and {len(lines) - _SHOWN} more")
+    say(f"  SHA256SUMS in each of the {days} directories, for `sha256sum -c`")
+    say(f"  {ARCHIVE_DIR}/ with the catalogue")
+
+
+def serve(port: int, count: int) -> ExitCode:
+    """Run the simulated service until SIGINT or SIGTERM; print how to point `download` at it.
+
+    Raises `InputError` where the port is taken.
+    """
+    switch = StopSwitch()
+    recordings = sample_recordings(count, unavailable_every=_UNAVAILABLE_EVERY)
+    behaviour = Behaviour(port=port, log=False)
+    with switch.signals():
+        try:
+            service = SimulatedService(recordings, behaviour).start()
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on port {port}: {error.strerror}", hint="choose another --port"
+            ) from error
+        try:
+            for name, value in service.environment().items():
+                say(f"export {name}={value}")
+            ids = sorted(service.recordings)
+            say(f"# {count} recordings: {ids[0]} to {ids[-1]}. In another terminal, paste the")
+            say("# lines above, then for example:")
+            say(f"#   seq {ids[0]} {ids[-1]} | g2a-archive download -f - --dest demo-archive")
+            say("# Ctrl-C stops the service.")
+            sys.stdout.flush()
+            switch.event.wait()
+        finally:
+            service.stop()
+    return ExitCode.OK

@@ -1,0 +1,75 @@
+"""The command `list`: what the service has ready, for a person, a pipe or a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from g2a_archive.cli.run import Access
+from g2a_archive.cli.settings import Settings
+from g2a_archive.cli.stage import staged
+from g2a_archive.console import outputs
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode, Interrupted
+from g2a_archive.models import ListState, Selection
+from g2a_archive.sync.windows import Listing, queries
+
+_WORDS = {ListState.DOWNLOAD: "ready for download", ListState.TRANSCODE: "ready for transcoding"}
+
+
+def list_recordings(settings: Settings, selection: Selection, state: ListState) -> ExitCode:
+    """Print the recordings in this state, each once, in start order; nothing if it is interrupted.
+
+    Ends with 1 where some may be missing. Raises `CredentialsError`, `ServiceError`.
+    """
+    from g2a_archive.download.assembly import make_service
+
+    switch = StopSwitch()
+    access = Access(settings, switch)
+    with staged(settings, switch, access.secrets) as (display, _):
+        try:
+            found = Listing(make_service(settings.run, access(), switch).ready, state)
+            with display.watch(found.look):
+                for query in queries(selection):
+                    for _ in found.walk(query, selection.since, selection.until):
+                        pass
+            if switch.code is not None:
+                return switch.code
+            _print(settings, found, state)
+        except Interrupted:
+            return switch.code or ExitCode.SIGINT
+    return ExitCode.FAILED if found.overflowing else ExitCode.OK
+
+
+def _print(settings: Settings, found: Listing, state: ListState) -> None:
+    if settings.json:
+        outputs.say_json(_json(found, state))
+        return
+    lines = _table(found, state) if outputs.on_terminal() else map(str, found.ids(state))
+    outputs.write("".join(f"{line}\n" for line in lines))
+
+
+def _json(found: Listing, state: ListState) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    if state is not ListState.TRANSCODE:
+        result["ready_for_download"] = found.ids(ListState.DOWNLOAD)
+    if state is not ListState.DOWNLOAD:
+        result["ready_for_transcode"] = found.ids(ListState.TRANSCODE)
+    return {
+        **result,
+        "list_calls": found.calls,
+        "overflowing_seconds": found.overflowing,
+    }
+
+
+def _table(found: Listing, state: ListState) -> Iterator[str]:
+    ready = set(found.ids(ListState.DOWNLOAD))
+    ids = found.ids(state)
+    width = max([len("recording"), *(len(str(id_)) for id_ in ids)])
+    if ids:
+        yield f"{'recording':>{width}}  state"
+    for id_ in ids:
+        word = _WORDS[ListState.DOWNLOAD if id_ in ready else ListState.TRANSCODE]
+        yield f"{id_:>{width}}  {word}"
+    calls = "1 call" if found.calls == 1 else f"{found.calls:,} calls"
+    yield f"{len(ids):,} recordings ({calls})" if len(ids) != 1 else f"1 recording ({calls})"

@@ -1,0 +1,134 @@
+"""One invocation of `download` or `sync` from settings to exit code: logs, signals, run, report."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from g2a_archive.cli.config import auth_values, exposed
+from g2a_archive.cli.settings import Settings, app_dir
+from g2a_archive.cli.stage import staged
+from g2a_archive.console import outputs
+from g2a_archive.console.report import Report, show
+from g2a_archive.download.run import Download
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
+
+if TYPE_CHECKING:
+    from g2a_archive.auth.credentials import AuthSettings, Credentials
+
+log = logging.getLogger("g2a_archive")
+
+
+class Access:
+    """The credentials of this invocation, made when they are first needed."""
+
+    def __init__(
+        self, settings: Settings, switch: StopSwitch, auth: AuthSettings | None = None
+    ) -> None:
+        self._settings = settings
+        self._auth = auth
+        self._switch = switch
+        self._credentials: Credentials | None = None
+
+    def __call__(self) -> Credentials:
+        """The credentials. Raises `CredentialsError` where there are none, or half of them."""
+        if self._credentials is None:
+            from g2a_archive.auth.credentials import credentials_from
+
+            if (warning := exposed(self._settings.config)) is not None:
+                log.warning("%s", warning)
+            self._credentials = credentials_from(
+                self.settings(),
+                warn=lambda text: log.warning("%s", text),
+                wait=self._switch.event.wait,
+            )
+        return self._credentials
+
+    def settings(self) -> AuthSettings:
+        """What is configured, a stored sign-in included."""
+        return self._auth or auth_settings(self._settings)
+
+    def settle(self) -> None:
+        """Wait for a renewal under way, where it must not be lost."""
+        if self._credentials is not None:
+            self._credentials.settle()
+
+    def secrets(self) -> Iterable[str]:
+        """What no log line may hold."""
+        return self._credentials.secrets() if self._credentials is not None else ()
+
+
+def auth_settings(settings: Settings) -> AuthSettings:
+    """The credentials' settings from environment, file and stored sign-in."""
+    from g2a_archive.auth.credentials import AuthSettings
+    from g2a_archive.auth.login import with_stored_login
+
+    values = {key: value for key, (value, _) in auth_values(settings.config, os.environ).items()}
+    run = settings.run
+    made = AuthSettings(timeout=run.timeout, retries=run.retries, **values)  # type: ignore[arg-type]
+    return with_stored_login(made, app_dir())
+
+
+def perform(
+    settings: Settings,
+    command: str,
+    work: Callable[[Download], Report],
+    *,
+    auth: AuthSettings | None = None,
+) -> ExitCode:
+    """Do `work` with signals, logs and display in place; print and write what is to be said.
+
+    `auth` takes the place of what is configured. Raises `InputError` for what is wrong before
+    anything was begun.
+    """
+    gc.freeze()  # what was imported stays, and need not be looked at again
+    switch = StopSwitch()
+    access = Access(settings, switch, auth)
+    with staged(settings, switch, access.secrets) as (display, logs):
+        try:
+            download = Download(
+                settings.run, command=command, credentials=access, switch=switch, display=display
+            )
+            report = work(download)
+            if logs.failure is not None:
+                report.note(logs.failure)
+            _hand_out(settings, report, download)
+        except Interrupted:
+            return switch.code or ExitCode.SIGINT
+        finally:
+            access.settle()
+    return report.exit_code
+
+
+def _hand_out(settings: Settings, report: Report, download: Download) -> None:
+    """Write the files that were asked for, then say how it went; a failure of these is exit 6."""
+    steps: list[Callable[[], None]] = []
+    if settings.error_file is not None:
+        error_file = settings.error_file
+        steps.append(lambda: outputs.write_error_file(error_file, report))
+    if settings.metrics_file is not None and not settings.run.dry_run:
+        metrics_file = settings.metrics_file
+        steps.append(
+            lambda: outputs.write_metrics(
+                metrics_file, report, owed=download.owed_count, success=download.last_success
+            )
+        )
+    for step in steps:
+        try:
+            step()
+        except ArchiverError as error:
+            report.note(error)
+    try:
+        if settings.json:
+            outputs.say_json(report.to_json())
+        elif report.stops and not download.began:
+            pass  # the one sentence is logged already, and there is nothing to sum up
+        elif not settings.quiet or report.anything_failed:
+            with outputs.guarded():
+                show(report)
+    except ArchiverError as error:
+        report.note(error)

@@ -1,0 +1,149 @@
+"""Options, environment and configuration file, parsed once into one frozen object.
+
+An option beats the environment, which beats the configuration file, which beats the default.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from g2a_archive.cli.config import ENV, Config, load_config
+from g2a_archive.cli.options import option_names
+from g2a_archive.errors import InputError
+from g2a_archive.models import ALL_KINDS, RunSettings, Selection, SyncSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one invocation was told. `run` is for the run itself, the rest for what is said."""
+
+    run: RunSettings
+    config: Config = field(default_factory=Config)
+    json: bool = False
+    error_file: str | None = None
+    metrics_file: str | None = None
+    log_file: str | None = None
+    verbosity: int = 0
+    quiet: bool = False
+
+
+def app_dir() -> Path:
+    """The directory of the configuration file and of a stored sign-in."""
+    return Path(click.get_app_dir("g2a-archive"))
+
+
+class ConfiguredCommand(click.Command):
+    """A command whose defaults come from the configuration file."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the configuration file that the arguments or the environment name, first."""
+        try:
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        except click.UsageError:
+            given = {}  # told below, better
+        if not (ctx.resilient_parsing or {"help"} & {k for k, v in given.items() if v}):
+            config = find_config(given.get("config"), given.get("profile"))
+            own = {param.name: getattr(param, "multiple", False) for param in self.params}
+            ctx.default_map = {
+                k: [v] if own[k] and not isinstance(v, list) else v
+                for k, v in config.options.items()
+                if k in own
+            }
+            ctx.obj = config
+        return super().parse_args(ctx, args)
+
+
+def find_config(path: str | None, profile: str | None) -> Config:
+    """The configuration in force: an option, the environment, or the usual place."""
+    named = path or os.environ.get(f"{ENV}CONFIG")
+    return load_config(
+        Path(named) if named else app_dir() / "config.toml",
+        required=named is not None,
+        profile=profile or os.environ.get(f"{ENV}PROFILE") or None,
+        known=option_names(),
+    )
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """The frozen settings of a command that has (some of) the run's options."""
+    given = {name: value for name, value in ctx.params.items() if value is not None}
+    if "only" in given:
+        given["kinds"] = given.pop("only")
+    names = {f.name for f in fields(RunSettings)}
+    run = RunSettings(**{name: value for name, value in given.items() if name in names})
+    rest = {f.name for f in fields(Settings)} - {"run", "config", "verbosity"}
+    return Settings(
+        run=run,
+        config=ctx.obj if isinstance(ctx.obj, Config) else Config(),
+        verbosity=given.get("verbose", 0),
+        **{name: value for name, value in given.items() if name in rest},
+    )
+
+
+def selection_of(ctx: click.Context) -> Selection:
+    """Which recordings `list` or `sync` is about. Raises `InputError`."""
+    names = {f.name for f in fields(Selection)}
+    given = {k: v for k, v in ctx.params.items() if k in names and v is not None}
+    for name in ("account_key", "user_key", "company_id"):
+        given[f"{name}s"] = ctx.params[name]
+    chosen = Selection(**given)
+    if not (chosen.account_keys or chosen.user_keys or chosen.company_ids):
+        raise InputError(
+            "whose recordings? the service wants a key",
+            hint="use --account-key, --user-key or --company-id",
+        )
+    if chosen.since is not None and chosen.since >= time.time():
+        raise InputError("--since is in the future")
+    if chosen.since is not None and chosen.until is not None and chosen.since >= chosen.until:
+        raise InputError("--since is not before --until")
+    return chosen
+
+
+def sync_settings_of(ctx: click.Context) -> SyncSettings:
+    """What `sync` was told beyond a run's settings. Raises `InputError`."""
+    names = {f.name for f in fields(SyncSettings)} - {"selection"}
+    given = {k: v for k, v in ctx.params.items() if k in names and v is not None}
+    chosen = SyncSettings(selection=selection_of(ctx), **given)
+    if chosen.wait is not None and not chosen.transcode:
+        raise InputError("--wait waits for transcodings", hint="use --transcode, too")
+    only = ctx.params.get("only")
+    if chosen.mark_archived and only is not None and len(only) < len(ALL_KINDS):
+        raise InputError(
+            "--mark-archived takes recordings that are archived with all of their files",
+            hint="leave out --only, or --mark-archived",
+        )
+    return chosen
+
+
+def source_of(ctx: click.Context, name: str) -> str:
+    """Where a setting's value came from, in words."""
+    source = ctx.get_parameter_source(name)
+    if source is ParameterSource.COMMANDLINE:
+        return "option"
+    if source is ParameterSource.ENVIRONMENT:
+        return "environment"
+    if source is ParameterSource.DEFAULT_MAP:
+        return f"file {ctx.obj.path}" if isinstance(ctx.obj, Config) else "file"
+    return "default"
+
+
+def settings_rows(ctx: click.Context) -> dict[str, tuple[object, str]]:
+    """Every setting of a run: its name to (value, where it came from)."""
+    file = ctx.obj if isinstance(ctx.obj, Config) else Config()
+    rows = {}
+    for name in option_names():
+        if name in ctx.params and name not in ("verbose", "quiet"):
+            rows[name] = (ctx.params[name], source_of(ctx, name))
+        elif name in file.options:  # of `sync` alone
+            value = file.options[name]
+            rows[name] = (
+                tuple(value) if isinstance(value, list) else value,
+                f"file {file.path}",
+            )
+    return rows

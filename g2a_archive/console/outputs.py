@@ -1,0 +1,197 @@
+"""What a run leaves behind for people and programs: stdout, the error file, the metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TextIO
+
+from g2a_archive.console.logs import redact
+from g2a_archive.console.report import Report
+from g2a_archive.errors import ExitCode, StorageError, storage_error
+
+
+def say(text: str) -> None:
+    """Write a line to stdout. Raises `StorageError`: a full disk, a closed pipe."""
+    write(f"{text}\n")
+
+
+def write(text: str) -> None:
+    """Write text to stdout as it is. Raises `StorageError`."""
+    with guarded():
+        opened().write(text)
+
+
+def opened() -> TextIO:
+    """Standard output; `ValueError`, which `guarded` translates, where it is closed (`>&-`)."""
+    if sys.stdout is None:
+        raise ValueError("closed")
+    return sys.stdout
+
+
+def on_terminal() -> bool:
+    """Whether a person reads standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def stdout_error(error: Exception) -> StorageError:
+    """The error for a standard output that takes nothing (any more)."""
+    _abandon(1)
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "closed"
+    return StorageError(f"cannot write to standard output: {reason}")
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turn a failing stdout, while something else prints to it, into `StorageError`."""
+    try:
+        yield
+        if sys.stdout is not None:  # closed, as `>&-` does
+            sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        raise stdout_error(error) from None
+
+
+def complain(text: str) -> None:
+    """Write one line to stderr; there is nobody left to tell if that fails."""
+    line = "".join(c if c.isprintable() else "?" for c in text)
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+def reserve_standard_streams() -> None:
+    """Where one of them is closed, no file that is opened later may get its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
+    if isinstance(sys.stdout, TextIOWrapper):  # not every terminal has every character
+        sys.stdout.reconfigure(errors="replace")
+
+
+def settle_standard_streams() -> None:
+    """What a closed stderr or stdout did not take must not fail once more when Python ends.
+
+    Its own last flush would turn any exit code into 120.
+    """
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            _abandon(number)
+
+
+def _abandon(number: int) -> None:
+    """Point a standard stream at nothing, so that the interpreter's last flush doesn't fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
+
+
+def say_json(value: object) -> None:
+    """Write one JSON object to stdout. Raises `StorageError`."""
+    say(json.dumps(value, indent=2))
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[TextIO]:
+    """Replace a file whole, or write to what is no regular file. Raises `StorageError`."""
+    target = Path(os.path.realpath(path))  # a symbolic link stays one
+    try:
+        # /dev/stderr may well be a regular file, and is not to be replaced.
+        if path.startswith("/dev/") or (target.exists() and not target.is_file()):
+            with open(path, "a", encoding="utf-8", newline="") as device:
+                yield device
+            return
+        aside = target.with_name(f".{target.name}.{os.getpid()}.new")
+        try:
+            with open(aside, "w", encoding="utf-8", newline="") as out:
+                yield out
+            os.replace(aside, target)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise storage_error(error, "write", path) from error
+
+
+def write_whole(path: str, text: str) -> None:
+    """Replace a file whole with `text`. Raises `StorageError`."""
+    with replacing(path) as out:
+        out.write(text)
+
+
+def write_error_file(path: str, report: Report) -> None:
+    """The IDs that did not get archived, one a line, the reason as a comment."""
+    lines = (f"{id_}  # {redact(reason)}\n" for id_, reason in report.not_archived())
+    write_whole(path, "".join(lines))
+
+
+def write_metrics(path: str, report: Report, *, owed: int | None, success: float | None) -> None:
+    """The run in Prometheus' text format; `success` is when a run last ended with 0 (Unix time)."""
+    write_whole(path, metrics_text(report, owed=owed, success=success))
+
+
+def metrics_text(report: Report, *, owed: int | None, success: float | None) -> str:
+    """The text of the metrics file; values that are not known are left out."""
+    from datetime import datetime
+
+    end = datetime.fromisoformat(report.finished_at).timestamp()
+    outcomes = {
+        "archived": report.archived,
+        "already_archived": report.already_archived,
+        "unavailable": len(report.unavailable),
+        "refused": len(report.refused),
+        "failed": len(report.failed_recordings()),
+        "not_tried": len(report.unfinished),
+    }
+    if report.exit_code is ExitCode.OK:
+        success = end
+    lines: list[str] = []
+    lines += _gauge("last_run_end_timestamp_seconds", "When the last run ended.", [("", end)])
+    code = int(report.exit_code)
+    lines += _gauge("last_run_exit_code", "Exit code of the last run.", [("", code)])
+    seconds = round(report.seconds, 3)
+    lines += _gauge("last_run_duration_seconds", "How long the last run took.", [("", seconds)])
+    rows = [(f'{{outcome="{name}"}}', n) for name, n in outcomes.items()]
+    lines += _gauge("last_run_recordings", "Recordings of the last run by outcome.", rows)
+    text = "Bytes that the last run received."
+    lines += _gauge("last_run_received_bytes", text, [("", report.bytes)])
+    if owed is not None:
+        lines += _gauge("owed_recordings", "Recordings that the archive owes.", [("", owed)])
+    if success is not None:
+        text = "When a run last ended with exit code 0."
+        lines += _gauge("last_success_timestamp_seconds", text, [("", success)])
+    return "\n".join(lines) + "\n"
+
+
+def _gauge(name: str, text: str, rows: Iterable[tuple[str, float]]) -> list[str]:
+    full = f"g2a_archive_{name}"
+    values = [f"{full}{labels} {value}" for labels, value in rows]
+    return [f"# HELP {full} {text}", f"# TYPE {full} gauge", *values]
+
+
+def version_lines(*, verbose: bool) -> list[str]:
+    """The program's version; `verbose`: Python's, the packages' and SQLite's, too."""
+    from g2a_archive import __version__
+
+    lines = [f"g2a-archive {__version__}"]
+    if verbose:
+        import platform
+        import sqlite3
+        from importlib.metadata import version
+
+        lines.append(f"Python {platform.python_version()} on {platform.platform()}")
+        lines += [
+            f"{name} {version(name)}" for name in ("click", "requests", "rich", "python-dateutil")
+        ]
+        lines.append(f"SQLite {sqlite3.sqlite_version}")
+    return lines

@@ -1,0 +1,199 @@
+"""Builds what a run needs to talk HTTP: service, workers, limits, and the look at it."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import tzinfo
+from functools import cache
+from typing import TYPE_CHECKING
+
+from g2a_archive.archive import checksums
+from g2a_archive.console.progress import FileView, Snapshot
+from g2a_archive.download.engine import Run
+from g2a_archive.download.jobs import make_job
+from g2a_archive.download.link_queue import CALLERS
+from g2a_archive.download.receive import Receiver
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.download.transfer import Fetcher
+from g2a_archive.download.turns import Turn, Turns
+from g2a_archive.download.workers import Pool
+from g2a_archive.errors import ArchiverError, ExitCode
+from g2a_archive.models import Failure, RunSettings
+from g2a_archive.service.client import Service
+from g2a_archive.service.pace import RateLimiter
+from g2a_archive.service.session import ApiSession, Authorizer
+from g2a_archive.transport.connection import Connections
+
+if TYPE_CHECKING:
+    from g2a_archive.archive.catalog import Catalog
+    from g2a_archive.archive.storage import Storage
+    from g2a_archive.console.report import Report
+    from g2a_archive.download.plan import Plan
+
+log = logging.getLogger("g2a_archive")
+
+_KEPT_A_JOB = 3
+_FILES_A_JOB = 1 + _KEPT_A_JOB
+"""A file, a connection, and connections that are kept for other hosts."""
+
+_OTHER_FILES = 48
+"""The catalogue, the terminal, logs, directories, link calls; files that wait for their flush."""
+
+
+def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwitch) -> Service:
+    """The service's calls, with this run's settings."""
+    session = ApiSession(
+        settings.api_url,
+        authorizer,
+        timeout=settings.timeout,
+        retries=settings.retries,
+        stop=switch.event,
+    )
+    return Service(session, id_attribute=settings.id_attribute)
+
+
+def assemble(
+    settings: RunSettings,
+    plan: Plan,
+    report: Report,
+    *,
+    service: Service,
+    catalog: Catalog,
+    storage: Storage,
+    zone: tzinfo | None,
+    switch: StopSwitch,
+    deadline: float | None,
+) -> tuple[Run, Pool, Callable[[], Snapshot]]:
+    """The run, its threads (not started), and how to look at it while it goes on."""
+    settings = replace(settings, jobs=possible_jobs(settings.jobs))
+    run = Run(
+        settings,
+        plan,
+        report,
+        service=service,
+        catalog=catalog,
+        storage=storage,
+        zone=zone,
+        switch=switch,
+        deadline=deadline,
+    )
+    rate = settings.limit_rate
+    limiter = RateLimiter(rate, switch.event) if rate else None
+
+    @cache
+    def sums(directory: str) -> dict[str, str]:
+        return checksums.read(storage.root / directory / checksums.NAME)
+
+    connections = Connections(settings.timeout, keep=_KEPT_A_JOB * settings.jobs)
+    turns = Turns()
+    fetchers = [
+        Fetcher(
+            storage=storage,
+            receiver=Receiver(
+                connections=connections,
+                stop=switch.event,
+                space=storage.space,
+                timeout=settings.timeout,
+                turn=Turn(turns),
+                jobs=settings.jobs,
+                limiter=limiter,
+            ),
+            sums=sums,
+        )
+        for _ in range(1 + settings.jobs)
+    ]
+    pool = Pool(run.events, fetchers, service.links, CALLERS, set_mtime=settings.set_mtime)
+    return run, pool, lambda: _look(run, plan)
+
+
+def possible_jobs(jobs: int) -> int:
+    """How many of `jobs` the limit of open files allows; raises that where it can and must."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = _OTHER_FILES + _FILES_A_JOB * jobs
+    if soft in (resource.RLIM_INFINITY, -1) or soft >= need:
+        return jobs
+    more = need if hard == resource.RLIM_INFINITY else min(need, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        soft = more
+    possible = max(1, min(jobs, (soft - _OTHER_FILES) // _FILES_A_JOB))
+    if possible < jobs:
+        log.warning(
+            "with %d open files (ulimit -n), only %d downloads run at a time, not %d",
+            soft,
+            possible,
+            jobs,
+        )
+    return possible
+
+
+def _look(run: Run, plan: Plan) -> Snapshot:
+    """Sampled from another thread: what it reads may change meanwhile, and that is fine."""
+    files = []
+    received = run.book.received
+    for transfer in list(run.active):
+        part = transfer.part
+        received += transfer.received
+        pieces = transfer.pieces
+        if part is not None and part.size:
+            here = max(part.size, pieces.here) if pieces is not None else part.size
+            files.append(FileView(transfer.name, here, part.total))
+    done, total = run.book.settled, len(plan.todo)
+    book = run.book
+    guess = book.expected_bytes * total // book.expected_count if book.expected_count else None
+    return Snapshot(
+        what="Archiving",
+        done=done,
+        total=total,
+        bytes=received,
+        bytes_total=guess,
+        failed=len(run.report.failed),
+        files=tuple(files),
+    )
+
+
+def rehearse(
+    settings: RunSettings,
+    plan: Plan,
+    report: Report,
+    *,
+    service: Service,
+    zone: tzinfo | None,
+    switch: StopSwitch,
+    deadline: float | None,
+) -> None:
+    """Ask for the links of everything in the plan, and count what a run would do."""
+    at = 0
+    try:
+        while at < len(plan.todo) and not switch.event.is_set():
+            if deadline is not None and time.monotonic() >= deadline:
+                report.ends.add(ExitCode.MAX_DURATION)
+                break
+            chunk = plan.todo[at : at + service.chunk_limit]
+            at += len(chunk)
+            answer = service.links(chunk)
+            report.unavailable += answer.unavailable
+            report.refused += answer.refused
+            report.failed += [Failure(i, None, why) for i, why in answer.failed.items()]
+            for recording in answer.recordings:
+                try:
+                    job, transfers = make_job(
+                        recording, plan.known.get(recording.id), settings, zone, {}
+                    )
+                except ValueError as error:
+                    report.failed.append(Failure(recording.id, None, str(error)))
+                    continue
+                report.failed += [Failure(recording.id, k, why) for k, why in job.failures.items()]
+                report.would_fetch += bool(transfers)
+                report.would_bytes += sum(t.expected or 0 for t in transfers)
+    except ArchiverError as error:
+        report.note(error)
+    if switch.code is not None:
+        report.ends.add(switch.code)
+    if not service.ever_answered and report.failed:
+        report.ends.add(ExitCode.SERVICE)

@@ -1,0 +1,88 @@
+"""The recordings of a run that are under way: their transfers, and what has become of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import tzinfo
+
+from g2a_archive.archive.catalog import Known, Settlement
+from g2a_archive.archive.layout import directory_for
+from g2a_archive.download.results import Transfer
+from g2a_archive.models import FileKind, Recording, RunSettings, State, StoredFile
+
+
+@dataclass(slots=True)
+class Job:
+    """One recording between the service's answer and its settlement."""
+
+    recording: Recording
+    directory: str
+    waiting: set[FileKind]
+    absent: int = 0
+    dropped: bool = False
+    files: list[StoredFile] = field(default_factory=list)
+    failures: dict[FileKind, str] = field(default_factory=dict)
+
+    def settlement(self) -> Settlement:
+        """What the catalogue should record of this recording now."""
+        bits = self.absent
+        for file in self.files:
+            bits |= file.kind.bit
+        state = State.QUEUED if self.dropped else State.ARCHIVED
+        if self.failures:
+            state = State.FAILED
+        reason = "; ".join(f"{kind}: {why}" for kind, why in self.failures.items())
+        return Settlement(
+            id=self.recording.id,
+            state=state,
+            kinds=bits,
+            absent=self.absent,
+            start_time=self.recording.start_text,
+            directory=self.directory,
+            reason=reason or None,
+            files=self.files,
+        )
+
+
+def make_job(
+    recording: Recording,
+    known: Known | None,
+    settings: RunSettings,
+    zone: tzinfo | None,
+    sha256: dict[FileKind, StoredFile],
+) -> tuple[Job, list[Transfer]]:
+    """The job of a recording and the transfers that it still needs, the MP4 first.
+
+    A recording of which the archive already has files keeps its directory. Raises `ValueError`
+    where the recording cannot be archived, with the reason.
+    """
+    if FileKind.MP4 not in recording.links and FileKind.MP4 not in recording.link_problems:
+        raise ValueError("the service gave no link to its MP4")
+    directory = known.directory if known is not None else None
+    if directory is None:
+        directory = directory_for(recording.start, settings.layout, zone)
+    have = known.kinds if known is not None else 0
+    job = Job(recording, directory, set())
+    transfers = []
+    for kind in settings.kinds:
+        if have & kind.bit:
+            continue
+        if kind in recording.link_problems:
+            job.failures[kind] = recording.link_problems[kind]
+        elif kind not in recording.links:
+            job.absent |= kind.bit
+        else:
+            job.waiting.add(kind)
+            old = sha256.get(kind)
+            transfers.append(
+                Transfer(
+                    recording=recording.id,
+                    kind=kind,
+                    directory=directory,
+                    start=recording.start,
+                    link=recording.links[kind],
+                    expected=recording.size if kind is FileKind.MP4 else None,
+                    known_sha256=old.sha256 if old else None,
+                )
+            )
+    return job, transfers

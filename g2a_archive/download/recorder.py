@@ -1,0 +1,149 @@
+"""What has become of each recording of a run: report, log and catalogue, always in step.
+
+Nothing is claimed before it is flushed: files by the workers, their directories here, then one
+commit for all that ended since the last.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from g2a_archive.archive.catalog import Catalog, Settlement
+from g2a_archive.archive.storage import Storage
+from g2a_archive.console.report import Report
+from g2a_archive.download.jobs import Job
+from g2a_archive.download.results import Stored, Transfer
+from g2a_archive.models import Failure, State
+
+log = logging.getLogger("g2a_archive")
+
+_BATCH = 200
+_BATCH_SECONDS = 0.25
+
+
+class Book:
+    """Kept by the run's main thread; others may look at its numbers."""
+
+    def __init__(self, report: Report, catalog: Catalog, storage: Storage) -> None:
+        self.report = report
+        self._catalog = catalog
+        self._storage = storage
+        self.jobs: dict[int, Job] = {}
+        # What ended, and is not in the catalogue yet.
+        self._ended: list[Settlement] = []
+        self._flush: set[str] = set()
+        self._claims: list[int] = []
+        self.commit_at = 0.0
+        self.received = 0
+        self.expected_bytes = 0
+        self.expected_count = 0
+        self.settled = 0
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether anything ended that the catalogue does not know yet."""
+        return bool(self._ended)
+
+    def due(self, now: float) -> bool:
+        """Whether it is time to commit."""
+        return len(self._ended) >= _BATCH or (bool(self._ended) and now >= self.commit_at)
+
+    def begin(self, job: Job, transfers: Sequence[Transfer]) -> None:
+        """A recording whose links have come is under way."""
+        self.jobs[job.recording.id] = job
+        self.expected_bytes += sum(transfer.expected or 0 for transfer in transfers)
+        self.expected_count += 1
+        for kind, reason in job.failures.items():
+            log.error("recording %d: %s: %s", job.recording.id, kind, reason)
+            self.report.failed.append(Failure(job.recording.id, kind, reason))
+        if not job.waiting:
+            self.end(job)
+
+    def lost(self, id_: int, state: State) -> None:
+        """The service left a recording out of its answer, or refused its ID."""
+        refused = state is State.REFUSED
+        (self.report.refused if refused else self.report.unavailable).append(id_)
+        text = "refused by the service" if refused else "not available yet"
+        log.info("recording %d: %s", id_, text)
+        self._settle(Settlement(id_, state, reason=text))
+
+    def stored(self, transfer: Transfer, outcome: Stored) -> None:
+        """A file is under its final name, flushed."""
+        self._flush |= outcome.flush
+        self.received += transfer.received
+        job = self.jobs[transfer.recording]
+        job.files.append(outcome.file)
+        job.waiting.discard(transfer.kind)
+        if outcome.adopted:
+            self.report.adopted += 1
+            log.info("recording %d: %s: adopted, it was there", transfer.recording, transfer.kind)
+        else:
+            self.report.files += 1
+            log.info("recording %d: %s: %s", transfer.recording, transfer.kind, outcome.file.path)
+        for aside in outcome.aside:
+            name = f"{transfer.directory}/{aside}"
+            self.report.kept_aside.append(name)
+            log.warning(
+                "recording %d: another file stood in its place; it is kept as %s",
+                transfer.recording,
+                name,
+            )
+        if not job.waiting:
+            self.end(job)
+
+    def fail_file(self, transfer: Transfer, reason: str) -> None:
+        """A file will not come in this run."""
+        log.error("recording %d: %s: %s", transfer.recording, transfer.kind, reason)
+        self.received += transfer.received
+        self.report.failed.append(Failure(transfer.recording, transfer.kind, reason))
+        job = self.jobs[transfer.recording]
+        job.failures[transfer.kind] = reason
+        job.waiting.discard(transfer.kind)
+        if not job.waiting:
+            self.end(job)
+
+    def fail_recording(self, id_: int, reason: str) -> None:
+        """A recording failed before any of its files was begun."""
+        log.error("recording %d: %s", id_, reason)
+        self.report.failed.append(Failure(id_, None, reason))
+        self._settle(Settlement(id_, State.FAILED, reason=reason))
+
+    def drop(self, transfer: Transfer) -> None:
+        """Leave a file for the next run; what arrived of it is kept in `partial/`."""
+        self.received += transfer.received
+        job = self.jobs[transfer.recording]
+        job.dropped = True
+        job.waiting.discard(transfer.kind)
+        if not job.waiting:
+            self.end(job)
+
+    def end(self, job: Job) -> None:
+        """Nothing of this recording is under way any more."""
+        del self.jobs[job.recording.id]
+        self._settle(job.settlement())
+        if job.dropped:
+            self.report.unfinished.append(job.recording.id)
+        elif not job.failures:
+            self._claims.append(job.recording.id)
+
+    def _settle(self, settlement: Settlement) -> None:
+        if not self._ended:
+            self.commit_at = time.monotonic() + _BATCH_SECONDS
+        self._ended.append(settlement)
+        self.settled += 1
+
+    def commit(self) -> None:
+        """Flush the directories of what ended, then claim it, in one transaction."""
+        self._storage.flush(self._flush)
+        self._flush.clear()
+        self._catalog.settle(self._ended)
+        self._ended.clear()
+        self.report.archived += len(self._claims)
+        self._claims.clear()
+
+    def give_up(self) -> None:
+        """What could not be committed is left for the next run."""
+        self.report.unfinished += self._claims
+        self._claims.clear()

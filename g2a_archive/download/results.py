@@ -1,0 +1,102 @@
+"""One file's state on its way, and what an attempt at it can end in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from g2a_archive.archive.partial import Partial
+from g2a_archive.download.decisions import Held
+from g2a_archive.download.segments import Pieces
+from g2a_archive.models import FileKind, Link, StoredFile
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """One file on its way. `expected` is `recordingSize` (the MP4's), in bytes."""
+
+    recording: int
+    kind: FileKind
+    directory: str
+    start: datetime
+    link: Link
+    expected: int | None = None
+    known_sha256: str | None = None
+    attempts: int = 0
+    renewed: bool = False
+    part: Partial | None = None
+    high_water: int = 0
+    received: int = 0
+    splittable: bool = False
+    pieces: Pieces | None = None
+    helpers: int = 0
+    helper_failures: int = 0
+    answered: bool = False  # whether the attempt under way came as far as the host's answer
+
+    @property
+    def size(self) -> int:
+        """Bytes that are here."""
+        return self.part.size if self.part is not None else 0
+
+    @property
+    def missing(self) -> int:
+        """Bytes still to come, as far as is known."""
+        part = self.part
+        return part.total - part.size if part is not None and part.total is not None else 0
+
+    @property
+    def name(self) -> str:
+        """The file's name in `partial/`, less its suffix."""
+        return f"{self.recording}.{self.kind}"
+
+    def held(self) -> Held:
+        """What we have of the file."""
+        part = self.part
+        if part is None:
+            return Held(expected=self.expected)
+        return Held(part.size, part.total, self.expected, part.validator)
+
+
+class Stored(NamedTuple):
+    """The file is whole, flushed, and has its final name; `flush` names directories to flush."""
+
+    file: StoredFile
+    adopted: bool = False
+    aside: Sequence[str] = ()
+    flush: frozenset[str] = frozenset()
+
+
+class Again(NamedTuple):
+    """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds."""
+
+    reason: str
+    wait: float | None = None
+    progress: bool = False
+
+
+class NewLink(NamedTuple):
+    """The link is no longer good; `aged` where it was not even tried."""
+
+    reason: str
+    aged: bool = False
+
+
+class Failed(NamedTuple):
+    """No attempt will work."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The run is asked to stop; the bytes so far are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All bytes are here and right; the file is still to be flushed and named."""
+
+
+Outcome = Stored | Again | NewLink | Failed | Stopped

@@ -1,0 +1,262 @@
+"""Puts a run together: storage, catalogue, plan, service, threads; and takes it apart again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from g2a_archive.archive import layout
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.storage import Storage, catalog_path, check_destination, is_there
+from g2a_archive.archive.summing import write_checksums
+from g2a_archive.console.progress import Display
+from g2a_archive.console.report import Report
+from g2a_archive.download.plan import Plan, make_plan
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ArchiverError, InputError, Interrupted
+from g2a_archive.models import RunSettings, utc_now
+from g2a_archive.service.session import Authorizer
+
+if TYPE_CHECKING:
+    from g2a_archive.service.client import Service
+
+log = logging.getLogger("g2a_archive")
+
+
+class Download:
+    """One run of `download`, `sync` or `demo`: from IDs to a report."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        *,
+        command: str,
+        credentials: Callable[[], Authorizer],
+        switch: StopSwitch,
+        display: Display,
+    ) -> None:
+        self.settings = settings
+        self.command = command
+        self.credentials = credentials
+        self.switch = switch
+        self.display = display
+        self.root = Path(settings.dest).absolute()
+        self._start = time.monotonic()
+        self._deadline = (
+            self._start + settings.max_duration if settings.max_duration is not None else None
+        )
+        self.report = Report(utc_now(), dry_run=settings.dry_run)
+        self.owed_count: int | None = None
+        self.last_success: float | None = None
+        self.began = False
+        self._broke = False
+        self._recorded = False
+        self._number: int | None = None
+        self._first: Sequence[int] | None = None
+        self._requested: set[int] = set()
+        self._service: Service | None = None
+        self._storage: Storage | None = None
+        self.catalog: Catalog | None = None
+
+    def archive(self, ids: Iterable[int], *, owed: bool = False) -> Report:
+        """Archive `ids`, without doubles and in their order, and what is owed if asked.
+
+        Whatever ends or prevents the run is in the report; raises only `InputError`.
+        """
+        wanted = list(dict.fromkeys(ids))
+        self.request(wanted)
+        if not (wanted or owed):
+            return self._finished()
+
+        def job() -> None:
+            more = self.catalog.owed() if owed and self.catalog is not None else []
+            self.fetch(list(dict.fromkeys([*wanted, *more])) if more else wanted)
+
+        self.work(job)
+        if self._broke and not self.began:
+            self.report.unfinished = wanted
+        return self.report
+
+    def work(self, job: Callable[[], None]) -> Report:
+        """Do `job` while the archive is open and `catalog` is there.
+
+        With `--dry-run` the catalogue is read only, or None where there is none yet. Whatever
+        ends or prevents the job is in the report; raises only `InputError`.
+        """
+        try:
+            with self._opened():
+                try:
+                    self._guarded(job)
+                finally:
+                    self._record()
+        except InputError:
+            raise
+        except ArchiverError as error:
+            self._broke = True
+            self.report.note(error)
+        return self._finished()
+
+    def _guarded(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except InputError:
+            raise
+        except Interrupted:
+            if self.switch.code is not None:
+                self.report.ends.add(self.switch.code)
+        except ArchiverError as error:
+            self._broke = True
+            self.report.note(error)
+
+    def begin(self) -> None:
+        """Record that this run has begun; what became of it is recorded at its end."""
+        if self._number is None and self.catalog is not None and not self.settings.dry_run:
+            self._number = self.catalog.begin_run(self.command)
+
+    def service(self) -> Service:
+        """The service's calls, with this run's settings. Raises `CredentialsError`."""
+        if self._service is None:
+            # Only here is anything needed that speaks HTTP: a night with nothing new stays light.
+            from g2a_archive.download.assembly import make_service
+
+            self._service = make_service(self.settings, self.credentials(), self.switch)
+        return self._service
+
+    def out_of_time(self) -> bool:
+        """Whether `--max-duration` is over; then it is in the report."""
+        if self._deadline is None or time.monotonic() < self._deadline:
+            return False
+        self.report.out_of_time()
+        return True
+
+    def request(self, ids: Sequence[int]) -> None:
+        """Count `ids` as requested, each once."""
+        if ids is self._first:
+            return
+        if self._first is None:
+            self._first = ids  # the usual case needs no second copy of a million IDs
+            self.report.requested = len(ids)
+            return
+        self._requested.update(self._first, ids)
+        self.report.requested = len(self._requested)
+
+    def _finished(self) -> Report:
+        if self._recorded:
+            return self.report
+        self.report.finished_at = utc_now()
+        self.report.seconds = time.monotonic() - self._start
+        return self.report
+
+    def _zone(self) -> tzinfo | None:
+        return layout.zone(self.settings.timezone) if self.settings.timezone else None
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        settings = self.settings
+        with ExitStack() as stack:
+            if settings.dry_run:
+                path = catalog_path(self.root, settings.catalog)
+                check_destination(self.root)
+                if settings.no_create:
+                    Storage(self.root, catalog=settings.catalog).require()
+                if is_there(path):
+                    self.catalog = stack.enter_context(Catalog(path, readonly=True))
+            else:
+                storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
+                if not is_there(storage.own, Path.is_dir) and not settings.no_create:
+                    check_destination(self.root)
+                    self.credentials()  # without any, nothing should be created
+                storage.open(create=not settings.no_create)
+                stack.callback(storage.close)
+                stopped = self.switch.event.is_set
+                self._storage = storage
+                self.catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stopped))
+            yield
+
+    def fetch(self, wanted: Sequence[int]) -> None:
+        """Archive what of `wanted` is not archived yet; only within `work`.
+
+        With `--dry-run`: ask for links, count, write nothing.
+        """
+        report, catalog, storage = self.report, self.catalog, self._storage
+        plan = make_plan(catalog, self.root, wanted, self.settings.kinds)
+        self.request(wanted)
+        report.already_archived += plan.already
+        if catalog is None or storage is None:
+            self._rehearse(plan)
+            return
+        if not plan.todo:
+            write_checksums(catalog, self.root)
+            self.begin()
+            return
+        service = self.service()
+        if plan.missing:
+            catalog.damaged(plan.missing)
+            for id_, kind, _ in plan.missing:
+                log.warning("recording %d: %s: its file is gone; fetching it again", id_, kind)
+        self.begin()
+        self.began = True
+        self._run(storage, catalog, plan, service)
+
+    def _run(self, storage: Storage, catalog: Catalog, plan: Plan, service: Service) -> None:
+        from g2a_archive.download.assembly import assemble
+
+        run, pool, look = assemble(
+            self.settings,
+            plan,
+            self.report,
+            service=service,
+            catalog=catalog,
+            storage=storage,
+            zone=self._zone(),
+            switch=self.switch,
+            deadline=self._deadline,
+        )
+        with self.display.watch(look):
+            run.execute(pool)
+
+    def _record(self) -> None:
+        """Keep the run's outcome in the catalogue; a failing disk has been told already."""
+        report, catalog, number = self._finished(), self.catalog, self._number
+        if catalog is None or number is None:
+            return
+        self._recorded = True  # with this time of its end, which stays
+        outcome: dict[str, object] = {
+            "finished_at": report.finished_at,
+            "exit_code": int(report.exit_code),
+            "requested": report.requested,
+            "already_archived": report.already_archived,
+            "archived": report.archived,
+            "unavailable": len(report.unavailable),
+            "refused": len(report.refused),
+            "failed": len(report.failed_recordings()),
+            "files": report.files,
+            "bytes": report.bytes,
+            "seconds": round(report.seconds, 3),
+        }
+        try:
+            catalog.end_run(number, outcome)
+            self.owed_count = catalog.owed_count()
+            self.last_success = catalog.last_success()
+        except ArchiverError as error:
+            report.note(error)
+
+    def _rehearse(self, plan: Plan) -> None:
+        if not plan.todo:
+            return
+        from g2a_archive.download.assembly import rehearse
+
+        rehearse(
+            self.settings,
+            plan,
+            self.report,
+            service=self.service(),
+            zone=self._zone(),
+            switch=self.switch,
+            deadline=self._deadline,
+        )

@@ -1,0 +1,302 @@
+"""The four calls of the service, their limits and their errors.
+
+The link call is the vendor's "Download Recordings" description; list, transcode and mark
+archived are from the vendor's public reference for the same API. All take at most 500 IDs, and
+answer 400 (malformed), 403 (bad authorization or an invalid ID in the list) or 500.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import urlencode
+
+from g2a_archive.errors import (
+    CallTooLongError,
+    CredentialsError,
+    ForbiddenError,
+    MalformedCallError,
+    ServiceError,
+    UnreachableError,
+)
+from g2a_archive.models import LIST_LIMIT, LinkAnswer, Recording
+from g2a_archive.service import payloads as answers
+from g2a_archive.service.session import ApiSession
+
+log = logging.getLogger("g2a_archive")
+
+_T = TypeVar("_T")
+
+SUSPICIOUS_REFUSALS = 16
+"""So many IDs refused one by one, before any call was accepted: it's the credentials."""
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """What is known so far about the IDs of one chunk."""
+
+    found: dict[int, Recording] = field(default_factory=dict)
+    unavailable: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    accepted: bool = False  # since the chunk's first refusal
+    renewed: bool = False
+    probed: bool = False
+
+
+class Service:
+    """The service, as the rest of the program sees it. Safe to use from several threads."""
+
+    def __init__(self, session: ApiSession, *, id_attribute: str = "recordingIds") -> None:
+        self._session = session
+        self._attribute = id_attribute
+        self._lock = threading.Lock()
+        self._good_id: int | None = None
+        self._good_list: str | None = None
+        self._early_refusals = 0
+        self.chunk_limit = LIST_LIMIT
+        self.unreachable_in_a_row = 0
+
+    @property
+    def ever_answered(self) -> bool:
+        """Whether any link call of this run was answered as it should be."""
+        return self._good_id is not None
+
+    @property
+    def _trusted(self) -> bool:
+        """Whether a call was accepted, so that a refusal says something of the IDs."""
+        return self._good_id is not None or self._good_list is not None
+
+    # --- links ------------------------------------------------------------------------------
+
+    def links(self, ids: Sequence[int]) -> LinkAnswer:
+        """Ask for the links of at most 500 recordings; narrow refusals down to single IDs.
+
+        Raises `CredentialsError` where the credentials are what is refused, and `Interrupted`.
+        A call that failed to the end is in the answer's `failed`, with its reason.
+        """
+        chunk = _Chunk()
+        self._narrow(list(ids), chunk, certain=False)
+        if not self._trusted and len(chunk.refused) == len(ids):
+            raise _refused_credentials()
+        return LinkAnswer(
+            recordings=tuple(chunk.found[i] for i in ids if i in chunk.found),
+            unavailable=tuple(chunk.unavailable),
+            refused=tuple(chunk.refused),
+            failed=chunk.failed,
+        )
+
+    def _narrow(self, ids: list[int], chunk: _Chunk, *, certain: bool) -> bool:
+        """Ask for `ids`; halve, depth first, while they are refused. True if any was refused.
+
+        `certain`: an invalid ID must be among them, since the whole was refused and the other
+        half was not, so that asking for all of them again would be a call too many.
+        """
+        if len(ids) > self.chunk_limit:  # known as too long meanwhile
+            return self._halve(ids, chunk)
+        if not (certain and len(ids) > 1):
+            try:
+                if self._ask(ids, chunk):
+                    return False
+            except CallTooLongError as error:
+                if len(ids) == 1:
+                    chunk.failed[ids[0]] = error.message
+                    return False
+                with self._lock:
+                    self.chunk_limit = min(self.chunk_limit, (len(ids) + 1) // 2)
+                return self._halve(ids, chunk)
+            if len(ids) == 1:
+                self._refuse(ids[0], chunk)
+                return True
+        middle = len(ids) // 2
+        in_left = self._narrow(ids[:middle], chunk, certain=False)
+        self._narrow(ids[middle:], chunk, certain=not in_left)
+        return True
+
+    def _halve(self, ids: list[int], chunk: _Chunk) -> bool:
+        """Ask for the halves of a call that is too long. True if any ID was refused."""
+        middle = len(ids) // 2
+        left = self._narrow(ids[:middle], chunk, certain=False)
+        return self._narrow(ids[middle:], chunk, certain=False) or left
+
+    def _ask(self, ids: list[int], chunk: _Chunk) -> bool:
+        """One link call. True: answered, or failed to the end; False: refused with a 403."""
+        try:
+            found, warnings = self._with_renewal(lambda: self._call_links(ids), chunk)
+        except ForbiddenError as error:
+            if error.status == 401:
+                raise _refused_credentials() from None
+            return False
+        except CallTooLongError:
+            raise
+        except ServiceError as error:
+            unreachable = isinstance(error, UnreachableError)
+            self.unreachable_in_a_row = self.unreachable_in_a_row + 1 if unreachable else 0
+            if isinstance(error, MalformedCallError):
+                error.hint = f"is --id-attribute right? it is {self._attribute!r} now"
+            chunk.failed.update(dict.fromkeys(ids, str(error)))
+            return True
+        for warning in warnings:
+            log.warning("%s", warning)
+        self.unreachable_in_a_row = 0
+        self._good_id = ids[0]
+        chunk.accepted = True
+        for id_ in ids:
+            entry = found.get(id_)
+            if entry is None:
+                chunk.unavailable.append(id_)
+            elif isinstance(entry, str):
+                chunk.failed[id_] = entry
+            else:
+                chunk.found[id_] = entry
+        return True
+
+    def _call_links(self, ids: Sequence[int]) -> answers.Parsed:
+        asked = frozenset(ids)
+        return self._session.call(
+            "link call",
+            "GET",
+            "/archive/recordings/urls",
+            lambda payload: answers.links(payload, asked, time.time(), time.monotonic()),
+            urlencode([(self._attribute, id_) for id_ in ids]),
+        )
+
+    def _refuse(self, id_: int, chunk: _Chunk) -> None:
+        """Note an ID that was refused alone; find out whether it is the credentials instead."""
+        if not self._trusted:
+            self._early_refusals += 1
+            if self._early_refusals >= SUSPICIOUS_REFUSALS:
+                raise _refused_credentials()
+        elif not chunk.accepted and not chunk.probed:
+            chunk.probed = True
+            self._ask_the_known()
+        chunk.refused.append(id_)
+
+    def _ask_the_known(self) -> None:
+        """Make a call that was accepted before: a token that ran out refuses everything."""
+        try:
+            if self._good_id is not None:
+                self._call_links([self._good_id])
+            elif self._good_list is not None:
+                self._call_list(self._good_list)
+        except ForbiddenError:
+            raise CredentialsError(
+                "the service no longer accepts the credentials",
+                hint="an access token lives 60 minutes: renew it, or configure a client "
+                "ID and secret with a personal access token",
+            ) from None
+        except ServiceError as error:
+            log.warning("%s", error)
+
+    # --- the other three --------------------------------------------------------------------
+
+    def ready(self, query: Iterable[tuple[str, str]]) -> answers.Ready:
+        """The list call: IDs ready for transcoding and for download, at most 500 of each.
+
+        `query` holds `accountKey`, `userKey`, `companyId` (one at least), `sessionType`,
+        `fromTime`, `toTime`, `timePeriod`, `archived`. Raises `ServiceError`,
+        `CredentialsError`, `Interrupted`.
+        """
+        params = urlencode(list(query))
+        try:
+            found = self._call_list(params)
+        except ForbiddenError:
+            raise CredentialsError(
+                "the service refused the credentials, or one of the keys",
+                hint="get a new access token, and check the account, user and company keys",
+            ) from None
+        except MalformedCallError as error:
+            error.hint = "check the account, user and company keys"
+            raise
+        self._good_list = params
+        return found
+
+    def _call_list(self, params: str) -> answers.Ready:
+        return self._with_renewal(
+            lambda: self._session.call(
+                "list call", "GET", "/archive/recordings", answers.ready, params
+            ),
+            _Chunk(),
+        )
+
+    def probe(self) -> str | None:
+        """Find out whether the credentials are accepted; returns the service's `Date` header.
+
+        It is the list call without any key, which is malformed: 400 means that the credentials
+        were looked at, and found good. Raises as `ready`.
+        """
+        with suppress(MalformedCallError):
+            try:
+                self._with_renewal(
+                    lambda: self._session.call(
+                        "trial call", "GET", "/archive/recordings", lambda _: None
+                    ),
+                    _Chunk(),
+                )
+            except ForbiddenError:
+                raise CredentialsError(
+                    "the service refuses the credentials",
+                    hint="get a new token; check client ID, secret and personal access token",
+                ) from None
+        return self._session.last_date
+
+    def transcode(self, ids: Sequence[int]) -> list[int]:
+        """Ask for the transcoding of at most 500 recordings; returns those that are refused.
+
+        A call that is refused is halved until the IDs at fault stand alone. Raises as `ready`.
+        """
+        return self._change("transcode call", "POST", "transcode", list(ids), _Chunk())
+
+    def mark_archived(self, ids: Sequence[int]) -> list[int]:
+        """Mark at most 500 recordings as archived on the service; otherwise as `transcode`."""
+        return self._change("mark-archived call", "PUT", "archived", list(ids), _Chunk())
+
+    def _change(
+        self, name: str, method: str, verb: str, ids: list[int], chunk: _Chunk
+    ) -> list[int]:
+        path = f"/archive/recordings/{verb}/{','.join(map(str, ids))}"
+        try:
+            self._with_renewal(
+                lambda: self._session.call(name, method, path, lambda _: None), chunk
+            )
+        except (ForbiddenError, CallTooLongError) as error:
+            refused = isinstance(error, ForbiddenError)
+            if len(ids) == 1:
+                if not refused:
+                    raise
+                if not chunk.accepted and not chunk.probed:
+                    chunk.probed = True
+                    self._ask_the_known()
+                return ids
+        else:
+            chunk.accepted = True
+            return []
+        middle = len(ids) // 2
+        left = self._change(name, method, verb, ids[:middle], chunk)
+        return left + self._change(name, method, verb, ids[middle:], chunk)
+
+    def _with_renewal(self, call: Callable[[], _T], chunk: _Chunk) -> _T:
+        """Make a call; where it is refused, renew the token and repeat it, once a chunk."""
+        try:
+            return call()
+        except ForbiddenError as error:
+            credentials = self._session.credentials
+            if chunk.renewed or not credentials.renewable:
+                raise
+            chunk.renewed = True
+            if not credentials.renew(error.header):
+                raise
+        return call()
+
+
+def _refused_credentials() -> CredentialsError:
+    return CredentialsError(
+        "the service refused the credentials, or every one of these IDs",
+        hint="an access token lives 60 minutes: get a new one, and check that the IDs belong "
+        "to this account",
+    )

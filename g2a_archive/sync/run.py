@@ -1,0 +1,300 @@
+"""`sync`: find what the service has, archive it as `download` does, then tell the service.
+
+The order of a run: list; mark what an earlier run left; ask for transcoding (so that it goes on
+while we download); archive, the oldest first; wait for transcodings; mark; give up.
+
+Where windows were needed, the catalogue remembers how far all is found, and the next run begins a
+week before that: a recording may become ready late. What was seen once, it remembers by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+from g2a_archive.console.progress import Snapshot
+from g2a_archive.console.report import Report, SyncReport
+from g2a_archive.download.run import Download
+from g2a_archive.errors import ExitCode, ServiceError, UnreachableError
+from g2a_archive.models import ListState, State, SyncSettings
+from g2a_archive.service.pace import pause
+from g2a_archive.sync.state import Ledger, Unmarked
+from g2a_archive.sync.windows import Listing, Query, iso, queries
+
+log = logging.getLogger("g2a_archive")
+
+OVERLAP = 7 * 86400
+"""Seconds before the end of the last listing from which the next one looks again."""
+
+ASK_AGAIN = 20 * 3600.0
+"""Seconds for which a transcoding is not asked for again: less than from one night to the next."""
+
+FIRST_POLL = 10.0
+SLOWEST_POLL = 60.0
+"""Seconds between two looks at transcodings: more and more, up to this."""
+
+_SERIOUS = {ExitCode.STORAGE, ExitCode.CREDENTIALS, ExitCode.SIGINT, ExitCode.SIGTERM}
+
+
+class Sync:
+    """One run of `sync`. `clock` is monotonic seconds, `wait` waits and may be interrupted."""
+
+    def __init__(
+        self,
+        download: Download,
+        settings: SyncSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] | None = None,
+    ) -> None:
+        self._download = download
+        self._settings = settings
+        self._clock = clock
+        self._wait = wait or (lambda seconds: pause(download.switch.event, seconds))
+        self._queries = queries(settings.selection)
+        self._ledger = Ledger(None, ())
+        self.report = download.report
+        self.sync = self.report.sync = SyncReport()
+
+    def run(self) -> Report:
+        """Do it. Whatever ends or prevents it is in the report; raises only `InputError`."""
+        return self._download.work(self._job)
+
+    def _job(self) -> None:
+        self._download.service()  # without credentials, nothing begins
+        self._download.begin()
+        self._ledger = Ledger(self._download.catalog, [query.scope for query in self._queries])
+        found = self._list()
+        if self._stopped():
+            return
+        self._mark(found)
+        waiting = self._waiting(found)
+        asked = self._transcode(waiting)
+        self._download.fetch(self._todo(found, set(waiting)))
+        self._wait_for(asked)
+        self._mark(found)
+        self._give_up()
+
+    def _stopped(self) -> bool:
+        """Whether this run should begin nothing more."""
+        switch = self._download.switch
+        if switch.code is not None:
+            self.report.ends.add(switch.code)
+        return (
+            switch.event.is_set()
+            or bool(self.report.ends & _SERIOUS)
+            or self._download.out_of_time()
+        )
+
+    # --- finding ----------------------------------------------------------------------------
+
+    def _list(self) -> Listing:
+        """Ask for everything there is; what is found is remembered answer by answer."""
+        found = Listing(self._download.service().ready)
+        try:
+            with self._download.display.watch(found.look):
+                for query in self._queries:
+                    self._list_query(found, query)
+        except ServiceError as error:
+            if isinstance(error, UnreachableError) or found.calls <= 1:
+                raise
+            # What was found so far can be archived all the same.
+            self.report.note(error)
+        finally:
+            self.sync.listed, self.sync.calls = len(found.ids()), found.calls
+            self.sync.overflowing = found.overflowing
+        return found
+
+    def _list_query(self, found: Listing, query: Query) -> None:
+        selection, ledger = self._settings.selection, self._ledger
+        begin, resume = selection.since, None
+        scanned = ledger.scanned(query.scope)
+        usual = begin is None and selection.until is None
+        if usual and scanned is not None and not self._settings.full:
+            if self._settings.mark_archived:
+                # What is marked is not listed any more: one call may well tell all the rest.
+                resume = scanned - OVERLAP
+            else:
+                begin = scanned - OVERLAP
+        alone = True
+        for one in found.walk(query, begin, selection.until, resume):
+            alone = one.window.begin is None and not one.walked
+            remember = usual and (one.walked or scanned is not None)
+            ledger.found(
+                one,
+                scanned=one.complete_until if remember else None,
+                gap=one.window.begin if one.overflows else None,
+            )
+            if self._stopped():
+                return
+        if usual:
+            self._close_gaps(found, query, told=alone)
+
+    def _close_gaps(self, found: Listing, query: Query, *, told: bool) -> None:
+        """Look again at seconds that once held more than the service told; `told`: all is."""
+        for second in self._ledger.gaps(query.scope):
+            if iso(second) in found.overflowing:
+                continue
+            one = found.second(query, second)
+            closed = [] if one.overflows else [second]
+            self._ledger.found(one, scanned=None, closed=closed)
+        self.sync.overflowing = found.overflowing
+
+    # --- what to do -------------------------------------------------------------------------
+
+    def _waiting(self, found: Listing) -> list[int]:
+        """What waits to be transcoded, and is of interest: to be told as not available yet."""
+        ids = found.ids(ListState.TRANSCODE)
+        done = self._ledger.without_interest(ids)
+        waiting = [id_ for id_ in ids if id_ not in done]
+        self._download.request(waiting)
+        self.report.unavailable += waiting
+        self.sync.waiting = waiting
+        return waiting
+
+    def _todo(self, found: Listing, waiting: set[int]) -> list[int]:
+        """What is ready, and what is owed from earlier runs, in the order of its start."""
+        ranks = {one.id: one.rank for one in self._ledger.owed() if one.id not in waiting}
+        for id_ in found.ids(ListState.DOWNLOAD):
+            ranks[id_] = max(found.rank(id_) or 0, ranks.get(id_, 0))
+        return sorted(ranks, key=ranks.__getitem__)
+
+    # --- transcoding ------------------------------------------------------------------------
+
+    def _transcode(self, waiting: Sequence[int]) -> list[int]:
+        """Ask for what is to be transcoded; returns all whose transcoding is under way."""
+        if not self._settings.transcode:
+            return []
+        recent = iso(int(time.time() - ASK_AGAIN))
+        owed = self._ledger.owed()
+        under_way = {one.id for one in owed if (one.transcode_at or "") >= recent}
+        wanted = [id_ for id_ in waiting if id_ not in under_way]
+        self.sync.to_transcode = len(wanted)
+        if self._download.settings.dry_run:
+            return []
+
+        def ask(ids: list[int]) -> None:
+            refused = self._download.service().transcode(ids)
+            accepted = [id_ for id_ in ids if id_ not in set(refused)]
+            self._ledger.asked_for_transcoding(accepted)
+            self.sync.transcoding += len(accepted)
+            under_way.update(accepted)
+            self._problems(refused, "the service refuses to transcode it")
+
+        self._in_chunks(wanted, ask)
+        return sorted(under_way)
+
+    def _wait_for(self, asked: Sequence[int]) -> None:
+        """Look for transcodings that end, gently, and archive what becomes ready."""
+        seconds = self._settings.wait
+        if seconds is None or self._download.settings.dry_run or not asked:
+            return
+        owed = {one.id: one.rank for one in self._ledger.owed() if one.state is State.UNAVAILABLE}
+        pending = [id_ for id_ in asked if id_ in owed]
+        until, delay = self._clock() + seconds, FIRST_POLL
+        total = len(pending)
+
+        def look() -> Snapshot:
+            return Snapshot("Waiting for transcoding", total - len(pending), total, None)
+
+        while pending and not self._stopped():
+            left = until - self._clock()
+            if left <= 0:
+                log.info("%d are not transcoded yet; the next run looks again", len(pending))
+                return
+            with self._download.display.watch(look):
+                self._wait(min(delay, left))
+                ready = self._ready_of(pending)
+            delay = min(SLOWEST_POLL, delay * 1.5)
+            if ready:
+                pending = [id_ for id_ in pending if id_ not in ready]
+                self.report.unavailable = [i for i in self.report.unavailable if i not in ready]
+                self._download.fetch(sorted(ready, key=lambda id_: owed[id_]))
+                delay = FIRST_POLL
+
+    def _ready_of(self, pending: Sequence[int]) -> set[int]:
+        """Those that the service gives links to by now. The link call tells it best: it takes
+        their IDs, where the list call could be full of others.
+        """
+        service, ready = self._download.service(), set()
+        for ids in _chunks(pending, service.chunk_limit):
+            ready |= {recording.id for recording in service.links(ids).recordings}
+        return ready
+
+    # --- marking ----------------------------------------------------------------------------
+
+    def _mark(self, found: Listing) -> None:
+        """Mark what is archived whole: in the catalogue, and its files on disk."""
+        if not self._settings.mark_archived or self.report.ends & _SERIOUS:
+            return
+        here: list[int] = []
+        for one in self._ledger.unmarked(found.ids(ListState.DOWNLOAD)):
+            missing = self._missing(one)
+            if missing is None:
+                here.append(one.id)
+            elif one.id not in self.sync.refused:
+                self._problems([one.id], f"not marked as archived: {missing} is not as recorded")
+        self.sync.to_mark = len(here)
+        if self._download.settings.dry_run:
+            return
+
+        def mark(ids: list[int]) -> None:
+            refused = self._download.service().mark_archived(ids)
+            accepted = [id_ for id_ in ids if id_ not in set(refused)]
+            self._ledger.marked(accepted)
+            self.sync.marked += len(accepted)
+            self._problems(refused, "the service refuses to mark it as archived")
+
+        self._in_chunks([id_ for id_ in here if id_ not in self.sync.refused], mark)
+
+    def _missing(self, one: Unmarked) -> str | None:
+        """The first of a recording's files that is not there, or has another size; or None."""
+        for path, size in one.files:
+            try:
+                if (self._download.root / path).stat().st_size != size:
+                    return path
+            except OSError:
+                return path
+        return None
+
+    # --- the rest ---------------------------------------------------------------------------
+
+    def _give_up(self) -> None:
+        """Call lost, loudly, what has been owed for too long; not in a run that was cut short."""
+        if self._settings.give_up_after is None or self.report.ends:
+            return
+        missed = {*self.report.unavailable, *self.report.refused, *self.report.failed_recordings()}
+        for one in self._ledger.give_up(time.time() - self._settings.give_up_after):
+            if self._download.settings.dry_run and one.id not in missed:
+                continue  # a real run would have it by now
+            log.error(
+                "recording %d: given up and lost: owed since %s, tried %d times: %s",
+                one.id,
+                one.since,
+                one.tries,
+                one.reason,
+            )
+            self.sync.lost.append(one.id)
+
+    def _problems(self, ids: Iterable[int], what: str) -> None:
+        for id_ in ids:
+            log.error("recording %d: %s", id_, what)
+            self.sync.refused[id_] = what
+
+    def _in_chunks(self, ids: Sequence[int], call: Callable[[list[int]], None]) -> None:
+        """Make calls for at most 500 IDs each; one that fails to the end leaves the rest."""
+        try:
+            for some in _chunks(ids, self._download.service().chunk_limit):
+                if self._stopped():
+                    return
+                call(some)
+        except ServiceError as error:
+            self.report.note(error)
+
+
+def _chunks(ids: Sequence[int], size: int) -> Iterable[list[int]]:
+    rest = iter(ids)
+    while some := list(islice(rest, size)):
+        yield some

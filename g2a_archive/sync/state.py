@@ -1,0 +1,236 @@
+"""What `sync` keeps in the catalogue: found, scanned, asked for, marked, given up.
+
+A `scope` is the query of a list call (`listing.Query.scope`): what one account's `sync` found is
+its own business, even where two share an archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.models import ALL_KINDS, OWED_STATES, State, kinds_mask, utc_now
+from g2a_archive.sync.windows import Found, iso
+
+WAITING = "waiting to be transcoded"
+"""The reason of a recording that the service lists as ready for transcoding."""
+
+_OWED = ", ".join(f"'{state}'" for state in OWED_STATES)
+_ALL = kinds_mask(ALL_KINDS)
+
+# The larger list_order is the better one: it comes from the narrower window.
+_FOUND = """
+INSERT INTO recording (id, state, reason, owed_since, scope, list_order) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    scope = excluded.scope,
+    list_order = max(coalesce(recording.list_order, 0), excluded.list_order),
+    state = CASE WHEN {changes} THEN excluded.state ELSE recording.state END,
+    reason = CASE WHEN {changes} THEN excluded.reason ELSE recording.reason END
+WHERE {changes} OR recording.scope IS NOT excluded.scope
+    OR recording.list_order IS NULL OR recording.list_order < excluded.list_order
+"""
+# What was given up, and is ready now, is worth another try.
+_READY = _FOUND.format(changes="recording.state = 'lost'")
+_WAITING = _FOUND.format(changes="recording.state = 'queued'")
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A recording that the archive owes; `transcode_at` is when its transcoding was asked for."""
+
+    id: int
+    state: State
+    rank: int
+    transcode_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unmarked:
+    """A recording that is archived with all of its files: their paths and sizes."""
+
+    id: int
+    files: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A recording that is owed no longer, and why it never came."""
+
+    id: int
+    since: str
+    tries: int
+    reason: str
+
+
+class Ledger:
+    """One run's view of the catalogue; without one, or with one that is read only, it is empty
+    or stays as it is. Every method may raise `CatalogError`.
+    """
+
+    def __init__(self, catalog: Catalog | None, scopes: Sequence[str]) -> None:
+        self._catalog = catalog
+        self._scopes = list(scopes)
+        self._mine = f"scope IN ({','.join('?' * len(self._scopes))})"
+
+    @property
+    def _writer(self) -> Catalog | None:
+        return self._catalog if self._catalog is not None and not self._catalog.readonly else None
+
+    # --- what was found ---------------------------------------------------------------------
+
+    def scanned(self, scope: str) -> int | None:
+        """Until when (Unix time) all recordings of a scope have been found; None: not known."""
+        if self._catalog is None:
+            return None
+        text = self._catalog.scalar("SELECT complete_until FROM scan WHERE scope = ?", scope)
+        return None if text is None else _unix(text)
+
+    def gaps(self, scope: str) -> list[int]:
+        """The seconds (Unix time) in which more recordings started than the service told."""
+        if self._catalog is None:
+            return []
+        sql = "SELECT second FROM scan_gap WHERE scope = ? ORDER BY second"
+        return [_unix(row[0]) for row in self._catalog.rows(sql, (scope,))]
+
+    def found(
+        self,
+        one: Found,
+        *,
+        scanned: int | None,
+        gap: int | None = None,
+        closed: Sequence[int] = (),
+    ) -> None:
+        """Remember the recordings of one answer, and how far the listing has come, together.
+
+        `scanned` is Unix time, None to leave it as it is; `gap` is a second that overflows,
+        `closed` are those that do so no longer.
+        """
+        if self._writer is None:
+            return
+        scope, now = one.query.scope, utc_now()
+        with self._writer.transaction() as db:
+            for sql, state, reason, ids in (
+                (_WAITING, State.UNAVAILABLE, WAITING, one.ready.transcode),
+                (_READY, State.QUEUED, None, one.ready.download),
+            ):
+                db.executemany(
+                    sql,
+                    (
+                        (id_, state, reason, now, scope, one.rank + place)
+                        for place, id_ in enumerate(ids)
+                    ),
+                )
+            if scanned is not None:
+                db.execute(
+                    "INSERT INTO scan VALUES (?, ?) ON CONFLICT (scope) DO UPDATE SET "
+                    "complete_until = max(complete_until, excluded.complete_until)",
+                    (scope, iso(scanned)),
+                )
+            if gap is not None:
+                db.execute("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", (scope, iso(gap)))
+            db.executemany(
+                "DELETE FROM scan_gap WHERE scope = ? AND second = ?",
+                ((scope, iso(second)) for second in closed),
+            )
+
+    def owed(self) -> list[Owed]:
+        """What this archive owes of these scopes, and of no known one; in start order."""
+        if self._catalog is None:
+            return []
+        sql = (
+            "SELECT id, state, coalesce(list_order, 0), transcode_at FROM recording "  # noqa: S608
+            f"WHERE state IN ({_OWED}) AND (scope IS NULL OR {self._mine}) "
+            "ORDER BY list_order, owed_since, id"
+        )
+        rows = self._catalog.rows(sql, self._scopes)
+        return [Owed(row[0], State(row[1]), row[2], row[3]) for row in rows]
+
+    # --- what was asked for -----------------------------------------------------------------
+
+    def without_interest(self, ids: Iterable[int]) -> set[int]:
+        """Those of `ids` that are archived, or were given up."""
+        if self._catalog is None:
+            return set()
+        done = (State.ARCHIVED, State.LOST)
+        return {known.id for known in self._catalog.known(list(ids)) if known.state in done}
+
+    def asked_for_transcoding(self, ids: Iterable[int]) -> None:
+        """Remember that the transcoding of `ids` was asked for now; it counts as a try."""
+        if self._writer is None:
+            return
+        now = utc_now()
+        with self._writer.transaction() as db:
+            db.executemany(
+                "UPDATE recording SET transcode_at = ?, last_try = ?, tries = tries + 1 "
+                "WHERE id = ?",
+                ((now, now, id_) for id_ in ids),
+            )
+
+    # --- what was marked --------------------------------------------------------------------
+
+    def unmarked(self, also: Iterable[int] = ()) -> list[Unmarked]:
+        """Recordings of these scopes, and of `also`, that are archived whole but not marked yet.
+
+        Whole: each kind of file is in the catalogue, or is known not to exist.
+        """
+        if self._catalog is None:
+            return []
+        more = set(also)
+        sql = (
+            f"SELECT r.id, {self._mine} AS mine, r.kinds & ~r.absent, f.path, f.size "  # noqa: S608
+            "FROM recording r LEFT JOIN file f ON f.recording = r.id AND f.damage IS NULL "
+            f"WHERE r.state = 'archived' AND r.kinds = {_ALL} AND r.marked_at IS NULL "
+            "ORDER BY r.list_order, r.id"
+        )
+        files: dict[int, list[tuple[str, int]]] = {}
+        kinds: dict[int, int] = {}
+        for id_, mine, bits, path, size in self._catalog.rows(sql, self._scopes):
+            if mine or id_ in more:
+                kinds[id_] = bits
+                files.setdefault(id_, []).extend([(path, size)] if path is not None else [])
+        return [
+            Unmarked(id_, tuple(its))
+            for id_, its in files.items()
+            if its and len(its) == kinds[id_].bit_count()
+        ]
+
+    def marked(self, ids: Iterable[int]) -> None:
+        """Remember that the service has marked `ids` as archived."""
+        if self._writer is None:
+            return
+        now = utc_now()
+        with self._writer.transaction() as db:
+            db.executemany(
+                "UPDATE recording SET marked_at = ? WHERE id = ?", ((now, id_) for id_ in ids)
+            )
+
+    # --- what was given up ------------------------------------------------------------------
+
+    def give_up(self, before: float) -> list[GivenUp]:
+        """Call lost what is owed since before `before` (Unix time); returns what that is.
+
+        What was found long ago and not tried since, or once only, is not given up: on a first
+        run of weeks it has waited for its turn.
+        """
+        if self._catalog is None:
+            return []
+        where = (
+            f"state IN ({_OWED}) AND state <> 'queued' AND tries <> 1 AND owed_since < ? "
+            f"AND (scope IS NULL OR {self._mine})"
+        )
+        values = (iso(int(before)), *self._scopes)
+        sql = (
+            "SELECT id, owed_since, tries, coalesce(reason, state) FROM recording "  # noqa: S608
+            f"WHERE {where} ORDER BY id"
+        )
+        lost = [GivenUp(*row) for row in self._catalog.rows(sql, values)]
+        if lost and self._writer is not None:
+            with self._writer.transaction() as db:
+                db.execute(f"UPDATE recording SET state = 'lost' WHERE {where}", values)  # noqa: S608
+        return lost
+
+
+def _unix(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())

@@ -1,0 +1,1 @@
+"""How calls and downloads speak HTTP: sessions, connections, addresses, errors in words."""

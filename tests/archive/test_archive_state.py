@@ -1,0 +1,327 @@
+"""What a run finds at its destination: another run, a broken catalogue, files of its own or not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support import (
+    archive_files,
+    assert_archive_equals,
+    assert_nothing_false,
+    catalog_path,
+    catalog_rows,
+    download_args,
+    plain_args,
+    relative_path,
+    report_of,
+    run_cli,
+    run_here,
+    start_cli,
+    states,
+)
+from support.service import Serve
+
+from g2a_archive.demo import SimulatedService, faults
+from g2a_archive.demo.recordings import KINDS
+from g2a_archive.errors import ExitCode
+
+# --- two at once -----------------------------------------------------------------------------
+
+
+def test_two_runs_at_once(service: SimulatedService, root: Path) -> None:
+    service.fail_files(faults.stall(10))
+    args = download_args(root, "--timeout", "3600", "--jobs", 1, *service.recordings)
+    with start_cli(args, service.environment()) as first:
+        assert service.requests.wait_for_stall()
+        before = service.requests.count
+        second = run_cli(plain_args(root, *service.recordings), service.environment())
+        assert second.returncode == ExitCode.LOCKED
+        assert f"host {socket.gethostname()}, process {first.pid}" in second.stderr
+        assert second.stderr.count("\n") == 1
+        assert service.requests.count == before
+
+        status = run_cli(["status", "--dest", root])
+        assert status.returncode == 0, status.stderr
+        first.kill()  # and the system lets go of the lock
+        first.wait(timeout=30)
+    service.on_request.clear()
+    third = report_of(run_cli(args, service.environment()))
+    assert third["exit_code"] == 0
+    assert_archive_equals(service, root)
+
+
+def test_two_archives_with_one_catalogue(serve: Serve, root: Path, tmp_path: Path) -> None:
+    service = serve(2)
+    catalog = tmp_path / "catalog.sqlite3"
+    service.fail_files(faults.stall(10))
+    args: list[str | int | Path] = ["--timeout", "3600", "--catalog", catalog]
+    args += service.recordings
+    with start_cli(download_args(root, *args), service.environment()):
+        assert service.requests.wait_for_stall()
+        other = tmp_path / "other"
+        (other / ".g2a-archive").mkdir(parents=True)
+        result = run_cli(plain_args(other, *args), service.environment())
+        assert result.returncode == ExitCode.LOCKED
+    assert not archive_files(other)
+
+
+def test_a_run_beside_a_reader_of_the_catalogue(service: SimulatedService, root: Path) -> None:
+    run_here(service, root, [])
+    readers: list[sqlite3.Connection] = []
+
+    def begin(_: object) -> None:
+        if not readers:
+            db = sqlite3.connect(catalog_path(root), check_same_thread=False)
+            readers.append(db)
+            db.execute("BEGIN")
+            db.execute("SELECT count(*) FROM recording").fetchall()
+
+    service.on_links.append(begin)
+    with start_cli(download_args(root, *service.recordings), service.environment()) as process:
+        assert service.requests.wait_for(
+            lambda log: sum(entry.finished for entry in log.calls("links")) == 1
+        )
+        assert process.poll() is None
+        readers[0].rollback()
+        readers[0].close()
+        assert process.wait(timeout=60) == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_catalogue_that_stays_locked(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.archive.database._PATIENCE", 0.3)
+    ids = list(service.recordings)
+    run_here(service, root, ids[:2])
+    with closing(sqlite3.connect(catalog_path(root))) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        report = run_here(service, root, ids)
+    assert report.exit_code == ExitCode.STORAGE
+    assert len(report.stops) == 1
+    assert "has been locked for" in report.stops[0]
+    assert "--catalog" in report.stops[0]
+    assert run_here(service, root, ids).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+# --- catalogues that cannot be used ----------------------------------------------------------
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"\0garbage" * 4000)
+
+
+def text(path: Path) -> None:
+    path.write_text("This was the catalogue.\n" * 100)
+
+
+def damaged_pages(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[100:] = b"\xa5" * (len(content) - 100)
+    path.write_bytes(content)
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def foreign(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE photos (name TEXT)")
+
+
+def newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "hint"),
+    [
+        (garbage, "is damaged", "move it away; the next download adopts the files"),
+        (text, "is damaged", "move it away; the next download adopts the files"),
+        (damaged_pages, "is damaged", "move it away; the next download adopts the files"),
+        (cut_short, "is damaged", "move it away; the next download adopts the files"),
+        (foreign, "is not a catalogue of g2a-archive", "move it away; the next download adopts"),
+        (newer, "is of a newer g2a-archive (schema 99", "upgrade g2a-archive on this machine"),
+        (directory, "cannot open the catalogue", "is the directory there"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_used(
+    spoil: Callable[[Path], None], words: str, hint: str, service: SimulatedService, root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, root, ids)
+    before = {name: path.read_bytes() for name, path in archive_files(root).items()}
+    catalog = catalog_path(root)
+    spoil(catalog)
+    service.requests.clear()
+    result = run_cli(plain_args(root, *ids), service.environment())
+    assert result.returncode == ExitCode.STORAGE
+    assert str(catalog) in result.stderr
+    assert words in result.stderr
+    assert hint in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert service.requests.counts["file"] == 0
+    assert {name: path.read_bytes() for name, path in archive_files(root).items()} == before
+
+    # What the hint advises works.
+    catalog.rename(root / "moved-away")
+    report = run_here(service, root, ids)
+    assert (report.exit_code, report.adopted, report.files) == (0, 24, 0)
+    if (root / "moved-away").is_dir():
+        (root / "moved-away").rmdir()
+    else:
+        (root / "moved-away").unlink()
+    assert_archive_equals(service, root)
+    assert service.requests.counts["file"] == 0
+
+
+# --- files that are there, or are not --------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_sums", [True, False])
+def test_a_lost_catalogue_costs_no_file_request(
+    with_sums: bool, service: SimulatedService, root: Path
+) -> None:
+    run_here(service, root, service.recordings)
+    shutil.rmtree(root / ".g2a-archive")
+    if not with_sums:
+        for path in root.rglob("SHA256SUMS"):
+            path.unlink()
+    service.requests.clear()
+    report = run_here(service, root, service.recordings)
+    assert (report.exit_code, report.archived, report.adopted) == (0, 8, 24)
+    assert (report.files, report.bytes) == (0, 0)
+    assert service.requests.counts["file"] == 0
+    assert_archive_equals(service, root)
+
+
+OTHER = {
+    "other bytes": b"not what the service has",
+    "an empty file": b"",
+    "a web page": b"<!DOCTYPE html><html></html>",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", OTHER.values(), ids=OTHER)
+def test_another_file_at_a_final_name_is_kept_aside(
+    content: bytes, kind: str, service: SimulatedService, root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, root, ids)
+    recording = service.recordings[ids[3]]
+    name = relative_path(recording, kind)  # type: ignore[arg-type]
+    path = root / name
+    for number in (1, 2):
+        path.write_bytes(content)
+        catalog_path(root).unlink()
+        service.requests.clear()
+        report = run_here(service, root, ids)
+        assert report.exit_code == 0
+        assert report.kept_aside == [f"{name}.kept-{number}"]
+        assert (root / f"{name}.kept-{number}").read_bytes() == content
+        assert f"kept aside, as another file stood in its place: {name}.kept-{number}" in (
+            "\n".join(line for _, line in report.summary())
+        )
+        assert [e.recording_id for e in service.requests.file_requests()] == [recording.id]
+        assert_nothing_false(service, root)
+
+
+def make_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "kept").touch()
+
+
+def dangle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("spoil", [make_directory, dangle])
+def test_what_is_no_file_at_a_final_name_is_kept_aside(
+    spoil: Callable[[Path], None], service: SimulatedService, root: Path
+) -> None:
+    run_here(service, root, service.recordings)
+    path = next(iter(archive_files(root).values()))
+    catalog_path(root).unlink()
+    spoil(path)
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == 0
+    assert os.path.lexists(f"{path}.kept-1")
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert_nothing_false(service, root)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_deleted_by_hand_is_fetched_again(
+    kind: str, service: SimulatedService, root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, root, ids)
+    (root / relative_path(service.recordings[ids[2]], kind)).unlink()  # type: ignore[arg-type]
+    service.requests.clear()
+    report = run_here(service, root, ids)
+    assert (report.exit_code, report.already_archived, report.archived) == (0, 7, 1)
+    (request,) = service.requests.file_requests()
+    assert (request.recording_id, request.kind) == (ids[2], kind)
+    assert_archive_equals(service, root)
+
+
+def test_a_directory_deleted_by_hand_is_fetched_again(
+    service: SimulatedService, root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, root, ids)
+    shutil.rmtree(root / relative_path(service.recordings[ids[0]], "mp4").split("/")[0])
+    assert run_here(service, root, ids).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_deleted_file_whose_link_fails_is_owed(service: SimulatedService, root: Path) -> None:
+    id_ = next(iter(service.recordings))
+    run_here(service, root, [id_])
+    (root / relative_path(service.recordings[id_], "mp4")).unlink()
+    service.fail_files(faults.status(404))
+    assert run_here(service, root, [id_]).exit_code == 1
+    assert states(root) == {id_: "failed"}
+    rows = catalog_rows(root, "SELECT kind, damage FROM file ORDER BY kind")
+    assert rows == [("events", None), ("mp4", "missing"), ("thumbnail", None)]
+    service.on_request.clear()
+    assert run_here(service, root, [], owed=True).exit_code == 0
+    assert_archive_equals(service, root, [id_])
+
+
+def test_a_recording_whose_date_changed_stays_where_it_is(
+    service: SimulatedService, root: Path
+) -> None:
+    """Half of it is archived; a corrected start must not tear it in two."""
+    id_ = next(iter(service.recordings))
+    service.fail_files(faults.status(404), "mp4")
+    run_here(service, root, [id_])
+    service.on_request.clear()
+    service.on_links.append(
+        lambda entries: [
+            entry | {"recordingStartTime": "2020-01-01T00:00:00Z"} for entry in entries
+        ]
+    )
+    assert run_here(service, root, [id_]).exit_code == 0
+    assert_archive_equals(service, root, [id_])

@@ -1,0 +1,199 @@
+"""Many small files are flushed together, where that is safe; else each by itself."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support import assert_archive_equals, run_here
+from support.service import Serve
+
+from g2a_archive.archive.flushing import GroupFlush
+from g2a_archive.download.finish import Finisher
+from g2a_archive.download.results import Transfer
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="syncfs is a call of Linux")
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files in `partial/` that were flushed by themselves."""
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        fsync(fd)
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if path.endswith(".part"):
+            flushed.append(path)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return flushed
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The common flushes, and that a few files are enough for one."""
+    calls: list[int] = []
+    flush = GroupFlush.flush
+
+    def note(self: GroupFlush) -> None:
+        calls.append(len(calls))
+        flush(self)
+
+    monkeypatch.setattr(GroupFlush, "flush", note)
+    for name, value in {"_MANY": 1, "_FEW": 1, "_LONG": math.inf}.items():
+        monkeypatch.setattr(f"g2a_archive.download.finish.{name}", value)
+    return calls
+
+
+@linux
+def test_small_files_are_flushed_together(
+    serve: Serve,
+    root: Path,
+    alone: list[str],
+    together: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that come while a flush goes on make up the next one."""
+    here = threading.Semaphore(0)
+    put, flush = Finisher.put, GroupFlush.flush
+
+    def count(self: Finisher, transfers: Sequence[Transfer]) -> None:
+        put(self, transfers)
+        for _ in transfers:
+            here.release()
+
+    def wait_for_all(self: GroupFlush) -> None:
+        if not together:
+            assert all(here.acquire(timeout=60) for _ in range(60))
+        flush(self)
+
+    monkeypatch.setattr(Finisher, "put", count)
+    monkeypatch.setattr(GroupFlush, "flush", wait_for_all)
+    service = serve(20)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert alone == []
+    assert 1 <= len(together) <= 2
+
+
+@linux
+@pytest.mark.parametrize("obstacle", ["old kernel", "unknown file system"])
+def test_where_it_is_not_safe_each_file_is_flushed_by_itself(
+    obstacle: str,
+    serve: Serve,
+    root: Path,
+    alone: list[str],
+    together: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if obstacle == "old kernel":
+        uname = os.uname()
+        old = os.uname_result((uname[0], uname[1], "5.7.19-generic", uname[3], uname[4]))
+        monkeypatch.setattr(os, "uname", lambda: old)
+    else:
+        monkeypatch.setattr(
+            "g2a_archive.archive.flushing._MAGIC", {0x6969}
+        )  # as if this were NFS only
+    service = serve(20)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert len(alone) == 60
+    assert together == []
+
+
+@linux
+def test_a_file_system_that_is_none() -> None:
+    assert GroupFlush.of("/proc") is None
+
+
+@linux
+def test_a_common_flush_that_fails_tells_nothing_of_any_file(
+    serve: Serve, root: Path, alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program's file may be the one that could not be written."""
+
+    def fail(self: GroupFlush) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(GroupFlush, "flush", fail)
+    monkeypatch.setattr("g2a_archive.download.finish._MANY", 1)
+    service = serve(20)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert len(alone) == 60
+
+
+@linux
+def test_a_common_flush_that_waits_for_others_is_not_repeated(
+    serve: Serve,
+    root: Path,
+    alone: list[str],
+    together: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("g2a_archive.download.finish._LONG", -1.0)
+    monkeypatch.setattr("g2a_archive.download.finish._GATHER", 0.0)
+    service = serve(20)
+    assert run_here(service, root, service.recordings, jobs=1).exit_code == 0
+    assert_archive_equals(service, root)
+    assert together == [0]
+    assert alone
+
+
+@linux
+def test_then_several_files_are_flushed_at_a_time(
+    serve: Serve, root: Path, together: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.download.finish._LONG", -1.0)
+    meeting, met = threading.Barrier(4), threading.Event()
+    fsync = os.fsync
+
+    def meet(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".part") and not met.is_set():
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait(30)
+                met.set()
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", meet)
+    service = serve(40)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert together == [0]
+    assert met.is_set()
+
+
+@linux
+@pytest.mark.usefixtures("together")
+def test_files_that_wait_closed_are_opened_again(
+    serve: Serve, root: Path, alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.archive.flushing._MAGIC", set())
+    monkeypatch.setattr("g2a_archive.download.finish._MOST_OPEN", 0)
+    service = serve(20)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert len(alone) == 60
+
+
+@linux
+def test_a_python_without_ctypes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    assert GroupFlush.of(str(tmp_path)) is None
+
+
+@linux
+def test_the_errno_of_a_failing_call(tmp_path: Path) -> None:
+    group = GroupFlush(str(tmp_path), lambda _: errno.EDQUOT)
+    with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
+        group.flush()
+    group.close()

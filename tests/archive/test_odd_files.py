@@ -1,0 +1,208 @@
+"""Odd things where the program's own files should be: links, pipes, junk, names in no encoding."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import (
+    assert_archive_equals,
+    catalog_path,
+    clean_environment,
+    command,
+    plain_args,
+    relative_path,
+    run_cli,
+    run_here,
+    states,
+)
+from support.service import Serve
+
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.partial import boot_id
+from g2a_archive.demo import SimulatedService, faults
+from g2a_archive.errors import CatalogError, ExitCode
+from g2a_archive.models import FileKind
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(3)
+
+
+def partial(root: Path) -> Path:
+    directory = root / ".g2a-archive" / "partial"
+    directory.mkdir(parents=True)
+    return directory
+
+
+def test_a_link_in_partial_is_not_followed(
+    service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    first, second, third = service.recordings
+    directory = partial(root)
+    (directory / f"{first}.mp4.part").symlink_to(precious)
+    (directory / f"{second}.mp4.part").hardlink_to(precious)
+    os.mkfifo(directory / f"{third}.mp4.part")
+    for id_ in service.recordings:
+        note = json.dumps({**NOTE, "boot": boot_id()})
+        (directory / f"{id_}.mp4.json").write_text(note)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert precious.read_text() == "precious"
+    assert not (root / relative_path(service.recordings[first], "mp4")).is_symlink()
+    assert_archive_equals(service, root)
+
+
+NOTE = {
+    "total": 5000, "etag": '"e"', "modified": None, "flushed": 0, "size": None, "extents": [],
+}  # fmt: skip
+NOTES: list[dict[str, Any]] = [
+    {"size": float("inf")},
+    {"flushed": float("inf"), "boot": "another"},
+    {"flushed": -5, "boot": "another"},
+    {"size": -5},
+    {"extents": [[float("inf"), 1]]},
+    {"extents": 7},
+    {"etag": '"€"'},
+    {"etag": '"a\r\nX: y"'},
+    {"etag": None, "modified": "\ud800" * 20},
+    {"total": [1]},
+]
+
+
+@pytest.mark.parametrize("note", NOTES, ids=str)
+def test_a_note_that_makes_no_sense(
+    note: dict[str, Any], service: SimulatedService, root: Path
+) -> None:
+    id_ = next(iter(service.recordings))
+    directory = partial(root)
+    (directory / f"{id_}.mp4.part").write_bytes(bytes(2000))
+    text = json.dumps({**NOTE, "boot": boot_id(), **note})
+    (directory / f"{id_}.mp4.json").write_text(text)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_pipe_as_a_note(service: SimulatedService, root: Path) -> None:
+    id_ = next(iter(service.recordings))
+    directory = partial(root)
+    (directory / f"{id_}.mp4.part").write_bytes(bytes(2000))
+    os.mkfifo(directory / f"{id_}.mp4.json")
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_pipe_as_checksums(service: SimulatedService, root: Path) -> None:
+    recording = next(iter(service.recordings.values()))
+    day = (root / relative_path(recording, "mp4")).parent
+    day.mkdir(parents=True)
+    os.mkfifo(day / "SHA256SUMS")
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == ExitCode.STORAGE
+    assert "SHA256SUMS" in report.stops[0]
+    (day / "SHA256SUMS").unlink()
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_file_that_cannot_be_read_is_fetched_again(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here(service, root, service.recordings)
+    catalog_path(root).unlink()
+    real, broken = hashlib.file_digest, next(iter(service.recordings.values()))
+
+    def bad_sector(file: Any, name: str) -> Any:
+        if file.name.endswith(relative_path(broken, "mp4")):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", bad_sector)
+    report = run_here(service, root, service.recordings)
+    assert (report.exit_code, report.archived) == (0, 3)
+    assert report.kept_aside == [relative_path(broken, "mp4") + ".kept-1"]
+
+
+def test_a_run_for_other_kinds_leaves_damage_owed(service: SimulatedService, root: Path) -> None:
+    run_here(service, root, service.recordings)
+    id_ = next(iter(service.recordings))
+    (root / relative_path(service.recordings[id_], "mp4")).write_bytes(b"bad")
+    assert run_cli(["verify", "-d", root]).returncode == 1
+    thumbnails = (FileKind.THUMBNAIL,)
+    assert run_here(service, root, [], owed=True, kinds=thumbnails).exit_code == 0
+    assert states(root)[id_] == "damaged"
+    assert run_here(service, root, [], owed=True).exit_code == 0
+    assert states(root)[id_] == "archived"
+    assert (root / f"{relative_path(service.recordings[id_], 'mp4')}.kept-1").exists()
+
+
+def test_what_is_not_recorded_is_not_counted(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CatalogError("cannot write the catalogue")
+
+    monkeypatch.setattr(Catalog, "settle", refuse)
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == ExitCode.STORAGE
+    assert report.archived == 0
+    assert sorted(report.unfinished) == sorted(service.recordings)
+
+
+@pytest.mark.parametrize("name", [b"u\xff", "dé".encode()])
+def test_a_destination_in_no_encoding(
+    service: SimulatedService, tmp_path: Path, name: bytes
+) -> None:
+    root = tmp_path / os.fsdecode(name)
+    commands: list[list[str | int | Path]] = [
+        plain_args(root, *service.recordings),
+        ["status", "-d", root],
+    ]
+    for arguments in commands:
+        result = run_cli(arguments, service.environment())
+        assert (result.returncode, result.stderr) == (0, "")
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://x/\xff", "//"])
+def test_a_redirect_of_the_service(service: SimulatedService, root: Path, location: str) -> None:
+    service.fail(faults.redirect(location), call="links")
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == ExitCode.SERVICE
+    assert "302" in report.failed[0].reason
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["export", "--csv"], ["export", "--json"], ["status", "--by", "year", "--csv"]],
+    ids=" ".join,
+)
+def test_a_closed_stdout(service: SimulatedService, root: Path, arguments: list[str]) -> None:
+    run_here(service, root, service.recordings)
+    line = " ".join([*command([*arguments, "-d", root]), ">&-"])
+    result = subprocess.run(
+        ["sh", "-c", line], env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == ExitCode.STORAGE
+    assert result.stderr.count("\n") == 1
+    assert "standard output" in result.stderr
+
+
+def test_config_alone_shows_its_help() -> None:
+    result = run_cli(["config"])
+    assert result.returncode == 0
+    assert "show" in result.stdout
+
+
+def test_a_rehearsal_without_the_drive(service: SimulatedService, root: Path) -> None:
+    report = run_here(service, root, service.recordings, dry_run=True, no_create=True)
+    assert report.exit_code == ExitCode.STORAGE
+    assert not root.exists()

@@ -1,0 +1,387 @@
+"""The local disk fails: full, read-only, gone, forbidden. Exit code 6, and one clear line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import (
+    archive_files,
+    assert_archive_equals,
+    assert_nothing_false,
+    clean_environment,
+    command,
+    download_args,
+    mounts,
+    plain_args,
+    report_of,
+    run_cli,
+    run_here,
+    start_cli,
+    states,
+)
+from support.service import Serve
+
+from g2a_archive.archive.storage import Storage
+from g2a_archive.console.report import Report
+from g2a_archive.demo import SimulatedService, faults, sample_recordings
+from g2a_archive.errors import ExitCode
+
+SIZE = 300_000
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(sample_recordings(8, mp4_size=SIZE, events_size=500))
+
+
+def assert_stopped(report: Report, *words: str) -> None:
+    """The run was ended by the disk, and says so once."""
+    assert report.exit_code == ExitCode.STORAGE
+    assert len(report.stops) == 1
+    for word in words:
+        assert word in report.stops[0]
+    assert report.failed == []
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == ExitCode.STORAGE
+    assert result.stderr.count("\n") == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+# --- full ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_full_disk(announced: bool, serve: Serve, root: Path) -> None:
+    """With announced lengths it is seen before; without, the disk itself says so (ENOSPC)."""
+    service = serve(sample_recordings(5, mp4_size=3_000_000, events_size=500))
+    if not announced:
+        service.fail_files(faults.no_length())
+    with mounts.tmpfs(root, "5m"):
+        report = run_here(service, root, service.recordings, jobs=1)
+        assert_stopped(report, "not enough space" if announced else "No space left on device")
+        assert 1 <= report.archived <= 4
+        assert_nothing_false(service, root)
+        assert sum(state == "archived" for state in states(root).values()) == report.archived
+        assert run_here(service, root, service.recordings).exit_code == ExitCode.STORAGE
+        mounts.grow(root, "64m")
+        final = {path.stem for path in archive_files(root).values() if path.suffix == ".mp4"}
+        service.requests.clear()
+        assert run_here(service, root, service.recordings).exit_code == 0
+        assert_archive_equals(service, root)
+        again = {str(e.recording_id) for e in service.requests.file_requests("mp4")}
+        assert final.isdisjoint(again)
+
+
+def test_a_disk_too_full_for_the_catalogue(service: SimulatedService, root: Path) -> None:
+    with mounts.tmpfs(root, "8k"):
+        result = run_cli(plain_args(root, *service.recordings), service.environment())
+        assert result.returncode == ExitCode.STORAGE
+        assert "Traceback" not in result.stderr
+        assert service.requests.counts["file"] == 0
+        mounts.grow(root, "64m")
+        assert run_here(service, root, service.recordings).exit_code == 0
+        assert_archive_equals(service, root)
+
+
+def test_min_free_is_kept(service: SimulatedService, root: Path) -> None:
+    with mounts.tmpfs(root, "64m"):
+        report = run_here(service, root, service.recordings, min_free=1 << 30)
+        assert_stopped(report, "not enough space", "--min-free", "lower")
+        assert archive_files(root) == {}
+        assert report.bytes == 0
+        assert run_here(service, root, service.recordings, min_free=32 << 20).exit_code == 0
+        assert_archive_equals(service, root)
+
+
+def test_without_min_free_the_catalogue_keeps_its_own(serve: Serve, root: Path) -> None:
+    service = serve(sample_recordings(4, mp4_size=600_000))
+    with mounts.tmpfs(root, "2m"):
+        report = run_here(service, root, service.recordings, min_free=0)
+        assert_stopped(report, "not enough space", "the catalogue may need 1.0 MB", "free some")
+        assert "--min-free" not in report.stops[0]
+
+
+def test_a_time_that_cannot_be_set_is_a_warning_unless_the_disk_fails(
+    service: SimulatedService,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    code = errno.EIO
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert_stopped(run_here(service, root, service.recordings, set_mtime=True), "Input/output")
+    assert "cannot set the time" not in caplog.text
+    code = errno.EPERM
+    assert run_here(service, root, service.recordings, set_mtime=True).exit_code == 0
+    assert "cannot set the time of its file: Operation not permitted" in caplog.text
+
+
+def test_min_free_counts_what_is_still_to_come(serve: Serve, root: Path) -> None:
+    """Eight files that fit one by one, but not together."""
+    size = 1 << 20
+    service = serve(sample_recordings(8, mp4_size=size, events_size=None, thumbnail_size=None))
+    with mounts.tmpfs(root, "16m"):
+        report = run_here(service, root, service.recordings, min_free=11 << 20, jobs=8)
+        assert_stopped(report, "not enough space")
+        free = os.statvfs(root)
+        assert free.f_bavail * free.f_frsize >= 11 << 20
+
+
+# --- read-only, gone ---------------------------------------------------------------------------
+
+
+def test_a_disk_that_becomes_read_only_in_mid_run(
+    service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    id_ = list(service.recordings)[-1]
+    with mounts.ext4(root, tmp_path / "image", 32 << 20):
+        service.fail_files(faults.stall(1000), "mp4", id_, times=1)
+        args = plain_args(root, "--jobs", 1, "--timeout", "1", *service.recordings)
+        with start_cli(args, service.environment()) as process:
+            assert service.requests.wait_for_stall(30)
+            mounts.fail(root)
+            stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == ExitCode.STORAGE, stderr
+        # The latter where it happens under the flush of a file.
+        assert re.search(r"Read-only file system|Input/output error", stderr)
+        assert re.search("remount it writable|check the drive", stderr)
+        assert "Traceback" not in stderr
+        assert stderr.count("ERROR") == 1
+        # As many as the catalogue knew by then: what it could not record is not claimed.
+        assert re.match(r"Archived [0-7] of 8 ", stdout)
+        again = run_cli(plain_args(root, *service.recordings), service.environment())
+        assert_one_line(again, "read-only")
+    image = tmp_path / "image"
+    subprocess.run(["fsck.ext4", "-fy", image], check=False, capture_output=True)
+    subprocess.run(["mount", "-o", "loop", image, root], check=True)
+    try:
+        assert_nothing_false(service, root)
+        assert run_here(service, root, service.recordings).exit_code == 0
+        assert_archive_equals(service, root)
+    finally:
+        mounts.unmount(root)
+
+
+@pytest.mark.parametrize("stalled_at", [0, -1])
+@pytest.mark.parametrize("below", [False, True])
+def test_a_mount_that_goes_away_in_mid_run(
+    below: bool, stalled_at: int, service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    if below:  # an archive was begun at the bare mount point once
+        in_flight(root).mkdir(parents=True)
+    id_ = list(service.recordings)[stalled_at]
+    with mounts.tmpfs(tmp_path / "store", "64m") as store:
+        with mounts.bind(store, root):
+            service.fail_files(faults.stall(1000), "mp4", id_, times=1)
+            args = plain_args(root, "--jobs", 1, "--timeout", "1", *service.recordings)
+            with start_cli(args, service.environment()) as process:
+                assert service.requests.wait_for_stall(30)
+                mounts.unmount(root)
+                _, stderr = process.communicate(timeout=60)
+        assert process.returncode == ExitCode.STORAGE, stderr
+        assert stderr.count("ERROR") == 1
+        assert "mounted?" in stderr
+        assert "Traceback" not in stderr
+        # Nothing went to the disk below the mount point.
+        assert archive_files(root) == {}
+        assert [path.name for path in root.iterdir()] == [".g2a-archive"] * below
+        with mounts.bind(store, root):
+            assert_nothing_false(service, root)
+            assert run_here(service, root, service.recordings).exit_code == 0
+            assert_archive_equals(service, root)
+
+
+def test_a_mount_that_goes_away_before_a_directory_is_made(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just then: the directory is made on the drive that went away, not below its mount point."""
+    mkdir = os.mkdir
+    with mounts.tmpfs(tmp_path / "store", "64m") as store, mounts.bind(store, root):
+        storage = Storage(root)
+        storage.open()
+
+        def go_away(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+            mounts.unmount(root)
+            mkdir(path, mode, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "mkdir", go_away)
+        storage.make_directory("2014/05/06")
+        storage.close()
+        assert (store / "2014/05/06").is_dir()
+    assert list(root.iterdir()) == []
+
+
+def test_an_unmounted_archive_is_not_begun_anew(service: SimulatedService, root: Path) -> None:
+    root.mkdir()
+    result = run_cli(plain_args(root, "--no-create", *service.recordings), service.environment())
+    assert_one_line(result, "--no-create", "is the drive mounted?")
+    assert list(root.iterdir()) == []
+    assert service.requests.count == 0
+
+
+# --- forbidden, in the way ---------------------------------------------------------------------
+
+
+def unprivileged() -> list[str]:
+    """What to put before a command so that file permissions count for it."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root ignores permissions, and there is no setpriv to give that up")
+    return ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+
+
+def nowhere(root: Path) -> Path:
+    root.mkdir()
+    return root
+
+
+def own_corner(root: Path) -> Path:
+    return root / ".g2a-archive"
+
+
+def in_flight(root: Path) -> Path:
+    return root / ".g2a-archive" / "partial"
+
+
+def whole_archive(root: Path) -> Path:
+    return root
+
+
+def year(root: Path) -> Path:
+    return root / "2014"
+
+
+@pytest.mark.parametrize("where", [nowhere, own_corner, in_flight, whole_archive, year])
+def test_permission_denied(
+    where: Callable[[Path], Path], service: SimulatedService, root: Path
+) -> None:
+    ids = list(service.recordings)
+    if where is not nowhere:
+        run_here(service, root, ids[:4])
+    place = where(root)
+    place.chmod(0o555)
+    try:
+        result = subprocess.run(
+            [*unprivileged(), *command(plain_args(root, *ids))],
+            env=clean_environment(service.environment()),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        place.chmod(0o755)
+    assert_one_line(result, "permission to write there")
+    assert_nothing_false(service, root)
+    assert run_here(service, root, ids).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("name", ["2014", "2014/01", ".g2a-archive", ".g2a-archive/partial"])
+def test_a_file_where_a_directory_is_needed(
+    name: str, service: SimulatedService, root: Path
+) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True)
+    path.write_text("in the way")
+    result = run_cli(plain_args(root, *service.recordings), service.environment())
+    assert_one_line(result, str(path), "a file stands where a directory is needed")
+    assert path.read_text() == "in the way"
+    path.unlink()
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_destination_that_is_a_file(service: SimulatedService, root: Path) -> None:
+    root.write_text("a file")
+    result = run_cli(plain_args(root, *service.recordings), service.environment())
+    assert result.returncode == ExitCode.USAGE
+    assert "is a file" in result.stderr
+    assert service.requests.count == 0
+
+
+def test_partial_files_that_vanish_in_mid_run(service: SimulatedService, root: Path) -> None:
+    """Somebody tidies up in `.g2a-archive` while a run works."""
+
+    def tidy(_: object) -> None:
+        if not gone:
+            gone.append(True)
+            shutil.rmtree(in_flight(root))
+
+    gone: list[bool] = []
+    service.on_links.append(tidy)
+    report = run_here(service, root, service.recordings)
+    assert_stopped(report, "cannot write", "No such file or directory")
+    assert_nothing_false(service, root)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+# --- what is said has nowhere to go --------------------------------------------------------------
+
+
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+
+
+@full
+@pytest.mark.parametrize("json", [True, False])
+def test_a_full_disk_for_stdout(json: bool, service: SimulatedService, root: Path) -> None:
+    args = (download_args if json else plain_args)(root, *service.recordings)
+    with open("/dev/full", "w") as stdout:
+        result = run_cli(args, service.environment(), stdout=stdout)
+    assert_one_line(result, "cannot write to standard output: No space left on device")
+    assert_archive_equals(service, root)
+    assert run_cli(args, service.environment()).returncode == 0
+
+
+@full
+def test_a_full_disk_for_stderr(service: SimulatedService, root: Path) -> None:
+    service.fail_files(faults.status(503), times=2)
+    with open("/dev/full", "w") as stderr:
+        result = run_cli(
+            download_args(root, *service.recordings), service.environment(), stderr=stderr
+        )
+    assert report_of(result)["archived"] == 8
+    assert_archive_equals(service, root)
+
+
+@full
+@pytest.mark.parametrize("option", ["--log-file", "--error-file", "--metrics-file"])
+def test_a_full_disk_for_a_file_beside(option: str, service: SimulatedService, root: Path) -> None:
+    service.fail_files(faults.status(404), "mp4", next(iter(service.recordings)))
+    args = download_args(root, option, "/dev/full", *service.recordings)
+    result = run_cli(args, service.environment())
+    assert result.returncode == ExitCode.STORAGE
+    assert "/dev/full: No space left on device" in result.stderr
+    assert_nothing_false(service, root)
+    assert sum(state == "archived" for state in states(root).values()) == 7
+
+
+def test_all_files_in_the_way_are_kept_and_named(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    storage.open()
+    for name in ("7.jpg", "7.png"):
+        (tmp_path / "day").mkdir(exist_ok=True)
+        (tmp_path / "day" / name).write_text(name)
+    part = storage.partial / "7.thumbnail.part"
+    part.write_text("new")
+    kept = storage.publish(str(part), "day", ("7.jpg", "7.png", "7.gif"), "7.png")
+    storage.close()
+    assert sorted(kept) == ["7.jpg.kept-1", "7.png.kept-1"]
+    found = {path.name: path.read_text() for path in (tmp_path / "day").iterdir()}
+    assert found == {"7.jpg.kept-1": "7.jpg", "7.png.kept-1": "7.png", "7.png": "new"}

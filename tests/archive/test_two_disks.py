@@ -1,0 +1,137 @@
+"""Date directories that lie on another file system than the rest of the archive."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support import (
+    archive_size,
+    clean_environment,
+    is_right,
+    leftovers,
+    mounts,
+    plain_args,
+    relative_path,
+    run_here,
+)
+from support.service import Serve
+
+from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.demo.recordings import KINDS
+from g2a_archive.errors import ExitCode
+
+SIZE = 300_000
+Spread = Callable[[SimulatedService, str], Path]
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(sample_recordings(8, mp4_size=SIZE, events_size=500))
+
+
+@pytest.fixture(params=["mounted", "linked"])
+def spread(request: pytest.FixtureRequest, root: Path, tmp_path: Path) -> Iterator[Spread]:
+    """Puts the directories of each year on a file system of this size, mounted or linked there."""
+    with ExitStack() as stack:
+
+        def prepare(service: SimulatedService, size: str) -> Path:
+            other = stack.enter_context(mounts.tmpfs(tmp_path / "other", size))
+            root.mkdir()
+            for year in {str(r.start.year) for r in service.recordings.values()}:
+                (other / year).mkdir()
+                if request.param == "mounted":
+                    stack.enter_context(mounts.bind(other / year, root / year))
+                else:
+                    (root / year).symlink_to(other / year)
+            return other
+
+        yield prepare
+
+
+def names_below(directory: Path) -> list[str]:
+    return sorted(p.name for p in directory.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
+
+
+def copies_below(directory: Path) -> list[str]:
+    """Copies that have no final name yet."""
+    return [name for name in names_below(directory) if name.endswith(".g2a-part")]
+
+
+def assert_all_there(service: SimulatedService, root: Path, other: Path) -> None:
+    names = []
+    for recording in service.recordings.values():
+        for kind in KINDS:
+            path = root / relative_path(recording, kind)
+            names.append(path.name)
+            assert is_right(recording, kind, path), path.name
+    assert names_below(other) == sorted(names)
+    assert leftovers(root) == []
+
+
+def test_files_are_copied_and_renamed(
+    service: SimulatedService, root: Path, spread: Spread
+) -> None:
+    other = spread(service, "64m")
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_all_there(service, root, other)
+    service.requests.clear()
+    assert run_here(service, root, service.recordings).already_archived == 8
+    assert service.requests.count == 0
+
+
+def test_copies_keep_their_time(service: SimulatedService, root: Path, spread: Spread) -> None:
+    spread(service, "64m")
+    assert run_here(service, root, service.recordings, set_mtime=True).exit_code == 0
+    for recording in service.recordings.values():
+        for kind in KINDS:
+            stored = root / relative_path(recording, kind)
+            assert stored.stat().st_mtime == recording.start.timestamp(), stored.name
+
+
+def test_the_other_disk_is_full(service: SimulatedService, root: Path, spread: Spread) -> None:
+    other = spread(service, "1200k")
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == ExitCode.STORAGE
+    assert len(report.stops) == 1
+    assert "No space left on device" in report.stops[0]
+    assert copies_below(other) == []
+    mounts.grow(other, "64m")
+    second = run_here(service, root, service.recordings)
+    assert second.exit_code == 0
+    assert_all_there(service, root, other)
+    assert report.bytes + second.bytes <= 1.1 * archive_size(service)
+
+
+_KILLED_COPY = """
+import os, signal, sys
+from g2a_archive.cli import main as cli
+real = os.fsync
+def crash(fd):
+    if "g2a-part" in os.readlink(f"/proc/self/fd/{fd}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(fd)
+os.fsync = crash
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+def test_killed_while_copying(service: SimulatedService, root: Path, spread: Spread) -> None:
+    other = spread(service, "64m")
+    result = subprocess.run(
+        [sys.executable, "-c", _KILLED_COPY, *map(str, plain_args(root, *service.recordings))],
+        env=clean_environment(service.environment()),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert copies_below(other) == names_below(other) != []
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_all_there(service, root, other)

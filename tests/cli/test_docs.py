@@ -1,0 +1,196 @@
+"""The README and the examples say what is there, and nothing that is not."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from test_output import JSON_KEYS
+
+from g2a_archive.cli.config import AUTH_KEYS, load_config
+from g2a_archive.cli.ids import read_ids
+from g2a_archive.cli.main import cli
+from g2a_archive.cli.options import option_names
+from g2a_archive.errors import ExitCode
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_file())
+
+
+def commands(
+    group: click.Group = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+COMMANDS = dict(commands())
+OPTIONS = {
+    name: option
+    for command in [cli, *COMMANDS.values()]
+    for option in command.params
+    if isinstance(option, click.Option)
+    for name in (*option.opts, *option.secondary_opts)
+}
+
+
+def section(title: str) -> str:
+    """The part of the README below a heading of any level, up to the next one."""
+    found = re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", README, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+# --- help --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    assert command.get_short_help_str(200).strip().endswith(".")
+    for param in command.params:
+        if isinstance(param, click.Option) and not param.hidden:
+            assert param.help, param.name
+            assert param.help[0].isupper(), param.help
+    context = click.Context(command, info_name=name, parent=click.Context(cli))
+    assert "Usage: " in command.get_help(context)
+
+
+def test_each_option_says_the_same_in_every_command() -> None:
+    """Or it would be two options under one name."""
+    for name in ("--dest", "--catalog", "--timezone", "--log-file", "--config", "--profile"):
+        texts = {
+            param.help
+            for of, command in COMMANDS.items()
+            for param in command.params
+            if isinstance(param, click.Option) and name in param.opts and of != "demo"
+        }
+        assert len(texts) == 1, (name, texts)
+
+
+# --- the README --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_readme(name: str) -> None:
+    assert re.search(rf"`(?:g2a-archive )?{name}\b[^`]*`", section("Commands")), name
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name.startswith("--")])
+def test_every_option_is_in_the_readme(name: str) -> None:
+    if not OPTIONS[name].hidden:
+        assert re.search(rf"{name}(?![\w-])", README), name
+
+
+@pytest.mark.parametrize("name", COMMANDS["download"].params, ids=lambda param: str(param.name))
+def test_the_table_of_a_run_s_options(name: click.Parameter) -> None:
+    """Each in its row, with its short form and its environment variable."""
+    if not isinstance(name, click.Option) or "--help" in name.opts:
+        return
+    forms = ", ".join(sorted(name.opts, key=len))
+    row = re.search(rf"^\| `{forms}[ `].*\|$", section("Options of a run"), re.MULTILINE)
+    assert row, forms
+    cells = row[0].strip("| ").split(" | ")
+    variable = f"`{name.envvar}`" if name.envvar else None
+    assert (variable in row[0]) if variable else "G2A_ARCHIVE" not in row[0], cells
+
+
+def test_the_readme_names_no_option_that_is_not_there() -> None:
+    text = re.sub(r"<!--.*?-->", "", README, flags=re.DOTALL)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+    assert named - set(OPTIONS) - {"--help"} == set()
+
+
+def test_the_readme_names_every_variable_and_no_other() -> None:
+    params = [param for command in COMMANDS.values() for param in command.params]
+    known = {str(param.envvar) for param in params if param.envvar}
+    known |= {f"G2A_ARCHIVE_{key.upper()}" for key in AUTH_KEYS if key != "scheme"}
+    known |= {"G2A_ARCHIVE_AUTH_SCHEME"}
+    text = re.sub(r"(G2A_ARCHIVE_\w+)\[(_\w+)\]", r"\1 \1\2", README)  # X[_FILE] is both
+    named = set(re.findall(r"(?<!_)G2A_ARCHIVE_[A-Z_]+[A-Z]", text))
+    assert named - {"G2A_ARCHIVE_COMPLETE"} == known
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    codes = re.findall(r"^\| ([\d, ]+) \|", section("Exit codes"), re.MULTILINE)
+    named = [int(code) for row in codes for code in row.split(",")]
+    assert named == [int(code) for code in ExitCode]
+
+
+def test_the_keys_of_the_json_report_are_in_the_readme() -> None:
+    text = section("What is printed").partition("The JSON report")[2]
+    named = set(re.findall(r"`(\w+)`", text))
+    dry = {"dry_run", "would_fetch", "would_bytes"}
+    assert named == {*JSON_KEYS, *dry, "sync", "file", "mp4", "events", "thumbnail"}
+
+
+def test_what_the_readme_links_to_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert targets
+    assert [name for name in targets if not (ROOT / name).exists()] == []
+    anchors = re.findall(r"\]\(#([^)]+)\)", README)
+    titles = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    }
+    assert set(anchors) <= titles
+
+
+# --- the examples ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_is_mentioned(name: str) -> None:
+    assert f"examples/{name}" in README
+
+
+def test_the_example_of_an_id_file() -> None:
+    assert len(read_ids([], [str(ROOT / "examples" / "ids.txt")])) > 1
+
+
+def test_the_example_of_a_configuration_file() -> None:
+    path = ROOT / "examples" / "config.toml"
+    known = option_names()
+    config = load_config(path, required=True, profile=None, known=known)
+    assert config.options
+    names = re.findall(r"^\[profiles\.(\w+)\]", path.read_text(), re.MULTILINE)
+    for name in names:
+        load_config(path, required=True, profile=name, known=known)
+
+
+def written_commands() -> Iterator[tuple[str, list[str]]]:
+    """Every command line of the program in the README's blocks and in the examples."""
+    texts = {"README.md": "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))}
+    for name in EXAMPLES:
+        if not name.endswith((".png", ".svg", ".toml")):
+            texts[name] = (ROOT / "examples" / name).read_text(encoding="utf-8")
+    for name, text in texts.items():
+        for line in text.replace("\\\n", " ").splitlines():
+            found = re.search(r"(?:^|[\s/=])g2a-archive ([a-z].*)", line.partition(" # ")[0])
+            if found and not line.startswith("#") and shlex.split(found[1])[0] in cli.commands:
+                yield f"{name}: {line.strip()}", shlex.split(re.split(r"[;|]| && ", found[1])[0])
+
+
+WRITTEN = dict(written_commands())
+
+
+def test_some_commands_are_written() -> None:
+    assert len(WRITTEN) > 8
+
+
+@pytest.mark.parametrize("line", WRITTEN)
+def test_a_written_command_is_understood(line: str) -> None:
+    words = WRITTEN[line]
+    name = words[0] if words[0] in COMMANDS else " ".join(words[:2])
+    command = COMMANDS[name]
+    context = click.Context(command, info_name=name, parent=click.Context(cli))
+    command.make_parser(context).parse_args(words[len(name.split()) :])

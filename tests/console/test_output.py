@@ -1,0 +1,287 @@
+"""What a run says: summary, JSON, error file, metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support import report_of, run_cli
+from support.cli import FIRST, Args
+from support.service import Serve
+
+from g2a_archive.console.outputs import metrics_text
+from g2a_archive.console.report import Report
+from g2a_archive.demo import SimulatedService
+from g2a_archive.demo.faults import status
+
+JSON_KEYS = {
+    "started_at": str,
+    "finished_at": str,
+    "exit_code": int,
+    "requested": int,
+    "already_archived": int,
+    "archived": int,
+    "unavailable": list,
+    "refused": list,
+    "failed": list,
+    "files": int,
+    "bytes": int,
+    "seconds": float,
+}
+
+UNKNOWN = 77
+
+
+def mixed(serve: Serve, **behaviour: Any) -> SimulatedService:
+    """A service on which of five recordings one fails, one is unavailable, one is archived."""
+    service = serve(5, rate_limit=None, **behaviour)
+    service.set_state(FIRST + 1, "unavailable")
+    service.fail_files(status(404), kind="mp4", recording_id=FIRST + 2)
+    return service
+
+
+IDS: Args = [FIRST, FIRST + 1, FIRST + 2, UNKNOWN]
+RUN: Args = ["download", "--min-free", "0", "--retries", "0"]
+
+
+def test_the_summary_of_a_mixed_run(serve: Serve, tmp_path: Path) -> None:
+    service = mixed(serve)
+    run_cli([*RUN, FIRST + 3], service.environment(), cwd=tmp_path)
+    result = run_cli([*RUN, *IDS, FIRST + 3], service.environment(), cwd=tmp_path)
+    assert result.returncode == 1
+    head, *rest = result.stdout.splitlines()
+    assert re.fullmatch(
+        r"Archived 1 of 5 recordings: 5 files, \d+\.\d kB in \d+\.\d s \(\d+\.\d kB/s\); "
+        r"1 already archived; 1 not available yet, 1 refused, 1 failed",
+        head,
+    )
+    assert rest[0].startswith(f"  {FIRST + 2}  mp4: ")
+    assert "404" in rest[0]
+    assert rest[1:] == [
+        f"  {UNKNOWN}  refused: the service calls this ID invalid",
+        f"  {FIRST + 1}  unavailable: not ready for download yet",
+    ]
+
+
+def test_a_second_run_has_nothing_to_do(service: SimulatedService, tmp_path: Path) -> None:
+    run_cli([*RUN, FIRST, FIRST + 1], service.environment(), cwd=tmp_path)
+    asked = service.requests.count
+    for ids, said in (
+        ([FIRST], "Nothing to do: the recording is archived\n"),
+        ([FIRST, FIRST + 1], "Nothing to do: all 2 recordings are archived\n"),
+    ):
+        result = run_cli([*RUN, *ids], service.environment(), cwd=tmp_path)
+        assert (result.stdout, result.stderr, result.returncode) == (said, "", 0)
+    assert service.requests.count == asked
+
+
+def test_a_long_list_is_cut_and_says_where_the_rest_is(serve: Serve, tmp_path: Path) -> None:
+    service = serve(30, rate_limit=None)
+    for id_ in service.recordings:
+        service.set_state(id_, "unavailable")
+    args: Args = [*RUN, *service.recordings, "--error-file", "errors"]
+    result = run_cli(args, service.environment(), cwd=tmp_path)
+    assert result.returncode == 3
+    lines = result.stdout.splitlines()
+    assert len(lines) == 22
+    assert lines[-1] == (
+        "  … and 10 more: all of them are in --error-file and --json, and in `g2a-archive status`"
+    )
+    assert len((tmp_path / "errors").read_text().splitlines()) == 30
+
+
+def test_a_dry_run_says_what_it_would_fetch(serve: Serve, tmp_path: Path) -> None:
+    service = mixed(serve)
+    result = run_cli([*RUN, *IDS, "--dry-run"], service.environment(), cwd=tmp_path)
+    assert result.returncode == 1
+    size = sum(service.recordings[FIRST + n].size("mp4") or 0 for n in (0, 2)) / 1024
+    assert result.stdout.splitlines()[0] == (
+        f"Would fetch 2 of 4 recordings (MP4s: {size:.1f} kB); 1 not available yet, 1 refused"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert service.requests.counts["file"] == 0
+
+
+# --- JSON ----------------------------------------------------------------------------------
+
+
+def test_json_has_the_keys_and_types_of_its_description(serve: Serve, tmp_path: Path) -> None:
+    service = mixed(serve)
+    result = run_cli([*RUN, *IDS, "--json"], service.environment(), cwd=tmp_path)
+    report = report_of(result)
+    assert {key: type(value) for key, value in report.items()} == JSON_KEYS
+    assert list(report) == list(JSON_KEYS)
+    assert (report["exit_code"], report["requested"], report["archived"]) == (1, 4, 1)
+    assert report["already_archived"] == 0
+    assert report["unavailable"] == [FIRST + 1]
+    assert report["refused"] == [UNKNOWN]
+    (failure,) = report["failed"]
+    assert list(failure) == ["id", "file", "reason"]
+    assert (failure["id"], failure["file"]) == (FIRST + 2, "mp4")
+    assert "404" in failure["reason"]
+    assert (report["files"], report["bytes"]) == (5, service.requests.file_bytes_sent)
+    for name in ("started_at", "finished_at"):
+        assert datetime.fromisoformat(report[name]).utcoffset() is not None
+
+
+def test_a_whole_recording_that_fails_has_no_file(serve: Serve, tmp_path: Path) -> None:
+    service = serve(2, rate_limit=None)
+    service.on_links.append(lambda entries: [{**e, "recordingStartTime": "?"} for e in entries])
+    result = run_cli([*RUN, FIRST, "--json"], service.environment(), cwd=tmp_path)
+    (failure,) = report_of(result)["failed"]
+    assert failure["file"] is None
+    assert "recordingStartTime" in failure["reason"]
+
+
+@pytest.mark.parametrize("env", [{}, {"FORCE_COLOR": "1"}, {"PYTHONIOENCODING": "ascii"}])
+def test_json_is_alone_on_stdout_even_at_v_v(
+    serve: Serve, tmp_path: Path, env: dict[str, str]
+) -> None:
+    service = mixed(serve)
+    args: Args = [*RUN, *IDS, "--json", "-v", "-v"]
+    result = run_cli(args, {**service.environment(), **env}, cwd=tmp_path)
+    assert json.loads(result.stdout)["exit_code"] == 1
+    assert result.stdout.endswith("}\n")
+
+
+def test_json_when_nothing_is_to_be_done(service: SimulatedService, tmp_path: Path) -> None:
+    result = run_cli(["download", "--json", "-f", "-"], service.environment(), "", cwd=tmp_path)
+    report = report_of(result)
+    assert {key: type(value) for key, value in report.items()} == JSON_KEYS
+    assert (report["requested"], report["exit_code"]) == (0, 0)
+
+
+# --- the error file --------------------------------------------------------------------------
+
+
+def test_the_error_file_is_ready_for_the_next_run(serve: Serve, tmp_path: Path) -> None:
+    service = mixed(serve)
+    args: Args = ["--error-file", "errors.txt"]
+    first = run_cli([*RUN, *IDS, *args], service.environment(), cwd=tmp_path)
+    assert first.returncode == 1
+    lines = (tmp_path / "errors.txt").read_text().splitlines()
+    assert [re.split("  # ", line)[0] for line in lines] == [
+        str(FIRST + 2), str(UNKNOWN), str(FIRST + 1),
+    ]  # fmt: skip
+    assert all(re.fullmatch(r"\d+  # \S.*", line) for line in lines)
+    service.on_request.clear()
+    service.set_state(FIRST + 1, "ready")
+    again = run_cli(
+        [*RUN, "-f", "errors.txt", *args, "--json"], service.environment(), cwd=tmp_path
+    )
+    report = report_of(again)
+    assert (report["requested"], report["archived"], report["refused"]) == (3, 2, [UNKNOWN])
+    assert (tmp_path / "errors.txt").read_text().splitlines() == [
+        f"{UNKNOWN}  # refused: the service calls this ID invalid"
+    ]
+
+
+def test_the_error_file_of_a_good_run_is_empty(service: SimulatedService, tmp_path: Path) -> None:
+    (tmp_path / "errors").write_text("12345  # from the night before\n")
+    run_cli([*RUN, FIRST, "--error-file", "errors"], service.environment(), cwd=tmp_path)
+    assert (tmp_path / "errors").read_bytes() == b""
+
+
+# --- metrics ---------------------------------------------------------------------------------
+
+
+def metrics(path: Path) -> dict[str, float]:
+    """Sample name, with the outcome where there is one, to value, by the client library."""
+    found = {}
+    for family in text_string_to_metric_families(path.read_text()):
+        assert family.type == "gauge"
+        assert family.documentation
+        for sample in family.samples:
+            found[sample.name + sample.labels.get("outcome", "")] = sample.value
+    return {name.removeprefix("g2a_archive_"): value for name, value in found.items()}
+
+
+def test_metrics(serve: Serve, tmp_path: Path) -> None:
+    service = mixed(serve)
+    path = tmp_path / "g2a.prom"
+    args: Args = ["--metrics-file", path, "--json"]
+    good = report_of(run_cli([*RUN, FIRST + 3, *args], service.environment(), cwd=tmp_path))
+    end = datetime.fromisoformat(good["finished_at"]).timestamp()
+    assert metrics(path)["last_success_timestamp_seconds"] == end
+    inode = path.stat().st_ino
+    bad = report_of(run_cli([*RUN, *IDS, FIRST + 3, *args], service.environment(), cwd=tmp_path))
+    assert metrics(path) == {
+        "last_run_end_timestamp_seconds": datetime.fromisoformat(bad["finished_at"]).timestamp(),
+        "last_run_exit_code": 1,
+        "last_run_duration_seconds": bad["seconds"],
+        "last_run_recordingsarchived": 1,
+        "last_run_recordingsalready_archived": 1,
+        "last_run_recordingsunavailable": 1,
+        "last_run_recordingsrefused": 1,
+        "last_run_recordingsfailed": 1,
+        "last_run_recordingsnot_tried": 0,
+        "last_run_received_bytes": bad["bytes"],
+        "owed_recordings": 3,
+        "last_success_timestamp_seconds": end,
+    }
+    assert path.stat().st_ino != inode, "written in place: a scrape could see half of it"
+    assert path.stat().st_mode & 0o444 == 0o444, "node_exporter runs as another user"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g2a.prom", "recordings"]
+
+
+def test_metrics_of_a_run_that_could_not_begin(service: SimulatedService, tmp_path: Path) -> None:
+    path = tmp_path / "g2a.prom"
+    env = {**service.environment(), "G2A_ARCHIVE_TOKEN": ""}
+    result = run_cli([*RUN, FIRST, "--metrics-file", path], env, cwd=tmp_path)
+    assert result.returncode == 4
+    values = metrics(path)
+    assert values["last_run_exit_code"] == 4
+    assert "last_success_timestamp_seconds" not in values
+
+
+def test_a_dry_run_leaves_the_metrics_alone(service: SimulatedService, tmp_path: Path) -> None:
+    args: Args = [*RUN, FIRST, "--dry-run", "--metrics-file", "m"]
+    assert run_cli(args, service.environment(), cwd=tmp_path).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_text_ends_as_prometheus_wants_it() -> None:
+    report = Report("2026-11-23T02:00:00Z", finished_at="2026-11-23T02:00:05Z")
+    text = metrics_text(report, owed=None, success=None)
+    assert text.endswith("\n")
+    assert "owed_recordings" not in text
+    assert {line.split()[0] for line in text.splitlines() if line[0] != "#"} >= {
+        "g2a_archive_last_success_timestamp_seconds", "g2a_archive_last_run_exit_code",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--metrics-file", "--error-file", "--log-file"])
+def test_a_file_that_cannot_be_written(serve: Serve, tmp_path: Path, option: str) -> None:
+    service = mixed(serve)
+    args: Args = [*RUN, *IDS, option, "nowhere/file"]
+    result = run_cli(args, service.environment(), cwd=tmp_path)
+    assert result.returncode == 6
+    assert "nowhere/file: No such file or directory" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_device_is_written_to_and_not_replaced(serve: Serve, tmp_path: Path) -> None:
+    service = mixed(serve)
+    args: Args = [*RUN, *IDS, "--json", "--error-file"]
+    result = run_cli([*args, "/dev/stderr"], service.environment(), cwd=tmp_path)
+    assert f"{UNKNOWN}  # refused" in result.stderr
+    # What it is in cron's place: a regular file, which would be replaced under its writer.
+    path = tmp_path / "stderr"
+    with open(path, "w") as stderr:
+        inode = path.stat().st_ino
+        run_cli([*args, "/dev/fd/2"], service.environment(), cwd=tmp_path, stderr=stderr)
+    assert f"{UNKNOWN}  # refused" in path.read_text()
+    assert path.stat().st_ino == inode
+
+
+def test_a_symbolic_link_stays_one(serve: Serve, tmp_path: Path) -> None:
+    service = mixed(serve)
+    (tmp_path / "link").symlink_to("real")
+    run_cli([*RUN, *IDS, "--error-file", "link"], service.environment(), cwd=tmp_path)
+    assert (tmp_path / "link").is_symlink()
+    assert f"{UNKNOWN}  # refused" in (tmp_path / "real").read_text()

@@ -1,0 +1,255 @@
+"""What to do with an answer, a leftover, a file: the pure functions, as tables."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from g2a_archive.archive import content
+from g2a_archive.archive.partial import Validator
+from g2a_archive.download.decisions import (
+    Action,
+    Held,
+    Seen,
+    adoptable,
+    can_resume,
+    judge,
+    wrong_content,
+)
+from g2a_archive.models import FileKind
+
+MP4, EVENTS, THUMBNAIL = FileKind
+ETAG = Validator(etag='"1"')
+OTHER = Validator(etag='"2"')
+DATED = Validator(modified="Tue, 06 May 2014 07:08:09 GMT")
+NONE = Validator()
+HALF = Held(size=50, total=100, expected=100, validator=ETAG)
+FTYP = struct.pack(">I", 24) + b"ftypisom" + b"\0" * 12
+
+
+@pytest.mark.parametrize(
+    ("held", "resumable"),
+    [
+        (Held(), False),
+        (Held(size=0, total=100, expected=100, validator=ETAG), False),
+        (Held(size=50, total=100, validator=ETAG), True),
+        (Held(size=50, validator=ETAG), True),
+        (Held(size=50, total=100, validator=DATED), True),
+        (Held(size=50, total=100), False),
+        (Held(size=50, expected=100), True),  # recordingSize can prove it
+        (Held(size=100, total=100, expected=100, validator=ETAG), True),  # 416 will tell
+        (Held(size=101, expected=100, validator=ETAG), False),
+    ],
+)
+def test_when_to_ask_for_the_rest_only(held: Held, resumable: bool) -> None:
+    assert can_resume(held) is resumable
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+@pytest.mark.parametrize("ranged", [True, False])
+def test_a_link_that_is_no_longer_good(status: int, ranged: bool) -> None:
+    verdict = judge(Seen(status), HALF, ranged=ranged)
+    assert verdict.action is Action.NEW_LINK
+    assert str(status) in verdict.reason
+
+
+@pytest.mark.parametrize("status", [408, 421, 425, 429, 500, 502, 503, 504, 520, 599])
+def test_answers_that_may_change(status: int) -> None:
+    assert judge(Seen(status), HALF, ranged=True).action is Action.AGAIN
+
+
+@pytest.mark.parametrize("status", [100, 201, 204, 304, 400, 402, 405, 409, 412, 418, 451])
+def test_answers_that_will_not(status: int) -> None:
+    assert judge(Seen(status), HALF, ranged=True).action is Action.FAIL
+
+
+@pytest.mark.parametrize("ranged", [True, False])
+def test_the_whole_file_is_a_start(ranged: bool) -> None:
+    assert judge(Seen(200, ETAG), HALF, ranged=ranged).action is Action.START
+
+
+def test_an_encoding_that_nobody_knows() -> None:
+    assert judge(Seen(200, decodable=False), Held(), ranged=False).action is Action.FAIL
+
+
+@pytest.mark.parametrize(
+    ("seen", "held", "action"),
+    [
+        (Seen(206, ETAG, (50, 99, 100)), HALF, Action.APPEND),
+        (Seen(206, NONE, (50, 99, 100)), HALF, Action.APPEND),
+        (Seen(206, ETAG, (50, 99, None)), HALF, Action.APPEND),
+        (Seen(206, ETAG, (50, 99, 100)), Held(50, None, 100), Action.APPEND),
+        (Seen(206, DATED, (50, 99, 100)), Held(50, 100, validator=DATED), Action.APPEND),
+        (Seen(206, OTHER, (50, 99, 100)), HALF, Action.RESTART),
+        (Seen(206, ETAG, (0, 99, 100)), HALF, Action.RESTART),
+        (Seen(206, ETAG, (49, 99, 100)), HALF, Action.RESTART),
+        (Seen(206, ETAG, (51, 99, 100)), HALF, Action.RESTART),
+        (Seen(206, ETAG, (50, 98, 100)), HALF, Action.RESTART),
+        (Seen(206, ETAG, (50, 100, 101)), HALF, Action.RESTART),
+        (Seen(206, ETAG, (50, 100, 101)), Held(50, None, 100, ETAG), Action.RESTART),
+        (Seen(206, ETAG), HALF, Action.RESTART),
+        (Seen(206, ETAG, (None, None, 100)), HALF, Action.RESTART),
+    ],
+)
+def test_a_part(seen: Seen, held: Held, action: Action) -> None:
+    verdict = judge(seen, held, ranged=True)
+    assert verdict.action is action
+    assert bool(verdict.reason) is (action is Action.RESTART)
+
+
+@pytest.mark.parametrize(
+    ("span", "action"),
+    [
+        ((0, 99, 100), Action.START),
+        ((0, 98, 100), Action.RESTART),
+        ((1, 99, 100), Action.RESTART),
+        ((None, None, None), Action.RESTART),
+    ],
+)
+def test_a_part_that_nobody_asked_for(
+    span: tuple[int | None, int | None, int | None], action: Action
+) -> None:
+    assert judge(Seen(206, ETAG, span), Held(), ranged=False).action is action
+
+
+WHOLE = Held(size=100, total=100, expected=100, validator=ETAG)
+
+
+@pytest.mark.parametrize(
+    ("total", "held", "action"),
+    [
+        (100, WHOLE, Action.COMPLETE),
+        (100, Held(100, None, 100, ETAG), Action.COMPLETE),
+        (100, Held(100, 100, None, ETAG), Action.COMPLETE),
+        (100, Held(100, None, None, ETAG), Action.COMPLETE),
+        (101, WHOLE, Action.RESTART),
+        (None, WHOLE, Action.RESTART),  # nothing proves that these are all bytes
+        (100, HALF, Action.RESTART),
+        (100, Held(100, 200, None, ETAG), Action.RESTART),
+        (100, Held(100, None, 200, ETAG), Action.RESTART),
+    ],
+)
+def test_416(total: int | None, held: Held, action: Action) -> None:
+    assert judge(Seen(416, range=(None, None, total)), held, ranged=True).action is action
+
+
+def test_416_without_a_range_is_a_failure() -> None:
+    assert judge(Seen(416), Held(), ranged=False).action is Action.FAIL
+
+
+PAGES = [
+    b"<!DOCTYPE html><html>",
+    b"<!doctype HTML>",
+    b"<html lang=en>",
+    b"\n\t <HTML>",
+    b"\xef\xbb\xbf<!DOCTYPE html>",
+    b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC>',
+    b"<!-- a comment --><html>",
+    b"<head><title>",
+    b"<script>location='/login'</script>",
+    "\ufeff<!DOCTYPE html>".encode("utf-16-le"),
+]
+
+
+@pytest.mark.parametrize("head", PAGES)
+@pytest.mark.parametrize("kind", FileKind)
+def test_a_web_page_is_never_a_file(kind: FileKind, head: bytes) -> None:
+    verdict = wrong_content(kind, head)
+    assert verdict is not None
+    assert verdict.action is Action.NEW_LINK
+
+
+@pytest.mark.parametrize(
+    "named", ["text/html", "TEXT/HTML; charset=utf-8", "application/xhtml+xml"]
+)
+def test_what_is_called_a_web_page(named: str) -> None:
+    for kind in (EVENTS, THUMBNAIL):
+        assert wrong_content(kind, b"\x01\x02\x03", named) is not None
+    assert wrong_content(MP4, FTYP, named) is None  # its content is a better witness
+
+
+@pytest.mark.parametrize(
+    "head", [b"<session><event/></session>", b'<?xml version="1.0"?><events>', b"\0", b"<"]
+)
+def test_what_is_no_web_page(head: bytes) -> None:
+    assert wrong_content(EVENTS, head, "application/xml") is None
+
+
+@pytest.mark.parametrize(
+    ("head", "fine"),
+    [
+        (FTYP, True),
+        (b"\0\0\0\x08ftyp", True),
+        (b"\0\0\0\x07ftyp", False),
+        (b"\0\0\x20\0ftyp", False),
+        (b"\0\0\0\x18moov", False),
+        (b"\0\0\0\x18fty", False),
+        (b'{"error": "gone"}', False),
+    ],
+)
+def test_an_mp4_begins_with_an_ftyp_box(head: bytes, fine: bool) -> None:
+    assert (wrong_content(MP4, head) is None) is fine
+
+
+@pytest.mark.parametrize("kind", FileKind)
+def test_an_empty_file_is_tried_again(kind: FileKind) -> None:
+    verdict = wrong_content(kind, b"")
+    assert verdict is not None
+    assert verdict.action is Action.AGAIN
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "size", "expected", "boxes", "fits"),
+    [
+        (MP4, FTYP, 100, 100, False, True),
+        (MP4, FTYP, 99, 100, True, False),
+        (MP4, FTYP, 100, None, True, True),
+        (MP4, FTYP, 100, None, False, False),
+        (MP4, b"junk" * 9, 100, 100, True, False),
+        (EVENTS, b"x", 1, None, False, True),
+        (EVENTS, b"", 0, None, False, False),
+        (EVENTS, PAGES[0], 21, None, False, False),
+        (THUMBNAIL, b"\xff\xd8\xff", 3, None, False, True),
+        (THUMBNAIL, PAGES[0], 21, None, False, False),
+    ],
+)
+def test_which_files_are_adopted(
+    kind: FileKind, head: bytes, size: int, expected: int | None, boxes: bool, fits: bool
+) -> None:
+    assert adoptable(kind, head=head, size=size, expected=expected, boxes_add_up=boxes) is fits
+
+
+def box(name: bytes, size: int, said: int | None = None) -> bytes:
+    return struct.pack(">I", size if said is None else said) + name + b"\0" * (size - 8)
+
+
+LARGE = struct.pack(">I", 1) + b"mdat" + struct.pack(">Q", 40) + b"\0" * 24
+
+
+@pytest.mark.parametrize(
+    ("data", "whole"),
+    [
+        (box(b"ftyp", 24) + box(b"moov", 100), True),
+        (box(b"ftyp", 24) + LARGE, True),
+        (box(b"ftyp", 24) + box(b"mdat", 50, said=0), True),  # "to the end of the file"
+        (box(b"ftyp", 24) + box(b"moov", 100)[:-1], False),
+        (box(b"ftyp", 24) + LARGE[:-1], False),
+        (box(b"ftyp", 24) + LARGE[:12], False),
+        (box(b"ftyp", 24) + box(b"moov", 50, said=7), False),
+        (box(b"ftyp", 24) + b"\0\0\0", False),
+        (b"", True),
+    ],
+)
+def test_boxes_add_up(data: bytes, whole: bool, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with open(path, "rb") as file:
+        assert content.boxes_add_up(file.fileno(), len(data)) is whole
+
+
+def test_comments_without_end_are_judged_at_once() -> None:
+    for head in (b"<!---->" * 146, b"<!--" * 256, b"<?xml ?>" * 128, b" " * 1024):
+        assert not content.is_html(head)
+    assert content.is_html(b"<?xml version='1'?> <!-- a --> <!-- b --><html>")

@@ -1,0 +1,75 @@
+"""The main job where nothing goes wrong: the helpers that all tests of faults lean on work."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import (
+    archive_files,
+    assert_archive_equals,
+    clean_environment,
+    command,
+    download_args,
+    report_of,
+    run_cli,
+    run_here,
+)
+from support.service import Serve
+
+from g2a_archive.demo import SimulatedService
+
+
+@pytest.mark.parametrize(("limit", "warned"), [("-n", True), ("-Sn", False)])
+def test_a_low_limit_of_open_files(limit: str, warned: bool, serve: Serve, root: Path) -> None:
+    """What may be raised is raised; else fewer downloads run at a time."""
+    service = serve(30, latency=0.05)
+    args = command(download_args(root, "--jobs", 64, *service.recordings))
+    result = subprocess.run(
+        ["bash", "-c", f'ulimit {limit} 64 && exec "$@"', "bash", *args],
+        env=clean_environment(service.environment()),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert report_of(result)["exit_code"] == 0
+    assert ("with 64 open files (ulimit -n), only" in result.stderr) == warned
+    assert_archive_equals(service, root)
+
+
+def test_everything_is_archived_once(service: SimulatedService, root: Path) -> None:
+    ids = list(service.recordings)
+    result = run_cli(download_args(root, *ids), service.environment())
+    report = report_of(result)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert report["archived"] == report["requested"] == 8
+    assert report["files"] == 24
+    assert report["bytes"] == service.requests.file_bytes_sent
+    assert_archive_equals(service, root)
+    assert service.requests.leaks == []
+
+    service.requests.clear()
+    again = report_of(run_cli(download_args(root, *ids), service.environment()))
+    assert (again["exit_code"], again["already_archived"], again["bytes"]) == (0, 8, 0)
+    assert service.requests.count == 0
+
+
+def test_a_run_in_this_process_does_the_same(service: SimulatedService, root: Path) -> None:
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_the_proof_notices_what_is_wrong(service: SimulatedService, root: Path) -> None:
+    run_here(service, root, service.recordings)
+    name, path = next(iter(archive_files(root).items()))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(AssertionError, match=name):
+        assert_archive_equals(service, root)
+    path.unlink()
+    with pytest.raises(AssertionError):
+        assert_archive_equals(service, root)

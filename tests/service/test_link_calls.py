@@ -1,0 +1,251 @@
+"""Asking for links: how many calls, how fast, and what each failing answer means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from support import (
+    assert_archive_equals,
+    download_args,
+    run_cli,
+    run_here,
+    states,
+)
+from support.service import Serve
+
+from g2a_archive.demo import (
+    Request,
+    Response,
+    SimulatedRecording,
+    SimulatedService,
+    faults,
+    sample_recordings,
+)
+from g2a_archive.errors import ExitCode
+from g2a_archive.service.pace import CALL_INTERVAL
+
+NOT_READY = 2_000_000_000
+"""IDs from here on are known to the service, but not available: they cost no download."""
+
+
+def waiting(count: int) -> list[SimulatedRecording]:
+    """Recordings that are not available, and one that is."""
+    ready = sample_recordings(1, first_id=1)
+    rest = sample_recordings(count - 1, first_id=NOT_READY, unavailable_every=1)
+    return [*ready, *rest]
+
+
+def invalid(count: int) -> list[int]:
+    """IDs that the service does not know."""
+    return list(range(9_000_000_000, 9_000_000_000 + count))
+
+
+def mixed(total: int, bad_places: Sequence[int]) -> tuple[list[SimulatedRecording], list[int]]:
+    """A population, and `total` IDs to ask for, those in these places invalid."""
+    recordings = waiting(total - len(bad_places))
+    good, bad = iter(recordings), iter(invalid(len(bad_places)))
+    places = set(bad_places)
+    return recordings, [next(bad) if n in places else next(good).id for n in range(total)]
+
+
+def most_calls(total: int, bad: int) -> int:
+    """Calls that narrow `bad` IDs down in one chunk of `total`, at most.
+
+    Each chunk that holds a bad ID costs two more, for its halves; on each level of halving there
+    are at most as many such chunks as chunks, and as bad IDs. One call more looks whether the
+    credentials are still good.
+    """
+    levels = range(math.ceil(math.log2(total)))
+    return 2 + 2 * sum(min(1 << level, bad) for level in levels)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    ("place", "most"),
+    [
+        (0, most_calls(500, 1)),  # all left halves are refused, so all right ones are asked for
+        (1, most_calls(500, 1)),
+        (249, 1 + 2 + 8 + 1),
+        (250, 1 + 1 + 2 * 8 + 1),
+        (499, 1 + 9 + 1),  # no right half need be asked for: the bad ID must be in it
+    ],
+)
+def test_one_invalid_id_of_500(place: int, most: int, serve: Serve, root: Path) -> None:
+    recordings, ids = mixed(500, [place])
+    service = serve(recordings, rate_limit=None)
+    report = run_here(service, root, ids)
+    assert report.refused == [ids[place]]
+    assert len(report.unavailable) == 498
+    assert report.archived == 1
+    assert report.exit_code == 1
+    assert states(root)[ids[place]] == "refused"
+    assert service.requests.counts["links"] <= most
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("total", [500, 1000])
+def test_one_invalid_id_in_a_hundred(total: int, serve: Serve, root: Path) -> None:
+    places = range(37, total, 100)
+    recordings, ids = mixed(total, places)
+    service = serve(recordings, rate_limit=None)
+    report = run_here(service, root, ids)
+    assert report.refused == [ids[place] for place in places]
+    assert len(report.unavailable) == total - len(places) - 1
+    assert report.archived == 1
+    calls = service.requests.calls("links")
+    assert len(calls) <= total // 500 * most_calls(500, 5)
+    assert len({entry.query for entry in calls}) >= len(calls) - 1  # but for a probe, none twice
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("count", [1, 7, 15, 16, 500, 600])
+def test_every_id_invalid_looks_like_bad_credentials(
+    count: int, service: SimulatedService, root: Path
+) -> None:
+    service.behaviour.rate_limit = None
+    report = run_here(service, root, invalid(count))
+    assert report.exit_code == ExitCode.CREDENTIALS
+    assert report.refused == []
+    assert states(root) == {}
+    assert sorted(report.unfinished) == invalid(count)
+    asked = [len(entry.query) for entry in service.requests.calls("links")]
+    assert asked.count(1) == min(16, count)
+    # 16 single IDs, and the way down to them.
+    assert len(asked) <= 2 * 16 + math.ceil(math.log2(500))
+
+
+@pytest.mark.usefixtures("at_once")
+def test_fifteen_invalid_ids_before_a_good_one_are_refused(serve: Serve, root: Path) -> None:
+    recordings, ids = mixed(20, range(15))
+    report = run_here(serve(recordings, rate_limit=None), root, ids)
+    assert sorted(report.refused) == ids[:15]
+    assert report.exit_code == 1
+    assert report.archived == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_bad_token_ends_the_run(service: SimulatedService, root: Path) -> None:
+    service.behaviour.rate_limit = None
+    service.revoke()
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == ExitCode.CREDENTIALS
+    assert report.refused == []
+    assert states(root) == {}
+    assert len(report.stops) == 1
+    assert "the service refused the credentials, or every one of these IDs" in report.stops[0]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_runs_out_in_mid_run(
+    status: int, serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.service.client.LIST_LIMIT", 8)
+    service = serve(24, rate_limit=None, refused_token_status=status)
+    first = list(service.recordings)[:8]
+    service.on_links.append(lambda _: service.revoke())
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == ExitCode.CREDENTIALS
+    assert report.refused == []
+    assert report.failed == []
+    assert report.archived == 8
+    assert sorted(report.unfinished) == sorted(set(service.recordings) - set(first))
+    assert_archive_equals(service, root, first)
+    assert set(states(root).values()) == {"archived", "queued"}
+    # Down to one ID, then the look at a good one; two chunks may be under way.
+    assert service.requests.counts["links"] <= 1 + 2 * (1 + 3 + 1)
+
+
+def test_a_renewable_token_is_renewed(serve: Serve, root: Path) -> None:
+    service = serve(4)
+    revoked: list[bool] = []
+
+    def expire(_: object) -> None:
+        if not revoked:
+            revoked.append(True)
+            service.revoke()
+            service.expire_links()
+
+    service.on_links.append(expire)
+    result = run_cli(download_args(root, *service.recordings), service.environment(renewable=True))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_archive_equals(service, root)
+    assert service.requests.counts["token"] == 2
+
+
+@pytest.mark.parametrize("bad", [1, 5])
+def test_a_good_renewable_token_is_renewed_once_a_chunk_at_most(
+    bad: int, serve: Serve, root: Path
+) -> None:
+    service = serve(12, rate_limit=None)
+    ids = [*service.recordings, *invalid(bad)]
+    result = run_cli(download_args(root, *ids), service.environment(renewable=True))
+    assert result.returncode == 1
+    assert service.requests.counts["token"] == 2  # the first, and one renewal
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_414_halves_the_chunk_and_those_after_it(serve: Serve, root: Path) -> None:
+    recordings = waiting(2000)
+    service = serve(recordings, rate_limit=None, most_target_bytes=3200)
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == ExitCode.UNAVAILABLE
+    assert (len(report.unavailable), report.archived) == (1999, 1)
+    answered = service.requests.statuses["links", 200]
+    assert answered == 2000 / 125
+    # 500 and 250 are too long; then it is known, as the first call is alone.
+    assert service.requests.statuses["links", 414] == 2
+
+
+@pytest.mark.usefixtures("at_once")
+def test_431_halves_the_chunk(service: SimulatedService, root: Path) -> None:
+    def too_long(request: Request) -> Response | None:
+        return Response(431) if request.call == "links" and len(request.query) > 2 else None
+
+    service.on_request.append(too_long)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_414_to_a_single_id_fails_that_recording(service: SimulatedService, root: Path) -> None:
+    service.fail(faults.status(414), call="links")
+    id_ = next(iter(service.recordings))
+    report = run_here(service, root, [id_])
+    (failure,) = report.failed
+    assert (failure.id, failure.file) == (id_, None)
+    assert "414" in failure.reason
+    assert report.exit_code == ExitCode.SERVICE
+
+
+def test_400_points_at_id_attribute(service: SimulatedService, root: Path) -> None:
+    report = run_here(service, root, service.recordings, id_attribute="ids")
+    assert report.exit_code == ExitCode.SERVICE
+    assert len(report.failed) == 8
+    assert all("--id-attribute" in failure.reason for failure in report.failed)
+    assert all("'ids'" in failure.reason for failure in report.failed)
+    assert service.requests.counts["links"] == 1  # it would not change
+
+
+def test_never_more_than_ten_calls_in_a_second(serve: Serve, root: Path) -> None:
+    recordings, ids = mixed(500, [0])  # the first place costs most calls
+    service = serve(recordings)
+    report = run_here(service, root, ids)
+    assert len(report.refused) == 1
+    assert service.requests.counts["links"] > 15
+    assert service.requests.peak_rate() <= 10
+    assert service.requests.statuses["links", 429] == 0
+    assert CALL_INTERVAL > 0.1
+
+
+def test_an_answer_that_trickles_comes_too_slowly(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.service.session._LONGEST_CALL", 0.0)
+    service.fail(faults.trickle(50), call="links")  # never a time-out without a byte
+    report = run_here(service, root, service.recordings, retries=0, timeout=0.2)
+    assert report.exit_code == ExitCode.SERVICE
+    assert {f.reason for f in report.failed} == {"link call: the answer came too slowly"}

@@ -1,0 +1,254 @@
+"""Finding recordings: windows are planned so that nothing is missed, with few calls."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from g2a_archive.errors import MalformedCallError
+from g2a_archive.models import ListState, Selection
+from g2a_archive.service.payloads import Ready
+from g2a_archive.sync import windows as listing
+from g2a_archive.sync.windows import EARLIEST, Listing, Query, Window, queries
+
+NOW = 1_770_000_000
+DAY = 86400
+QUERY = Query((("accountKey", "1000"),))
+
+
+def unix(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+class Truth:
+    """A list call over starts in Unix time; the IDs are places in start order, from 1."""
+
+    def __init__(
+        self,
+        starts: Sequence[float],
+        *,
+        inclusive: bool = True,
+        transcode_every: int = 0,
+        fractions: bool = True,
+    ) -> None:
+        self.starts = sorted(starts)
+        self.find = bisect_right if inclusive else bisect_left
+        self.every = transcode_every
+        self.fractions = fractions
+        self.asked: list[dict[str, str]] = []
+
+    def __call__(self, params: Sequence[tuple[str, str]]) -> Ready:
+        given = dict(params)
+        self.asked.append(given)
+        begin, end = given.get("fromTime"), given.get("toTime")
+        if end and "." in end and not self.fractions:
+            raise MalformedCallError("list call: the service answered 400 (malformed)")
+        first = bisect_left(self.starts, unix(begin)) if begin else 0
+        last = self.find(self.starts, unix(end)) if end else len(self.starts)
+        ids = range(first + 1, last + 1)
+        waits = [i for i in ids if self.every and i % self.every == 0]
+        ready = [i for i in ids if not (self.every and i % self.every == 0)]
+        return Ready(tuple(waits[:500]), tuple(ready[:500]))
+
+
+def walk(
+    truth: Truth,
+    begin: int | None = None,
+    end: int | None = None,
+    wanted: ListState = ListState.ALL,
+) -> Listing:
+    found = new_listing(truth, wanted)
+    for _ in found.walk(QUERY, begin, end):
+        pass
+    assert found.calls == len(truth.asked)
+    return found
+
+
+def business_days(count: int, years: float, seed: int) -> list[float]:
+    """Starts as they come: mostly by day, hardly at weekends, over the years before `NOW`."""
+    chance = random.Random(seed)
+    starts: list[float] = []
+    while len(starts) < count:
+        day = int((NOW - years * 365 * DAY * chance.random()) // DAY)
+        if day % 7 in (2, 3) and chance.random() < 0.9:
+            continue
+        starts.append(day * DAY + int(min(max(chance.gauss(13, 3), 0), 23.9) * 3600))
+    return starts
+
+
+def with_bursts(seed: int) -> list[float]:
+    """25,000 over three years: 700 in an hour six times, several hundred in a second four times."""
+    chance = random.Random(seed)
+    starts = business_days(25_000 - 6 * 700 - 4 * 450, 3, seed)
+    chosen = chance.sample(sorted(set(starts)), 10)
+    for hour in chosen[:6]:
+        starts += [hour + chance.randrange(3600) for _ in range(700)]
+    for second in chosen[6:]:
+        starts += [second] * 450
+    return starts
+
+
+def new_listing(ask: listing.Ask, wanted: ListState = ListState.ALL) -> Listing:
+    return Listing(ask, wanted, clock=lambda: float(NOW))
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize(
+    ("starts", "most_calls"),
+    [
+        pytest.param([], 1, id="nothing"),
+        pytest.param(business_days(499, 3, 1), 1, id="a typical night"),
+        pytest.param(business_days(600, 3, 2), 12, id="just too many"),
+        pytest.param(with_bursts(3), 250, id="25,000 in three years with bursts"),
+        pytest.param(business_days(80_000, 10, 4), 300, id="80,000 in ten years"),
+        pytest.param([NOW - DAY + s * 3 for s in range(25_000)], 100, id="25,000 in a day"),
+        pytest.param([EARLIEST + s * DAY for s in range(501)], 20, id="at the very beginning"),
+        pytest.param([NOW + s for s in range(600)], 40, id="at the very end"),
+    ],
+)
+def test_everything_is_found_once_with_few_calls(
+    starts: list[float], most_calls: int, inclusive: bool
+) -> None:
+    truth = Truth(starts, inclusive=inclusive)
+    found = walk(truth)
+    assert found.ids() == list(range(1, len(starts) + 1))  # each once, in start order
+    assert found.overflowing == []
+    assert found.calls <= most_calls
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+def test_the_bursts_of_a_second(inclusive: bool) -> None:
+    """499 in one second are told by a call, however many start in the seconds beside it."""
+    second = NOW - 100 * DAY
+    starts = [second + s for s in range(-3, 4) for _ in range(499)]
+    found = walk(Truth(starts, inclusive=inclusive))
+    assert found.ids() == list(range(1, len(starts) + 1))
+    assert found.overflowing == []
+
+
+def test_starts_between_two_seconds_are_found() -> None:
+    starts = [NOW - 5 * DAY + n / 400 for n in range(4000)]
+    for inclusive in (True, False):
+        assert len(walk(Truth(starts, inclusive=inclusive)).ids()) == 4000
+
+
+@pytest.mark.parametrize("fractions", [True, False])
+def test_a_second_that_overflows_is_said(fractions: bool, caplog: pytest.LogCaptureFixture) -> None:
+    second = NOW - 100 * DAY
+    starts = business_days(2000, 1, 5) + [second] * 700
+    truth = Truth(starts, fractions=fractions)
+    found = walk(truth)
+    # Where no fraction of a second is taken, the second before cannot be told apart.
+    doubtful = [second] if fractions else [second - 1, second]
+    assert found.overflowing == [listing.iso(at) for at in doubtful]
+    assert listing.iso(second) in caplog.text
+    # The first 500 of that second and all others are found all the same.
+    assert len(found.ids()) == 2000 + 500
+    others = {place for place, at in enumerate(truth.starts, 1) if at != second}
+    assert others <= set(found.ids())
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4000), st.integers(1, 700)).map(
+            lambda burst: [NOW - 4000 + burst[0]] * burst[1]
+        ),
+        max_size=8,
+    ),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0, 2, 3]),
+)
+@settings(max_examples=100, deadline=None)
+def test_what_is_not_found_is_said(
+    bursts: list[list[float]], inclusive: bool, fractions: bool, every: int
+) -> None:
+    """Whatever the bursts: an ID that is missing started in a second that is said to overflow."""
+    truth = Truth(
+        [at for burst in bursts for at in burst],
+        inclusive=inclusive,
+        fractions=fractions,
+        transcode_every=every,
+    )
+    found = walk(truth)
+    missing = set(range(1, len(truth.starts) + 1)).difference(found.ids())
+    assert {listing.iso(int(truth.starts[i - 1])) for i in missing} <= set(found.overflowing)
+
+
+def test_only_the_array_that_is_wanted_counts() -> None:
+    starts = business_days(3000, 2, 6)
+    truth = Truth(starts, transcode_every=10)
+    found = walk(truth, wanted=ListState.TRANSCODE)
+    assert found.calls == 1
+    assert found.ids() == list(range(10, 3001, 10))
+    both = walk(Truth(starts, transcode_every=2))
+    assert both.ids(ListState.TRANSCODE) == list(range(2, 3001, 2))
+    assert both.ids(ListState.DOWNLOAD) == list(range(1, 3001, 2))
+
+
+def test_what_becomes_ready_meanwhile_is_told_once() -> None:
+    answers = iter(
+        [Ready((7,), tuple(range(1000, 1500))), Ready((7,), (7,)), Ready((), (7,)), Ready((7,), ())]
+    )
+    found = new_listing(lambda _: next(answers, Ready((), ())))
+    for _ in found.walk(QUERY, None, None):
+        pass
+    assert found.ids(ListState.TRANSCODE) == []
+    assert found.ids().count(7) == found.ids(ListState.DOWNLOAD).count(7) == 1
+
+
+def test_edges_are_kept() -> None:
+    starts = business_days(5000, 2, 7)
+    begin, end = NOW - 300 * DAY, NOW - 100 * DAY
+    truth = Truth(starts, inclusive=False)
+    found = walk(truth, begin, end)
+    wanted = [i for i, at in enumerate(truth.starts, 1) if begin <= at < end]
+    assert found.ids() == wanted
+    for asked in truth.asked:
+        assert begin <= unix(asked["fromTime"]) < unix(asked["toTime"]) <= end
+
+
+def test_progress_only_grows_and_ends() -> None:
+    truth = Truth(with_bursts(8))
+    found = new_listing(truth)
+    until: list[int] = []
+    for one in found.walk(QUERY, None, None):
+        view = found.look()
+        assert view.done == found.calls < view.total or one.complete_until == NOW
+        if one.complete_until is not None:
+            until.append(one.complete_until)
+            known = [i for i, at in enumerate(truth.starts, 1) if at < one.complete_until]
+            assert set(known) <= set(found.ids())
+    assert until == sorted(until)
+    assert until[-1] == NOW
+    assert (found.total, found.look().unit) == (found.calls, "windows")
+
+
+def test_a_query_for_each_combination_of_keys() -> None:
+    selection = Selection(
+        account_keys=("1", "2", "1"), user_keys=("8", "9"), session_type=1, archived=True
+    )
+    assert [q.params for q in queries(selection)] == [
+        (("accountKey", a), ("userKey", u), ("sessionType", "1"), ("archived", "1"))
+        for a in "12"
+        for u in "89"
+    ]
+    assert [q.scope for q in queries(Selection(company_ids=("5",)))] == ["companyId=5"]
+
+
+def test_the_attributes_of_windows() -> None:
+    assert Window().params() == []
+    assert Window(EARLIEST, EARLIEST + 60).params() == [
+        ("fromTime", "2000-01-01T00:00:00Z"),
+        ("toTime", "2000-01-01T00:01:00Z"),
+    ]
+    assert Window(EARLIEST, EARLIEST + 1).params() == [
+        ("fromTime", "2000-01-01T00:00:00Z"),
+        ("toTime", "2000-01-01T00:00:00.999Z"),
+    ]

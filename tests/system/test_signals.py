@@ -1,0 +1,303 @@
+"""Being stopped: by signals, by a terminal that goes away, by a reader that has seen enough."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import termios
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support import (
+    assert_archive_equals,
+    assert_nothing_false,
+    clean_environment,
+    command,
+    download_args,
+    plain_args,
+    report_of,
+    run_cli,
+    run_here,
+    start_cli,
+    states,
+)
+from support.service import Serve
+
+from g2a_archive.demo import (
+    Fault,
+    LoggedRequest,
+    RequestLog,
+    SimulatedService,
+    faults,
+    sample_recordings,
+)
+from g2a_archive.demo.messages import Call
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode
+
+SIZE = 200_000
+PART = 50_000
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+NEVER = ("--timeout", "3600", "--jobs", "1")
+"""No time-out may be what ends these runs."""
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(sample_recordings(6, mp4_size=SIZE))
+
+
+def stalled(service: SimulatedService) -> int:
+    """Let the last recording's MP4 stall; returns which. One worker is through with all others."""
+    id_ = list(service.recordings)[-1]
+    service.fail_files(faults.stall(PART), "mp4", id_, times=1)
+    service.fail_files(faults.stall(0), "mp4", id_)
+    return id_
+
+
+def stalls(log: RequestLog, id_: int) -> list[LoggedRequest]:
+    return [entry for entry in log.file_requests("mp4", id_) if entry.stalled]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_while_a_transfer_stalls(
+    number: signal.Signals, code: int, service: SimulatedService, root: Path
+) -> None:
+    id_ = stalled(service)
+    args = download_args(root, "--timeout", "0.5", "--jobs", 1, *service.recordings)
+    with start_cli(args, service.environment()) as process:
+        # A second stall: what came before the first one has arrived.
+        assert service.requests.wait_for(lambda log: len(stalls(log, id_)) >= 2)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
+    report = report_of(subprocess.CompletedProcess([], process.returncode, stdout, stderr))
+    assert report["exit_code"] == code
+    assert report["archived"] == 5
+    assert report["failed"] == []
+    assert "retry 1/5" in stderr
+    assert_nothing_false(service, root)
+    assert states(root) == dict.fromkeys(service.recordings, "archived") | {id_: "queued"}
+
+    service.on_request.clear()
+    service.requests.clear()
+    assert run_here(service, root, service.recordings).exit_code == 0
+    (request,) = service.requests.file_requests("mp4")
+    assert request.headers["range"] == f"bytes={PART}-"
+    assert_archive_equals(service, root)
+
+
+def test_the_summary_of_a_stopped_run(
+    service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    id_ = stalled(service)
+    errors = tmp_path / "errors"
+    args = plain_args(root, *NEVER, "--error-file", errors, *service.recordings)
+    with start_cli(args, service.environment()) as process:
+        assert service.requests.wait_for_stall()
+        process.terminate()
+        stdout, _ = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert stdout.startswith("Archived 5 of 6 recordings: 15 files")
+    assert "not finished: 1; run again to go on with them" in stdout
+    assert errors.read_text() == f"{id_}  # not finished: the run ended before\n"
+
+
+@pytest.mark.parametrize("call", ["links", "token"])
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_while_a_call_stalls(
+    call: str, number: signal.Signals, code: int, service: SimulatedService, root: Path
+) -> None:
+    service.fail(faults.stall(0), call=call)  # type: ignore[arg-type]
+    args = download_args(root, *NEVER, *service.recordings)
+    with start_cli(args, service.environment(renewable=True)) as process:
+        assert service.requests.wait_for_stall()
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
+    report = report_of(subprocess.CompletedProcess([], process.returncode, stdout, stderr))
+    assert report["exit_code"] == code
+    assert report["failed"] == []
+    assert states(root) == {}
+    service.on_request.clear()
+    assert run_here(service, root, service.recordings).exit_code == 0
+
+
+def test_a_signal_while_every_file_is_in_its_pause(service: SimulatedService, root: Path) -> None:
+    service.fail_files(faults.status(503, retry_after="500"))
+    args = download_args(root, "--retries", "9", *service.recordings)
+    with start_cli(args, service.environment()) as process:
+        assert service.requests.wait_for(lambda log: log.statuses["file", 503] == 18)
+        process.terminate()
+        stdout, stderr = process.communicate(timeout=30)
+    report = report_of(subprocess.CompletedProcess([], process.returncode, stdout, stderr))
+    assert report["exit_code"] == 143
+    assert report["failed"] == []
+    assert states(root) == dict.fromkeys(service.recordings, "queued")
+
+
+_STUCK = """
+import sys, threading
+from g2a_archive.download import engine as archiver
+from g2a_archive.cli import main as cli
+
+def stuck(self):
+    print("stuck", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+archiver.Run._drain = stuck
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+def test_a_connect_that_hangs_is_not_waited_for(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.download.engine._STOP_SECONDS", 3600.0)
+    switch = StopSwitch()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        with ExitStack() as stack:  # its queue is full: what else connects gets no answer
+            for _ in range(4):
+                one = stack.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(address)
+            service.fail_files(faults.redirect(f"http://127.0.0.1:{address[1]}/"), "mp4")
+            run = ThreadPoolExecutor(1)
+            ended = run.submit(
+                run_here, service, root, service.recordings, switch=switch, timeout=3600.0
+            )
+            assert service.requests.wait_for(lambda log: len(log.file_requests("mp4")) >= 4)
+            switch.stop(ExitCode.SIGINT)
+            report = ended.result(timeout=30)
+        run.shutdown()
+    assert report.exit_code == ExitCode.SIGINT
+    assert len(report.unfinished) == 6
+    assert_nothing_false(service, root)
+
+
+@pytest.mark.parametrize("call", ["token", "list", "links"])
+def test_a_call_that_hangs_is_not_waited_for(
+    call: Call, service: SimulatedService, root: Path
+) -> None:
+    service.fail(Fault(ending="stall", after=5), call=call)
+    environment = service.environment(renewable=call == "token")
+    args: list[str | int | Path] = ["sync", "--account-key", "1000", "--dest", root]
+    args += ["--min-free", "0", "--timeout", "3600"]
+    with start_cli(args, environment) as process:
+        assert service.requests.wait_for_stall()
+        process.terminate()
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143, stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_second_sigint_ends_at_once(service: SimulatedService, root: Path) -> None:
+    stalled(service)
+    args = [str(arg) for arg in download_args(root, *NEVER, *service.recordings)]
+    with subprocess.Popen(
+        [sys.executable, "-c", _STUCK, *args],
+        env=clean_environment(service.environment()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert service.requests.wait_for_stall()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "stuck\n"
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert_nothing_false(service, root)
+    service.on_request.clear()
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_closed_pipe_as_stdout_loses_nothing(service: SimulatedService, root: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = run_cli(
+            download_args(root, *service.recordings), service.environment(), stdout=writer
+        )
+    finally:
+        os.close(writer)
+    assert result.returncode == 6
+    assert result.stderr.endswith("cannot write to standard output: Broken pipe\n")
+    assert result.stderr.count("\n") == 1
+    assert_archive_equals(service, root)
+
+
+def test_closed_pipes_as_stdout_and_stderr_lose_nothing(
+    service: SimulatedService, root: Path
+) -> None:
+    service.fail_files(faults.status(503), "mp4", times=2)  # so that there is something to say
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = run_cli(
+            download_args(root, *service.recordings),
+            service.environment(),
+            stdout=writer,
+            stderr=writer,
+        )
+    finally:
+        os.close(writer)
+    assert result.returncode == 6
+    assert_archive_equals(service, root)
+
+
+def _own_terminal() -> None:
+    """In the child: make its stdin the terminal that controls it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.mark.parametrize("controlling", [True, False])
+def test_a_terminal_that_closes_loses_nothing(
+    controlling: bool, service: SimulatedService, root: Path
+) -> None:
+    id_ = stalled(service)
+    master, slave = pty.openpty()
+    args = plain_args(root, *NEVER, *service.recordings)
+    with subprocess.Popen(
+        command(args),
+        env=clean_environment({**service.environment(), "TERM": "xterm"}),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=_own_terminal if controlling else None,
+    ) as process:
+        os.close(slave)
+        assert os.read(master, 1)  # the bars are there
+        assert service.requests.wait_for_stall()
+        os.close(master)
+        if not controlling:  # nobody tells it: it goes on without a terminal
+            process.terminate()
+        assert process.wait(timeout=30) == 143
+    assert_nothing_false(service, root)
+    assert states(root)[id_] == "queued"
+    service.on_request.clear()
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_max_duration_stops_tidily(service: SimulatedService, root: Path) -> None:
+    stalled(service)
+    args = download_args(root, *NEVER, "--max-duration", "2s", *service.recordings)
+    report = report_of(run_cli(args, service.environment()))
+    assert report["exit_code"] == 8
+    assert_nothing_false(service, root)
+    service.on_request.clear()
+    service.requests.clear()
+    assert run_here(service, root, service.recordings).exit_code == 0
+    (request,) = service.requests.file_requests("mp4")
+    assert request.headers["range"] == f"bytes={PART}-"
