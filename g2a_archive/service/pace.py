@@ -57,14 +57,25 @@ class CallPacer:
 
     A call counts for a second from its end, not from its beginning: it may take long to get
     through to the service, with a new connection for example, while later calls don't.
+
+    `share` is how many machines ask at the same time (`--shard K/N`): each then makes its calls
+    that many times slower. They may well be started in the same second, so that each also begins
+    at some instant of its own.
     """
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, share: int = 1) -> None:
         self._stop = stop
         self._lock = threading.Lock()
-        self._next = 0.0
-        self._interval = CALL_INTERVAL
+        self._share = share
+        self._interval = self._usual
+        spread = random.uniform(0.0, self._usual) if share > 1 else 0.0
+        self._next = time.monotonic() + spread if spread else 0.0
         self._free_at = [0.0] * CALLS_A_SECOND
+
+    @property
+    def _usual(self) -> float:
+        """Seconds between two calls when all is well."""
+        return CALL_INTERVAL * self._share
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -74,7 +85,7 @@ class CallPacer:
             yield
         finally:
             with self._lock:
-                self._free_at[place] = time.monotonic() + CALLS_A_SECOND * CALL_INTERVAL
+                self._free_at[place] = time.monotonic() + CALLS_A_SECOND * self._usual
 
     def _take_place(self) -> int:
         while not self._stop.is_set():
@@ -84,7 +95,7 @@ class CallPacer:
                 begin = max(self._next, self._free_at[place])
                 if begin <= now:
                     self._next = now + self._interval
-                    self._interval = max(CALL_INTERVAL, self._interval * 0.9)
+                    self._interval = max(self._usual, self._interval * 0.9)
                     self._free_at[place] = math.inf
                     return place
             pause(self._stop, min(begin - now, 0.1))
@@ -93,7 +104,7 @@ class CallPacer:
     def slow_down(self) -> None:
         """The service answered 429: leave more room between calls."""
         with self._lock:
-            self._interval = min(_SLOWEST_INTERVAL, self._interval * 3)
+            self._interval = min(_SLOWEST_INTERVAL * self._share, self._interval * 3)
             self._next = max(self._next, time.monotonic() + self._interval)
 
 

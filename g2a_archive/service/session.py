@@ -79,13 +79,15 @@ class ApiSession:
         retries: int,
         stop: threading.Event,
         pacer: CallPacer | None = None,
+        share: int = 1,
     ) -> None:
+        """`share` is how many machines share the service's limit of calls (see `CallPacer`)."""
         self._base = base_url.rstrip("/")
         self.credentials = credentials
         self._timeout = timeout
         self._retries = retries
         self._stop = stop
-        self._pacer = pacer or CallPacer(stop)
+        self._pacer = pacer or CallPacer(stop, share)
         self._sessions: list[requests.Session] = []
         self.last_date: str | None = None
 

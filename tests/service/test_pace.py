@@ -111,6 +111,24 @@ def test_calls_are_spaced(clock: ManualClock) -> None:
     assert begun[-1] - begun[0] < 40 * 0.12
 
 
+@pytest.mark.parametrize("share", [2, 7, 100])
+def test_shards_share_the_pace(share: int, clock: ManualClock) -> None:
+    start, interval = clock(), share * pace.CALL_INTERVAL
+    begun = make_calls(CallPacer(Watched(clock), share), clock, 20)
+    gaps = [after - before for before, after in itertools.pairwise(begun)]
+    assert gaps == pytest.approx([interval] * 19)
+    assert start <= begun[0] <= start + interval
+    pacer = CallPacer(Watched(clock), share)
+    pacer.slow_down()
+    first, second = make_calls(pacer, clock, 2)
+    assert second - first > interval
+
+
+def test_shards_that_start_together_do_not_call_together(clock: ManualClock) -> None:
+    begun = [make_calls(CallPacer(Watched(clock), 50), clock, 1)[0] % 5.5 for _ in range(50)]
+    assert len({round(at) for at in begun}) > 3
+
+
 def test_a_call_that_takes_long_to_get_through_counts_from_its_end(clock: ManualClock) -> None:
     """It may reach the service only just before its answer, together with later calls."""
     pacer = CallPacer(Watched(clock))
