@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
-from g2a_archive.cli.options import (
-    browse_options,
-    demo_options,
-    export_options,
-    list_options,
-    login_options,
-    run_options,
-    service_options,
-    status_options,
-    sync_options,
-    verify_options,
-)
-from g2a_archive.cli.settings import (
-    ConfiguredCommand,
-    selection_of,
-    settings_of,
-    settings_rows,
-    source_of,
-    sync_settings_of,
-)
+from g2a_archive.cli.settings import source_of
 from g2a_archive.console.outputs import (
     complain,
     guarded,
@@ -38,12 +20,54 @@ from g2a_archive.console.outputs import (
     settle_standard_streams,
     version_lines,
 )
-from g2a_archive.errors import ArchiverError, ExitCode, InputError
+from g2a_archive.errors import ArchiverError, ExitCode
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(context_settings=CONTEXT, invoke_without_command=True)
+COMMANDS = {
+    "download": ("commands", "Archive recordings by their IDs."),
+    "sync": ("commands", "Find what is new on the service, and archive it."),
+    "list": ("commands", "List what the service has."),
+    "status": ("commands", "Say what the archive holds and what it still owes."),
+    "verify": ("commands", "Read every file again, and hold it against its SHA-256."),
+    "browse": ("commands", "Write pages to find and watch recordings in a browser."),
+    "export": ("commands", "Print the catalogue as CSV or JSON."),
+    "login": ("setup", "Sign in with a browser."),
+    "logout": ("setup.login", "Forget what `login` kept."),
+    "check": ("setup", "Say whether a night's run would work."),
+    "config": ("setup", "Look at the settings."),
+    "demo": ("setup", "The whole job against a simulated service."),
+}
+"""The commands in the order of the help: the folder, or the module, of each, and what it does."""
+
+
+class CommandGroup(click.Group):
+    """Commands that are imported when they are called: `--help` and each of them start quickly."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, imported now; None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        place, _ = COMMANDS[cmd_name]
+        if place in ("commands", "setup"):
+            place = f"{place}.{cmd_name}"
+        module = importlib.import_module(f"g2a_archive.cli.{place}")
+        command = getattr(module, f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=CommandGroup, context_settings=CONTEXT, invoke_without_command=True)
 @click.option("-V", "--version", is_flag=True, help="Show the version; with -v, of all parts.")
 @click.option("-v", "--verbose", is_flag=True, hidden=True)
 @click.pass_context
@@ -55,221 +79,6 @@ def cli(ctx: click.Context, /, version: bool, verbose: bool) -> None:
         ctx.exit(0)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
-
-
-@cli.command(cls=ConfiguredCommand)
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    metavar="FILE",
-    help="Recording IDs, one a line; - is standard input.",
-)
-@click.option("--owed", is_flag=True, help="Also every recording that this archive still owes.")
-@run_options
-@click.pass_context
-def download(
-    ctx: click.Context, /, ids: tuple[str, ...], files: tuple[str, ...], owed: bool, **_: Any
-) -> ExitCode:
-    """Archive recordings by their IDs.
-
-    Each recording's MP4, events file and thumbnail go to a directory named after the day it
-    started. What is archived already costs no request; a run that was killed goes on where it
-    stopped.
-    """
-    from g2a_archive.cli.ids import read_ids
-    from g2a_archive.cli.run import perform
-
-    if not (ids or files or owed):
-        raise InputError(
-            "no recording IDs were given", hint="name them, or use -f FILE, -f - or --owed"
-        )
-    wanted = read_ids(ids, files)
-    return perform(settings_of(ctx), "download", lambda run: run.archive(wanted, owed=owed))
-
-
-@cli.command(cls=ConfiguredCommand)
-@sync_options
-@click.pass_context
-def sync(ctx: click.Context, /, **_: Any) -> ExitCode:
-    """Find what is new on the service, and archive it as `download` does.
-
-    What this archive still owes is tried again. The service is only read, unless it is told to
-    transcode or to mark.
-    """
-    from g2a_archive.cli.run import perform
-    from g2a_archive.sync.run import Sync
-
-    wishes = sync_settings_of(ctx)
-    return perform(settings_of(ctx), "sync", lambda run: Sync(run, wishes).run())
-
-
-@cli.command("list", cls=ConfiguredCommand)
-@list_options
-@click.pass_context
-def list_(ctx: click.Context, /, state: Any, **_: Any) -> ExitCode:
-    """List what the service has: IDs, one a line, ready for `download -f -`."""
-    from g2a_archive.cli import list as lister
-
-    return lister.list_recordings(settings_of(ctx), selection_of(ctx), state)
-
-
-@cli.command(cls=ConfiguredCommand)
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@status_options
-@click.pass_context
-def status(
-    ctx: click.Context, /, ids: tuple[str, ...], by: str | None, form: str, owed: bool, **_: Any
-) -> ExitCode:
-    """Say what the archive holds and what it still owes; of IDs: all about each.
-
-    Needs neither the service nor credentials, and does not disturb a run.
-    """
-    from g2a_archive.cli import curator
-    from g2a_archive.cli.ids import read_ids
-
-    return curator.status(settings_of(ctx).run, read_ids(ids, ()), by=by, form=form, owed=owed)
-
-
-@cli.command(cls=ConfiguredCommand)
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@verify_options
-@click.pass_context
-def verify(
-    ctx: click.Context,
-    /,
-    ids: tuple[str, ...],
-    since: Any,
-    sample: float,
-    oldest_first: bool,
-    readers: int | None,
-    rebuild: bool,
-    **_: Any,
-) -> ExitCode:
-    """Read every file again and hold it against its recorded SHA-256.
-
-    A missing or changed file makes its recording owed: the next `download --owed` fetches it again,
-    and keeps the broken file aside. Exit code 1 if anything is wrong.
-    """
-    from g2a_archive.cli import curator
-    from g2a_archive.cli.ids import read_ids
-    from g2a_archive.fixity.audit import Wishes
-
-    some = bool(ids) or since is not None or sample < 1 or oldest_first
-    if rebuild and some:
-        raise InputError("--rebuild takes the whole archive: no IDs, --since or --sample with it")
-    wishes = Wishes(
-        ids=read_ids(ids, ()) if ids else None,
-        since=since,
-        sample=sample,
-        oldest_first=oldest_first,
-        jobs=readers,
-    )
-    return curator.verify(settings_of(ctx), wishes, rebuild=rebuild)
-
-
-@cli.command(cls=ConfiguredCommand)
-@browse_options
-@click.pass_context
-def browse(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> ExitCode:
-    """Write pages into the archive to find and watch recordings in a browser.
-
-    Open DEST/index.html: no server and no network is needed. Only pages that changed are written.
-    """
-    from g2a_archive.cli import curator
-
-    return curator.make_pages(settings_of(ctx).run, title=title, open_=open_)
-
-
-@cli.command(cls=ConfiguredCommand)
-@export_options
-@click.pass_context
-def export(ctx: click.Context, /, form: str | None, output: str | None, **_: Any) -> ExitCode:
-    """Print the whole catalogue as CSV or JSON, for a spreadsheet or another tool."""
-    from g2a_archive.cli import curator
-
-    if form is None:
-        raise InputError("export as what?", hint="use --csv or --json")
-    return curator.export(settings_of(ctx).run, form=form, output=output)
-
-
-@cli.command(cls=ConfiguredCommand)
-@run_options
-@click.pass_context
-def check(ctx: click.Context, /, **_: Any) -> ExitCode:
-    """Say whether a night's run would work; download nothing.
-
-    Looks at the configuration, the credentials (a real call), the clock, the destination and its
-    free space, the lock and the catalogue: one line each. The exit code is as a run's.
-    """
-    from g2a_archive.cli import login as account
-
-    return account.check(settings_of(ctx))
-
-
-@cli.command(cls=ConfiguredCommand)
-@login_options
-@service_options
-@click.pass_context
-def login(
-    ctx: click.Context, /, authorize_url: str, redirect_uri: str, paste: bool, **_: Any
-) -> ExitCode:
-    """Sign in with a browser, for those without a personal access token.
-
-    Needs a client ID and secret in the environment or the configuration file. The refresh token is
-    kept in the configuration directory, for this user alone; later runs use it by themselves.
-    """
-    from g2a_archive.cli import login as account
-
-    return account.login(
-        settings_of(ctx), authorize_url=authorize_url, redirect_uri=redirect_uri, paste=paste
-    )
-
-
-@cli.command()
-def logout() -> ExitCode:
-    """Forget what `login` kept."""
-    from g2a_archive.cli import login as account
-
-    return account.logout()
-
-
-@cli.group(invoke_without_command=True)
-@click.pass_context
-def config(ctx: click.Context, /) -> None:
-    """Look at the settings."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
-
-
-@config.command("show", cls=ConfiguredCommand)
-@run_options
-@click.pass_context
-def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
-    """Print the settings in force and where each came from; secrets are masked."""
-    from g2a_archive.cli import login as account
-
-    return account.show_config(settings_rows(ctx), settings_of(ctx).config)
-
-
-@cli.command(cls=ConfiguredCommand)
-@demo_options
-@click.pass_context
-def demo(
-    ctx: click.Context, /, serve: bool, port: int, count: int, dest: str | None, **_: Any
-) -> ExitCode:
-    """The whole job against a simulated service on this machine.
-
-    Archives forty recordings (a few are not ready) with the real `download`, and shows the result.
-    """
-    from g2a_archive.cli import demo as showcase
-
-    if serve:
-        return showcase.serve(port, count)
-    ctx.params.pop("dest")
-    return showcase.demonstrate(settings_of(ctx), dest)
 
 
 def main() -> NoReturn:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from g2a_archive.cli import units, values
+from g2a_archive.cli import values
 from g2a_archive.cli.config import ENV
 from g2a_archive.errors import ArchiverError
 
@@ -31,7 +31,7 @@ _TOML_TYPES = {
 }
 
 
-class _Parsed(_ParamType):
+class Parsed(_ParamType):
     """A value that a plain function reads; its `ValueError` or `InputError` is the message."""
 
     def __init__(self, name: str, read: Callable[[str], Any], *also: type) -> None:
@@ -60,222 +60,154 @@ class _Flag(click.types.BoolParamType):
         return value
 
 
-def _option(*names: str, env: str | None = None, **more: Any) -> _Option:
+def option(*names: str, env: str | None = None, **more: Any) -> _Option:
+    """A click option, with its environment variable's name less the common prefix."""
     if env is not None:
         more |= {"envvar": ENV + env, "show_envvar": True}
     if more.get("is_flag"):
         more["type"] = _Flag()
     elif "count" not in more:
-        more.setdefault("type", _Parsed("text", values.text))
+        more.setdefault("type", Parsed("text", values.text))
     return click.option(*names, **more)
 
 
-_DEST = _option(
+_DEST = option(
     "-d", "--dest", metavar="DIR", env="DEST", help="The archive.  [default: recordings]"
 )
-_CATALOG = _option(
+_CATALOG = option(
     "--catalog",
     metavar="FILE",
     env="CATALOG",
     help="Keep the catalogue elsewhere than in the archive, on a local disk for example.",
 )
-_TIMEZONE = _option(
+TIMEZONE = option(
     "--timezone",
     metavar="NAME",
     env="TIMEZONE",
-    type=_Parsed("name", values.zone_name),
+    type=Parsed("name", values.zone_name),
     help="Time zone for the date directories.  [default: as written in recordingStartTime]",
 )
 _CONFIG = [
-    _option("--config", metavar="FILE", env="CONFIG", help="Configuration file (TOML)."),
-    _option("--profile", metavar="NAME", env="PROFILE", help="A [profiles.NAME] of that file."),
+    option("--config", metavar="FILE", env="CONFIG", help="Configuration file (TOML)."),
+    option("--profile", metavar="NAME", env="PROFILE", help="A [profiles.NAME] of that file."),
 ]
-_LOG = [
-    _option("--log-file", metavar="FILE", help="Append log lines to a file, too."),
-    _option(
+LOG = [
+    option("--log-file", metavar="FILE", help="Append log lines to a file, too."),
+    option(
         "-v",
         "--verbose",
         count=True,
-        type=_Parsed("number", values.whole(0, 9), int),
+        type=Parsed("number", values.whole(0, 9), int),
         help="A line for each file; twice: for debugging.",
     ),
-    _option("-q", "--quiet", is_flag=True, help="Nothing at all unless something failed."),
+    option("-q", "--quiet", is_flag=True, help="Nothing at all unless something failed."),
 ]
 _SERVICE = [
-    _option(
+    option(
         "--retries",
         metavar="N",
-        type=_Parsed("number", values.whole(0, 1000), int),
+        type=Parsed("number", values.whole(0, 1000), int),
         help="Retries of a file or a call that brought nothing new.  [default: 5]",
     ),
-    _option(
+    option(
         "--timeout",
         metavar="SECONDS",
         env="TIMEOUT",
-        type=_Parsed("seconds", values.timeout, int, float),
+        type=Parsed("seconds", values.timeout, int, float),
         help="To connect, and without a byte.  [default: 60]",
     ),
-    _option(
+    option(
         "--api-url",
         metavar="URL",
         env="API_URL",
-        type=_Parsed("url", values.service_url),
+        type=Parsed("url", values.service_url),
         help="Base address of the service.  [default: https://api.getgo.com/G2A/rest/v1]",
     ),
 ]
-_ATTRIBUTE = _option(
+_ATTRIBUTE = option(
     "--id-attribute",
     metavar="NAME",
-    type=_Parsed("name", values.attribute),
+    type=Parsed("name", values.attribute),
     help="Name of the link call's query attribute.  [default: recordingIds]",
 )
-_TIME_LIMIT = _option(
+TIME_LIMIT = option(
     "--max-duration",
     metavar="TIME",
-    type=_Parsed("time", units.parse_duration, int, float),
+    type=Parsed("time", values.parse_duration, int, float),
     help="Stop tidily after 45s, 90m, 6h or 2d (exit 8); the next run goes on.",
 )
-_JSON = _option("--json", is_flag=True, help="The report on stdout as one JSON object.")
+JSON = option("--json", is_flag=True, help="The report on stdout as one JSON object.")
 _RUN = [
     _DEST,
-    _option(
+    option(
         "-j",
         "--jobs",
         metavar="N",
         env="JOBS",
-        type=_Parsed("number", values.whole(1, 64), int),
+        type=Parsed("number", values.whole(1, 64), int),
         help="Files downloaded at a time, 1 to 64.  [default: 8]",
     ),
-    _option(
+    option(
         "--segments",
         metavar="N",
-        type=_Parsed("number", values.whole(1, 16), int),
+        type=Parsed("number", values.whole(1, 16), int),
         help="Connections for one large file when nothing else is left, 1 to 16.  [default: 8]",
     ),
-    _option(
+    option(
         "--only",
         metavar="KINDS",
-        type=_Parsed("kinds", values.kinds, list),
+        type=Parsed("kinds", values.kinds, list),
         help="Of mp4,events,thumbnail only these.  [default: all three]",
     ),
-    _option(
+    option(
         "--layout",
         metavar="STRFTIME",
         env="LAYOUT",
-        type=_Parsed("strftime", values.layout_text),
+        type=Parsed("strftime", values.layout_text),
         help="Directory for a recording's start.  [default: %Y/%m/%d]",
     ),
-    _TIMEZONE,
-    _option(
+    TIMEZONE,
+    option(
         "--limit-rate",
         metavar="RATE",
         env="LIMIT_RATE",
-        type=_Parsed("rate", units.parse_rate, int),
+        type=Parsed("rate", values.parse_rate, int),
         help="Bytes a second of the whole run: 500K, 10M, 1.5G.",
     ),
-    _TIME_LIMIT,
-    _option(
+    TIME_LIMIT,
+    option(
         "--min-free",
         metavar="SIZE",
-        type=_Parsed("size", units.parse_size, int),
+        type=Parsed("size", values.parse_size, int),
         help="Stop before the disk falls below this.  [default: 1G]",
     ),
-    _option("--dry-run", is_flag=True, help="Ask for links, say what would be fetched."),
-    _option("--no-create", is_flag=True, help="Refuse a destination that is no archive yet."),
+    option("--dry-run", is_flag=True, help="Ask for links, say what would be fetched."),
+    option("--no-create", is_flag=True, help="Refuse a destination that is no archive yet."),
     _CATALOG,
-    _option("--set-mtime", is_flag=True, help="Give files the recording's start time."),
-    _JSON,
-    _option(
+    option("--set-mtime", is_flag=True, help="Give files the recording's start time."),
+    JSON,
+    option(
         "--error-file",
         metavar="FILE",
         help="The IDs that did not get archived, with reasons, ready for -f.",
     ),
-    _option("--metrics-file", metavar="FILE", help="Prometheus text format, for node_exporter."),
-    *_LOG,
+    option("--metrics-file", metavar="FILE", help="Prometheus text format, for node_exporter."),
+    *LOG,
     *_SERVICE,
     _ATTRIBUTE,
     *_CONFIG,
 ]
 
 
-_LOGIN = [
-    _option(
-        "--authorize-url",
-        metavar="URL",
-        default="https://authentication.logmeininc.com/oauth/authorize",
-        type=_Parsed("url", values.service_url),
-        help="Where a person signs in.",
-    ),
-    _option(
-        "--redirect-uri",
-        metavar="URL",
-        default="http://127.0.0.1:47113/",
-        show_default=True,
-        type=_Parsed("url", values.service_url),
-        help="Where the browser comes back to, as registered for the client.",
-    ),
-    _option("--paste", is_flag=True, help="Paste the address instead: no browser on this machine."),
-]
-_DEMO = [
-    _option(
-        "-d", "--dest", metavar="DIR", help="The archive.  [default: a fresh g2a-archive-demo]"
-    ),
-    _option("--serve", is_flag=True, help="Only run the simulated service, until Ctrl-C."),
-    _option("--port", type=click.IntRange(0, 65535), default=0, help="For --serve; 0: any free."),
-    _option(
-        "--count", type=click.IntRange(1, 100_000), default=40, help="For --serve: recordings."
-    ),
-    _JSON,
-    *_LOG,
-]
-
-_ARCHIVE = [_DEST, _CATALOG, *_CONFIG]
-_STATUS = [
-    _option("--by", type=click.Choice(["year", "month", "day"]), help="Counts for each of these."),
-    _option("--owed", is_flag=True, help="A line for each recording that is owed."),
-    _option("--json", "form", flag_value="json", help="As JSON."),
-    _option("--csv", "form", flag_value="csv", help="As CSV."),
-    _option("--text", "form", flag_value="text", default="text", hidden=True),
-]
-_EXPORT = [
-    _option("--csv", "form", flag_value="csv", help="A row a recording; IDs as text."),
-    _option("--json", "form", flag_value="json", help="An array of objects; IDs as text."),
-    _option("-o", "--output", metavar="FILE", help="Replace this file.  [default: stdout]"),
-]
-_BROWSE = [
-    _option("--title", default="GoToAssist recordings", show_default=True, help="Of the pages."),
-    _option("--open", "open_", is_flag=True, help="Open them in a browser, too."),
-    _TIMEZONE,
-]
-_VERIFY = [
-    _option(
-        "--since",
-        metavar="DATE",
-        type=_Parsed("date", units.parse_moment),
-        help="Only what was recorded or archived since.",
-    ),
-    _option(
-        "--sample",
-        metavar="PERCENT",
-        type=_Parsed("percent", units.parse_share),
-        default="100%",
-        help="Only a part, another each day: 5%.",
-    ),
-    _option("--oldest-first", is_flag=True, help="Begin with what was checked longest ago."),
-    _option("--readers", metavar="N", type=click.IntRange(1, 64), help="Files read at a time."),
-    _option("--rebuild", is_flag=True, help="Bring a lost catalogue back from the files."),
-    _TIME_LIMIT,
-    _JSON,
-    *_LOG,
-]
+ARCHIVE = [_DEST, _CATALOG, *_CONFIG]
 _SELECTION = [
     *(
-        _option(
+        option(
             f"--{name}",
             metavar="KEY",
             multiple=True,
             env=name.upper().replace("-", "_"),
-            type=_Parsed("key", values.key, int),
+            type=Parsed("key", values.key, int),
             help=text,
         )
         for name, text in (
@@ -284,25 +216,25 @@ _SELECTION = [
             ("company-id", "Those of this company; may be repeated."),
         )
     ),
-    _option(
+    option(
         "--session-type",
         metavar="TYPE",
-        type=_Parsed("type", values.session_type),
+        type=Parsed("type", values.session_type),
         help="Only attended or unattended sessions.",
     ),
-    _option(
+    option(
         "--since",
         metavar="WHEN",
-        type=_Parsed("when", units.parse_when),
+        type=Parsed("when", values.parse_when),
         help="Started at or after a date, a time (UTC) or an age such as 30d.",
     ),
-    _option(
+    option(
         "--until",
         metavar="WHEN",
-        type=_Parsed("when", units.parse_when),
+        type=Parsed("when", values.parse_when),
         help="Started before, likewise.",
     ),
-    _option(
+    option(
         "--archived/--not-archived",
         is_flag=True,
         help="Those that are marked as archived on the service, or those that are not (default).",
@@ -310,44 +242,46 @@ _SELECTION = [
 ]
 _LIST = [
     *_SELECTION,
-    _option(
+    option(
         "--state",
         metavar="STATE",
         default="download",
-        type=_Parsed("state", values.list_state),
+        type=Parsed("state", values.list_state),
         help="What is ready for: download (default), transcode, or all.",
     ),
-    _option("--json", is_flag=True, help="One JSON object on stdout."),
+    option("--json", is_flag=True, help="One JSON object on stdout."),
     *_SERVICE,
-    *_LOG,
+    *LOG,
     *_CONFIG,
 ]
 _SYNC = [
     *_SELECTION,
-    _option("--full", is_flag=True, help="Look at all times again, not only where there is news."),
-    _option("--transcode", is_flag=True, help="Ask the service to transcode what is to be."),
-    _option(
+    option("--full", is_flag=True, help="Look at all times again, not only where there is news."),
+    option("--transcode", is_flag=True, help="Ask the service to transcode what is to be."),
+    option(
         "--wait",
         metavar="TIME",
-        type=_Parsed("time", units.parse_duration, int, float),
+        type=Parsed("time", values.parse_duration, int, float),
         help="With --transcode: wait so long for what becomes ready.",
     ),
-    _option(
+    option(
         "--mark-archived",
         is_flag=True,
         help="Mark on the service what is archived whole; then it is no longer listed.",
     ),
-    _option(
+    option(
         "--give-up-after",
         metavar="TIME",
-        type=_Parsed("time", units.parse_duration, int, float),
+        type=Parsed("time", values.parse_duration, int, float),
         help="Call lost what has been owed for longer (exit 1).",
     ),
     *_RUN,
 ]
 
 
-def _all(options: Sequence[_Option]) -> Callable[[_F], _F]:
+def options(options: Sequence[_Option]) -> Callable[[_F], _F]:
+    """A decorator that gives a command all of these."""
+
     def decorate(command: _F) -> _F:
         for option in reversed(options):
             command = option(command)
@@ -356,22 +290,16 @@ def _all(options: Sequence[_Option]) -> Callable[[_F], _F]:
     return decorate
 
 
-run_options = _all(_RUN)
-status_options = _all([*_STATUS, *_ARCHIVE])
-export_options = _all([*_EXPORT, *_ARCHIVE])
-browse_options = _all([*_BROWSE, *_ARCHIVE])
-verify_options = _all([*_VERIFY, *_ARCHIVE])
-list_options = _all(_LIST)
-sync_options = _all(_SYNC)
-service_options = _all([*_SERVICE, *_LOG, *_CONFIG])
-login_options = _all(_LOGIN)
-demo_options = _all(_DEMO)
+run_options = options(_RUN)
+list_options = options(_LIST)
+sync_options = options(_SYNC)
+service_options = options([*_SERVICE, *LOG, *_CONFIG])
 
 
 def option_names() -> dict[str, click.Option]:
     """Every option that a configuration file may hold, by its name with underscores."""
 
-    @_all(_SYNC)
+    @options(_SYNC)
     def probe() -> None: ...
 
     command = click.command("probe")(probe)

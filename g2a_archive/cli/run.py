@@ -1,26 +1,69 @@
-"""One invocation of `download` or `sync` from settings to exit code: logs, signals, run, report."""
+"""What commands work in: signals, logs, display; and a run from settings to exit code."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.storage import catalog_path, is_there
 from g2a_archive.cli.config import auth_values, exposed
 from g2a_archive.cli.settings import Settings, app_dir
-from g2a_archive.cli.stage import staged
 from g2a_archive.console import outputs
+from g2a_archive.console.logs import Logs
+from g2a_archive.console.progress import Display, choose_display
 from g2a_archive.console.report import Report, show
 from g2a_archive.download.run import Download
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
+from g2a_archive.errors import ArchiverError, ExitCode, Interrupted, StorageError
+from g2a_archive.models import RunSettings
 
 if TYPE_CHECKING:
     from g2a_archive.auth.credentials import AuthSettings, Credentials
 
 log = logging.getLogger("g2a_archive")
+
+
+@contextmanager
+def staged(
+    settings: Settings, switch: StopSwitch, secrets: Callable[[], Iterable[str]] = tuple
+) -> Iterator[tuple[Display, Logs]]:
+    """Signals work `switch`, and log lines, without `secrets`, go where the settings say.
+
+    Raises `StorageError` for a log file that cannot be opened.
+    """
+    display = choose_display(quiet=settings.quiet)
+    with switch.signals():
+        logs = Logs(
+            display,
+            verbosity=settings.verbosity,
+            quiet=settings.quiet,
+            log_file=settings.log_file,
+            secrets=secrets,
+        )
+        try:
+            yield display, logs
+        finally:
+            logs.close()
+
+
+@contextmanager
+def reading(run: RunSettings) -> Iterator[tuple[Path, Catalog]]:
+    """The archive's root and its catalogue, read without the archive's lock."""
+    root = Path(run.dest).absolute()
+    path = catalog_path(root, run.catalog)
+    if not is_there(path):
+        raise StorageError(
+            f"there is no archive at {root}: {path} does not exist",
+            hint="check --dest; is the drive mounted?",
+        )
+    with Catalog(path, readonly=True) as catalog:
+        yield root, catalog
 
 
 class Access:

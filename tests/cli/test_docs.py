@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from test_output import JSON_KEYS
+from support import JSON_KEYS
 
 from g2a_archive.cli.config import AUTH_KEYS, load_config
 from g2a_archive.cli.ids import read_ids
@@ -25,7 +25,10 @@ EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is
 def commands(
     group: click.Group = cli, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, name
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
         else:
@@ -33,6 +36,7 @@ def commands(
 
 
 COMMANDS = dict(commands())
+NAMES = {name.split()[0] for name in COMMANDS}
 OPTIONS = {
     name: option
     for command in [cli, *COMMANDS.values()]
@@ -63,6 +67,12 @@ def test_every_command_and_option_has_help(name: str) -> None:
             assert param.help[0].isupper(), param.help
     context = click.Context(command, info_name=name, parent=click.Context(cli))
     assert "Usage: " in command.get_help(context)
+
+
+def test_the_list_of_commands_fits_80_columns_and_has_a_sentence_each() -> None:
+    lines = cli.get_help(click.Context(cli, terminal_width=80)).split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in lines] == cli.list_commands(click.Context(cli))
+    assert all(line.endswith(".") and len(line) <= 80 for line in lines)
 
 
 def test_each_option_says_the_same_in_every_command() -> None:
@@ -176,7 +186,7 @@ def written_commands() -> Iterator[tuple[str, list[str]]]:
     for name, text in texts.items():
         for line in text.replace("\\\n", " ").splitlines():
             found = re.search(r"(?:^|[\s/=])g2a-archive ([a-z].*)", line.partition(" # ")[0])
-            if found and not line.startswith("#") and shlex.split(found[1])[0] in cli.commands:
+            if found and not line.startswith("#") and shlex.split(found[1])[0] in NAMES:
                 yield f"{name}: {line.strip()}", shlex.split(re.split(r"[;|]| && ", found[1])[0])
 
 

@@ -9,7 +9,7 @@ from support import cli as cli_support
 from support import report_of, run_cli
 from support.cli import FIRST, Args, environment, refused, tree
 
-from g2a_archive.cli import units
+from g2a_archive.cli import values
 from g2a_archive.demo import SimulatedService
 
 still = cli_support.still
@@ -240,7 +240,7 @@ SIZES = {
 
 @pytest.mark.parametrize(("text", "count"), SIZES.items())
 def test_sizes(text: str, count: int) -> None:
-    assert units.parse_size(text) == count
+    assert values.parse_size(text) == count
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_sizes(text: str, count: int) -> None:
 )
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="is no size"):
-        units.parse_size(text)
+        values.parse_size(text)
 
 
 DURATIONS = {
@@ -264,10 +264,10 @@ DURATIONS = {
 
 @pytest.mark.parametrize(("text", "seconds"), DURATIONS.items())
 def test_durations(text: str, seconds: float) -> None:
-    assert units.parse_duration(text) == seconds
+    assert values.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "h", "1h30m", "-1s", "1y", "1e3", "inf", "nan", "\u0661s"])
 def test_durations_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
-        units.parse_duration(text)
+        values.parse_duration(text)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support import report_of, run_cli
+from support import JSON_KEYS, report_of, run_cli
 from support.cli import FIRST, Args
 from support.service import Serve
 
@@ -18,21 +18,6 @@ from g2a_archive.console.outputs import metrics_text
 from g2a_archive.console.report import Report
 from g2a_archive.demo import SimulatedService
 from g2a_archive.demo.faults import status
-
-JSON_KEYS = {
-    "started_at": str,
-    "finished_at": str,
-    "exit_code": int,
-    "requested": int,
-    "already_archived": int,
-    "archived": int,
-    "unavailable": list,
-    "refused": list,
-    "failed": list,
-    "files": int,
-    "bytes": int,
-    "seconds": float,
-}
 
 UNKNOWN = 77
 

@@ -31,6 +31,22 @@ LONG = os.environ.get("G2A_LONG_TESTS") == "1"
 PATIENCE = 60.0
 """Seconds after which a process counts as hung."""
 
+JSON_KEYS = {
+    "started_at": str,
+    "finished_at": str,
+    "exit_code": int,
+    "requested": int,
+    "already_archived": int,
+    "archived": int,
+    "unavailable": list,
+    "refused": list,
+    "failed": list,
+    "files": int,
+    "bytes": int,
+    "seconds": float,
+}
+"""The keys of the JSON report, in their order, and their types."""
+
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "COVERAGE_PROCESS_START", "COV_CORE_DATAFILE")
 
 

@@ -111,7 +111,7 @@ def test_a_partial_file_that_stays_holds_no_link(serve: Serve, tmp_path: Path) -
 @pytest.mark.parametrize(
     "place",
     [
-        "g2a_archive.cli.stage.choose_display",
+        "g2a_archive.cli.run.choose_display",
         "g2a_archive.download.run.make_plan",
         "g2a_archive.service.client.urlencode",
         "g2a_archive.download.engine.make_job",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import click
 
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.auth.credentials import AuthSettings
+from g2a_archive.cli.options import JSON, LOG, option, options
 from g2a_archive.cli.run import perform
-from g2a_archive.cli.settings import Settings
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console.outputs import say
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.download.stopping import StopSwitch
@@ -22,7 +26,7 @@ _SLOWLY = Behaviour(latency=0.03, rate=400_000, link_latency=0.3)
 """Slow enough for the bars to be seen."""
 
 
-def demonstrate(settings: Settings, dest: str | None) -> ExitCode:
+def _demonstrate(settings: Settings, dest: str | None) -> ExitCode:
     """Archive some recordings of a simulated service into `dest`, or into a fresh directory.
 
     Ends with 0 where the run ended as it should: all archived but those that aren't ready yet.
@@ -75,7 +79,7 @@ def _show_tree(root: Path) -> None:
     say(f"  {ARCHIVE_DIR}/ with the catalogue")
 
 
-def serve(port: int, count: int) -> ExitCode:
+def _serve(port: int, count: int) -> ExitCode:
     """Run the simulated service until SIGINT or SIGTERM; print how to point `download` at it.
 
     Raises `InputError` where the port is taken.
@@ -103,3 +107,29 @@ def serve(port: int, count: int) -> ExitCode:
         finally:
             service.stop()
     return ExitCode.OK
+
+
+_DEMO = [
+    option("-d", "--dest", metavar="DIR", help="The archive.  [default: a fresh g2a-archive-demo]"),
+    option("--serve", is_flag=True, help="Only run the simulated service, until Ctrl-C."),
+    option("--port", type=click.IntRange(0, 65535), default=0, help="For --serve; 0: any free."),
+    option("--count", type=click.IntRange(1, 100_000), default=40, help="For --serve: recordings."),
+    JSON,
+    *LOG,
+]
+
+
+@click.command("demo", cls=ConfiguredCommand)
+@options(_DEMO)
+@click.pass_context
+def demo_command(
+    ctx: click.Context, /, serve: bool, port: int, count: int, dest: str | None, **_: Any
+) -> ExitCode:
+    """The whole job against a simulated service on this machine.
+
+    Archives forty recordings (a few are not ready) with the real `download`, and shows the result.
+    """
+    if serve:
+        return _serve(port, count)
+    ctx.params.pop("dest")
+    return _demonstrate(settings_of(ctx), dest)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from g2a_archive.cli.run import Access
-from g2a_archive.cli.settings import Settings
-from g2a_archive.cli.stage import staged
+import click
+
+from g2a_archive.cli.options import list_options
+from g2a_archive.cli.run import Access, staged
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, selection_of, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, Interrupted
@@ -17,7 +19,15 @@ from g2a_archive.sync.windows import Listing, queries
 _WORDS = {ListState.DOWNLOAD: "ready for download", ListState.TRANSCODE: "ready for transcoding"}
 
 
-def list_recordings(settings: Settings, selection: Selection, state: ListState) -> ExitCode:
+@click.command("list", cls=ConfiguredCommand)
+@list_options
+@click.pass_context
+def list_command(ctx: click.Context, /, state: Any, **_: Any) -> ExitCode:
+    """List what the service has: IDs, one a line, ready for `download -f -`."""
+    return _list(settings_of(ctx), selection_of(ctx), state)
+
+
+def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCode:
     """Print the recordings in this state, each once, in start order; nothing if it is interrupted.
 
     Ends with 1 where some may be missing. Raises `CredentialsError`, `ServiceError`.

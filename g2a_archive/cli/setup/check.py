@@ -11,12 +11,20 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
+
+import click
 
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.lock import lock_holder
 from g2a_archive.archive.storage import catalog_path, check_destination
+from g2a_archive.cli.options import run_options
+from g2a_archive.cli.run import Access
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
+from g2a_archive.console.outputs import say
 from g2a_archive.console.report import exit_code_of
+from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import (
     ArchiverError,
     ExitCode,
@@ -140,3 +148,38 @@ class Check:
         except InputError as error:
             raise StorageError(error.message, hint=error.hint) from error
         yield True, f"catalogue: {archived:,} recordings archived, {owed:,} owed"
+
+
+@click.command("check", cls=ConfiguredCommand)
+@run_options
+@click.pass_context
+def check_command(ctx: click.Context, /, **_: Any) -> ExitCode:
+    """Say whether a night's run would work; download nothing.
+
+    Looks at the configuration, the credentials (a real call), the clock, the destination and its
+    free space, the lock and the catalogue: one line each. The exit code is as a run's.
+    """
+    return _check(settings_of(ctx))
+
+
+def _check(settings: Settings) -> ExitCode:
+    """`check`: print one line for each thing looked at; the exit code is as a run's."""
+    from g2a_archive.download.assembly import make_service
+
+    switch = StopSwitch()
+    config = settings.config
+    configuration = "no file, options and environment only"
+    if config.path is not None:
+        configuration = f"read from {config.path}"
+    if config.profile is not None:
+        configuration += f", profile {config.profile}"
+    with switch.signals():
+        looks = Check(
+            settings.run,
+            configuration=configuration,
+            credentials=Access(settings, switch),
+            service=lambda authorizer: make_service(settings.run, authorizer, switch),
+        )
+        for fine, text in looks.lines():
+            say(f"{'ok   ' if fine else 'FAIL '} {text}")
+    return switch.code or looks.exit_code

@@ -1,0 +1,51 @@
+"""`export`: the catalogue as CSV or JSON."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import click
+
+from g2a_archive.archive import inventory
+from g2a_archive.cli.options import ARCHIVE, option, options
+from g2a_archive.cli.run import reading
+from g2a_archive.cli.settings import ConfiguredCommand, settings_of
+from g2a_archive.console import inventory as inventory_text
+from g2a_archive.console import outputs
+from g2a_archive.errors import ExitCode, InputError
+from g2a_archive.models import RunSettings
+
+_EXPORT = [
+    option("--csv", "form", flag_value="csv", help="A row a recording; IDs as text."),
+    option("--json", "form", flag_value="json", help="An array of objects; IDs as text."),
+    option("-o", "--output", metavar="FILE", help="Replace this file.  [default: stdout]"),
+]
+
+
+@click.command("export", cls=ConfiguredCommand)
+@options([*_EXPORT, *ARCHIVE])
+@click.pass_context
+def export_command(
+    ctx: click.Context, /, form: str | None, output: str | None, **_: Any
+) -> ExitCode:
+    """Print the whole catalogue as CSV or JSON, for a spreadsheet or another tool."""
+    if form is None:
+        raise InputError("export as what?", hint="use --csv or --json")
+    return _export(settings_of(ctx).run, form=form, output=output)
+
+
+def _export(run: RunSettings, *, form: str, output: str | None) -> ExitCode:
+    """`export`: the whole catalogue as CSV or JSON, to stdout or to a file that is replaced."""
+    write = inventory_text.write_csv if form == "csv" else inventory_text.write_json
+    with reading(run) as (_, catalog):
+        if output is not None:
+            with outputs.replacing(output) as out:
+                write(inventory.everything(catalog), out)
+        else:
+            with outputs.guarded():
+                out = outputs.opened()
+                if isinstance(out, io.TextIOWrapper):
+                    out.reconfigure(encoding="utf-8", newline="")
+                write(inventory.everything(catalog), out)
+    return ExitCode.OK

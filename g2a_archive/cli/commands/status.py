@@ -1,0 +1,110 @@
+"""`status`: what the archive holds, and what it still owes."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from g2a_archive.archive import inventory
+from g2a_archive.cli.ids import read_ids
+from g2a_archive.cli.options import ARCHIVE, option, options
+from g2a_archive.cli.run import reading
+from g2a_archive.cli.settings import ConfiguredCommand, settings_of
+from g2a_archive.console import inventory as inventory_text
+from g2a_archive.console import outputs
+from g2a_archive.errors import ExitCode
+from g2a_archive.models import RunSettings
+
+_STATUS = [
+    option("--by", type=click.Choice(["year", "month", "day"]), help="Counts for each of these."),
+    option("--owed", is_flag=True, help="A line for each recording that is owed."),
+    option("--json", "form", flag_value="json", help="As JSON."),
+    option("--csv", "form", flag_value="csv", help="As CSV."),
+    option("--text", "form", flag_value="text", default="text", hidden=True),
+]
+
+
+@click.command("status", cls=ConfiguredCommand)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@options([*_STATUS, *ARCHIVE])
+@click.pass_context
+def status_command(
+    ctx: click.Context, /, ids: tuple[str, ...], by: str | None, form: str, owed: bool, **_: Any
+) -> ExitCode:
+    """Say what the archive holds and what it still owes; of IDs: all about each.
+
+    Needs neither the service nor credentials, and does not disturb a run.
+    """
+    return _status(settings_of(ctx).run, read_ids(ids, ()), by=by, form=form, owed=owed)
+
+
+def _status(
+    run: RunSettings, ids: Sequence[int], *, by: str | None, form: str, owed: bool
+) -> ExitCode:
+    """`status`: the archive as a whole, by period, or some recordings; `form` text, json or csv."""
+    with reading(run) as (root, catalog):
+        if ids:
+            details = [(id_, inventory.recording_detail(catalog, id_)) for id_ in ids]
+            _show_recordings(details, form)
+        elif owed:
+            rows = inventory.owed_list(catalog)
+            if form == "text":
+                outputs.say("\n".join(inventory_text.owed_text(rows)))
+            else:
+                _show_recordings(
+                    [(one.id, inventory.recording_detail(catalog, one.id)) for one in rows], form
+                )
+        elif by is not None:
+            periods = inventory.by_period(catalog, by)
+            bars = outputs.on_terminal() and "utf" in (sys.stdout.encoding or "").lower()
+            _show(
+                form,
+                lambda: inventory_text.periods_text(periods, bars=bars),
+                lambda: inventory_text.periods_json(periods),
+                lambda out: inventory_text.write_periods_csv(periods, out),
+            )
+        else:
+            summary = inventory.summary(catalog)
+            _show(
+                form,
+                lambda: inventory_text.summary_text(summary, str(root)),
+                lambda: inventory_text.summary_json(summary),
+                lambda out: inventory_text.write_summary_csv(summary, out),
+            )
+    return ExitCode.OK
+
+
+def _show(
+    form: str, text: Callable[[], str], json: Callable[[], Any], csv: Callable[[io.StringIO], Any]
+) -> None:
+    if form == "json":
+        outputs.say_json(json())
+    elif form == "csv":
+        out = io.StringIO(newline="")
+        csv(out)
+        outputs.write(out.getvalue())
+    else:
+        outputs.say(text())
+
+
+def _show_recordings(details: Sequence[tuple[int, Any]], form: str) -> None:
+    _show(
+        form,
+        lambda: "\n\n".join(
+            inventory_text.recording_text(one)
+            if one is not None
+            else f"Recording {id_} is not known here."
+            for id_, one in details
+        ),
+        lambda: [
+            inventory_text.recording_json(one)
+            if one is not None
+            else {"id": str(id_), "state": "unknown"}
+            for id_, one in details
+        ],
+        lambda out: inventory_text.write_csv((one for _, one in details if one is not None), out),
+    )

@@ -1,0 +1,1 @@
+"""The commands around an archive: credentials, settings, a check, and the demonstration."""

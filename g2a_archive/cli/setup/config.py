@@ -1,0 +1,67 @@
+"""`config show`: the settings in force, and where each came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from g2a_archive.cli.config import AUTH_KEYS, Config, auth_values
+from g2a_archive.cli.options import run_options
+from g2a_archive.cli.settings import ConfiguredCommand, settings_of, settings_rows
+from g2a_archive.console.outputs import say
+from g2a_archive.errors import ExitCode
+from g2a_archive.models import ALL_KINDS, RunSettings
+
+_DEFAULTS = {**asdict(RunSettings()), "only": ALL_KINDS}
+_SECRET_KEYS = ("token", "client_secret", "pat")
+
+
+@click.group("config", invoke_without_command=True)
+@click.pass_context
+def config_command(ctx: click.Context, /) -> None:
+    """Look at the settings."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@config_command.command("show", cls=ConfiguredCommand)
+@run_options
+@click.pass_context
+def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
+    """Print the settings in force and where each came from; secrets are masked."""
+    return _show_config(settings_rows(ctx), settings_of(ctx).config)
+
+
+def _show_config(rows: Mapping[str, tuple[object, str]], config: Config) -> ExitCode:
+    """`config show`: the settings in force (name to value and source), secrets masked."""
+    say(f"# configuration file: {config.path or 'none'}")
+    if config.profile is not None:
+        say(f"# profile: {config.profile}")
+    for name, (value, source) in rows.items():
+        shown = _DEFAULTS.get(name) if value is None else value
+        if shown is None:
+            say(f"# {name} is not set")
+        else:
+            say(f"{name} = {_toml(shown)}  # {source}")
+    say("[auth]")
+    values = auth_values(config, os.environ)
+    for key in AUTH_KEYS:
+        if key in values:
+            value, source = values[key]
+            say(f"{key} = {_toml('********' if key in _SECRET_KEYS else value)}  # {source}")
+    return ExitCode.OK
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

@@ -1,0 +1,101 @@
+"""`login` and `logout`: signing in with a browser, and forgetting it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import click
+
+import g2a_archive.auth.login as signing_in
+from g2a_archive.auth.credentials import AuthSettings
+from g2a_archive.cli import values
+from g2a_archive.cli.config import auth_values
+from g2a_archive.cli.options import Parsed, option, options, service_options
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, app_dir, settings_of
+from g2a_archive.console.outputs import complain, say
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode, InputError
+
+_LOGIN = [
+    option(
+        "--authorize-url",
+        metavar="URL",
+        default="https://authentication.logmeininc.com/oauth/authorize",
+        type=Parsed("url", values.service_url),
+        help="Where a person signs in.",
+    ),
+    option(
+        "--redirect-uri",
+        metavar="URL",
+        default="http://127.0.0.1:47113/",
+        show_default=True,
+        type=Parsed("url", values.service_url),
+        help="Where the browser comes back to, as registered for the client.",
+    ),
+    option("--paste", is_flag=True, help="Paste the address instead: no browser on this machine."),
+]
+
+
+@click.command("login", cls=ConfiguredCommand)
+@options(_LOGIN)
+@service_options
+@click.pass_context
+def login_command(
+    ctx: click.Context, /, authorize_url: str, redirect_uri: str, paste: bool, **_: Any
+) -> ExitCode:
+    """Sign in with a browser, for those without a personal access token.
+
+    Needs a client ID and secret in the environment or the configuration file. The refresh token is
+    kept in the configuration directory, for this user alone; later runs use it by themselves.
+    """
+    return _login(
+        settings_of(ctx), authorize_url=authorize_url, redirect_uri=redirect_uri, paste=paste
+    )
+
+
+@click.command("logout")
+def logout_command() -> ExitCode:
+    """Forget what `login` kept."""
+    return _logout()
+
+
+def _login(settings: Settings, *, authorize_url: str, redirect_uri: str, paste: bool) -> ExitCode:
+    """`login`: let a person sign in, and keep the refresh token. Raises `ArchiverError`."""
+    values = {key: value for key, (value, _) in auth_values(settings.config, os.environ).items()}
+    client = AuthSettings(
+        **{key: value for key, value in values.items() if key.startswith(("client_", "token_url"))},  # type: ignore[arg-type]
+    )
+    client = replace(client, timeout=settings.run.timeout, retries=settings.run.retries)
+    switch = StopSwitch()
+    with switch.signals():
+        directory = signing_in.login(
+            client,
+            app_dir(),
+            authorize_url=authorize_url,
+            redirect_uri=redirect_uri,
+            paste=paste,
+            show=say,
+            ask=_ask,
+            warn=complain,
+            wait=switch.event.wait,
+        )
+    say(f"Signed in; what later runs need is kept in {directory}")
+    return ExitCode.OK
+
+
+def _ask(prompt: str) -> str:
+    try:
+        return input(prompt)
+    except EOFError:
+        raise InputError("nothing was pasted", hint="run login --paste in a terminal") from None
+
+
+def _logout() -> ExitCode:
+    """`logout`: forget what `login` kept. Raises `StorageError`."""
+    switch = StopSwitch()
+    with switch.signals():
+        found = signing_in.logout(app_dir(), wait=switch.event.wait)
+    say("Signed out" if found else "There was no sign-in to forget")
+    return ExitCode.OK
