@@ -171,6 +171,7 @@ class RunSettings:
     no_create: bool = False
     catalog: str | None = None
     set_mtime: bool = False
+    ignore_size: bool = False
     api_url: str = "https://api.getgo.com/G2A/rest/v1"
     id_attribute: str = "recordingIds"
 

@@ -185,6 +185,11 @@ _RUN = [
     option("--no-create", is_flag=True, help="Refuse a destination that is no archive yet."),
     _CATALOG,
     option("--set-mtime", is_flag=True, help="Give files the recording's start time."),
+    option(
+        "--ignore-size",
+        is_flag=True,
+        help="An MP4 counts as whole without recordingSize, by the host's length alone.",
+    ),
     JSON,
     option(
         "--error-file",

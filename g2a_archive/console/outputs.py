@@ -190,8 +190,7 @@ def version_lines(*, verbose: bool) -> list[str]:
         from importlib.metadata import version
 
         lines.append(f"Python {platform.python_version()} on {platform.platform()}")
-        lines += [
-            f"{name} {version(name)}" for name in ("click", "requests", "rich", "python-dateutil")
-        ]
+        packages = ("click", "requests", "urllib3", "rich", "python-dateutil")
+        lines += [f"{name} {version(name)}" for name in packages]
         lines.append(f"SQLite {sqlite3.sqlite_version}")
     return lines

@@ -50,7 +50,7 @@ SOURCES: list[Row] = [
     ("log_file", "log_file", None, ("'f'", "f"), None, ("o", "o")),
 ]  # fmt: skip
 
-FLAGS = ["dry_run", "no_create", "set_mtime", "json", "quiet"]
+FLAGS = ["dry_run", "no_create", "set_mtime", "ignore_size", "json", "quiet"]
 
 
 def parsed(
