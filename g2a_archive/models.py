@@ -44,7 +44,7 @@ def kinds_mask(kinds: tuple[FileKind, ...] | list[FileKind]) -> int:
 class State(StrEnum):
     """What the catalogue knows of a recording.
 
-    All but `ARCHIVED` and `LOST` are owed: `download --owed` and `sync` try them again.
+    All but `ARCHIVED`, `LOST` and `REMOVED` are owed: `download --owed` and `sync` try them again.
     """
 
     ARCHIVED = "archived"
@@ -54,6 +54,7 @@ class State(StrEnum):
     FAILED = "failed"
     DAMAGED = "damaged"  # verify found a file missing or changed
     LOST = "lost"  # owed for longer than --give-up-after
+    REMOVED = "removed"  # by `remove`, for good
 
 
 OWED_STATES = (State.QUEUED, State.UNAVAILABLE, State.REFUSED, State.FAILED, State.DAMAGED)

@@ -11,25 +11,32 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from g2a_archive.archive import revisions
 from g2a_archive.archive.database import Database, insert
+from g2a_archive.archive.revisions import Fingerprint
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, utc_now
 
 _MANY = 20_000
 _KINDS = {kind.value: kind for kind in FileKind}
 
-# A run for some kinds of file leaves the damage of another kind owed.
-_KEPT = """excluded.state = 'archived' AND recording.state = 'damaged' AND EXISTS
-    (SELECT 1 FROM file WHERE recording = excluded.id AND damage IS NOT NULL AND
-     excluded.kinds & CASE kind WHEN 'mp4' THEN 1 WHEN 'events' THEN 2 ELSE 4 END = 0)"""
+# A run for some kinds of file (--only) leaves what was asked for of another kind owed.
+_WANTED = "(recording.wanted | excluded.wanted | excluded.kinds)"
+_UNOFFERED = "((recording.unoffered | excluded.unoffered) & ~(recording.kinds | excluded.kinds))"
+_KEPT = f"""excluded.state = 'archived' AND recording.state NOT IN ('archived', 'lost', 'removed')
+    AND {_WANTED} & ~(recording.kinds | excluded.kinds | {_UNOFFERED}) <> 0"""
 
 _SETTLE = f"""
-INSERT INTO recording (id, state, kinds, absent, start_time, directory, reason,
-                       owed_since, tries, last_try, archived_at)
+INSERT INTO recording (id, state, kinds, absent, wanted, unoffered, unoffered_since, start_time,
+                       directory, reason, owed_since, tries, last_try, archived_at)
 VALUES {{rows}}
 ON CONFLICT (id) DO UPDATE SET
     state = CASE WHEN {_KEPT} THEN recording.state ELSE excluded.state END,
     kinds = recording.kinds | excluded.kinds,
     absent = (recording.absent & ~excluded.kinds) | excluded.absent,
+    wanted = {_WANTED},
+    unoffered = {_UNOFFERED},
+    unoffered_since = CASE WHEN {_UNOFFERED} = 0 THEN NULL
+                           ELSE coalesce(recording.unoffered_since, excluded.unoffered_since) END,
     start_time = coalesce(excluded.start_time, recording.start_time),
     directory = coalesce(excluded.directory, recording.directory),
     reason = CASE WHEN {_KEPT} THEN recording.reason ELSE excluded.reason END,
@@ -38,23 +45,28 @@ ON CONFLICT (id) DO UPDATE SET
                       ELSE coalesce(recording.owed_since, excluded.owed_since) END,
     tries = recording.tries + excluded.tries,
     last_try = excluded.last_try,
-    archived_at = coalesce(excluded.archived_at, recording.archived_at)
+    archived_at = coalesce(excluded.archived_at, recording.archived_at),
+    removed_at = NULL
 """  # noqa: S608 - no word in it comes from outside
 
+# A file that came again as it was is in SHA256SUMS since its first time.
 _STORE = """
-INSERT INTO file (recording, kind, path, size, sha256, archived_at) VALUES {rows}
+INSERT INTO file (recording, kind, path, size, sha256, archived_at, revision) VALUES {rows}
 ON CONFLICT (recording, kind) DO UPDATE SET
     path = excluded.path, size = excluded.size, sha256 = excluded.sha256,
-    archived_at = excluded.archived_at, checked_at = NULL, damage = NULL
+    archived_at = excluded.archived_at, checked_at = NULL, damage = NULL,
+    revision = CASE WHEN path = excluded.path AND sha256 = excluded.sha256
+                    THEN revision ELSE excluded.revision END
 """
 
 _STALE = "INSERT OR IGNORE INTO stale_directory VALUES {rows}"
 
 _QUEUE = """
-INSERT INTO recording (id, state, owed_since) VALUES {rows}
-ON CONFLICT (id) DO UPDATE SET state = excluded.state, reason = NULL,
+INSERT INTO recording (id, state, owed_since, wanted) VALUES {rows}
+ON CONFLICT (id) DO UPDATE SET wanted = wanted | excluded.wanted,
+    state = CASE WHEN state IN ('archived', 'lost', 'removed') THEN excluded.state ELSE state END,
+    reason = CASE WHEN state IN ('archived', 'lost', 'removed') THEN NULL ELSE reason END,
     owed_since = coalesce(owed_since, excluded.owed_since)
-WHERE state IN ('archived', 'lost')
 """
 
 _CHECK = """
@@ -73,14 +85,15 @@ UPDATE recording SET
 WHERE id = ?4
 """
 
-_MEND = "UPDATE recording SET kinds = kinds | ? WHERE id = ?"
+_MEND = "UPDATE recording SET kinds = kinds | ?1, wanted = wanted | ?1 WHERE id = ?2"
 
 _MENDED = """
 UPDATE recording SET state = 'archived', reason = NULL, owed_since = NULL
 WHERE id = :id AND NOT EXISTS
     (SELECT 1 FROM file WHERE recording = :id AND damage IS NOT NULL)
 AND (state = 'damaged'
-     OR archived_at IS NOT NULL AND state <> 'archived' AND kinds | absent = 7)
+     OR archived_at IS NOT NULL AND state NOT IN ('archived', 'removed')
+        AND kinds | absent = 7)
 """
 
 _ADOPT = """
@@ -90,8 +103,8 @@ ON CONFLICT (id) DO UPDATE SET directory = coalesce(directory, excluded.director
 """
 
 _ADOPT_FILE = """
-INSERT OR IGNORE INTO file (recording, kind, path, size, sha256, archived_at)
-VALUES (?, ?, ?, ?, ?, ?)
+INSERT OR IGNORE INTO file (recording, kind, path, size, sha256, archived_at, revision)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -104,14 +117,18 @@ class Known:
     kinds: int = 0
     absent: int = 0
     directory: str | None = None
+    unoffered: int = 0
+    unoffered_since: str | None = None
 
 
 @dataclass(slots=True)
 class Settlement:
     """What one run found out about one recording; `files` are those it stored just now.
 
-    `kinds` and `absent` are bits of `FileKind`: settled now, and settled because the service
-    has no such file. `tried` is 1 where the service was asked, 0 where not.
+    `kinds`, `absent`, `wanted` and `unoffered` are bits of `FileKind`: settled now; settled
+    because the service has no such file; asked for by this run (what was, by this run or an
+    earlier one, and is not settled, keeps the recording owed); and not offered by the service,
+    which is not believed yet, nor owed. `tried` is 1 where the service was asked, 0 where not.
     """
 
     id: int
@@ -122,6 +139,8 @@ class Settlement:
     directory: str | None = None
     reason: str | None = None
     tried: int = 1
+    wanted: int = 0
+    unoffered: int = 0
     files: list[StoredFile] = field(default_factory=list)
 
 
@@ -138,7 +157,9 @@ class Catalog(Database):
 
     def known(self, ids: Collection[int], mask: int = 0) -> Iterator[Known]:
         """What the catalogue holds of `ids`, less those that are archived with all of `mask`."""
-        columns = "SELECT id, state, kinds, absent, directory FROM recording"
+        columns = (
+            "SELECT id, state, kinds, absent, directory, unoffered, unoffered_since FROM recording"
+        )
         where = f"NOT (state = 'archived' AND {mask:d} > 0 AND kinds & {mask:d} = {mask:d})"
         for row in self._among(ids, columns, where):
             yield Known(row[0], State(row[1]), *row[2:])
@@ -167,9 +188,9 @@ class Catalog(Database):
 
     def owed_count(self) -> int:
         """How many recordings this archive owes."""
-        return int(
-            self.scalar("SELECT count(*) FROM recording WHERE state NOT IN ('archived', 'lost')")
-        )
+        done = (State.ARCHIVED, State.LOST, State.REMOVED)
+        sql = "SELECT count(*) FROM recording WHERE state NOT IN (?, ?, ?)"
+        return int(self.scalar(sql, *done))
 
     def last_success(self) -> float | None:
         """When a run last ended with exit code 0, in Unix time."""
@@ -201,11 +222,14 @@ class Catalog(Database):
 
     # --- what a run records -----------------------------------------------------------------
 
-    def queue(self, ids: Iterable[int]) -> None:
-        """Remember IDs that the run is about to ask for, so that a killed run still owes them."""
+    def queue(self, ids: Iterable[int], wanted: int = 0) -> None:
+        """Remember IDs that the run is about to ask for, so that a killed run still owes them.
+
+        `wanted` are the bits of the kinds of file that it asks for.
+        """
         now = utc_now()
         with self.transaction() as db:
-            insert(db, _QUEUE, ((id_, State.QUEUED.value, now) for id_ in ids))
+            insert(db, _QUEUE, ((id_, State.QUEUED.value, now, wanted) for id_ in ids))
 
     def settle(self, settlements: Iterable[Settlement]) -> None:
         """Record what became of recordings, and their new files, in one transaction.
@@ -218,7 +242,8 @@ class Catalog(Database):
         stale = {one.directory for one in ended if one.files and one.directory is not None}
         with self.transaction() as db:
             insert(db, _SETTLE, (_settled_row(one, now) for one in ended))
-            insert(db, _STORE, (_file_row(f, now) for one in ended for f in one.files))
+            next_ = revisions.upcoming(db)
+            insert(db, _STORE, (_file_row(f, now, next_) for one in ended for f in one.files))
             insert(db, _STALE, ((name,) for name in stale))
 
     def damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
@@ -267,6 +292,7 @@ class Catalog(Database):
         for file in files:
             found.setdefault(file.recording, []).append(file)
         with self.transaction() as db:
+            next_ = revisions.upcoming(db)
             for recording, its in found.items():
                 whole = any(file.kind is FileKind.MP4 for file in its)
                 why = (broken or {}).get(recording) or (None if whole else "mp4: not found")
@@ -276,17 +302,24 @@ class Catalog(Database):
                 )
                 db.execute(_ADOPT, (recording, state, directory, why, owed, done))
                 for file in its:
-                    if db.execute(_ADOPT_FILE, (*_row(file), now)).rowcount:
+                    if db.execute(_ADOPT_FILE, (*_row(file), now, next_)).rowcount:
                         db.execute(_MEND, (file.kind.bit, recording))
                 if its:
                     db.execute("INSERT OR IGNORE INTO stale_directory VALUES (?)", (directory,))
 
-    def fresh_directories(self, directories: Iterable[str]) -> None:
-        """Record that the `SHA256SUMS` of these directories are up to date again."""
+    def summed(self, sums: Iterable[revisions.DirectorySums]) -> None:
+        """Record that the `SHA256SUMS` of these directories are up to date, and what they say.
+
+        Where that is news, it is a new revision of the archive, with a fingerprint of its own.
+        """
         with self.transaction() as db:
-            db.executemany(
-                "DELETE FROM stale_directory WHERE directory = ?", ((d,) for d in directories)
-            )
+            revisions.record(db, list(sums), utc_now())
+
+    def fingerprint(self) -> Fingerprint | None:
+        """The fingerprint of the last revision; None where there is none yet."""
+        sql = "SELECT time, files, digest FROM revision ORDER BY id DESC LIMIT 1"
+        rows = self.rows(sql)
+        return Fingerprint(*rows[0]) if rows else None
 
     def begin_run(self, command: str) -> int:
         """Record that a run has begun; returns its number for `end_run`."""
@@ -315,6 +348,9 @@ def _settled_row(one: Settlement, now: str) -> tuple[object, ...]:
         one.state.value,  # a plain str: sqlite3 is slow with what is derived from it
         one.kinds,
         one.absent,
+        one.wanted | one.kinds,
+        one.unoffered & ~one.kinds,
+        now if one.unoffered & ~one.kinds else None,
         one.start_time,
         one.directory,
         one.reason,
@@ -325,5 +361,5 @@ def _settled_row(one: Settlement, now: str) -> tuple[object, ...]:
     )
 
 
-def _file_row(file: StoredFile, now: str) -> tuple[object, ...]:
-    return (file.recording, file.kind.value, file.path, file.size, file.sha256, now)
+def _file_row(file: StoredFile, now: str, revision: int) -> tuple[object, ...]:
+    return (file.recording, file.kind.value, file.path, file.size, file.sha256, now, revision)

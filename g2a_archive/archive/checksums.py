@@ -7,14 +7,16 @@ checks it. The file is replaced whole, never edited.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from g2a_archive.archive.hashing import hash_file as hash_file
 from g2a_archive.archive.hashing import read_regular
+from g2a_archive.archive.revisions import DirectorySums
 from g2a_archive.errors import storage_error
 from g2a_archive.models import StoredFile
 
@@ -36,8 +38,8 @@ def read(path: Path) -> dict[str, str]:
 
 def update(
     root: Path, directory: str, files: Iterable[StoredFile], *, flush_directory: bool = True
-) -> bool:
-    """Bring `SHA256SUMS` of one directory up to date; returns whether it had to be written.
+) -> DirectorySums:
+    """Bring `SHA256SUMS` of one directory up to date; returns what it is then.
 
     `directory` is relative to the archive `root`, as are the paths of `files`: all that the
     catalogue holds there. Sums of other files that still exist, known from a catalogue that was
@@ -51,13 +53,16 @@ def update(
     prefix = f"{directory}/"
     paths = ((file.path.removeprefix(prefix), file) for file in files)
     sums = {name: file.sha256 for name, file in paths if "/" not in name}
-    for name, digest in _parse(old).items():
-        if name not in sums and os.path.lexists(folder / name):
-            sums[name] = digest
-    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    new = text.encode("utf-8", "surrogateescape")
+    others = {
+        name: digest
+        for name, digest in _parse(old).items()
+        if name not in sums and os.path.lexists(folder / name)
+    }
+    new = content_of({**sums, **others})
+    sha256 = hashlib.sha256(new).hexdigest() if new else None
+    written = DirectorySums(directory, sha256, len(sums) + len(others), others)
     if new == old:
-        return False
+        return written
     try:
         if new:
             _replace(folder, path, new)
@@ -67,7 +72,16 @@ def update(
             _flush(folder)
     except OSError as error:
         raise storage_error(error, "write", path) from error
-    return True
+    return written
+
+
+def content_of(sums: Mapping[str, str]) -> bytes:
+    """The `SHA256SUMS` of these names and sums, in the order in which it is always written.
+
+    What a directory's was at an earlier time is made again by this, and must come out the same.
+    """
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _content(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""The catalogue's SQLite file: opening it, its schema, waiting for locks, errors translated."""
+"""The catalogue's SQLite file: opening it, older schemas, waiting for locks, errors translated."""
 
 from __future__ import annotations
 
@@ -6,80 +6,19 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
+from g2a_archive.archive import schema
 from g2a_archive.errors import CatalogError, storage_error
 
 _T = TypeVar("_T")
 
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x67326121
-"""Marks the file as ours, so that another program's database is never taken for a catalogue."""
-
 _PATIENCE = 30.0
 """Seconds to wait for a reader's or another program's lock on the catalogue."""
-
-_SCHEMA = """
-CREATE TABLE recording (
-    id INTEGER PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ('archived', 'queued', 'unavailable', 'refused',
-                                         'failed', 'damaged', 'lost')),
-    kinds INTEGER NOT NULL DEFAULT 0,
-    absent INTEGER NOT NULL DEFAULT 0,
-    start_time TEXT,
-    directory TEXT,
-    reason TEXT,
-    owed_since TEXT,
-    tries INTEGER NOT NULL DEFAULT 0,
-    last_try TEXT,
-    archived_at TEXT,
-    scope TEXT,
-    list_order INTEGER,
-    transcode_at TEXT,
-    marked_at TEXT
-);
-CREATE INDEX recording_owed ON recording (state, id) WHERE state <> 'archived';
-CREATE INDEX recording_directory ON recording (directory);
-CREATE TABLE file (
-    recording INTEGER NOT NULL REFERENCES recording (id),
-    kind TEXT NOT NULL CHECK (kind IN ('mp4', 'events', 'thumbnail')),
-    path TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
-    archived_at TEXT NOT NULL,
-    checked_at TEXT,
-    damage TEXT,
-    PRIMARY KEY (recording, kind)
-) WITHOUT ROWID;
-CREATE TABLE stale_directory (directory TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE scan (scope TEXT PRIMARY KEY, complete_until TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE scan_gap (
-    scope TEXT NOT NULL,
-    second TEXT NOT NULL,
-    PRIMARY KEY (scope, second)
-) WITHOUT ROWID;
-CREATE TABLE run (
-    id INTEGER PRIMARY KEY,
-    command TEXT NOT NULL,
-    started_at TEXT NOT NULL,
-    finished_at TEXT,
-    exit_code INTEGER,
-    requested INTEGER,
-    already_archived INTEGER,
-    archived INTEGER,
-    unavailable INTEGER,
-    refused INTEGER,
-    failed INTEGER,
-    files INTEGER,
-    bytes INTEGER,
-    seconds REAL
-);
-"""
-
 
 _VALUES = 900
 """In one statement; every SQLite takes 999."""
@@ -119,10 +58,10 @@ class Database:
         self._interrupted = interrupted
         # A reader opens for writing where it may, so that SQLite can undo what a killed run left
         # half done; `query_only` keeps it from changing anything else.
-        uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={'rw' if readonly else 'rwc'}"
+        self._uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={'rw' if readonly else 'rwc'}"
         with self._translated("open"):
             # One thread writes at a time; the archiver's main thread owns the connection.
-            self._db = sqlite3.connect(uri, uri=True, timeout=0.25, isolation_level=None)
+            self._db = sqlite3.connect(self._uri, uri=True, timeout=0.25, isolation_level=None)
         try:
             self._prepare()
         except BaseException:
@@ -131,20 +70,22 @@ class Database:
 
     def _prepare(self) -> None:
         version = self.scalar("PRAGMA user_version")
-        if version > SCHEMA_VERSION:
+        if version > schema.VERSION:
             raise CatalogError(
                 f"the catalogue {self.path} is of a newer g2a-archive (schema {version}, this "
-                f"program knows {SCHEMA_VERSION})",
+                f"program knows {schema.VERSION})",
                 hint="upgrade g2a-archive on this machine",
             )
         tables = self.scalar("SELECT count(*) FROM sqlite_master")
-        ours = self.scalar("PRAGMA application_id") == APPLICATION_ID
+        ours = self.scalar("PRAGMA application_id") == schema.APPLICATION_ID
         if (tables and not ours) or (self.readonly and not ours):
             raise CatalogError(
                 f"{self.path} is not a catalogue of g2a-archive",
                 hint="move it away; the next download adopts the files that are there",
             )
         if self.readonly:
+            if version < schema.VERSION:
+                self._migrate_in_memory()
             self._db.execute("PRAGMA query_only = ON")
             return
         with self._translated("set up"):
@@ -152,13 +93,52 @@ class Database:
             # EXTRA also flushes the directory after the journal is gone: a commit is a commit.
             self._db.execute("PRAGMA synchronous = EXTRA")
         if not tables:
-            with self.transaction():
-                # One statement at a time: executescript() would end the transaction.
-                for statement in _SCHEMA.split(";\n"):
-                    if statement.strip():
-                        self._db.execute(statement)
-                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            with self.transaction() as db:
+                schema.create(db)
+        elif version < schema.VERSION:
+            self._migrate()
+
+    def _migrate(self) -> None:
+        """Bring an older catalogue to this program's schema; a copy of the old one stays."""
+        with self.transaction() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version < schema.VERSION:  # two programs may have come here
+                self._keep_copy(version)
+                schema.migrate(db)
+
+    def _keep_copy(self, version: int) -> None:
+        """Copy the catalogue to `NAME.schema-VERSION` beside it, whole or not at all."""
+        kept = self.path.with_name(f"{self.path.name}.schema-{version}")
+        aside = kept.with_name(f".{kept.name}.part")
+        try:
+            with suppress(FileNotFoundError):
+                aside.unlink()  # left by a killed run
+            # A connection of its own: the file as it was before this transaction.
+            own = sqlite3.connect(self._uri, uri=True)
+            with closing(own) as old, closing(sqlite3.connect(aside)) as copy:
+                old.backup(copy)
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, kept)
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink()
+            raise
+
+    def _migrate_in_memory(self) -> None:
+        """A reader may not change the file, nor need it be able to: it reads a migrated copy."""
+        memory = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            self._patiently(lambda: self._db.backup(memory))
+            with self._translated("read"):
+                memory.execute("BEGIN")
+                schema.migrate(memory)
+                memory.execute("COMMIT")
+        except BaseException:
+            memory.close()
+            raise
+        self._db.close()
+        self._db = memory
 
     def close(self) -> None:
         """Close the connection; what was committed stays."""

@@ -41,6 +41,7 @@ from g2a_archive.models import (
     Recording,
     RunSettings,
     State,
+    kinds_mask,
 )
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import backoff
@@ -225,7 +226,7 @@ class Run:
         if not self._queued and self._service.ever_answered:
             # Only now: before, the credentials may be what is wrong.
             self._queued = True
-            self._catalog.queue(self._plan.todo)
+            self._catalog.queue(self._plan.todo, kinds_mask(self._settings.kinds))
         self._sort_answer(answer)
         if self._service.unreachable_in_a_row >= _UNREACHABLE and self.feed.open:
             for id_ in self.feed.close():

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from g2a_archive.archive import checksums
+from g2a_archive.archive.revisions import DirectorySums
 from g2a_archive.errors import Interrupted, StorageError
 from g2a_archive.models import FileKind, StoredFile
 
@@ -35,7 +36,7 @@ def sums(root: Path) -> str:
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum here")
 def test_sha256sum_itself_accepts_the_file_and_finds_a_flipped_byte(tmp_path: Path) -> None:
     files = [store(tmp_path, n, b"content %d" % n) for n in (3, 1, 2)]
-    assert checksums.update(tmp_path, DAY, files)
+    assert checksums.update(tmp_path, DAY, files).files == 3
     command = ["sha256sum", "--strict", "-c", "SHA256SUMS"]
     good = subprocess.run(command, cwd=tmp_path / DAY, capture_output=True, text=True)
     assert (good.returncode, good.stderr) == (0, "")
@@ -49,12 +50,14 @@ def test_sha256sum_itself_accepts_the_file_and_finds_a_flipped_byte(tmp_path: Pa
 
 def test_what_is_up_to_date_is_not_written_again(tmp_path: Path) -> None:
     files = [store(tmp_path, 1, b"one")]
-    assert checksums.update(tmp_path, DAY, files)
+    first = checksums.update(tmp_path, DAY, files)
+    assert first.sha256 == hashlib.sha256(sums(tmp_path).encode()).hexdigest()
     before = os.stat(tmp_path / DAY / "SHA256SUMS")
-    assert not checksums.update(tmp_path, DAY, files)
+    assert checksums.update(tmp_path, DAY, files) == first
     after = os.stat(tmp_path / DAY / "SHA256SUMS")
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    assert checksums.update(tmp_path, DAY, [*files, store(tmp_path, 2, b"two")])
+    second = checksums.update(tmp_path, DAY, [*files, store(tmp_path, 2, b"two")])
+    assert second.sha256 != first.sha256
     assert os.stat(tmp_path / DAY / "SHA256SUMS").st_ino != after.st_ino
 
 
@@ -63,7 +66,7 @@ def test_sums_of_a_lost_catalogue_are_kept_while_their_files_exist(tmp_path: Pat
     store(tmp_path, 2, b"two")
     path = tmp_path / DAY / "SHA256SUMS"
     path.write_text(f"{A} *2.mp4\n{B}  3.mp4\n{B}  1.mp4\n")
-    checksums.update(tmp_path, DAY, [known])
+    assert checksums.update(tmp_path, DAY, [known]).others == {"2.mp4": A}
     assert checksums.read(path) == {"1.mp4": known.sha256, "2.mp4": A}
 
 
@@ -77,9 +80,9 @@ def test_a_directory_with_nothing_left_has_no_empty_file(tmp_path: Path) -> None
     file = store(tmp_path, 1, b"one")
     checksums.update(tmp_path, DAY, [file])
     (tmp_path / file.path).unlink()
-    assert checksums.update(tmp_path, DAY, [])
+    assert checksums.update(tmp_path, DAY, []) == DirectorySums(DAY)
     assert not (tmp_path / DAY / "SHA256SUMS").exists()
-    assert not checksums.update(tmp_path, DAY, [])
+    assert checksums.update(tmp_path, DAY, []) == DirectorySums(DAY)
 
 
 def test_a_killed_run_s_leftover_is_replaced_and_a_link_not_followed(tmp_path: Path) -> None:

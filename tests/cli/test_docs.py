@@ -11,11 +11,14 @@ import click
 import pytest
 from support import JSON_KEYS
 
+from g2a_archive.archive import schema
+from g2a_archive.archive.catalog import Catalog
 from g2a_archive.cli.config import AUTH_KEYS, load_config
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.main import cli
 from g2a_archive.cli.options import option_names
 from g2a_archive.errors import ExitCode
+from g2a_archive.models import State
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -141,6 +144,25 @@ def test_the_keys_of_the_json_report_are_in_the_readme() -> None:
     named = set(re.findall(r"`(\w+)`", text))
     dry = {"dry_run", "would_fetch", "would_bytes"}
     assert named == {*JSON_KEYS, *dry, "sync", "file", "mp4", "events", "thumbnail"}
+
+
+def test_the_catalogue_s_schema_is_in_the_readme(tmp_path: Path) -> None:
+    """Each table in its row, with all of its columns, and no other; the version and the states."""
+    text = section("The catalogue")
+    assert f"Schema {schema.VERSION}\n" in text
+    rows = {}
+    for names, columns in re.findall(r"^\| (`[^|]*) \| (.*) \|$", text, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", names):
+            rows[name] = set(re.findall(r"`(\w+)`", columns))
+    own = {"stale_directory", "removal", "scan", "scan_gap"}
+    values = {"recording": {*State}, "past_file": {"replaced", "removed"}}
+    with Catalog(tmp_path / "new.sqlite3") as catalog:
+        tables = [r[0] for r in catalog.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        assert set(tables) == set(rows)
+        for table in set(tables) - own:
+            columns = {row[1] for row in catalog.rows(f"PRAGMA table_info({table})")}
+            more = {*values.get(table, ()), *({"verify", "sync", "SHA256SUMS"} & rows[table])}
+            assert rows[table] == columns | more, table
 
 
 def test_what_the_readme_links_to_is_there() -> None:

@@ -133,7 +133,7 @@ STEPS = [
     ("Storage.flush", 1),
     ("Catalog.settle", 1),
     ("checksums.update", 2),
-    ("Catalog.fresh_directories", 1),
+    ("Catalog.summed", 1),
     ("Catalog.end_run", 1),
 ]
 

@@ -1,0 +1,120 @@
+"""Revisions: the states that all `SHA256SUMS` of an archive were in, one after the other.
+
+Whenever some of them were rewritten, that is a new revision. Its fingerprint is a digest over all
+of them, which costs the directories that changed: of the others the catalogue knows it. Revisions
+are numbered, as times are no order: two can fall into one second, and a clock can go back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+_LINE = re.compile(
+    r"g2a1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) (0|[1-9]\d{0,17}) ([0-9a-f]{64})", re.ASCII
+)
+
+CURRENT = "SELECT directory, sha256, files, max(revision) FROM sums GROUP BY directory"
+"""What each `SHA256SUMS` is now; `sha256` is NULL where there is none any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What an archive's files are, in one line; `time` is since when they are so."""
+
+    time: str
+    files: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"g2a1 {self.time} {self.files} {self.digest}"
+
+    @classmethod
+    def parse(cls, line: str) -> Fingerprint:
+        """The fingerprint that `line` holds; `ValueError` where it is none, or not whole."""
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            raise ValueError("it is no line such as `g2a1 2026-11-25T02:00:05Z 111 9f86...`")
+        datetime.strptime(match[1], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return cls(match[1], int(match[2]), match[3])
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySums:
+    """The `SHA256SUMS` of a directory as it was just written, or found to be right already.
+
+    `sha256` is that of the file itself, None where the directory has none any more; `files` is
+    the number of its lines; `others` (name to SHA-256) are those that the catalogue doesn't hold.
+    """
+
+    directory: str
+    sha256: str | None = None
+    files: int = 0
+    others: Mapping[str, str] = field(default_factory=dict)
+
+
+def upcoming(db: sqlite3.Connection) -> int:
+    """The number of the revision that will tell of what is recorded now."""
+    return int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM revision").fetchone()[0])
+
+
+def digest(rows: Iterable[tuple[str, str]]) -> str:
+    """The digest over (directory, SHA-256 of its `SHA256SUMS`), in the order of their paths."""
+    whole = hashlib.sha256()
+    for directory, sha256 in rows:
+        path = f"{directory}/SHA256SUMS"
+        whole.update(f"{sha256}  {path}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
+
+
+def record(db: sqlite3.Connection, sums: Sequence[DirectorySums], now: str) -> None:
+    """Record what `SHA256SUMS` files are now, and the revision that this makes, if it is news.
+
+    The caller has a transaction open. Raises `sqlite3.DatabaseError`.
+    """
+    revision = upcoming(db)
+    news = [one for one in sums if _is_news(db, one)]
+    for one in sums:
+        _record_others(db, one, revision)
+        db.execute("DELETE FROM stale_directory WHERE directory = ?", (one.directory,))
+    db.executemany(
+        "INSERT INTO sums (directory, revision, sha256, files) VALUES (?, ?, ?, ?)",
+        ((one.directory, revision, one.sha256, one.files) for one in news),
+    )
+    if not news:
+        return
+    there = f"SELECT directory, sha256 FROM ({CURRENT}) WHERE sha256 IS NOT NULL"  # noqa: S608
+    whole = digest(db.execute(f"{there} ORDER BY directory || '/'"))
+    files = db.execute(f"SELECT coalesce(sum(files), 0) FROM ({CURRENT})").fetchone()[0]  # noqa: S608
+    db.execute("INSERT INTO revision VALUES (?, ?, ?, ?)", (revision, now, files, whole))
+    # What could not be written yet is not in this revision, but will be in the next.
+    stale = "(SELECT id FROM recording WHERE directory IN (SELECT directory FROM stale_directory))"
+    for column, table in (("revision", "file"), ("until", "past_file"), ("revision", "past_file")):
+        db.execute(
+            f"UPDATE {table} SET {column} = {column} + 1 "  # noqa: S608
+            f"WHERE {column} = ? AND recording IN {stale}",
+            (revision,),
+        )
+
+
+def _is_news(db: sqlite3.Connection, one: DirectorySums) -> bool:
+    sql = "SELECT sha256 FROM sums WHERE directory = ? ORDER BY revision DESC LIMIT 1"
+    last = db.execute(sql, (one.directory,)).fetchone()
+    return (last[0] if last else None) != one.sha256
+
+
+def _record_others(db: sqlite3.Connection, one: DirectorySums, revision: int) -> None:
+    """Keep in step the lines of a `SHA256SUMS` that no row of the table `file` accounts for."""
+    sql = "SELECT id, name, sha256 FROM other_sum WHERE directory = ? AND until IS NULL"
+    known = {(name, sha256): id_ for id_, name, sha256 in db.execute(sql, (one.directory,))}
+    here = set(one.others.items())
+    for line in known.keys() - here:
+        db.execute("UPDATE other_sum SET until = ? WHERE id = ?", (revision, known[line]))
+    db.executemany(
+        "INSERT INTO other_sum (directory, name, sha256, revision) VALUES (?, ?, ?, ?)",
+        ((one.directory, *line, revision) for line in sorted(here - known.keys())),
+    )

@@ -1,0 +1,92 @@
+-- The catalogue of an archive written by version 0.1 (git commit de3e61f), schema 1. Made with
+-- `sqlite3.Connection.iterdump` after these steps with that commit's code, all against
+-- `SimulatedService(sample_recordings(8))`, whose IDs are called 1 to 8 here in their order:
+--   download 6, whose thumbnail is answered with 404; download 1 2 3 4; download --only mp4 5;
+--   download --only mp4 7, answered with 404; download 1 2 999;
+--   then the events file of 4 deleted, and found missing by verify; 8 queued by a killed run.
+PRAGMA application_id = 1731354913;
+PRAGMA user_version = 1;
+BEGIN TRANSACTION;
+CREATE TABLE file (
+    recording INTEGER NOT NULL REFERENCES recording (id),
+    kind TEXT NOT NULL CHECK (kind IN ('mp4', 'events', 'thumbnail')),
+    path TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    archived_at TEXT NOT NULL,
+    checked_at TEXT,
+    damage TEXT,
+    PRIMARY KEY (recording, kind)
+) WITHOUT ROWID;
+INSERT INTO "file" VALUES(1400000001,'events','2013/12/31/1400000001.events',2831,'32cd9ec354cfdcb7d1ed89bef0c1730379ce5f1dc6e4b599f7a917a42df7daaf','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000001,'mp4','2013/12/31/1400000001.mp4',12402,'790260d57970ed3e1cbab2dbe4aca9ab1c0eb0b38c8f47894b0339e4253c7189','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000001,'thumbnail','2013/12/31/1400000001.jpg',3258,'1ccc37f00d201494545e59a8244632084374c99150926431df5e3894e0934068','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000002,'events','2013/12/31/1400000002.events',3616,'a2b854d5be378b8d0ca533c713586f3ac9e1481782626d5b04809af9ba21aeb1','2026-11-25T22:33:17Z','2026-11-25T22:33:18Z','missing');
+INSERT INTO "file" VALUES(1400000002,'mp4','2013/12/31/1400000002.mp4',24234,'4a47a7329fa5810308272068218b3895479c6aec02a311ae73fc54964ffb8c97','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000002,'thumbnail','2013/12/31/1400000002.jpg',4841,'bedb1f77204bdb8614a042c8e717dc04cbabdef74f5dacef7a93af6139f8bfb4','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000003,'events','2014/01/01/1400000003.events',3730,'ff5b610faaf12c53d3b29f4adfaa1d17470178cfc0e998059734108dc843950d','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000003,'mp4','2014/01/01/1400000003.mp4',20439,'d9176c95fba51fb3f6b3cbc6e5b990d8780a4144fb6c3a30bb09ca3a6e8bc87c','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000003,'thumbnail','2014/01/01/1400000003.jpg',3859,'d08bb6c497beb9df2bcb8480f3a9656f245487947cfd43901df8f92b9b6588fe','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000004,'events','2014/01/01/1400000004.events',3923,'124602eb64d5fa4cba5ddd811134dedf61a3b56bd4cc81ad6ee73a3c2a819664','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000004,'mp4','2014/01/01/1400000004.mp4',8928,'262265878c8e97e15f1df1f0bfb4a5c3c9f4b2d22d9afd21c04b694dfbda20b8','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000004,'thumbnail','2014/01/01/1400000004.jpg',4596,'a53ab4ff7a1c4c05d6cb4c414e06dccf88279a415cc94536cef3286015378f67','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000006,'mp4','2014/01/02/1400000006.mp4',31643,'bd2d853f03113836b28afddab02084a870fd50618418f449e1055d1a69963643','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000007,'events','2014/02/11/1400000007.events',1800,'8abedb64d879ed0d8cd56d1fc9f5d19d1bfd9e63f43bc2a5b54744f1d704368d','2026-11-25T22:33:17Z',NULL,NULL);
+INSERT INTO "file" VALUES(1400000007,'mp4','2014/02/11/1400000007.mp4',37537,'73265fcd1c5d222362b7150ea5302aa318f70736c3ae6b45a07cc9c064eb56c5','2026-11-25T22:33:17Z',NULL,NULL);
+CREATE TABLE recording (
+    id INTEGER PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('archived', 'queued', 'unavailable', 'refused',
+                                         'failed', 'damaged', 'lost')),
+    kinds INTEGER NOT NULL DEFAULT 0,
+    absent INTEGER NOT NULL DEFAULT 0,
+    start_time TEXT,
+    directory TEXT,
+    reason TEXT,
+    owed_since TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    last_try TEXT,
+    archived_at TEXT,
+    scope TEXT,
+    list_order INTEGER,
+    transcode_at TEXT,
+    marked_at TEXT
+);
+INSERT INTO "recording" VALUES(1400000001,'archived',7,0,'2013-12-31T23:59:30+00:00','2013/12/31',NULL,NULL,1,'2026-11-25T22:33:17Z','2026-11-25T22:33:17Z',NULL,NULL,NULL,NULL);
+INSERT INTO "recording" VALUES(1400000002,'damaged',5,0,'2013-12-31T20:00:00-08:00','2013/12/31','events: missing','2026-11-25T22:33:18Z',1,'2026-11-25T22:33:17Z','2026-11-25T22:33:17Z',NULL,NULL,NULL,NULL);
+INSERT INTO "recording" VALUES(1400000003,'archived',7,0,'2014-01-01T05:29:00+05:30','2014/01/01',NULL,NULL,1,'2026-11-25T22:33:17Z','2026-11-25T22:33:17Z',NULL,NULL,NULL,NULL);
+INSERT INTO "recording" VALUES(1400000004,'archived',7,0,'2014-01-01T00:00:00+00:00','2014/01/01',NULL,NULL,1,'2026-11-25T22:33:17Z','2026-11-25T22:33:17Z',NULL,NULL,NULL,NULL);
+INSERT INTO "recording" VALUES(1400000005,'queued',0,0,NULL,NULL,NULL,'2026-11-25T22:33:18Z',0,NULL,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "recording" VALUES(1400000006,'archived',1,0,'2014-01-02T05:30:00+05:30','2014/01/02',NULL,NULL,1,'2026-11-25T22:33:17Z','2026-11-25T22:33:17Z',NULL,NULL,NULL,NULL);
+INSERT INTO "recording" VALUES(1400000007,'failed',3,0,'2014-02-11T00:00:00+00:00','2014/02/11','thumbnail: the link was answered with 404, also with a new link','2026-11-25T22:33:17Z',1,'2026-11-25T22:33:17Z',NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "recording" VALUES(1400000008,'failed',0,0,'2014-03-23T13:00:00+13:00','2014/03/23','mp4: the link was answered with 404, also with a new link','2026-11-25T22:33:18Z',1,'2026-11-25T22:33:18Z',NULL,NULL,NULL,NULL,NULL);
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    command TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    finished_at TEXT,
+    exit_code INTEGER,
+    requested INTEGER,
+    already_archived INTEGER,
+    archived INTEGER,
+    unavailable INTEGER,
+    refused INTEGER,
+    failed INTEGER,
+    files INTEGER,
+    bytes INTEGER,
+    seconds REAL
+);
+INSERT INTO "run" VALUES(1,'download','2026-11-25T22:33:16Z','2026-11-25T22:33:17Z',1,1,0,0,0,0,1,2,39337,1.334);
+INSERT INTO "run" VALUES(2,'download','2026-11-25T22:33:17Z','2026-11-25T22:33:17Z',0,4,0,4,0,0,0,12,96657,0.282);
+INSERT INTO "run" VALUES(3,'download','2026-11-25T22:33:17Z','2026-11-25T22:33:18Z',0,1,0,1,0,0,0,1,31643,0.123);
+INSERT INTO "run" VALUES(4,'download','2026-11-25T22:33:18Z','2026-11-25T22:33:18Z',1,1,0,0,0,0,1,0,0,0.192);
+INSERT INTO "run" VALUES(5,'download','2026-11-25T22:33:18Z','2026-11-25T22:33:18Z',4,3,2,0,0,0,0,0,0,0.059);
+CREATE TABLE scan (scope TEXT PRIMARY KEY, complete_until TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE scan_gap (
+    scope TEXT NOT NULL,
+    second TEXT NOT NULL,
+    PRIMARY KEY (scope, second)
+) WITHOUT ROWID;
+CREATE TABLE stale_directory (directory TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE INDEX recording_owed ON recording (state, id) WHERE state <> 'archived';
+CREATE INDEX recording_directory ON recording (directory);
+COMMIT;
