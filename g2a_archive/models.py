@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import SplitResult
 
@@ -145,6 +146,29 @@ class StoredFile(NamedTuple):
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The `number`-th (from 1) of `count` parts of all recordings (`--shard 2/8`).
+
+    Which part an ID is in depends on the ID and the count alone, and never changes: the first 8
+    bytes of the SHA-256 of its decimal digits, a big-endian number, modulo `count`, plus 1.
+    """
+
+    number: int
+    count: int
+
+    def __contains__(self, recording: int) -> bool:
+        digest = sha256(b"%d" % recording).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
+
+    def of(self, ids: Iterable[int]) -> list[int]:
+        """Those of `ids` that are in this part, in their order."""
+        return [id_ for id_ in ids if id_ in self]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
 class Failure(NamedTuple):
     """One thing that went wrong with a recording, or with one of its files."""
 
@@ -175,6 +199,7 @@ class RunSettings:
     ignore_size: bool = False
     api_url: str = "https://api.getgo.com/G2A/rest/v1"
     id_attribute: str = "recordingIds"
+    shard: Shard | None = None
 
 
 def utc_now() -> str:

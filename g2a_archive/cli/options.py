@@ -168,6 +168,13 @@ _RUN = [
     ),
     TIMEZONE,
     option(
+        "--shard",
+        metavar="K/N",
+        env="SHARD",
+        type=Parsed("shard", values.shard),
+        help="Only the K-th of N parts of the IDs; N machines share the pace of calls.",
+    ),
+    option(
         "--limit-rate",
         metavar="RATE",
         env="LIMIT_RATE",

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from g2a_archive.archive import layout
-from g2a_archive.models import ALL_KINDS, FileKind, ListState
+from g2a_archive.models import ALL_KINDS, FileKind, ListState, Shard
 from g2a_archive.transport import address
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)?", re.IGNORECASE | re.ASCII)
+_MOST_SHARDS = 10_000
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -59,6 +60,21 @@ def kinds(value: str) -> tuple[FileKind, ...]:
         if part not in [*FileKind]:
             raise ValueError(f"{part!r} is no kind of file; there are mp4, events and thumbnail")
     return tuple(kind for kind in ALL_KINDS if kind in wanted)
+
+
+def shard(value: str) -> Shard:
+    """A part of all recordings, `2/8`."""
+    match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", value, re.ASCII)
+    if not match:
+        raise ValueError(f"{value!r} is no shard; write it like 2/8, the second of eight parts")
+    number, count = int(match[1]), int(match[2])
+    if not 1 <= count <= _MOST_SHARDS:
+        raise ValueError(f"{value!r}: the number of parts must be from 1 to {_MOST_SHARDS:,}")
+    if not 1 <= number <= count:
+        raise ValueError(
+            f"{value!r}: parts are counted from 1, so there are 1/{count} to {count}/{count}"
+        )
+    return Shard(number, count)
 
 
 def layout_text(value: str) -> str:

@@ -53,6 +53,7 @@ def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwit
         timeout=settings.timeout,
         retries=settings.retries,
         stop=switch.event,
+        share=settings.shard.count if settings.shard else 1,
     )
     return Service(session, id_attribute=settings.id_attribute)
 

@@ -68,13 +68,13 @@ class Download:
 
         Whatever ends or prevents the run is in the report; raises only `InputError`.
         """
-        wanted = list(dict.fromkeys(ids))
+        wanted = self.mine(dict.fromkeys(ids))
         self.request(wanted)
         if not (wanted or owed):
             return self._finished()
 
         def job() -> None:
-            more = self.catalog.owed() if owed and self.catalog is not None else []
+            more = self.mine(self.catalog.owed()) if owed and self.catalog is not None else []
             self.fetch(list(dict.fromkeys([*wanted, *more])) if more else wanted)
 
         self.work(job)
@@ -112,6 +112,11 @@ class Download:
         except ArchiverError as error:
             self._broke = True
             self.report.note(error)
+
+    def mine(self, ids: Iterable[int]) -> list[int]:
+        """Those of `ids` that are this run's business: all, or its `--shard`."""
+        shard = self.settings.shard
+        return list(ids) if shard is None else shard.of(ids)
 
     def begin(self) -> None:
         """Record that this run has begun; what became of it is recorded at its end."""

@@ -65,7 +65,8 @@ class Sync:
     def _job(self) -> None:
         self._download.service()  # without credentials, nothing begins
         self._download.begin()
-        self._ledger = Ledger(self._download.catalog, [query.scope for query in self._queries])
+        scopes = [query.scope for query in self._queries]
+        self._ledger = Ledger(self._download.catalog, scopes, self._download.settings.shard)
         found = self._list()
         if self._stopped():
             return
@@ -92,7 +93,7 @@ class Sync:
 
     def _list(self) -> Listing:
         """Ask for everything there is; what is found is remembered answer by answer."""
-        found = Listing(self._download.service().ready)
+        found = Listing(self._download.service().ready, shard=self._download.settings.shard)
         try:
             with self._download.display.watch(found.look):
                 for query in self._queries:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from g2a_archive.archive.catalog import Catalog
-from g2a_archive.models import ALL_KINDS, OWED_STATES, State, kinds_mask, utc_now
+from g2a_archive.models import ALL_KINDS, OWED_STATES, Shard, State, kinds_mask, utc_now
 from g2a_archive.sync.windows import Found, iso
 
 WAITING = "waiting to be transcoded"
@@ -69,8 +69,11 @@ class Ledger:
     or stays as it is. Every method may raise `CatalogError`.
     """
 
-    def __init__(self, catalog: Catalog | None, scopes: Sequence[str]) -> None:
+    def __init__(
+        self, catalog: Catalog | None, scopes: Sequence[str], shard: Shard | None = None
+    ) -> None:
         self._catalog = catalog
+        self._shard = shard
         self._scopes = list(scopes)
         self._mine = f"scope IN ({','.join('?' * len(self._scopes))})"
 
@@ -78,21 +81,32 @@ class Ledger:
     def _writer(self) -> Catalog | None:
         return self._catalog if self._catalog is not None and not self._catalog.readonly else None
 
+    def _in_shard(self, recording: int) -> bool:
+        return self._shard is None or recording in self._shard
+
+    def _looked(self, scope: str) -> str:
+        """The name under which is kept how far this run has looked.
+
+        What a run of one shard has looked at, one of another has not; what a whole run has, all.
+        """
+        return scope if self._shard is None else shard_scope(scope, self._shard)
+
     # --- what was found ---------------------------------------------------------------------
 
     def scanned(self, scope: str) -> int | None:
         """Until when (Unix time) all recordings of a scope have been found; None: not known."""
         if self._catalog is None:
             return None
-        text = self._catalog.scalar("SELECT complete_until FROM scan WHERE scope = ?", scope)
+        sql = "SELECT max(complete_until) FROM scan WHERE scope IN (?, ?)"
+        text = self._catalog.scalar(sql, scope, self._looked(scope))
         return None if text is None else _unix(text)
 
     def gaps(self, scope: str) -> list[int]:
         """The seconds (Unix time) in which more recordings started than the service told."""
         if self._catalog is None:
             return []
-        sql = "SELECT second FROM scan_gap WHERE scope = ? ORDER BY second"
-        return [_unix(row[0]) for row in self._catalog.rows(sql, (scope,))]
+        sql = "SELECT DISTINCT second FROM scan_gap WHERE scope IN (?, ?) ORDER BY second"
+        return [_unix(row[0]) for row in self._catalog.rows(sql, (scope, self._looked(scope)))]
 
     def found(
         self,
@@ -110,6 +124,7 @@ class Ledger:
         if self._writer is None:
             return
         scope, now = one.query.scope, utc_now()
+        looked = self._looked(scope)
         with self._writer.transaction() as db:
             for sql, state, reason, ids in (
                 (_WAITING, State.UNAVAILABLE, WAITING, one.ready.transcode),
@@ -126,13 +141,13 @@ class Ledger:
                 db.execute(
                     "INSERT INTO scan VALUES (?, ?) ON CONFLICT (scope) DO UPDATE SET "
                     "complete_until = max(complete_until, excluded.complete_until)",
-                    (scope, iso(scanned)),
+                    (looked, iso(scanned)),
                 )
             if gap is not None:
-                db.execute("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", (scope, iso(gap)))
+                db.execute("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", (looked, iso(gap)))
             db.executemany(
                 "DELETE FROM scan_gap WHERE scope = ? AND second = ?",
-                ((scope, iso(second)) for second in closed),
+                ((looked, iso(second)) for second in closed),
             )
 
     def owed(self) -> list[Owed]:
@@ -145,7 +160,7 @@ class Ledger:
             "ORDER BY list_order, owed_since, id"
         )
         rows = self._catalog.rows(sql, self._scopes)
-        return [Owed(row[0], State(row[1]), row[2], row[3]) for row in rows]
+        return [Owed(r[0], State(r[1]), r[2], r[3]) for r in rows if self._in_shard(r[0])]
 
     # --- what was asked for -----------------------------------------------------------------
 
@@ -187,7 +202,7 @@ class Ledger:
         files: dict[int, list[tuple[str, int]]] = {}
         kinds: dict[int, int] = {}
         for id_, mine, bits, path, size in self._catalog.rows(sql, self._scopes):
-            if mine or id_ in more:
+            if (mine or id_ in more) and self._in_shard(id_):
                 kinds[id_] = bits
                 files.setdefault(id_, []).extend([(path, size)] if path is not None else [])
         return [
@@ -225,11 +240,18 @@ class Ledger:
             "SELECT id, owed_since, tries, coalesce(reason, state) FROM recording "  # noqa: S608
             f"WHERE {where} ORDER BY id"
         )
-        lost = [GivenUp(*row) for row in self._catalog.rows(sql, values)]
+        rows = self._catalog.rows(sql, values)
+        lost = [GivenUp(*row) for row in rows if self._in_shard(row[0])]
         if lost and self._writer is not None:
             with self._writer.transaction() as db:
-                db.execute(f"UPDATE recording SET state = 'lost' WHERE {where}", values)  # noqa: S608
+                change = "UPDATE recording SET state = 'lost' WHERE id = ?"
+                db.executemany(change, ((one.id,) for one in lost))
         return lost
+
+
+def shard_scope(scope: str, shard: Shard) -> str:
+    """The name of a scope of which only one shard was looked at."""
+    return f"{scope} shard {shard}"
 
 
 def _unix(text: str) -> int:

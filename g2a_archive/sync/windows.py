@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.errors import MalformedCallError
-from g2a_archive.models import LIST_LIMIT, ListState, Selection
+from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard
 from g2a_archive.service.payloads import Ready
 
 log = logging.getLogger("g2a_archive")
@@ -209,7 +209,10 @@ class Listing:
         ask: Ask,
         wanted: ListState = ListState.ALL,
         clock: Callable[[], float] = time.time,
+        shard: Shard | None = None,
     ) -> None:
+        """`wanted` and `shard`: what of the answers matters; the rest is as if not told."""
+        self._shard = shard
         self._ask = ask
         self._wanted = wanted
         self._clock = clock
@@ -249,6 +252,10 @@ class Listing:
     def _ask_window(self, query: Query, window: Window) -> tuple[Ready, int]:
         """One list call: what matters of its answer, and the length of the longest array."""
         ready = self._wanted_of(self._call(query, window))
+        count = max(len(ready.transcode), len(ready.download))
+        if self._shard is not None:
+            mine = self._shard.of
+            ready = Ready(tuple(mine(ready.transcode)), tuple(mine(ready.download)))
         for state, ids in (
             (ListState.DOWNLOAD, ready.download),
             (ListState.TRANSCODE, ready.transcode),
@@ -264,7 +271,7 @@ class Listing:
             len(ready.download),
             len(ready.transcode),
         )
-        return ready, max(len(ready.transcode), len(ready.download))
+        return ready, count
 
     def _call(self, query: Query, window: Window) -> Ready:
         self.calls += 1
