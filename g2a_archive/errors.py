@@ -7,6 +7,7 @@
     ├── CredentialsError       4  none, or the service refused them
     ├── LockedError            5  another run is working on this archive
     ├── StorageError           6  the local disk, or a share, failed us
+    │   ├── LocalError         1  it refuses one file or one directory; the rest may go on
     │   └── CatalogError       6  the catalogue is damaged, newer, or locked
     └── ServiceError           7  a call to the service failed to the end
         ├── UnreachableError      no answer at all: connection, name, time-out
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import errno
 import os
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 
 class ExitCode(IntEnum):
@@ -78,6 +79,40 @@ class StorageError(ArchiverError):
     """The archive cannot be read or written: no space, read-only, no permission, gone."""
 
     exit_code = ExitCode.STORAGE
+
+
+class Domain(Enum):
+    """How much an error of the local disk, or of a share, concerns."""
+
+    PASSING = "passing"
+    """It passes by itself: the same is tried again, a few times."""
+
+    FILE = "file"
+    """One file, and so its recording."""
+
+    DIRECTORY = "directory"
+    """What belongs into one directory; others may lie on another disk, or be of another owner."""
+
+    ARCHIVE = "archive"
+    """The archive as a whole, as it looks; that is believed only once it is proven by a try."""
+
+
+class LocalError(StorageError):
+    """The local disk, or a share, refuses one file or one directory: a recording's failure.
+
+    `domain` tells how much it concerns, `code` is the `errno` (0 where there was none).
+    """
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, *, domain: Domain, code: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.domain = domain
+        self.code = code
+
+    def again(self) -> LocalError:
+        """The same error, met once more."""
+        return LocalError(self.message, domain=self.domain, code=self.code, hint=self.hint)
 
 
 class CatalogError(StorageError):
@@ -136,6 +171,26 @@ _STORAGE_HINTS = {
 
 def storage_error(error: OSError, doing: str, path: str | os.PathLike[str]) -> StorageError:
     """Translate `error`, raised while `doing` (e.g. "write") something to `path`."""
+    message, hint = storage_sentence(error, doing, path)
+    return StorageError(message, hint=hint)
+
+
+def storage_sentence(error: OSError, doing: str, path: str | os.PathLike[str]) -> tuple[str, str]:
+    """What `error` says in words, and a hint: of a disk that is full, also of what it is full."""
     what = os.strerror(error.errno) if error.errno else str(error)
     hint = _STORAGE_HINTS.get(error.errno or 0, "")
-    return StorageError(f"cannot {doing} {os.fspath(path)}: {what}", hint=hint)
+    if error.errno == errno.ENOSPC and _no_inodes(path):
+        what = "no more files can be made on its file system: its inodes are used up"
+        hint = "remove files that nobody needs, or choose another --dest; the next run goes on"
+    return f"cannot {doing} {os.fspath(path)}: {what}", hint
+
+
+def _no_inodes(path: str | os.PathLike[str]) -> bool:
+    """Whether the file system of `path` has room for bytes, and none for one more file."""
+    for place in (path, os.path.dirname(path)):
+        try:
+            disk = os.statvfs(place)
+        except OSError:
+            continue
+        return disk.f_files > 0 and disk.f_favail == 0 and disk.f_bavail > 0
+    return False

@@ -6,7 +6,6 @@ checks it. The file is replaced whole, never edited.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from g2a_archive.archive import flushing
 from g2a_archive.archive.hashing import hash_file as hash_file
 from g2a_archive.archive.hashing import read_regular
 from g2a_archive.archive.revisions import DirectorySums
@@ -69,7 +69,7 @@ def update(
         else:
             path.unlink()  # `sha256sum -c` calls an empty file an error
         if flush_directory:
-            _flush(folder)
+            flushing.flush_directory(folder)
     except OSError as error:
         raise storage_error(error, "write", path) from error
     return written
@@ -111,21 +111,9 @@ def _replace(folder: Path, path: Path, content: bytes) -> None:
         with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(descriptor)
+            flushing.flush_file(descriptor)
         os.replace(aside, path)
     except BaseException:
         with suppress(OSError):
             aside.unlink()
         raise
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some shares cannot flush a directory, and need not.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(descriptor)

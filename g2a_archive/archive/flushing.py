@@ -1,23 +1,92 @@
-"""Flushing many small files at once, where that is as safe as flushing each.
+"""Flushing to disk: one file, the names in a directory, or many small files at once.
+
+Some file systems have no flush for a file or for a directory (shares, FUSE, what a NAS exports).
+That is known, told once a run for each disk, and no failure: there, a power cut can take what came
+last.
 
 `syncfs` writes all that a file system holds back, in an order of the kernel's choice, and ends with
 one barrier: for a hundred small files that is a tenth of the work of a hundred flushes. Since
-Linux 5.8 it tells of write errors, too. It is used on file systems of a local disk only: what
-others make of it is not as well known as what they make of `fsync`.
+Linux 5.8 it tells of write errors, too. It is used on file systems of a local disk only, where it
+is as safe as flushing each file: what others make of it is not as well known as what they make of
+`fsync`.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable
 from typing import Self
 
+from g2a_archive.archive.space import file_system_type
+
 _MAGIC = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994}
 """ext2 to ext4, XFS, Btrfs, F2FS, tmpfs (statfs(2))."""
 
 _TELLS_ERRORS = (5, 8)
+
+_NO_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY})
+"""What a file system says that has no flush for a file."""
+
+_NO_DIRECTORY_FLUSH = _NO_FLUSH | {errno.EBADF, errno.EACCES}
+"""The same for a directory; some want it opened for writing, which nobody can."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+log = logging.getLogger("g2a_archive")
+
+_told: set[tuple[str, int]] = set()
+
+
+def flush_file(fd: int) -> None:
+    """Flush an open file to disk. Raises `OSError`, but where the file system has no flush."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+        _tell("files", os.fstat(fd).st_dev, error)
+
+
+def flush_directory(path: str | os.PathLike[str]) -> None:
+    """Flush the names in a directory to disk, so that they survive a crash.
+
+    Raises `OSError`, but where the file system has no flush for directories.
+    """
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except OSError as error:
+        if error.errno != errno.EACCES:
+            raise
+        _tell("directories", 0, error)  # it may be written, but not read
+        return
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_FLUSH:
+            raise
+        _tell("directories", os.fstat(fd).st_dev, error)
+    finally:
+        os.close(fd)
+
+
+def tell_again() -> None:
+    """Another run begins: what cannot be flushed is told once more."""
+    _told.clear()
+
+
+def _tell(what: str, device: int, error: OSError) -> None:
+    if (what, device) in _told:
+        return
+    _told.add((what, device))
+    log.warning(
+        "this file system cannot flush %s to disk (%s): a power cut may take what came last",
+        what,
+        error.strerror,
+    )
 
 
 class GroupFlush:
@@ -40,15 +109,10 @@ class GroupFlush:
             import ctypes
 
             library = ctypes.CDLL(None, use_errno=True)
-            syncfs, statfs = library.syncfs, library.statfs
+            syncfs = library.syncfs
         except (ImportError, OSError, AttributeError):  # a Python, or a libc, without these
             return None
-        about = ctypes.create_string_buffer(512)
-        if statfs(os.fsencode(directory), about) != 0:
-            return None
-        # `struct statfs` begins with the type, in a word of the machine's.
-        word = about.raw[: ctypes.sizeof(ctypes.c_long)]
-        if int.from_bytes(word, sys.byteorder) & 0xFFFFFFFF not in _MAGIC:
+        if file_system_type(directory) not in _MAGIC:
             return None
 
         def call(fd: int) -> int:

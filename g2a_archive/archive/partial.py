@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from g2a_archive.archive.content import HEAD
+from g2a_archive.archive.flushing import flush_file
 from g2a_archive.archive.hashing import read_regular
 from g2a_archive.transport.response import Answer
 
@@ -262,7 +263,7 @@ class Partial:
 
     def flush(self) -> None:
         """Flush the bytes to disk, and note that they are."""
-        os.fsync(self._fd)
+        flush_file(self._fd)
         self._flushed = self.size
         self.write_note()
 
@@ -270,7 +271,7 @@ class Partial:
         """Flush the whole file to disk, before it gets its final name."""
         if self._fd < 0:
             self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        os.fsync(self._fd)
+        flush_file(self._fd)
         self.synced()
 
     def synced(self) -> None:

@@ -1,6 +1,7 @@
 """The archive's directory: its own corner `.g2a-archive/`, final names, flushes, free space.
 
-Every `OSError` becomes a `StorageError`, which stops the run: a disk that fails once fails on.
+An `OSError` of one file or one directory becomes a `LocalError`, which fails a recording; what
+concerns the archive as a whole a `StorageError`, which ends the run (see `domains`).
 """
 
 from __future__ import annotations
@@ -11,21 +12,30 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from g2a_archive.archive import flushing
+from g2a_archive.archive.domains import Doing, local_error, persistently
+from g2a_archive.archive.flushing import flush_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.lock import NoLocksError, RunLock
-from g2a_archive.errors import InputError, StorageError, storage_error
-from g2a_archive.models import size_text
+from g2a_archive.archive.space import Space, largest_file
+from g2a_archive.errors import Domain, InputError, LocalError, StorageError, storage_error
 
 _MOST_LISTED = 64
 """Directories whose names are kept in memory."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-_NEAR = 256 << 20
-"""Bytes: nearer than this to `--min-free`, the free space is read before each file."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_LARGE_TRIAL = 32 << 20
+"""Bytes: more than running transfers give back, less than a disk that is not full has."""
+
+_EFFECTIVE = os.access in os.supports_effective_ids
+_BELIEVED = 1.0
+"""Seconds for which a try that worked is believed."""
 
 log = logging.getLogger("g2a_archive")
 
@@ -69,6 +79,10 @@ class Storage:
         self._made: set[str] = set()
         self._listed: dict[str, set[str]] = {}
         self._made_lock = threading.Lock()
+        self._refused: dict[str, LocalError] = {}
+        self._unflushed: set[str] = set()
+        self._trial_lock = threading.Lock()
+        self._tried_until = 0.0
         self._device = -1
         self.space = Space(self.root, min_free)
         self.leftovers: set[str] = set()
@@ -80,6 +94,7 @@ class Storage:
         be used, or is no archive although it should be, and `LockedError`.
         """
         check_destination(self.root)
+        flushing.tell_again()
         if not create:
             self.require()
         elif (
@@ -148,7 +163,7 @@ class Storage:
         # Plain strings here and in `publish`: pathlib costs more than all else done with a path.
         there = self._names_in(directory)
         for name in names:
-            if name in there:
+            if is_named(name, there, f"{self._root}/{directory}"):
                 return f"{self._root}/{directory}/{name}"
         return None
 
@@ -156,59 +171,76 @@ class Storage:
         """What a directory held when this run first came to it; one listing, not a look a file."""
         names = self._listed.get(directory)
         if names is None:
+            path = f"{self._root}/{directory}"
             try:
-                names = set(os.listdir(f"{self._root}/{directory}"))
+                names = set(persistently(lambda: os.listdir(path)))
             except (FileNotFoundError, NotADirectoryError):
                 names = set()
             except OSError as error:
-                raise storage_error(error, "read", f"{self._root}/{directory}") from error
+                raise local_error(error, Doing.LIST, path) from error
             while len(self._listed) >= _MOST_LISTED:
                 with contextlib.suppress(KeyError, StopIteration, RuntimeError):
                     del self._listed[next(iter(self._listed))]
             self._listed[directory] = names
         return names
 
-    def make_directory(self, directory: str) -> frozenset[str]:
-        """Make a directory of the archive; returns the directories that must be flushed for it."""
+    def make_directory(self, directory: str) -> None:
+        """Make a directory of the archive; `flush` also flushes those that it was made in.
+
+        Best called before the first byte of what belongs there is asked for: where it can't be made
+        or written to, raises `LocalError`, at once for all that come after the first. Raises
+        `StorageError` where the archive is no longer the drive that the run began on.
+        """
         if directory in self._made:
-            return frozenset()
+            return
         with self._made_lock:
             if directory in self._made:
-                return frozenset()
-            touched = self._make(directory)
+                return
+            if (known := self._refused.get(directory)) is not None:
+                raise known.again()
+            try:
+                self._make(directory)
+            except LocalError as error:
+                if error.domain is not Domain.PASSING:
+                    self._refused[directory] = error
+                raise
             self._made.add(directory)
-            return touched
 
-    def _make(self, directory: str) -> frozenset[str]:
+    def _make(self, directory: str) -> None:
         """Make it below the open root: a drive that goes away meanwhile takes it along."""
-        touched = set()
         path = self._root
         try:
-            here = os.open(path, _DIRECTORY)
+            here = persistently(lambda: os.open(self._root, _DIRECTORY))
             try:
                 if os.fstat(here).st_dev != self._device:
-                    raise StorageError(
-                        f"{self.root} is no longer the drive that the run began on",
-                        hint="is it still mounted?",
-                    )
+                    raise self._another_drive()
                 for part in directory.split("/"):
                     parent, path = path, f"{path}/{part}"
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(part, dir_fd=here)
-                        touched.add(parent)
+                    if persistently(lambda: _made_in(part, here)):  # noqa: B023 - called at once
+                        self._unflushed.add(parent)
                     above, here = here, os.open(part, _DIRECTORY, dir_fd=here)
                     os.close(above)
+                if not os.access(".", os.W_OK | os.X_OK, dir_fd=here, effective_ids=_EFFECTIVE):
+                    read_only = os.statvfs(here).f_flag & os.ST_RDONLY
+                    code = errno.EROFS if read_only else errno.EACCES
+                    raise OSError(code, os.strerror(code))
             finally:
                 os.close(here)
         except OSError as error:
-            raise storage_error(error, "make the directory", path) from error
-        return frozenset(touched)
+            raise local_error(error, Doing.NAME, path, "make the directory") from error
+
+    def _another_drive(self) -> StorageError:
+        return StorageError(
+            f"{self.root} is no longer the drive that the run began on",
+            hint="is it still mounted?",
+        )
 
     def publish(self, part: str, directory: str, names: tuple[str, ...], name: str) -> list[str]:
         """Give a whole, flushed file its final name; returns the names of what it kept aside.
 
         Any file that has one of the recording's `names` for this kind is kept, with a suffix.
-        The caller flushes the directory afterwards.
+        The caller flushes the directory afterwards. Raises `LocalError`: the bytes are still in
+        `partial/`, whole, and the next run need not fetch them again.
         """
         final = f"{self._root}/{directory}/{name}"
         aside = []
@@ -219,20 +251,98 @@ class Storage:
                 if os.path.lexists(path):
                     aside.append(keep_aside(path))
             try:
-                os.rename(part, final)
+                persistently(lambda: os.rename(part, final))
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
                 _copy_beside(part, final)
                 os.unlink(part)
         except OSError as error:
-            raise storage_error(error, "write", final) from error
+            raise local_error(error, Doing.NAME, final) from error
         return aside
 
-    def flush(self, directories: Iterable[str]) -> None:
-        """Flush directories to disk, so that the names in them survive a crash."""
-        for directory in directories:
-            flush_directory(directory)
+    def flush(self, directories: Iterable[str]) -> dict[str, LocalError]:
+        """Flush directories to disk, so that the names in them survive a crash.
+
+        Returns those that could not be flushed, and why: what was named in them, or further down,
+        may not be claimed. A file system that has no such flush is told of once, and passed over.
+        """
+        failed = {}
+        with self._made_lock:
+            made_in, self._unflushed = self._unflushed, set()
+        for directory in {*directories, *made_in}:
+            try:
+                persistently(lambda: flushing.flush_directory(directory))  # noqa: B023
+            except OSError as error:
+                failed[directory] = local_error(error, Doing.FLUSH, directory)
+                self._unflushed.add(directory)
+        return failed
+
+    # --- the archive as a whole ---------------------------------------------------------------
+
+    def try_out(self, after: LocalError | None = None) -> None:
+        """Prove that the archive can be written: bytes made, flushed and removed in `partial/`.
+
+        What a run calls after an error `after` of one file or directory, before it fails that
+        recording: where this returns, the error is no more than it says, and the run goes on.
+        After an error that speaks of a full disk, the try is of 32 MiB. One that worked is
+        believed for a second. Raises `StorageError`, which ends the run.
+        """
+        full = after is not None and after.code in _FULL
+        with self._trial_lock:
+            if not full and time.monotonic() < self._tried_until:
+                return
+            try:
+                if os.stat(self._root).st_dev != self._device:
+                    raise self._another_drive()
+                persistently(lambda: write_trial(self.partial, _LARGE_TRIAL if full else 1))
+            except OSError as error:
+                raise storage_error(error, "write to", self.partial) from error
+            self._tried_until = time.monotonic() + _BELIEVED
+
+    def largest_file(self, directory: str) -> int | None:
+        """Bytes that a file in a directory of the archive can have; None where that isn't told.
+
+        FAT takes no file of 4 GiB. It is known beforehand, from `recordingSize`.
+        """
+        place = f"{self._root}/{directory}"
+        while not os.path.isdir(place) and len(place) > len(self._root):
+            place = os.path.dirname(place)
+        known = [most for most in map(largest_file, (str(self.partial), place)) if most is not None]
+        return min(known, default=None)
+
+
+def is_named(name: str, there: Collection[str], directory: str) -> bool:
+    """Whether `name` is among the names of a directory, also where a share shows `NAME`.
+
+    Some shares tell all names in one case, and open them by any.
+    """
+    if name in there:
+        return True
+    return name.upper() in there and os.path.lexists(f"{directory}/{name}")
+
+
+def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:
+    """Write, flush and remove a file of `size` bytes in a directory; raises `OSError`."""
+    path = os.path.join(directory, f"trial-{os.getpid()}")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        block = os.urandom(min(size, 1 << 20))  # such as no file system can make smaller
+        while size > 0:
+            size -= os.write(fd, block[:size])
+        flush_file(fd)
+    finally:
+        os.close(fd)
+        os.unlink(path)
+
+
+def _made_in(name: str, directory: int) -> bool:
+    """Make a directory in an open one; False where it is there."""
+    try:
+        os.mkdir(name, dir_fd=directory)
+    except FileExistsError:
+        return False
+    return True
 
 
 def keep_aside(path: str) -> str:
@@ -257,82 +367,9 @@ def _copy_beside(part: str, final: str) -> None:
             status = os.fstat(source.fileno())
             with contextlib.suppress(OSError):  # of use with --set-mtime; a share may refuse it
                 os.utime(beside, ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(target.fileno())
-        os.rename(beside, final)
+            flush_file(target.fileno())
+        persistently(lambda: os.rename(beside, final))
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(beside)
         raise
-
-
-def flush_directory(directory: str) -> None:
-    """Flush a directory to disk. Raises `StorageError`; a share that can't is passed over."""
-    try:
-        fd = os.open(directory, _DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        # Some network file systems cannot flush a directory; they keep names by themselves.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise storage_error(error, "flush the directory", directory) from error
-
-
-_FOR_THE_CATALOGUE = 1 << 20
-"""Bytes that no download takes: what was finished must still be recorded on a full disk."""
-
-
-class Space:
-    """Keeps `--min-free`: bytes that downloads under way still need count as used."""
-
-    def __init__(self, root: Path, min_free: int) -> None:
-        self._root = root
-        self._min_free = max(min_free, _FOR_THE_CATALOGUE)
-        self._lock = threading.Lock()
-        self._claims: dict[object, int] = {}
-        self._spare = 0
-        self._fresh_until = 0.0
-
-    def claim(self, owner: object, need: int, *, at_once: bool = False) -> None:
-        """`owner` is about to write `need` bytes more; `StorageError` if they don't fit.
-
-        What is written `at_once` need not be remembered for others.
-        """
-        with self._lock:
-            if self._spare >= need + self._min_free and time.monotonic() < self._fresh_until:
-                self._spare -= need
-                if not at_once:
-                    self._claims[owner] = need
-                return
-            others = sum(n for who, n in self._claims.items() if who is not owner)
-            try:
-                disk = os.statvfs(self._root)
-            except OSError as error:
-                raise storage_error(error, "read the free space of", self._root) from error
-            free = disk.f_bavail * disk.f_frsize
-            self._spare = free - others - need - _NEAR
-            self._fresh_until = time.monotonic() + 1.0
-            if free - others - need < self._min_free:
-                keeper, hint = "--min-free keeps", ", or lower --min-free"
-                if self._min_free <= _FOR_THE_CATALOGUE:
-                    keeper, hint = "the catalogue may need", ""
-                raise StorageError(
-                    f"not enough space on {self._root}: {size_text(free)} free, "
-                    f"{size_text(others + need)} still to come, and {keeper} "
-                    f"{size_text(self._min_free)}",
-                    hint=f"free some space{hint}; the next run goes on",
-                )
-            self._claims[owner] = need
-
-    def wrote(self, owner: object, count: int) -> None:
-        """`owner` wrote `count` of the bytes that it claimed."""
-        left = self._claims.get(owner)
-        if left is not None:
-            self._claims[owner] = max(0, left - count)
-
-    def release(self, owner: object) -> None:
-        """`owner` writes no more."""
-        if owner in self._claims:
-            with self._lock:
-                del self._claims[owner]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from g2a_archive.archive.flushing import flush_directory, flush_file
 from g2a_archive.errors import CredentialsError, Interrupted, StorageError
 
 LARGEST = 64 * 1024
@@ -30,7 +31,6 @@ LOCK_TRIES = 3000
 _ROOM = 8192
 _PRINTABLE = re.compile(r"[\x20-\x7e\xa0-\xff]+")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_UNFLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 Warn = Callable[[str], None]
 Wait = Callable[[float], bool]
@@ -141,9 +141,9 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
             if os.pwrite(descriptor, data, 0) != len(data):
                 raise OSError(errno.ENOSPC, "short write")
             os.ftruncate(descriptor, len(data))
-            os.fsync(descriptor)
+            flush_file(descriptor)
             os.replace(new, target)
-            _flush_directory(target.parent)
+            flush_directory(target.parent)
         except OSError as error:
             raise StorageError(
                 f"the new secret could not be kept in {target}: {os.strerror(error.errno or 0)}",
@@ -211,7 +211,7 @@ def _finish_replacement(target: Path) -> None:
         newer = True
     if whole and newer:
         os.replace(new, target)
-        _flush_directory(target.parent)
+        flush_directory(target.parent)
     else:
         new.unlink()
 
@@ -223,15 +223,3 @@ def _give_to_owner(descriptor: int, target: Path) -> None:
         mine = os.fstat(descriptor)
         if (mine.st_uid, mine.st_gid) != (owner.st_uid, owner.st_gid):
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def _flush_directory(directory: Path) -> None:
-    """Make a rename in `directory` last; some shares cannot, and need not."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _UNFLUSHABLE:
-            raise
-    finally:
-        os.close(descriptor)

@@ -32,28 +32,20 @@ from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.download.workers import Assisted, Attempted, Broken, Event, Events, Linked, Pool
 from g2a_archive.errors import (
     ArchiverError,
+    Domain,
     ExitCode,
     Interrupted,
+    LocalError,
     StorageError,
 )
-from g2a_archive.models import (
-    LinkAnswer,
-    Recording,
-    RunSettings,
-    State,
-    kinds_mask,
-)
+from g2a_archive.models import LinkAnswer, Recording, RunSettings, State, kinds_mask
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import backoff
 
 log = logging.getLogger("g2a_archive")
 
-_LAST_FILES = 8
-_MOST_EVENTS = 256
-_UNREACHABLE = 3
-_GATHER = 0.005
-"""Seconds; small files come by the thousand a second."""
-
+_LAST_FILES, _MOST_EVENTS, _UNREACHABLE = 8, 256, 3
+_GATHER = 0.005  # seconds; small files come by the thousand a second
 _STOP_SECONDS = 10.0
 
 
@@ -187,9 +179,9 @@ class Run:
     def _assisted(self, event: Assisted) -> None:
         self._helping -= 1
         event.transfer.helpers -= 1
-        if isinstance(event.outcome, BaseException):
+        if isinstance(event.outcome, BaseException) and not isinstance(event.outcome, LocalError):
             raise event.outcome
-        event.transfer.helper_failures += not event.outcome
+        event.transfer.helper_failures += event.outcome is not True
 
     def _await(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
@@ -305,8 +297,18 @@ class Run:
             self.book.fail_file(transfer, outcome.reason)
         elif isinstance(outcome, Stopped):
             self.book.drop(transfer)
+        elif isinstance(outcome, LocalError):
+            self._refused_here(transfer, outcome)
         else:
             raise outcome
+
+    def _refused_here(self, transfer: Transfer, error: LocalError) -> None:
+        """The disk refuses this file. Raises `StorageError` where it proves to refuse all."""
+        if error.domain is Domain.PASSING:
+            return self._again(transfer, Again(str(error)))
+        if error.domain is not Domain.FILE:
+            self._storage.try_out(error)
+        return self.book.fail_file(transfer, str(error))
 
     def _again(self, transfer: Transfer, outcome: Again) -> None:
         if outcome.progress:
@@ -392,5 +394,6 @@ class Run:
                     continue
                 self.active.discard(event.transfer)
                 self.book.received += event.transfer.received
-                if isinstance(event.outcome, ArchiverError):
-                    self.report.note(event.outcome)
+                outcome = event.outcome
+                if isinstance(outcome, ArchiverError) and not isinstance(outcome, LocalError):
+                    self.report.note(outcome)

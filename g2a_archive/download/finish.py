@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from g2a_archive.archive.domains import Doing, local_error
 from g2a_archive.archive.flushing import GroupFlush
 from g2a_archive.archive.layout import file_name, file_names
 from g2a_archive.archive.partial import Partial
@@ -118,7 +119,7 @@ class Finisher:
                 if is_small or self._each.qsize() >= _MOST_OPEN:
                     part.put_away()
             except OSError as error:
-                self._ended([(transfer, storage_error(error, "write", part.path))])
+                self._ended([(transfer, local_error(error, Doing.WRITE, part.path))])
                 continue
             if is_small:
                 small.append(transfer)
@@ -185,7 +186,7 @@ class Finisher:
             self._stamp(transfer)
             part.sync()
         except OSError as error:
-            self._ended([(transfer, storage_error(error, "write", part.path))])
+            self._ended([(transfer, local_error(error, Doing.WRITE, part.path))])
         except BaseException as error:
             self._ended([(transfer, error)])
         else:
@@ -202,7 +203,7 @@ class Finisher:
             part.synced()
             return self._name(transfer, part)
         except OSError as error:
-            return storage_error(error, "write", part.path)
+            return local_error(error, Doing.WRITE, part.path)
         except BaseException as error:
             return error
 
@@ -213,7 +214,7 @@ class Finisher:
         names = file_names(transfer.recording, transfer.kind)
         name = file_name(transfer.recording, transfer.kind, head)
         try:
-            flush = self._storage.make_directory(transfer.directory)
+            self._storage.make_directory(transfer.directory)
             aside = self._storage.publish(part.path, transfer.directory, names, name)
         except StorageError:
             with suppress(OSError):
@@ -224,7 +225,7 @@ class Finisher:
         digest = part.sha.hexdigest()
         stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
         directory = f"{self._storage.root}/{transfer.directory}"
-        return Stored(stored, aside=aside, flush=flush | {directory})
+        return Stored(stored, aside=aside, flush=frozenset({directory}))
 
     def _stamp(self, transfer: Transfer) -> None:
         """`--set-mtime`. A share may refuse it; that is no reason to lose a recording.

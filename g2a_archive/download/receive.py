@@ -14,7 +14,7 @@ from urllib.parse import SplitResult
 
 from g2a_archive.archive import content
 from g2a_archive.archive.partial import Partial, Validator
-from g2a_archive.archive.storage import Space
+from g2a_archive.archive.space import Space
 from g2a_archive.download import decisions as decide
 from g2a_archive.download.decisions import Action, Verdict
 from g2a_archive.download.results import Transfer

@@ -15,6 +15,7 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
 from g2a_archive.download.jobs import Job
 from g2a_archive.download.results import Stored, Transfer
+from g2a_archive.errors import LocalError
 from g2a_archive.models import Failure, State
 
 log = logging.getLogger("g2a_archive")
@@ -136,12 +137,33 @@ class Book:
 
     def commit(self) -> None:
         """Flush the directories of what ended, then claim it, in one transaction."""
-        self._storage.flush(self._flush)
+        unflushed = self._storage.flush(self._flush)
         self._flush.clear()
+        for directory, error in unflushed.items():
+            self._disclaim(directory, error)
         self._catalog.settle(self._ended)
         self._ended.clear()
         self.report.archived += len(self._claims)
         self._claims.clear()
+
+    def _disclaim(self, directory: str, error: LocalError) -> None:
+        """What was named in a directory that cannot be flushed has failed.
+
+        Raises `StorageError` where it is the archive as a whole that cannot be written.
+        """
+        self._storage.try_out(error)
+        for one in self._ended:
+            place = f"{self._storage.root}/{one.directory}/"
+            if not one.files or not place.startswith(f"{directory}/"):
+                continue
+            for file in one.files:
+                one.kinds &= ~file.kind.bit
+            one.files.clear()
+            one.state, one.reason = State.FAILED, str(error)
+            log.error("recording %d: %s", one.id, error)
+            self.report.failed.append(Failure(one.id, None, str(error)))
+            if one.id in self._claims:
+                self._claims.remove(one.id)
 
     def give_up(self) -> None:
         """What could not be committed is left for the next run."""

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from g2a_archive.archive import content
+from g2a_archive.archive.domains import Doing, domain_of, local_error
+from g2a_archive.archive.flushing import flush_file
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.partial import NO_VALIDATOR, Partial, Validator
 from g2a_archive.archive.storage import Storage
@@ -34,7 +36,7 @@ from g2a_archive.download.results import (
     Whole,
 )
 from g2a_archive.download.segments import Pieces
-from g2a_archive.errors import storage_error
+from g2a_archive.errors import Domain
 from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile
 from g2a_archive.service.pace import retry_after
 from g2a_archive.transport.connection import Connections
@@ -42,9 +44,6 @@ from g2a_archive.transport.response import Answer, NetworkError
 from g2a_archive.transport.wire import Wire
 
 log = logging.getLogger("g2a_archive")
-
-_THE_FILE_ITSELF = (errno.EIO, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOENT, errno.EISDIR)
-"""Errors of one file, which is then fetched again and kept aside; others are the drive's."""
 
 
 @dataclass(slots=True)
@@ -106,7 +105,7 @@ class Fetcher:
             path = transfer.part.path if transfer.part else self.storage.partial
             if error.errno in (errno.ENOSPC, errno.EDQUOT) and transfer.part is not None:
                 transfer.part.give_back()
-            raise storage_error(error, "write", error.filename or path) from error
+            raise local_error(error, Doing.WRITE, error.filename or path) from error
         finally:
             self.storage.space.release(transfer)
 
@@ -121,8 +120,8 @@ class Fetcher:
         try:
             found = self._read(transfer, path)
         except OSError as error:
-            if error.errno not in _THE_FILE_ITSELF:
-                raise storage_error(error, "read", path) from error
+            if domain_of(error, Doing.READ) is not Domain.FILE:
+                raise local_error(error, Doing.READ, path) from error
             log.warning(
                 "recording %d: %s: the file that is there cannot be read (%s)",
                 transfer.recording,
@@ -157,7 +156,7 @@ class Fetcher:
                 return None
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
+            flush_file(file.fileno())
         return size, digest
 
     # --- fetching -----------------------------------------------------------------------------
@@ -231,10 +230,12 @@ class Fetcher:
             length = None if answer.encoded else answer.length
             if transfer.expected is not None and length not in (None, transfer.expected):
                 return self._contradiction(transfer, answer, length or 0)
-            self.storage.space.claim(transfer, length or 0, at_once=at_once)
+            self.storage.space.claim(
+                transfer, length or 0, at_once=at_once, directory=transfer.directory
+            )
             part.begin(length, Validator() if answer.encoded else seen.validator)
         elif verdict.action is Action.APPEND:
-            self.storage.space.claim(transfer, answer.length or 0)
+            self.storage.space.claim(transfer, answer.length or 0, directory=transfer.directory)
             part.resume(seen.range[2], self.receiver.buffer, self.stop.is_set)
         elif verdict.action is Action.COMPLETE:
             part.resume(part.size, self.receiver.buffer, self.stop.is_set)

@@ -15,11 +15,13 @@ from support import (
     archive_files,
     assert_archive_equals,
     assert_nothing_false,
+    catalog_rows,
     clean_environment,
     command,
     download_args,
     mounts,
     plain_args,
+    relative_path,
     report_of,
     run_cli,
     run_here,
@@ -123,7 +125,10 @@ def test_a_time_that_cannot_be_set_is_a_warning_unless_the_disk_fails(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "utime", refuse)
-    assert_stopped(run_here(service, root, service.recordings, set_mtime=True), "Input/output")
+    report = run_here(service, root, service.recordings, set_mtime=True)
+    assert report.exit_code == ExitCode.FAILED
+    assert {"Input/output" in failure.reason for failure in report.failed} == {True}
+    assert len(report.failed_recordings()) == 8
     assert "cannot set the time" not in caplog.text
     code = errno.EPERM
     assert run_here(service, root, service.recordings, set_mtime=True).exit_code == 0
@@ -258,26 +263,14 @@ def in_flight(root: Path) -> Path:
     return root / ".g2a-archive" / "partial"
 
 
-def whole_archive(root: Path) -> Path:
-    return root
-
-
-def year(root: Path) -> Path:
-    return root / "2014"
-
-
-@pytest.mark.parametrize("where", [nowhere, own_corner, in_flight, whole_archive, year])
-def test_permission_denied(
-    where: Callable[[Path], Path], service: SimulatedService, root: Path
-) -> None:
-    ids = list(service.recordings)
-    if where is not nowhere:
-        run_here(service, root, ids[:4])
-    place = where(root)
+def forbidden(
+    service: SimulatedService, root: Path, place: Path
+) -> subprocess.CompletedProcess[str]:
+    """A run of all while `place` may not be written."""
     place.chmod(0o555)
     try:
-        result = subprocess.run(
-            [*unprivileged(), *command(plain_args(root, *ids))],
+        return subprocess.run(
+            [*unprivileged(), *command(plain_args(root, *service.recordings))],
             env=clean_environment(service.environment()),
             capture_output=True,
             text=True,
@@ -286,13 +279,75 @@ def test_permission_denied(
         )
     finally:
         place.chmod(0o755)
+
+
+@pytest.mark.parametrize("where", [nowhere, own_corner, in_flight])
+def test_permission_denied(
+    where: Callable[[Path], Path], service: SimulatedService, root: Path
+) -> None:
+    if where is not nowhere:
+        run_here(service, root, list(service.recordings)[:4])
+    result = forbidden(service, root, where(root))
     assert_one_line(result, "permission to write there")
     assert_nothing_false(service, root)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def directory_of(service: SimulatedService, id_: int) -> str:
+    return relative_path(service.recordings[id_], "mp4").rpartition("/")[0]
+
+
+def test_a_directory_of_another_owner_keeps_nothing_else_out(
+    service: SimulatedService, root: Path
+) -> None:
+    """The root of the archive, too: what needs no new directory there goes on."""
+    ids = list(service.recordings)
+    place = root / directory_of(service, ids[5])
+    place.mkdir(parents=True)
+    result = forbidden(service, root, place)
+    assert result.returncode == ExitCode.FAILED, result.stderr
+    assert states(root) == {id_: "failed" if id_ == ids[5] else "archived" for id_ in ids}
+    ((reason,),) = catalog_rows(root, "SELECT reason FROM recording WHERE state = 'failed'")
+    assert f"cannot make the directory {place}: Permission denied" in reason
+    assert "permission to write there" in result.stderr
+    assert_nothing_false(service, root)
+    service.requests.clear()
     assert run_here(service, root, ids).exit_code == 0
     assert_archive_equals(service, root)
 
 
-@pytest.mark.parametrize("name", ["2014", "2014/01", ".g2a-archive", ".g2a-archive/partial"])
+def test_an_archive_that_takes_no_new_directory(service: SimulatedService, root: Path) -> None:
+    """What needs none goes on."""
+    ids = list(service.recordings)
+    run_here(service, root, ids[:4])
+    for id_ in ids[:4]:
+        (root / relative_path(service.recordings[id_], "mp4")).unlink()
+    result = forbidden(service, root, root)
+    assert result.returncode == ExitCode.FAILED, result.stderr
+    assert {states(root)[id_] for id_ in ids[:4]} == {"archived"}
+    assert run_here(service, root, ids).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_file_where_a_date_directory_is_needed(service: SimulatedService, root: Path) -> None:
+    """It keeps out what belongs there, and nothing else."""
+    ids = list(service.recordings)
+    path = root / directory_of(service, ids[5])
+    path.parent.mkdir(parents=True)
+    path.write_text("in the way")
+    report = run_here(service, root, ids)
+    assert report.exit_code == ExitCode.FAILED
+    assert {failure.id for failure in report.failed} == {ids[5]}
+    for failure in report.failed:
+        assert f"{path}: Not a directory (a file stands where a directory" in failure.reason
+    assert path.read_text() == "in the way"
+    path.unlink()
+    assert run_here(service, root, ids).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("name", [".g2a-archive", ".g2a-archive/partial"])
 def test_a_file_where_a_directory_is_needed(
     name: str, service: SimulatedService, root: Path
 ) -> None:

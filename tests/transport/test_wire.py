@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from g2a_archive.archive.partial import NO_VALIDATOR, Partial
-from g2a_archive.archive.storage import Space
+from g2a_archive.archive.space import Space
 from g2a_archive.download.receive import Floor, Receiver
 from g2a_archive.download.results import Transfer
 from g2a_archive.download.turns import Turn, Turns

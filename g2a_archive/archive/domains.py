@@ -1,0 +1,118 @@
+"""How much an error of the local disk concerns: one file, one directory, or the whole archive.
+
+An error stops no more than what it concerns. The table here is walked by a test; nothing else in
+the program decides by an `errno` what a failure of the disk stops.
+
+How a run uses it: an `OSError` becomes a `LocalError` by `local_error`. One that is `PASSING` is
+tried again as a lost connection is. Any other fails the recording, by its sentence. Where it is not
+the `FILE` alone, `Storage.try_out` then proves whether the archive itself still works: it returns,
+and the run goes on, or raises the `StorageError` that ends it (exit code 6).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import TypeVar
+
+from g2a_archive.errors import Domain, LocalError, storage_sentence
+
+_T = TypeVar("_T")
+
+
+class Doing(Enum):
+    """What was being done, and where."""
+
+    WRITE = "write"
+    """Bytes of a file in `partial/`: making, writing, flushing, resuming it."""
+
+    NAME = "name"
+    """Making a date directory, or a name in it."""
+
+    FLUSH = "flush"
+    """Flushing a date directory."""
+
+    READ = "read"
+    """Reading a file under its final name."""
+
+    LIST = "list"
+    """Reading the names in a date directory."""
+
+
+PASSING = frozenset(
+    {
+        *(errno.EINTR, errno.EAGAIN, errno.EBUSY, errno.ETXTBSY, errno.ESTALE, errno.EINPROGRESS),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETIMEDOUT, errno.EDEADLK),
+    }
+)
+"""What passes by itself; a share that was away for a moment leaves handles stale."""
+
+OF_THE_FILE = frozenset(
+    {
+        *(errno.EFBIG, errno.EOVERFLOW, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL),
+        *(errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EMLINK, errno.EBADMSG, errno.ERANGE),
+    }
+)
+"""What a size, a name, or a thing that stands in its place causes."""
+
+_OF_A_FILE_READ = frozenset(
+    {errno.EIO, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOENT, errno.ENODATA, errno.ENXIO}
+)
+"""Reading one file can also meet a bad block, an owner, a link that leads nowhere, a pipe."""
+
+_TRIES = 6
+_FIRST_WAIT = 0.02
+"""Seconds; doubled each time, so that it all takes a little more than half a second."""
+
+
+def domain_of(error: OSError, doing: Doing) -> Domain:
+    """How much `error` concerns. `ARCHIVE` is how it looks: `Storage.try_out` must prove it."""
+    code = error.errno or 0
+    if code in PASSING:
+        return Domain.PASSING
+    if code in OF_THE_FILE:
+        return Domain.DIRECTORY if doing is Doing.LIST else Domain.FILE
+    if doing is Doing.READ and code in _OF_A_FILE_READ:
+        return Domain.FILE
+    return Domain.ARCHIVE if doing is Doing.WRITE else Domain.DIRECTORY
+
+
+def local_error(
+    error: OSError, doing: Doing, path: str | os.PathLike[str], verb: str = ""
+) -> LocalError:
+    """Translate `error` of `path`; `verb` says what could not be done to it, else `doing` does."""
+    verb = verb or _VERBS[doing]
+    message, hint = storage_sentence(error, verb, path)
+    return LocalError(message, domain=domain_of(error, doing), code=error.errno or 0, hint=hint)
+
+
+_VERBS = {
+    Doing.WRITE: "write",
+    Doing.NAME: "write",
+    Doing.FLUSH: "flush the directory",
+    Doing.READ: "read",
+    Doing.LIST: "read the directory",
+}
+
+
+def persistently(action: Callable[[], _T], wait: Callable[[float], object] = time.sleep) -> _T:
+    """What `action` returns, tried again while what stops it passes by itself, six times at most.
+
+    A stale handle is tried once more only: it is fresh then, or the share is gone. Raises the
+    `OSError` of the last try.
+    """
+    pause = _FIRST_WAIT
+    stale = False
+    for last in (False,) * (_TRIES - 1) + (True,):
+        try:
+            return action()
+        except OSError as error:
+            if last or error.errno not in PASSING or (stale and error.errno == errno.ESTALE):
+                raise
+            stale = stale or error.errno == errno.ESTALE
+        wait(pause)
+        pause *= 2
+    raise AssertionError("the last try returns or raises")

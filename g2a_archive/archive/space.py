@@ -1,0 +1,203 @@
+"""Free space, of each disk that the archive lies on: what may be written without filling it.
+
+A year's directory may lie on a disk of its own, with free space of its own. A file system that does
+not tell (all zero, or an error) is not full: what cannot be written there, it will say itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from g2a_archive.errors import Domain, LocalError, StorageError
+from g2a_archive.models import size_text
+
+_NEAR = 256 << 20
+"""Bytes: nearer than this to `--min-free`, the free space is read before each file."""
+
+FOR_THE_CATALOGUE = 1 << 20
+"""Bytes that no download takes: what was finished must still be recorded on a full disk."""
+
+_FAT, _FAT_LARGEST = 0x4D44, (1 << 32) - 1
+"""FAT's type in `struct statfs` (statfs(2)), and its largest file in bytes."""
+
+
+def free_space(path: str | Path) -> tuple[int, int] | None:
+    """Free bytes for us, and all bytes, of a file system; None where it does not tell."""
+    try:
+        disk = os.statvfs(path)
+    except OSError:
+        return None
+    unit = disk.f_frsize or disk.f_bsize
+    if not (disk.f_blocks and unit):
+        return None
+    return disk.f_bavail * unit, disk.f_blocks * unit
+
+
+@cache
+def _statfs() -> Callable[[str], int] | None:
+    """The call that tells the type of a file system, in the C library; None where it has none."""
+    if sys.platform != "linux":
+        return None
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None, use_errno=True).statfs
+    except (ImportError, OSError, AttributeError):  # a Python, or a libc, without these
+        return None
+
+    def kind(path: str) -> int:
+        about = ctypes.create_string_buffer(512)
+        if call(os.fsencode(path), about) != 0:
+            return 0
+        # `struct statfs` begins with the type, in a word of the machine's.
+        word = about.raw[: ctypes.sizeof(ctypes.c_long)]
+        return int.from_bytes(word, sys.byteorder) & 0xFFFFFFFF
+
+    return kind
+
+
+def file_system_type(path: str) -> int:
+    """The type of a path's file system as statfs(2) numbers them; 0 where that is not told."""
+    call = _statfs()
+    return call(path) if call is not None else 0
+
+
+def largest_file(path: str) -> int | None:
+    """Bytes that a file in the directory `path` can have at most; None where no limit is known."""
+    if sys.platform == "darwin":
+        try:
+            bits = os.pathconf(path, "PC_FILESIZEBITS")
+        except (OSError, ValueError):
+            return None
+        return (1 << (bits - 1)) - 1 if 0 < bits < 64 else None
+    return _FAT_LARGEST if file_system_type(path) == _FAT else None
+
+
+@dataclass(slots=True)
+class _Disk:
+    """One disk: what it is called by, and what is claimed of it."""
+
+    path: str
+    keep: int  # bytes that stay free
+    claims: dict[object, int] = field(default_factory=dict)
+    spare: int = 0
+    fresh_until: float = 0.0
+
+
+class Space:
+    """Keeps `--min-free`: bytes that downloads under way still need count as used."""
+
+    def __init__(self, root: Path, min_free: int) -> None:
+        self._root = str(root)
+        self._min_free = min_free
+        self._lock = threading.Lock()
+        self._own = _Disk(self._root, max(min_free, FOR_THE_CATALOGUE))
+        self._others: dict[int, _Disk] = {}
+        self._disk_of: dict[str, _Disk | None] = {}
+
+    def require(self) -> None:
+        """Raise `StorageError` where less is free than `--min-free`, before anything is fetched."""
+        told = free_space(self._root)
+        if told is not None and told[0] < self._own.keep:
+            message, hint = self._too_little(self._own, told[0], 0)
+            raise StorageError(message, hint=hint)
+
+    def claim(
+        self, owner: object, need: int, *, at_once: bool = False, directory: str | None = None
+    ) -> None:
+        """`owner` is about to write `need` bytes more, which will belong into `directory`.
+
+        What is written `at_once` need not be remembered for others. Raises `StorageError` where the
+        archive's own disk has no room for it: that ends a run. Raises `LocalError` where only the
+        directory's disk has none, or where the length is one that the whole disk doesn't have: the
+        host's word for a length is no proof of a full disk, and fails that recording.
+        """
+        with self._lock:
+            self._claim(self._own, owner, need, at_once=at_once)
+            try:
+                disk = self._disk(directory) if directory is not None else None
+                if disk is not None:
+                    self._claim(disk, owner, need, at_once=at_once)
+            except LocalError:
+                self._own.claims.pop(owner, None)
+                raise
+
+    def _disk(self, directory: str) -> _Disk | None:
+        """The disk that a directory of the archive lies on; None where it is the archive's own."""
+        if directory not in self._disk_of:
+            if len(self._disk_of) > 4096:
+                self._disk_of.clear()
+            self._disk_of[directory] = self._look(directory)
+        return self._disk_of[directory]
+
+    def _look(self, directory: str) -> _Disk | None:
+        path = f"{self._root}/{directory}"
+        while len(path) > len(self._root):
+            try:
+                device = os.stat(path).st_dev
+                if device == os.stat(self._root).st_dev:
+                    return None
+                return self._others.setdefault(device, _Disk(path, self._min_free))
+            except OSError:
+                path = os.path.dirname(path)
+        return None
+
+    def _claim(self, disk: _Disk, owner: object, need: int, *, at_once: bool) -> None:
+        if disk.spare >= need + disk.keep and time.monotonic() < disk.fresh_until:
+            disk.spare -= need
+            if not at_once:
+                disk.claims[owner] = need
+            return
+        told = free_space(disk.path)
+        if told is not None:
+            free, total = told
+            if need > total:
+                raise LocalError(
+                    f"{size_text(need)} are announced; the whole disk of {disk.path} has "
+                    f"{size_text(total)}",
+                    domain=Domain.FILE,
+                )
+            others = sum(n for who, n in disk.claims.items() if who is not owner)
+            disk.spare = free - others - need - _NEAR
+            disk.fresh_until = time.monotonic() + 1.0
+            if free - others - need < disk.keep:
+                message, hint = self._too_little(disk, free, others + need)
+                if disk is self._own:
+                    raise StorageError(message, hint=hint)
+                raise LocalError(message, domain=Domain.DIRECTORY, hint=hint)
+        disk.claims[owner] = need
+
+    def _too_little(self, disk: _Disk, free: int, to_come: int) -> tuple[str, str]:
+        parts = [f"{size_text(free)} free"]
+        if to_come:
+            parts.append(f"{size_text(to_come)} still to come")
+        hint = ""
+        if disk.keep == self._min_free > 0:
+            parts.append(f"and --min-free keeps {size_text(disk.keep)}")
+            hint = ", or lower --min-free"
+        elif disk.keep:
+            parts.append(f"and the catalogue may need {size_text(disk.keep)}")
+        return (
+            f"not enough space on {disk.path}: {', '.join(parts)}",
+            f"free some space{hint}; the next run goes on",
+        )
+
+    def wrote(self, owner: object, count: int) -> None:
+        """`owner` wrote `count` of the bytes that it claimed, to `partial/`."""
+        left = self._own.claims.get(owner)
+        if left is not None:
+            self._own.claims[owner] = max(0, left - count)
+
+    def release(self, owner: object) -> None:
+        """`owner` writes no more: its file has its final name, or none yet."""
+        if owner in self._own.claims or self._others:
+            with self._lock:
+                for disk in (self._own, *self._others.values()):
+                    disk.claims.pop(owner, None)

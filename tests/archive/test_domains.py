@@ -1,0 +1,344 @@
+"""How much an error of the disk concerns, and the try that proves what concerns everything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import mounts
+
+from g2a_archive.archive import space as space_module
+from g2a_archive.archive.domains import Doing, domain_of, local_error, persistently
+from g2a_archive.archive.space import Space
+from g2a_archive.archive.storage import Storage
+from g2a_archive.errors import Domain, ExitCode, LocalError, StorageError
+
+PASSING, FILE, DIRECTORY, ARCHIVE = Domain.PASSING, Domain.FILE, Domain.DIRECTORY, Domain.ARCHIVE
+
+# What an error means while bytes are written to `partial/`, a name or a directory is made, a
+# directory is flushed, a file is read, a directory is listed.
+TABLE = {
+    "EINTR": (PASSING, PASSING, PASSING, PASSING, PASSING),
+    "EAGAIN": (PASSING, PASSING, PASSING, PASSING, PASSING),
+    "EBUSY": (PASSING, PASSING, PASSING, PASSING, PASSING),
+    "ETXTBSY": (PASSING, PASSING, PASSING, PASSING, PASSING),
+    "ESTALE": (PASSING, PASSING, PASSING, PASSING, PASSING),
+    "EMFILE": (PASSING, PASSING, PASSING, PASSING, PASSING),
+    "ENOMEM": (PASSING, PASSING, PASSING, PASSING, PASSING),
+    "ETIMEDOUT": (PASSING, PASSING, PASSING, PASSING, PASSING),
+    "EFBIG": (FILE, FILE, FILE, FILE, DIRECTORY),
+    "ENAMETOOLONG": (FILE, FILE, FILE, FILE, DIRECTORY),
+    "EILSEQ": (FILE, FILE, FILE, FILE, DIRECTORY),
+    "EINVAL": (FILE, FILE, FILE, FILE, DIRECTORY),
+    "EISDIR": (FILE, FILE, FILE, FILE, DIRECTORY),
+    "EEXIST": (FILE, FILE, FILE, FILE, DIRECTORY),
+    "EACCES": (ARCHIVE, DIRECTORY, DIRECTORY, FILE, DIRECTORY),
+    "EPERM": (ARCHIVE, DIRECTORY, DIRECTORY, FILE, DIRECTORY),
+    "EIO": (ARCHIVE, DIRECTORY, DIRECTORY, FILE, DIRECTORY),
+    "ENOENT": (ARCHIVE, DIRECTORY, DIRECTORY, FILE, DIRECTORY),
+    "EROFS": (ARCHIVE, DIRECTORY, DIRECTORY, DIRECTORY, DIRECTORY),
+    "ENOSPC": (ARCHIVE, DIRECTORY, DIRECTORY, DIRECTORY, DIRECTORY),
+    "EDQUOT": (ARCHIVE, DIRECTORY, DIRECTORY, DIRECTORY, DIRECTORY),
+    "ENOTDIR": (ARCHIVE, DIRECTORY, DIRECTORY, DIRECTORY, DIRECTORY),
+    "ENODEV": (ARCHIVE, DIRECTORY, DIRECTORY, DIRECTORY, DIRECTORY),
+    "EHOSTDOWN": (ARCHIVE, DIRECTORY, DIRECTORY, DIRECTORY, DIRECTORY),
+}
+
+
+@pytest.fixture
+def storage(root: Path) -> Iterator[Storage]:
+    storage = Storage(root)
+    storage.open()
+    yield storage
+    storage.close()
+
+
+def error_of(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_domain_of_each_error(name: str) -> None:
+    error = error_of(getattr(errno, name))
+    assert tuple(domain_of(error, doing) for doing in Doing) == TABLE[name]
+
+
+def test_an_error_that_nobody_has_met_is_never_passing() -> None:
+    assert domain_of(OSError("without a number"), Doing.WRITE) is ARCHIVE
+    assert domain_of(error_of(9999), Doing.NAME) is DIRECTORY
+
+
+def test_what_a_local_error_says() -> None:
+    error = local_error(error_of(errno.EACCES), Doing.NAME, "/a/2014")
+    assert str(error).startswith("cannot write /a/2014: Permission denied (give the user")
+    assert (error.exit_code, error.code) == (ExitCode.FAILED, errno.EACCES)
+    again = error.again()
+    assert again is not error
+    assert (str(again), again.domain, again.code) == (str(error), DIRECTORY, errno.EACCES)
+
+
+@pytest.mark.parametrize(
+    ("codes", "tries"),
+    [
+        ([errno.EBUSY] * 5, 6),
+        ([errno.EBUSY] * 6, None),
+        ([errno.ESTALE], 2),
+        ([errno.ESTALE, errno.ESTALE], None),
+        ([errno.EINTR, errno.ESTALE, errno.EAGAIN], 4),
+        ([errno.EIO], None),
+    ],
+)
+def test_what_passes_is_tried_again(codes: list[int], tries: int | None) -> None:
+    left, waits = list(codes), list[float]()
+
+    def action() -> int:
+        if left:
+            raise error_of(left.pop(0))
+        return len(codes) + 1
+
+    if tries is None:
+        with pytest.raises(OSError, match=os.strerror(codes[-1])):
+            persistently(action, waits.append)
+        assert left == []
+    else:
+        assert persistently(action, waits.append) == tries
+    assert sum(waits) < 1
+
+
+# --- the try ----------------------------------------------------------------------------------
+
+
+def test_a_try_leaves_nothing_behind(storage: Storage) -> None:
+    storage.try_out()
+    assert list(storage.partial.iterdir()) == []
+
+
+def test_a_try_on_a_disk_that_is_full(root: Path) -> None:
+    """A byte may still fit where running transfers have given some back; a file does not."""
+    with mounts.tmpfs(root, "4m"):
+        storage = Storage(root)
+        storage.open()
+        (root / "much").write_bytes(bytes(2 << 20))
+        storage.try_out()
+        full = local_error(error_of(errno.ENOSPC), Doing.WRITE, storage.partial / "1.mp4.part")
+        with pytest.raises(StorageError, match="No space left on device") as caught:
+            storage.try_out(full)
+        assert caught.value.exit_code == ExitCode.STORAGE
+        assert list(storage.partial.iterdir()) == []
+        mounts.grow(root, "64m")
+        storage.try_out(full)
+        storage.close()
+
+
+def test_inodes_that_are_used_up_are_named(root: Path) -> None:
+    with mounts.tmpfs(root, "4m,nr_inodes=8"):
+        storage = Storage(root)
+        storage.open()
+        for number in range(8):
+            try:
+                (root / str(number)).touch()
+            except OSError:
+                break
+        with pytest.raises(StorageError, match="its inodes are used up") as caught:
+            storage.try_out()
+        assert "remove files that nobody needs" in caught.value.hint
+        with pytest.raises(LocalError, match="its inodes are used up") as refused:
+            storage.make_directory("2014/05")
+        assert refused.value.domain is DIRECTORY
+        storage.close()
+
+
+def test_a_try_on_another_drive(root: Path, tmp_path: Path) -> None:
+    with mounts.tmpfs(tmp_path / "store", "4m") as store:
+        with mounts.bind(store, root):
+            storage = Storage(root)
+            storage.open()
+        (root / ".g2a-archive" / "partial").mkdir(parents=True)
+        with pytest.raises(StorageError, match="no longer the drive") as caught:
+            storage.try_out()
+        assert caught.value.exit_code == ExitCode.STORAGE
+        assert "mounted?" in caught.value.hint
+        storage.close()
+
+
+# --- directories ------------------------------------------------------------------------------
+
+
+def test_a_directory_that_is_refused_is_refused_at_once(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "2014").write_text("in the way")
+    for _ in range(2):
+        with pytest.raises(LocalError, match=r"2014: Not a directory") as caught:
+            storage.make_directory("2014/05/06")
+        assert caught.value.domain is DIRECTORY
+        monkeypatch.setattr(os, "mkdir", pytest.fail)  # it need not be tried a second time
+    monkeypatch.undo()
+    storage.make_directory("2015/05/06")
+    assert (root / "2015/05/06").is_dir()
+
+
+def test_a_directory_that_is_busy_for_a_moment(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir, codes = os.mkdir, [errno.EBUSY, errno.ESTALE, errno.EAGAIN]
+
+    def busy(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        if codes:
+            raise error_of(codes.pop())
+        mkdir(path, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", busy)
+    storage.make_directory("2014/05/06")
+    assert codes == []
+    assert (root / "2014/05/06").is_dir()
+
+
+def test_what_was_made_is_flushed_by_whoever_flushes_next(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by one whose own directory had been there: both may be claimed in one step."""
+    flushed: list[str] = []
+    monkeypatch.setattr(
+        "g2a_archive.archive.flushing.flush_directory", lambda path: flushed.append(str(path))
+    )
+    storage.make_directory("2014/05/06")
+    assert storage.flush([f"{root}/2013"]) == {}
+    assert sorted(flushed) == sorted(f"{root}{end}" for end in ("", "/2013", "/2014", "/2014/05"))
+
+
+def test_a_directory_that_cannot_be_flushed_is_told(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = f"{root}/2014/05/06"
+
+    def flush(path: str) -> None:
+        if path == bad:
+            raise error_of(errno.EIO)
+
+    for directory in ("2014/05/06", "2014/05/07"):
+        storage.make_directory(directory)
+    monkeypatch.setattr("g2a_archive.archive.flushing.flush_directory", flush)
+    failed = storage.flush([bad, f"{root}/2014/05/07"])
+    assert list(failed) == [bad]
+    assert failed[bad].domain is DIRECTORY
+    assert f"cannot flush the directory {bad}: Input/output error" in str(failed[bad])
+
+
+def test_names_that_a_share_shows_in_capitals(storage: Storage, root: Path) -> None:
+    """It opens them by any; where both are files of their own, the other is none of ours."""
+    (root / "day").mkdir()
+    (root / "day" / "7.MP4").touch()
+    assert storage.find("day", ["7.mp4"]) is None
+    (root / "day" / "7.mp4").touch()  # what a share that folds names would say is there
+    assert storage.find("day", ["7.mp4"]) == f"{root}/day/7.mp4"
+
+
+# --- space ------------------------------------------------------------------------------------
+
+
+def statvfs_of(*, free: int, total: int) -> os.statvfs_result:
+    return os.statvfs_result((4096, 4096, total // 4096, free // 4096, free // 4096, 0, 0, 0, 0, 0))
+
+
+def test_a_file_system_that_does_not_tell_its_space_is_not_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((0,) * 10))
+    space = Space(tmp_path, 1 << 30)
+    space.require()
+    space.claim("one", 1 << 50)
+    for code in (errno.ENOSYS, errno.EIO, errno.EACCES):
+
+        def refuse(_: object, code: int = code) -> None:
+            raise error_of(code)
+
+        monkeypatch.setattr(os, "statvfs", refuse)
+        space = Space(tmp_path, 1 << 30)
+        space.require()
+        space.claim("one", 1 << 50)
+
+
+def test_min_free_is_looked_at_before_the_first_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: statvfs_of(free=5 << 20, total=1 << 40))
+    Space(tmp_path, 4 << 20).require()
+    with pytest.raises(StorageError, match=r"5\.0 MB free, and --min-free keeps 6.0 MB") as caught:
+        Space(tmp_path, 6 << 20).require()
+    assert caught.value.exit_code == ExitCode.STORAGE
+
+
+def test_a_length_that_no_disk_has_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: statvfs_of(free=1 << 38, total=1 << 40))
+    space = Space(tmp_path, 1 << 30)
+    with pytest.raises(LocalError, match=r"909\.5 TB are announced; the whole disk of") as caught:
+        space.claim("one", 1_000_000_000_000_000)
+    assert caught.value.domain is FILE
+    space.claim("two", 1 << 30)
+    with pytest.raises(StorageError, match="not enough space") as full:
+        space.claim("three", 1 << 39)
+    assert full.value.exit_code == ExitCode.STORAGE
+
+
+def test_a_year_on_a_disk_of_its_own_has_its_own_space(root: Path) -> None:
+    with mounts.tmpfs(root, "32m"), mounts.tmpfs(root / "2014", "2m"):
+        space = Space(root, 0)
+        space.claim("one", 8 << 20, directory="2015/05/06")
+        for need, domain in ((3 << 20, FILE), ((2 << 20) + 1, FILE), (1 << 20, None)):
+            if domain is None:
+                space.claim("two", need, directory="2014/05/06")
+                continue
+            with pytest.raises(LocalError) as caught:
+                space.claim("two", need, directory="2014/05/06")
+            assert caught.value.domain is domain
+        with pytest.raises(LocalError, match=f"not enough space on {root}/2014: ") as full:
+            space.claim("three", 3 << 19, directory="2014/05/07")
+        assert full.value.domain is DIRECTORY
+        assert "catalogue" not in str(full.value)
+        space.release("two")
+        space.claim("three", 3 << 19, directory="2014/05/07")
+        # What was refused on the one disk is claimed on neither.
+        space.claim("four", 20 << 20, directory="2015/05/06")
+
+
+def test_two_threads_that_claim_and_release(tmp_path: Path) -> None:
+    space = Space(tmp_path, 0)
+
+    def work(name: int) -> None:
+        for _ in range(200):
+            space.claim(name, 1000)
+            space.wrote(name, 500)
+            space.release(name)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert space._own.claims == {}
+
+
+@pytest.mark.parametrize(("magic", "most"), [(0x4D44, (1 << 32) - 1), (0xEF53, None), (0, None)])
+def test_the_largest_file_of_fat_is_known(
+    magic: int, most: int | None, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_module, "file_system_type", lambda _: magic)
+    assert storage.largest_file("2014/05/06") == most
+
+
+def test_a_year_on_fat(storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of each disk that a file comes to counts."""
+    (root / "2014").mkdir()
+    fat = f"{root}/2014"
+    monkeypatch.setattr(
+        space_module, "file_system_type", lambda path: 0x4D44 if path.startswith(fat) else 0xEF53
+    )
+    assert storage.largest_file("2014/05/06") == (1 << 32) - 1
+    assert storage.largest_file("2015/05/06") is None
