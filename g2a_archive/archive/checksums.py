@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from g2a_archive.archive import flushing
 from g2a_archive.archive.hashing import hash_file as hash_file
 from g2a_archive.archive.hashing import read_regular
-from g2a_archive.archive.revisions import DirectorySums
+from g2a_archive.archive.revisions import DirectorySums, lines_of
 from g2a_archive.errors import storage_error
 from g2a_archive.models import StoredFile
 
@@ -58,9 +58,10 @@ def update(
         for name, digest in _parse(old).items()
         if name not in sums and os.path.lexists(folder / name)
     }
-    new = content_of({**sums, **others})
+    placed = tuple(_placed(sums, others))
+    new = b"".join(lines_of(sorted(sums.items()), placed))
     sha256 = hashlib.sha256(new).hexdigest() if new else None
-    written = DirectorySums(directory, sha256, len(sums) + len(others), others)
+    written = DirectorySums(directory, sha256, len(sums) + len(others), placed)
     if new == old:
         return written
     try:
@@ -75,13 +76,14 @@ def update(
     return written
 
 
-def content_of(sums: Mapping[str, str]) -> bytes:
-    """The `SHA256SUMS` of these names and sums, in the order in which it is always written.
-
-    What a directory's was at an earlier time is made again by this, and must come out the same.
-    """
-    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    return text.encode("utf-8", "surrogateescape")
+def _placed(sums: Mapping[str, str], others: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    """The lines of `others`, each with the name of ours that comes before it."""
+    after = ""
+    for name in sorted({**sums, **others}):
+        if name in sums:
+            after = name
+        else:
+            yield after, f"{others[name]}  {name}\n".encode("utf-8", "surrogateescape")
 
 
 def _content(path: Path) -> bytes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 _LINE = re.compile(
@@ -48,13 +48,15 @@ class DirectorySums:
     """The `SHA256SUMS` of a directory as it was just written, or found to be right already.
 
     `sha256` is that of the file itself, None where the directory has none any more; `files` is
-    the number of its lines; `others` (name to SHA-256) are those that the catalogue doesn't hold.
+    the number of its lines. `others` are the lines, with their ends and in their order, that the
+    catalogue has no file for (a comment, a sum from a catalogue that was lost), each after the
+    name of the catalogue's line that comes before it, "" where none does.
     """
 
     directory: str
     sha256: str | None = None
     files: int = 0
-    others: Mapping[str, str] = field(default_factory=dict)
+    others: Sequence[tuple[str, bytes]] = ()
 
 
 def upcoming(db: sqlite3.Connection) -> int:
@@ -108,13 +110,42 @@ def _is_news(db: sqlite3.Connection, one: DirectorySums) -> bool:
 
 
 def _record_others(db: sqlite3.Connection, one: DirectorySums, revision: int) -> None:
-    """Keep in step the lines of a `SHA256SUMS` that no row of the table `file` accounts for."""
-    sql = "SELECT id, name, sha256 FROM other_sum WHERE directory = ? AND until IS NULL"
-    known = {(name, sha256): id_ for id_, name, sha256 in db.execute(sql, (one.directory,))}
-    here = set(one.others.items())
-    for line in known.keys() - here:
-        db.execute("UPDATE other_sum SET until = ? WHERE id = ?", (revision, known[line]))
-    db.executemany(
-        "INSERT INTO other_sum (directory, name, sha256, revision) VALUES (?, ?, ?, ?)",
-        ((one.directory, *line, revision) for line in sorted(here - known.keys())),
-    )
+    """Keep in step the lines of a `SHA256SUMS` that no row of the table `file` accounts for.
+
+    The order of those after the same name is that of their numbers, so all of these go together.
+    """
+    sql = "SELECT after, line FROM other_line WHERE directory = ? AND until IS NULL ORDER BY id"
+    known = _by_name(db.execute(sql, (one.directory,)))
+    here = _by_name(one.others)
+    for after in known.keys() | here.keys():
+        if known.get(after) == here.get(after):
+            continue
+        db.execute(
+            "UPDATE other_line SET until = ? WHERE directory = ? AND after = ? AND until IS NULL",
+            (revision, one.directory, after),
+        )
+        db.executemany(
+            "INSERT INTO other_line (directory, after, line, revision) VALUES (?, ?, ?, ?)",
+            ((one.directory, after, line, revision) for line in here.get(after, ())),
+        )
+
+
+def _by_name(lines: Iterable[tuple[str, bytes]]) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {}
+    for after, line in lines:
+        found.setdefault(after, []).append(line)
+    return found
+
+
+def lines_of(
+    sums: Iterable[tuple[str, str]], others: Iterable[tuple[str, bytes]]
+) -> Iterator[bytes]:
+    """The lines of a `SHA256SUMS`, as it was written of the catalogue's `sums` (name, SHA-256).
+
+    `sums` are in the order of their names; `others` are those of `DirectorySums`.
+    """
+    more = _by_name(others)
+    yield from more.get("", ())
+    for name, sha256 in sums:
+        yield f"{sha256}  {name}\n".encode("utf-8", "surrogateescape")
+        yield from more.get(name, ())

@@ -6,7 +6,7 @@ catalogue to another (`merge`) takes along, for each: `state`, `reason`, `owed_s
 `transcode_at`, `marked_at`, `scope` and `list_order`; and of a removed one `removed_at`, `reason`
 and its rows of `past_file`. What tells of this archive's own `SHA256SUMS` is never copied, but
 comes about as files are settled here: `revision` and `until` everywhere, the tables `revision`,
-`sums` and `other_sum`.
+`sums` and `other_line`.
 """
 
 from __future__ import annotations
@@ -109,15 +109,15 @@ CREATE TABLE past_file (
 )""",
     "CREATE INDEX past_file_recording ON past_file (recording)",
     """
-CREATE TABLE other_sum (
+CREATE TABLE other_line (
     id INTEGER PRIMARY KEY,
     directory TEXT NOT NULL,
-    name TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
+    after TEXT NOT NULL,
+    line BLOB NOT NULL,
     revision INTEGER NOT NULL,
     until INTEGER
 )""",
-    "CREATE INDEX other_sum_directory ON other_sum (directory) WHERE until IS NULL",
+    "CREATE INDEX other_line_directory ON other_line (directory) WHERE until IS NULL",
     """
 CREATE TABLE sums (
     directory TEXT NOT NULL,

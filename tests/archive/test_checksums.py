@@ -66,7 +66,8 @@ def test_sums_of_a_lost_catalogue_are_kept_while_their_files_exist(tmp_path: Pat
     store(tmp_path, 2, b"two")
     path = tmp_path / DAY / "SHA256SUMS"
     path.write_text(f"{A} *2.mp4\n{B}  3.mp4\n{B}  1.mp4\n")
-    assert checksums.update(tmp_path, DAY, [known]).others == {"2.mp4": A}
+    kept = ("1.mp4", f"{A}  2.mp4\n".encode())
+    assert checksums.update(tmp_path, DAY, [known]).others == (kept,)
     assert checksums.read(path) == {"1.mp4": known.sha256, "2.mp4": A}
 
 
