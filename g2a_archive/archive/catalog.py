@@ -7,6 +7,7 @@ drives, where SQLite's write-ahead log does not work.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,6 @@ from g2a_archive.archive.revisions import Fingerprint
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, utc_now
 
 _MANY = 20_000
-_KINDS = {kind.value: kind for kind in FileKind}
 
 # A run for some kinds of file (--only) leaves what was asked for of another kind owed.
 _WANTED = "(recording.wanted | excluded.wanted | excluded.kinds)"
@@ -78,11 +78,11 @@ WHERE recording = ? AND kind = ? AND path = ? AND size = ? AND sha256 = ?
 # by a file that comes back.
 _BREAK = """
 UPDATE recording SET
-    kinds = kinds & ~?1,
+    kinds = kinds & ~:bit,
     state = CASE WHEN state = 'archived' THEN 'damaged' ELSE state END,
-    reason = CASE WHEN state IN ('archived', 'damaged') THEN ?2 ELSE reason END,
-    owed_since = coalesce(owed_since, ?3)
-WHERE id = ?4
+    reason = CASE WHEN state IN ('archived', 'damaged') THEN :reason ELSE reason END,
+    owed_since = coalesce(owed_since, :now)
+WHERE id = :id
 """
 
 _MEND = "UPDATE recording SET kinds = kinds | ?1, wanted = wanted | ?1 WHERE id = ?2"
@@ -207,15 +207,6 @@ class Catalog(Database):
             for row in self.rows(sql, (recording,))
         }
 
-    def files_in(self, directory: str) -> list[StoredFile]:
-        """The files that the catalogue holds in one directory of the archive, by path."""
-        sql = (
-            "SELECT f.recording, f.kind, f.path, f.size, f.sha256 FROM file f "
-            "JOIN recording r ON r.id = f.recording WHERE r.directory = ? ORDER BY f.path"
-        )
-        rows = self.rows(sql, (directory,))
-        return [StoredFile(r[0], _KINDS[r[1]], r[2], r[3], r[4]) for r in rows]
-
     def stale_directories(self) -> list[str]:
         """Directories whose `SHA256SUMS` is older than what the catalogue says of them."""
         return [row[0] for row in self.rows("SELECT directory FROM stale_directory")]
@@ -255,7 +246,7 @@ class Catalog(Database):
                     "UPDATE file SET damage = ?, checked_at = ? WHERE recording = ? AND kind = ?",
                     (what, now, recording, kind),
                 )
-                db.execute(_BREAK, (kind.bit, f"{kind}: {what}", now, recording))
+                _break(db, recording, kind, what, now)
 
     def checked(
         self, good: Iterable[StoredFile], broken: Iterable[tuple[StoredFile, str]] = ()
@@ -277,8 +268,7 @@ class Catalog(Database):
                     db.execute(_MENDED, {"id": file.recording})
             for file, what in broken:
                 if db.execute(_CHECK, (what, now, *_row(file))).rowcount:
-                    reason = f"{file.kind}: {what}"
-                    db.execute(_BREAK, (file.kind.bit, reason, now, file.recording))
+                    _break(db, file.recording, file.kind, what, now)
 
     def adopt(self, files: Iterable[StoredFile], broken: Mapping[int, str] | None = None) -> None:
         """Record files that were found in the archive (`verify --rebuild`), in one transaction.
@@ -335,6 +325,11 @@ class Catalog(Database):
                 f"UPDATE run SET {columns} WHERE id = ?",  # noqa: S608
                 (*outcome.values(), run),
             )
+
+
+def _break(db: sqlite3.Connection, recording: int, kind: FileKind, what: str, now: str) -> None:
+    values = {"id": recording, "bit": kind.bit, "reason": f"{kind}: {what}", "now": now}
+    db.execute(_BREAK, values)
 
 
 def _row(file: StoredFile) -> tuple[int, str, str, int, str]:

@@ -1,7 +1,8 @@
 """`SHA256SUMS` in each date directory: the archive can be proved without this program.
 
 The format is that of `sha256sum`, so that `sha256sum -c SHA256SUMS` inside a date directory
-checks it. The file is replaced whole, never edited.
+checks it. The file is replaced whole, never edited, and never held in memory as a whole: the old
+one is merged, line by line, with what the catalogue holds.
 """
 
 from __future__ import annotations
@@ -9,22 +10,48 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from g2a_archive.archive import flushing
-from g2a_archive.archive.hashing import hash_file as hash_file
-from g2a_archive.archive.hashing import read_regular
-from g2a_archive.archive.revisions import DirectorySums, lines_of
-from g2a_archive.errors import storage_error
-from g2a_archive.models import StoredFile
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.hashing import open_regular
+from g2a_archive.archive.layout import parse_name
+from g2a_archive.archive.revisions import DirectorySums
+from g2a_archive.errors import CatalogError, StorageError, storage_error
 
 NAME = "SHA256SUMS"
+_LINES = """
+SELECT CAST(f.sha256 || '  ' || substr(f.path, :start) || char(10) AS BLOB)
+FROM recording r JOIN file f ON f.recording = r.id
+WHERE r.directory = :directory AND substr(f.path, 1, :start - 1) = :directory || '/'
+      AND instr(substr(f.path, :start), '/') = 0
+ORDER BY f.path
+"""
 _ASIDE = f".{NAME}.tmp"
 _LARGEST = 1 << 28
+_LONGEST = 1 << 16
+"""Bytes of a line that are looked at together; longer ones are no sums, and pass in pieces."""
+
+_AT_ONCE = 512
+"""Lines that are written together."""
+
+_BOM = b"\xef\xbb\xbf"
 # Lines of escaped names begin with a backslash, and so don't match: our names need no escapes.
-_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
+_LINE = re.compile(rb"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", re.DOTALL)
+
+_WRITERS = 8
+"""Threads that write: what takes long is waiting for the disk to flush."""
+
+_TOGETHER = 16
+_SMALL = 2000
+"""Sums of a directory up to which it is given to such a thread whole."""
 
 
 def read(path: Path) -> dict[str, str]:
@@ -33,89 +60,268 @@ def read(path: Path) -> dict[str, str]:
     Binary-mode names (`*name`), CRLF and a byte-order mark are understood; any other line that
     is no sum is skipped. Of two lines for one name the last counts. Raises `StorageError`.
     """
-    return _parse(_content(path))
+    with closing(_lines(path)) as lines:
+        found = (one for line in lines if (one := _parse(line)))
+        return {name.decode("utf-8", "surrogateescape"): digest.decode() for name, digest in found}
+
+
+def write_checksums(catalog: Catalog, root: Path) -> None:
+    """Bring `SHA256SUMS` of every directory that changed up to date, and record what they are.
+
+    Raises `StorageError`; one that concerns a directory keeps no other from being written.
+    """
+    stale = iter(catalog.stale_directories())
+    written: list[DirectorySums] = []
+    failed: list[StorageError] = []
+    with ThreadPoolExecutor(_WRITERS, "checksums") as writers:
+        while some := [*islice(stale, _TOGETHER)]:
+            works = [_work(catalog, root, directory, writers) for directory in some]
+            for work in works:
+                try:
+                    written += filter(None, (work(),))
+                except CatalogError:
+                    raise
+                except StorageError as error:
+                    failed.append(error)
+    if written:
+        catalog.summed(written)
+    if failed:
+        raise failed[0]
+
+
+def _work(
+    catalog: Catalog, root: Path, directory: str, writers: Executor
+) -> Callable[[], DirectorySums | None]:
+    """Have one directory's file brought up to date; what is returned waits for that."""
+    lines = _Lines(catalog, directory)
+    first = [*islice(lines, _SMALL)]  # the catalogue is read here, in its own thread
+    if not (root / directory).is_dir():
+        # Gone with all that was in it; or only out of sight, and then it stays to be done.
+        gone = None if first else DirectorySums(directory)
+        return lambda: gone
+    if len(first) < _SMALL:
+        return writers.submit(update, root, directory, first).result
+    return partial(update, root, directory, lines)
+
+
+class _Lines(Iterable[bytes]):
+    """What the catalogue has to say in one directory's file, read as it is asked for."""
+
+    def __init__(self, catalog: Catalog, directory: str) -> None:
+        self._catalog = catalog
+        self._values = {"directory": directory, "start": len(directory) + 2}
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (row[0] for row in self._catalog.stream(_LINES, self._values))
 
 
 def update(
-    root: Path, directory: str, files: Iterable[StoredFile], *, flush_directory: bool = True
+    root: Path, directory: str, lines: Iterable[bytes], *, flush_directory: bool = True
 ) -> DirectorySums:
     """Bring `SHA256SUMS` of one directory up to date; returns what it is then.
 
-    `directory` is relative to the archive `root`, as are the paths of `files`: all that the
-    catalogue holds there. Sums of other files that still exist, known from a catalogue that was
-    lost, are kept. Without `flush_directory` the caller flushes the directory itself.
+    `directory` is relative to the archive `root`; `lines` are those of all files that the
+    catalogue holds there, by name, and may be gone through twice. Sums of other recordings' files
+    that still exist, known from a catalogue that was lost, are kept, and so are all lines about
+    anything else: somebody keeps those. What is up to date is not written. Without
+    `flush_directory` the caller flushes the directory itself.
 
     Raises `StorageError`; the old file is then still there, whole.
     """
     folder = root / directory
     path = folder / NAME
-    old = _content(path)
-    prefix = f"{directory}/"
-    paths = ((file.path.removeprefix(prefix), file) for file in files)
-    sums = {name: file.sha256 for name, file in paths if "/" not in name}
-    others = {
-        name: digest
-        for name, digest in _parse(old).items()
-        if name not in sums and os.path.lexists(folder / name)
-    }
-    placed = tuple(_placed(sums, others))
-    new = b"".join(lines_of(sorted(sums.items()), placed))
-    sha256 = hashlib.sha256(new).hexdigest() if new else None
-    written = DirectorySums(directory, sha256, len(sums) + len(others), placed)
-    if new == old:
-        return written
     try:
-        if new:
-            _replace(folder, path, new)
-        else:
-            path.unlink()  # `sha256sum -c` calls an empty file an error
-        if flush_directory:
-            flushing.flush_directory(folder)
+        with closing(_Rewrite(folder)) as new:
+            with closing(_lines(path)) as old:
+                ordered = _merge(old, iter(lines), new)
+            if not ordered:
+                new.restart()
+                _merge(_in_order(path), iter(lines), new)
+            return new.finish(directory, flush_directory=flush_directory)
     except OSError as error:
         raise storage_error(error, "write", path) from error
-    return written
 
 
-def _placed(sums: Mapping[str, str], others: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
-    """The lines of `others`, each with the name of ours that comes before it."""
-    after = ""
-    for name in sorted({**sums, **others}):
-        if name in sums:
-            after = name
-        else:
-            yield after, f"{others[name]}  {name}\n".encode("utf-8", "surrogateescape")
-
-
-def _content(path: Path) -> bytes:
+def _lines(path: Path) -> Generator[bytes, None, None]:
+    """The lines of a file with their ends; none where there is no file. Raises `StorageError`."""
     try:
-        return read_regular(path, _LARGEST)
+        with open_regular(path, _LARGEST) as file:
+            yield from iter(partial(file.readline, _LONGEST), b"")
     except FileNotFoundError:
-        return b""
+        return
     except OSError as error:
         raise storage_error(error, "read", path) from error
 
 
-def _parse(content: bytes) -> dict[str, str]:
-    text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+def _parse(line: bytes) -> tuple[bytes, bytes] | None:
+    """Name and sum; None where the line is none of a sum."""
+    match = _LINE.fullmatch(line.removeprefix(_BOM).removesuffix(b"\n").rstrip(b"\r"))
+    return (match[2], match[1].lower()) if match else None
+
+
+def _of_recording(line: bytes) -> tuple[bytes, bytes] | None:
+    """Name and sum of a recording's file; None where the line is about anything else."""
+    found = _parse(line)
+    return found if found and parse_name(found[0].decode("utf-8", "replace")) else None
+
+
+def _in_order(path: Path) -> Iterator[bytes]:
+    """The lines of a file that is not in order: first those that are no recordings' sums."""
     sums = {}
-    for line in text.split("\n"):
-        if match := _LINE.fullmatch(line.rstrip("\r")):
-            sums[match[2].removeprefix("./")] = match[1].lower()
-    return sums
+    for line in _lines(path):
+        if found := _of_recording(line):
+            sums[found[0]] = line
+        else:
+            yield line if line.endswith(b"\n") else line + b"\n"
+    for name in sorted(sums):
+        yield sums[name]
 
 
-def _replace(folder: Path, path: Path, content: bytes) -> None:
-    aside = folder / _ASIDE
-    with suppress(FileNotFoundError):
-        aside.unlink()  # left by a killed run
-    try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            flushing.flush_file(descriptor)
-        os.replace(aside, path)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink()
-        raise
+def _merge(old: Iterator[bytes], ours: Iterator[bytes], new: _Rewrite) -> bool:
+    """Merge the old lines with ours; False, with half of it done, if the old are not in order."""
+    theirs: deque[bytes] = deque()
+    mine: deque[bytes] = deque()
+    while True:
+        theirs.extend(islice(old, _AT_ONCE - len(theirs)))
+        mine.extend(islice(ours, _AT_ONCE - len(mine)))
+        if theirs == mine:  # nearly always, and compared in no time
+            if not mine:
+                return True
+            new.ours(*mine)
+            theirs.clear()
+            mine.clear()
+            continue
+        ends = len(theirs) < _AT_ONCE, len(mine) < _AT_ONCE
+        while (theirs or ends[0]) and (mine or ends[1]) and (theirs or mine):
+            if not _merge_one(theirs, mine, new):
+                return False
+
+
+def _merge_one(theirs: deque[bytes], mine: deque[bytes], new: _Rewrite) -> bool:
+    """Take the next line, from either or both; False if the old ones are not in order."""
+    raw = theirs[0] if theirs else b""
+    line = mine[0] if mine else b""
+    if raw == line:
+        new.ours(theirs.popleft())
+        mine.popleft()
+        return True
+    found = _of_recording(raw)
+    if raw and found is None:
+        theirs.popleft()
+        whole = raw.endswith(b"\n") or len(raw) == _LONGEST
+        new.other(raw, raw if whole else raw + b"\n")
+        return True
+    if found and found[0] <= new.last:
+        return False
+    if line and (found is None or _name(line) <= found[0]):
+        if found and _name(line) == found[0]:
+            theirs.popleft()
+        new.drop()
+        new.ours(mine.popleft())
+        return True
+    theirs.popleft()
+    name, digest = found or (b"", b"")
+    new.last = name
+    if os.path.lexists(os.path.join(new.folder, os.fsdecode(name))):
+        new.other(raw, digest + b"  " + name + b"\n")
+    else:
+        new.drop()
+    return True
+
+
+def _name(line: bytes) -> bytes:
+    """The name in a line of ours."""
+    return line[66:-1]
+
+
+class _Rewrite:
+    """A new `SHA256SUMS` beside the old one, begun with the first line that differs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / NAME
+        self._aside = folder / _ASIDE
+        self._file: BinaryIO | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._digest = hashlib.sha256()
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._sums = 0
+        self._others: list[tuple[str, bytes]] = []
+        self._after = b""
+        self.last = b""
+        """The last recording's file, by name, whoever has it."""
+
+    def ours(self, *lines: bytes) -> None:
+        """The next lines are the catalogue's. Raises `OSError`, as all here."""
+        self._lines += lines
+        self._sums += len(lines)
+        self.last = self._after = _name(lines[-1])
+        if len(self._lines) >= _AT_ONCE:
+            self._spill()
+
+    def other(self, old: bytes, line: bytes) -> None:
+        """The next line is one that the catalogue has no file for; `old` is how it was."""
+        if line != old:
+            self.drop()
+        self._lines.append(line)
+        self._sums += _parse(line) is not None
+        self._others.append((self._after.decode(), line))
+
+    def drop(self) -> None:
+        """The old file goes on otherwise from here."""
+        if self._file is None:
+            self._spill()
+            self._begin(self._size)
+
+    def restart(self) -> None:
+        """Forget all lines: the new file will hold other ones."""
+        self.close()
+        self._clear()
+        self._begin(0)
+
+    def _spill(self) -> None:
+        some = b"".join(self._lines)
+        self._lines.clear()
+        self._digest.update(some)
+        self._size += len(some)
+        if self._file is not None:
+            self._file.write(some)
+
+    def _begin(self, same: int) -> None:
+        """Open the new file; the first `same` bytes are those of the old one."""
+        with suppress(FileNotFoundError):
+            self._aside.unlink()  # left by a killed run
+        descriptor = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._file = open(descriptor, "wb")  # noqa: SIM115 - closed by close()
+        if same:
+            with open_regular(self._path, _LARGEST) as old:
+                while same and (some := old.read(min(same, 1 << 20))):
+                    self._file.write(some)
+                    same -= len(some)
+
+    def finish(self, directory: str, *, flush_directory: bool) -> DirectorySums:
+        """Put the new file in the old one's place, if they differ; returns what it is."""
+        self._spill()
+        if self._file is not None:
+            self._file.flush()
+            if self._size:
+                flushing.flush_file(self._file.fileno())
+                os.replace(self._aside, self._path)
+            else:
+                self._path.unlink(missing_ok=True)  # `sha256sum -c` calls an empty one an error
+            if flush_directory:
+                flushing.flush_directory(self.folder)
+        digest = self._digest.hexdigest() if self._size else None
+        return DirectorySums(directory, digest, self._sums, tuple(self._others))
+
+    def close(self) -> None:
+        """Leave nothing beside the old file."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+            with suppress(OSError):
+                self._aside.unlink()

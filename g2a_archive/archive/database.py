@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -214,7 +214,9 @@ class Database:
                 self._db.rollback()
             raise
 
-    def stream(self, sql: str) -> Iterator[Any]:
+    def stream(
+        self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
+    ) -> Iterator[Any]:
         """The rows of a query one by one; a lock is held until the last one is taken."""
         with self._translated("read"):
-            yield from self._db.execute(sql)
+            yield from self._db.execute(sql, values)

@@ -9,6 +9,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from typing import BinaryIO
 
 from g2a_archive.errors import Interrupted
 
@@ -16,18 +17,27 @@ _BUFFER = 1 << 20
 _local = threading.local()
 
 
-def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """The content of a plain file of `most` bytes; `OSError` for anything else, without a wait.
+def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
+    """Open a plain file of at most `most` bytes; `OSError` for anything else, without a wait.
 
     A pipe in its place would let the reader wait for ever, a device would never end.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+    try:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no plain file", os.fspath(path))
         if status.st_size > most:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
+    """The content of a plain file of at most `most` bytes; `OSError` for anything else."""
+    with open_regular(path, most) as file:
         return file.read(most)
 
 

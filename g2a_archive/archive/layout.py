@@ -11,10 +11,18 @@ from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache
 
 from g2a_archive.errors import InputError
-from g2a_archive.models import FileKind
+from g2a_archive.models import MAX_ID, FileKind
 
 ARCHIVE_DIR = ".g2a-archive"
 THUMBNAIL_EXTENSIONS = (".jpg", ".png", ".gif", ".webp")
+_KINDS = {
+    "mp4": FileKind.MP4,
+    "events": FileKind.EVENTS,
+    **{extension[1:]: FileKind.THUMBNAIL for extension in THUMBNAIL_EXTENSIONS},
+}
+FILE_NAME = re.compile(rf"([1-9][0-9]*)\.({'|'.join(_KINDS)})", re.ASCII)
+"""A final file name: the recording's ID and an extension."""
+
 _FULL_DATE = re.compile(r"\d{4}-?(\d{2}-?\d{2}|W\d{2}-?\d|\d{3})([T ]|$)")
 _USUAL = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){2}"
@@ -134,6 +142,14 @@ def file_names(recording: int, kind: FileKind) -> tuple[str, ...]:
     if kind is FileKind.THUMBNAIL:
         return tuple(f"{recording}{extension}" for extension in THUMBNAIL_EXTENSIONS)
     return (f"{recording}.{kind}",)
+
+
+def parse_name(name: str) -> tuple[int, FileKind] | None:
+    """The recording and kind that a final file name stands for; None for any other name."""
+    match = FILE_NAME.fullmatch(name)
+    if match is None or len(match[1]) > 19 or int(match[1]) > MAX_ID:
+        return None
+    return int(match[1]), _KINDS[match[2]]
 
 
 def file_name(recording: int, kind: FileKind, head: bytes) -> str:

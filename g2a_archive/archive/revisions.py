@@ -48,7 +48,7 @@ class DirectorySums:
     """The `SHA256SUMS` of a directory as it was just written, or found to be right already.
 
     `sha256` is that of the file itself, None where the directory has none any more; `files` is
-    the number of its lines. `others` are the lines, with their ends and in their order, that the
+    the number of its sums. `others` are the lines, with their ends and in their order, that the
     catalogue has no file for (a comment, a sum from a catalogue that was lost), each after the
     name of the catalogue's line that comes before it, "" where none does.
     """

@@ -18,8 +18,8 @@ from datetime import tzinfo
 from itertools import count
 
 from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.storage import Storage
-from g2a_archive.archive.summing import write_checksums
 from g2a_archive.console.report import Report
 from g2a_archive.download.finish import SMALL
 from g2a_archive.download.jobs import make_job

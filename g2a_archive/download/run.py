@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from g2a_archive.archive import layout
 from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.storage import Storage, catalog_path, check_destination, is_there
-from g2a_archive.archive.summing import write_checksums
 from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import CatalogError, Interrupted
 from g2a_archive.fixity import rebuild as rebuilding
 from g2a_archive.fixity import verify as verifying
-from g2a_archive.fixity.tree import parse_name
 from g2a_archive.fixity.verify import Entry, Finding, Outcome
 from g2a_archive.models import FileKind, State, StoredFile
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from g2a_archive.archive import checksums, content
+from g2a_archive.archive.hashing import hash_file
+from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import Interrupted
-from g2a_archive.fixity.tree import Tree, default_jobs, in_parallel, parse_name, printable
+from g2a_archive.fixity.tree import Tree, default_jobs, in_parallel, printable
 from g2a_archive.fixity.verify import Finding, Outcome
 from g2a_archive.models import FileKind, StoredFile
 
@@ -129,7 +131,7 @@ def _examine(
         try:
             problem = _problem(full, key[1], listed=name in sums)
             if not problem:
-                size, digest = checksums.hash_file(full, stop=stop, on_bytes=on_bytes)
+                size, digest = hash_file(full, stop=stop, on_bytes=on_bytes)
         except OSError as error:
             tree.check()
             problem = f"unreadable: {error.strerror}"

@@ -12,19 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from g2a_archive.archive.layout import FILE_NAME
 from g2a_archive.errors import Interrupted, storage_error
-from g2a_archive.models import MAX_ID, FileKind, StoredFile
+from g2a_archive.models import StoredFile
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_KINDS = {
-    "mp4": FileKind.MP4,
-    "events": FileKind.EVENTS,
-    **dict.fromkeys(("jpg", "png", "gif", "webp"), FileKind.THUMBNAIL),
-}
-_NAME = re.compile(rf"([1-9][0-9]*)\.({'|'.join(_KINDS)})", re.ASCII)
-_OURS = re.compile(rf"\..*|SHA256SUMS|{_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.DOTALL)
+_OURS = re.compile(rf"\..*|SHA256SUMS|{FILE_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.DOTALL)
 _OURS_AT_TOP = ("browse", "index.html")
 
 
@@ -34,14 +29,6 @@ _TASK_FILES = 64
 
 _AHEAD = 32
 """Tasks ready for each thread, so that none runs dry while the caller waits for the catalogue."""
-
-
-def parse_name(name: str) -> tuple[int, FileKind] | None:
-    """The recording and kind that a final file name stands for; None for any other name."""
-    match = _NAME.fullmatch(name)
-    if match is None or len(match[1]) > 19 or int(match[1]) > MAX_ID:
-        return None
-    return int(match[1]), _KINDS[match[2]]
 
 
 @dataclass(frozen=True, slots=True)

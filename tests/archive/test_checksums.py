@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
+import tempfile
+import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from g2a_archive.archive import checksums
-from g2a_archive.archive.revisions import DirectorySums
+from g2a_archive.archive.catalog import Catalog, Settlement
+from g2a_archive.archive.hashing import hash_file
+from g2a_archive.archive.revisions import DirectorySums, lines_of
 from g2a_archive.errors import Interrupted, StorageError
-from g2a_archive.models import FileKind, StoredFile
+from g2a_archive.models import FileKind, State, StoredFile
 
 DAY = "2014/05/06"
 A, B = "a" * 64, "b" * 64
@@ -29,6 +35,15 @@ def store(root: Path, recording: int, content: bytes, day: str = DAY) -> StoredF
     return StoredFile(recording, FileKind.MP4, f"{day}/{path.name}", len(content), digest)
 
 
+def update(root: Path, files: Iterable[StoredFile], **options: bool) -> DirectorySums:
+    names = sorted((Path(file.path).name, file.sha256) for file in files)
+    return checksums.update(root, DAY, lines(names), **options)
+
+
+def lines(sums: Iterable[tuple[str, str]]) -> list[bytes]:
+    return [f"{digest}  {name}\n".encode() for name, digest in sums]
+
+
 def sums(root: Path) -> str:
     return (root / DAY / "SHA256SUMS").read_text()
 
@@ -36,7 +51,7 @@ def sums(root: Path) -> str:
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum here")
 def test_sha256sum_itself_accepts_the_file_and_finds_a_flipped_byte(tmp_path: Path) -> None:
     files = [store(tmp_path, n, b"content %d" % n) for n in (3, 1, 2)]
-    assert checksums.update(tmp_path, DAY, files).files == 3
+    assert update(tmp_path, files).files == 3
     command = ["sha256sum", "--strict", "-c", "SHA256SUMS"]
     good = subprocess.run(command, cwd=tmp_path / DAY, capture_output=True, text=True)
     assert (good.returncode, good.stderr) == (0, "")
@@ -50,14 +65,13 @@ def test_sha256sum_itself_accepts_the_file_and_finds_a_flipped_byte(tmp_path: Pa
 
 def test_what_is_up_to_date_is_not_written_again(tmp_path: Path) -> None:
     files = [store(tmp_path, 1, b"one")]
-    first = checksums.update(tmp_path, DAY, files)
+    first = update(tmp_path, files)
     assert first.sha256 == hashlib.sha256(sums(tmp_path).encode()).hexdigest()
     before = os.stat(tmp_path / DAY / "SHA256SUMS")
-    assert checksums.update(tmp_path, DAY, files) == first
+    assert update(tmp_path, files) == first
     after = os.stat(tmp_path / DAY / "SHA256SUMS")
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    second = checksums.update(tmp_path, DAY, [*files, store(tmp_path, 2, b"two")])
-    assert second.sha256 != first.sha256
+    assert update(tmp_path, [*files, store(tmp_path, 2, b"two")]) != first
     assert os.stat(tmp_path / DAY / "SHA256SUMS").st_ino != after.st_ino
 
 
@@ -66,24 +80,139 @@ def test_sums_of_a_lost_catalogue_are_kept_while_their_files_exist(tmp_path: Pat
     store(tmp_path, 2, b"two")
     path = tmp_path / DAY / "SHA256SUMS"
     path.write_text(f"{A} *2.mp4\n{B}  3.mp4\n{B}  1.mp4\n")
-    kept = ("1.mp4", f"{A}  2.mp4\n".encode())
-    assert checksums.update(tmp_path, DAY, [known]).others == (kept,)
+    others = [("1.mp4", f"{A}  2.mp4\n".encode())]
+    assert [*update(tmp_path, [known]).others] == others
     assert checksums.read(path) == {"1.mp4": known.sha256, "2.mp4": A}
 
 
-def test_only_files_of_this_directory_are_listed(tmp_path: Path) -> None:
-    here = store(tmp_path, 1, b"one")
-    checksums.update(tmp_path, DAY, [here, store(tmp_path, 2, b"two", "2014/05/07")])
-    assert sums(tmp_path) == f"{here.sha256}  1.mp4\n"
+def old_and_new(root: Path, old: str, *recordings: int) -> list[str]:
+    """What becomes of the lines of an old file where the catalogue holds these recordings."""
+    files = [store(root, n, b"%d" % n) for n in recordings]
+    (root / DAY / "SHA256SUMS").write_text(old)
+    told = update(root, files)
+    text = sums(root)
+    assert told.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert told.files == len(re.findall("^[0-9a-f]{64} ", text, re.MULTILINE))
+    # What it was at this time can be made again.
+    held = sorted((Path(file.path).name, file.sha256) for file in files)
+    assert b"".join(lines_of(held, told.others)) == text.encode()
+    inode = os.stat(root / DAY / "SHA256SUMS").st_ino
+    assert update(root, files) == told
+    assert os.stat(root / DAY / "SHA256SUMS").st_ino == inode
+    right = {f"{file.sha256}  {Path(file.path).name}": Path(file.path).stem for file in files}
+    return [right.get(line, line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("old", "expected"),
+    [
+        ("", ["10", "12", "9"]),
+        (f"{A}  10.mp4\n{A}  9.mp4\n", ["10", "12", "9"]),
+        # Not in order, twice the same, vanished, still there.
+        (f"{A}  9.mp4\n{A}  10.mp4\n", ["10", "12", "9"]),
+        (f"{A}  9.mp4\n{A}  9.mp4\n{B}  10.mp4\n", ["10", "12", "9"]),
+        (f"{A}  11.mp4\n", ["10", "12", "9"]),
+        (f"{A} *8.mp4\n", ["10", "12", f"{A}  8.mp4", "9"]),
+        (f"{B}  8.mp4\n{A}  8.mp4\n", ["10", "12", f"{A}  8.mp4", "9"]),
+        # Somebody else's lines stay where they are, or come first where nothing is in order.
+        ("# mine", ["# mine", "10", "12", "9"]),
+        (f"# mine\n{A}  10.mp4\n\n# end\n", ["# mine", "10", "", "# end", "12", "9"]),
+        (f"{A}  9.mp4\n# ten\n{A}  10.mp4\n", ["# ten", "10", "12", "9"]),
+        (f"{B} *notes.txt\n", [f"{B} *notes.txt", "10", "12", "9"]),
+        (f"\\{B}  a\\nb\n", [f"\\{B}  a\\nb", "10", "12", "9"]),
+    ],
+)
+def test_what_becomes_of_old_lines(tmp_path: Path, old: str, expected: list[str]) -> None:
+    store(tmp_path, 8, b"not in the catalogue")
+    assert old_and_new(tmp_path, old, 9, 10, 12) == expected
+
+
+def test_somebody_else_s_lines_are_kept_when_no_recording_is_left(tmp_path: Path) -> None:
+    file = store(tmp_path, 1, b"one")
+    (tmp_path / DAY / "SHA256SUMS").write_text(f"# mine\n{A}  1.mp4\n")
+    (tmp_path / file.path).unlink()
+    update(tmp_path, [])
+    assert sums(tmp_path) == "# mine\n"
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.sampled_from([A, B])), max_size=20),
+    st.dictionaries(st.integers(1, 30), st.sampled_from([A, B]), max_size=20),
+)
+def test_whatever_was_there_the_catalogue_has_the_last_word(
+    old: list[tuple[int, str]], new: dict[int, str]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "day", "SHA256SUMS")
+        path.parent.mkdir()
+        path.write_text("".join(f"{digest}  {n}.mp4\n" for n, digest in old))
+        rows = lines(sorted((f"{n}.mp4", digest) for n, digest in new.items()))
+        checksums.update(Path(folder), "day", rows)
+        left = path.read_bytes() if path.exists() else b""
+    assert left == b"".join(rows)
+
+
+def test_a_long_file_is_not_held_in_memory(tmp_path: Path) -> None:
+    count = 50_000
+    rows = lines((f"{10**9 + n}.mp4", A) for n in range(count))
+    (tmp_path / DAY).mkdir(parents=True)
+    checksums.update(tmp_path, DAY, rows)
+    tracemalloc.start()
+    told = checksums.update(tmp_path, DAY, [*rows[:-2], b"b" + rows[-2][1:], rows[-1]])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    content = (tmp_path / DAY / "SHA256SUMS").read_bytes()
+    assert told.sha256 == hashlib.sha256(content).hexdigest()
+    assert content.count(b"\n") == told.files == count
+    assert peak < 3_000_000
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_the_catalogue_s_files_of_each_directory_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bool
+) -> None:
+    if not small:
+        monkeypatch.setattr(checksums, "_SMALL", 2)
+    days = (DAY, "2014/05/0", "2014/05/07")
+    with Catalog(tmp_path / "catalog.sqlite3") as catalog:
+        files = [store(tmp_path, n, b"%d" % n, day) for n, day in enumerate(days * 3)]
+        # A file may lie elsewhere than in its recording's directory.
+        catalog.settle(
+            Settlement(n, State.ARCHIVED, 1, directory=day, files=[file])
+            for n, (file, day) in enumerate(zip(files, [*days * 2, DAY, DAY, DAY], strict=True))
+        )
+        far = files[0]._replace(recording=99, path="gone/99.mp4")
+        catalog.settle([Settlement(99, State.ARCHIVED, 1, directory="gone", files=[far])])
+        checksums.write_checksums(catalog, tmp_path)
+        assert catalog.stale_directories() == ["gone"]  # out of sight, perhaps
+        told = catalog.fingerprint()
+    assert told is not None
+    assert told.files == 7
+    for day, recordings in zip(days, ((0, 3, 6), (1, 4), (2, 5)), strict=True):
+        text = "".join(f"{files[n].sha256}  {n}.mp4\n" for n in recordings)
+        assert (tmp_path / day / "SHA256SUMS").read_text() == text
+
+
+def test_one_directory_that_cannot_be_written_keeps_no_other_back(tmp_path: Path) -> None:
+    days = ("2014/05/05", DAY, "2014/05/07")
+    with Catalog(tmp_path / "catalog.sqlite3") as catalog:
+        for n, day in enumerate(days, 1):
+            file = store(tmp_path, n, b"%d" % n, day)
+            catalog.settle([Settlement(n, State.ARCHIVED, 1, directory=day, files=[file])])
+        (tmp_path / DAY / "SHA256SUMS").mkdir()
+        with pytest.raises(StorageError, match="SHA256SUMS"):
+            checksums.write_checksums(catalog, tmp_path)
+        assert catalog.stale_directories() == [DAY]
+    assert (tmp_path / days[2] / "SHA256SUMS").is_file()
 
 
 def test_a_directory_with_nothing_left_has_no_empty_file(tmp_path: Path) -> None:
     file = store(tmp_path, 1, b"one")
-    checksums.update(tmp_path, DAY, [file])
+    update(tmp_path, [file])
     (tmp_path / file.path).unlink()
-    assert checksums.update(tmp_path, DAY, []) == DirectorySums(DAY)
+    assert update(tmp_path, []) == DirectorySums(DAY)
     assert not (tmp_path / DAY / "SHA256SUMS").exists()
-    assert checksums.update(tmp_path, DAY, []) == DirectorySums(DAY)
+    assert update(tmp_path, []) == DirectorySums(DAY)
 
 
 def test_a_killed_run_s_leftover_is_replaced_and_a_link_not_followed(tmp_path: Path) -> None:
@@ -91,7 +220,7 @@ def test_a_killed_run_s_leftover_is_replaced_and_a_link_not_followed(tmp_path: P
     victim = tmp_path / "victim"
     victim.write_text("keep me")
     (tmp_path / DAY / ".SHA256SUMS.tmp").symlink_to(victim)
-    checksums.update(tmp_path, DAY, [file])
+    update(tmp_path, [file])
     assert victim.read_text() == "keep me"
     assert sorted(os.listdir(tmp_path / DAY)) == ["1.mp4", "SHA256SUMS"]
 
@@ -99,7 +228,7 @@ def test_a_killed_run_s_leftover_is_replaced_and_a_link_not_followed(tmp_path: P
 def test_a_failing_disk_leaves_the_old_file_and_nothing_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checksums.update(tmp_path, DAY, [store(tmp_path, 1, b"one")])
+    update(tmp_path, [store(tmp_path, 1, b"one")])
     before = sums(tmp_path)
 
     def full(_: int) -> None:
@@ -107,7 +236,7 @@ def test_a_failing_disk_leaves_the_old_file_and_nothing_aside(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"cannot write .*SHA256SUMS: No space left") as caught:
-        checksums.update(tmp_path, DAY, [store(tmp_path, 2, b"two")])
+        update(tmp_path, [store(tmp_path, 2, b"two")])
     assert "free some space" in caught.value.hint
     assert sums(tmp_path) == before
     assert not (tmp_path / DAY / ".SHA256SUMS.tmp").exists()
@@ -116,7 +245,7 @@ def test_a_failing_disk_leaves_the_old_file_and_nothing_aside(
 def test_a_vanished_directory_is_a_storage_error(tmp_path: Path) -> None:
     file = StoredFile(1, FileKind.MP4, f"{DAY}/1.mp4", 1, A)
     with pytest.raises(StorageError, match="cannot write"):
-        checksums.update(tmp_path, DAY, [file])
+        update(tmp_path, [file])
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot read"):
         checksums.read(tmp_path / "file" / "SHA256SUMS")
@@ -128,7 +257,7 @@ def test_the_directory_is_flushed_unless_the_caller_does(
 ) -> None:
     flushed = []
     monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.path.isdir(f"/dev/fd/{fd}")))
-    checksums.update(tmp_path, DAY, [store(tmp_path, 1, b"one")], flush_directory=flush)
+    update(tmp_path, [store(tmp_path, 1, b"one")], flush_directory=flush)
     assert flushed == ([False, True] if flush else [False])
 
 
@@ -154,7 +283,10 @@ def test_reading(tmp_path: Path, content: bytes, expected: dict[str, str]) -> No
 
 @given(st.binary())
 def test_reading_never_fails_on_content(content: bytes) -> None:
-    assert all(len(digest) == 64 for digest in checksums._parse(content).values())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "SHA256SUMS")
+        path.write_bytes(content)
+        assert all(len(digest) == 64 for digest in checksums.read(path).values())
 
 
 def test_a_missing_file_holds_no_sums(tmp_path: Path) -> None:
@@ -167,7 +299,7 @@ def test_hashing_reports_size_sum_and_every_byte(tmp_path: Path, size: int) -> N
     path = tmp_path / "file"
     path.write_bytes(content)
     heard: list[int] = []
-    assert checksums.hash_file(path, stop=lambda: False, on_bytes=heard.append) == (
+    assert hash_file(path, stop=lambda: False, on_bytes=heard.append) == (
         size,
         hashlib.sha256(content).hexdigest(),
     )
@@ -180,5 +312,5 @@ def test_hashing_stops_between_two_pieces(tmp_path: Path) -> None:
     path.write_bytes(bytes(3 << 20))
     heard: list[int] = []
     with pytest.raises(Interrupted):
-        checksums.hash_file(path, stop=lambda: len(heard) == 2, on_bytes=heard.append)
+        hash_file(path, stop=lambda: len(heard) == 2, on_bytes=heard.append)
     assert len(heard) == 2

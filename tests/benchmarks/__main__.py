@@ -60,6 +60,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(peers), help="who else (default: %(default)s)")
     parser.add_argument("--without-ours", action="store_true", help="only the peers")
     parser.add_argument("--workdir", type=Path, help="where to make the temporary directory")
+    parser.add_argument("--counts", default="", help="sizes for scale, such as 10000,100000")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="one JSON object on stdout")
     shape.add_argument("--markdown", action="store_true", help="tables in Markdown")
@@ -67,6 +68,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in options.workload:
         if name not in WORKLOADS:
             parser.error(f"there is no workload {name!r}; choose from {', '.join(WORKLOADS)}")
+    options.counts = [int(count) for count in options.counts.split(",") if count]
     options.peers = [name for name in options.peers.split(",") if name]
     for name in options.peers:
         if name not in peers:
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if shutil.disk_usage(work).free < _SPACE[options.quick]:
             say(f"{work} has little space: up to {_SPACE[options.quick] >> 30} GiB are needed")
         names = [*([] if options.without_ours else [OURS]), *options.peers]
-        tables = _measure(Bench(work, options.runs, options.quick, names), options)
+        tables = _measure(Bench(work, options.runs, options.quick, names, options.counts), options)
     except KeyboardInterrupt:
         say("interrupted")
         return 130

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,8 @@ class Bench:
     runs: int
     quick: bool
     names: Sequence[str]
+    counts: Sequence[int] = ()
+    """Recordings in the archives of `scale`, where others than its own are wanted."""
     timeout: float = 900.0
     corpora: dict[Spec, Corpus] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -50,10 +52,15 @@ class Bench:
             self.corpora[spec] = made
         return self.corpora[spec]
 
-    def command(self, command: Sequence[str], api_url: str = "http://127.0.0.1:9") -> Measured:
+    def command(
+        self,
+        command: Sequence[str],
+        api_url: str = "http://127.0.0.1:9",
+        env: Mapping[str, str] | None = None,
+    ) -> Measured:
         """Run and measure any command, with what g2a-archive needs in its environment."""
         scratch = self.scratch()
-        env = environment(scratch, **our_environment(api_url))
+        env = environment(scratch, **{**our_environment(api_url), **(env or {})})
         return run(command, env=env, cwd=scratch, timeout=self.timeout)
 
     def scratch(self) -> Path:

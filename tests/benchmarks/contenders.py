@@ -56,7 +56,7 @@ class Contender:
     @property
     def missing(self) -> str:
         """Why it can't take part, or nothing."""
-        if self.name == OURS and not (ROOT / "g2a_archive" / "cli.py").exists():
+        if self.name == OURS and not (ROOT / "g2a_archive").is_dir():
             return f"{OURS} is not in this checkout: left out"
         if not find(self.program):
             return f"{self.program} is not installed: left out"

@@ -15,6 +15,7 @@ from .corpus import KIB, MIB, Spec
 from .nothing import build_archive
 from .process import Measured
 from .results import Goal, Score, Table
+from .scale import scale
 from .servers import Pace, site
 
 _GB = 1e9
@@ -230,6 +231,7 @@ WORKLOADS: dict[str, Callable[[Bench], Table]] = {
     "nothing": nothing,
     "start-up": start_up,
     "memory": memory,
+    "scale": scale,
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from g2a_archive.archive import checksums, hashing
+from g2a_archive.archive import checksums, hashing, layout
 from g2a_archive.archive.catalog import Catalog, Settlement
 from g2a_archive.errors import CatalogError, Interrupted, StorageError
 from g2a_archive.fixity import audit, tree, verify
@@ -62,7 +62,7 @@ class Archive:
             self.put(recording, THUMBNAIL, f"\xff\xd8\xff picture of {name}".encode(), day),
         ]
         self.settle(recording, files, day)
-        checksums.update(self.root, day, self.catalog.files_in(day))
+        checksums.write_checksums(self.catalog, self.root)
         return files
 
     def settle(
@@ -714,4 +714,4 @@ def test_rebuilding_does_not_take_links(archive: Archive, tmp_path: Path) -> Non
     ],
 )
 def test_names(name: str, expected: tuple[int, FileKind] | None) -> None:
-    assert tree.parse_name(name) == expected
+    assert layout.parse_name(name) == expected

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.storage import Storage
-from g2a_archive.archive.summing import write_checksums
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, option, options
