@@ -1,9 +1,14 @@
-"""What a file's bytes say it is. Pure functions over a file's beginning."""
+"""What a file's bytes say it is, and whether they are all there."""
 
 from __future__ import annotations
 
 import os
 import re
+
+from g2a_archive.models import FileKind
+
+CONTROL_FILES = (".aria2", ".st", ".ytdl", "-lftp-pget-status")
+"""What other downloaders put beside a file, after its name, while it is not whole."""
 
 HEAD = 1024
 """Bytes of a file's beginning that these functions want to see."""
@@ -32,6 +37,43 @@ def is_html(head: bytes, content_type: str | None = None) -> bool:
 def is_mp4(head: bytes) -> bool:
     """Whether this begins with an `ftyp` box of a plausible size (ISO/IEC 14496-12)."""
     return len(head) >= 8 and head[4:8] == b"ftyp" and int.from_bytes(head[:4]) in range(8, 4097)
+
+
+def doubt(fd: int, kind: FileKind, size: int, control_file: bool = False) -> str:
+    """Why an open file of `size` bytes can't be taken for whole by itself; "" where it can.
+
+    `control_file`: one of `CONTROL_FILES` lies beside it. A file that a sum, or the host's word on
+    its length, proves needs none of this. Raises `OSError`.
+    """
+    head = os.pread(fd, HEAD, 0)
+    if not head:
+        return "it is empty"
+    if control_file:
+        return "another downloader has not finished it"
+    if is_html(head):
+        return "it is a web page"
+    if kind is FileKind.MP4 and not is_mp4(head):
+        return "it is no MP4 video"
+    if has_holes(fd, size):
+        return "parts of it were never written"
+    if kind is FileKind.MP4 and not boxes_add_up(fd, size):
+        return "it is truncated, or damaged"
+    return ""
+
+
+def has_holes(fd: int, size: int) -> bool:
+    """Whether parts of a file were never written: its room was taken before its content came.
+
+    False also where the file system can't tell. The file's position stays where it is.
+    """
+    try:
+        at = os.lseek(fd, 0, os.SEEK_CUR)
+        try:
+            return size > 0 and os.lseek(fd, 0, os.SEEK_HOLE) < size
+        finally:
+            os.lseek(fd, at, os.SEEK_SET)
+    except (OSError, AttributeError):  # no such file system, no such system
+        return False
 
 
 def boxes_add_up(fd: int, size: int) -> bool:

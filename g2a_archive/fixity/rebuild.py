@@ -43,7 +43,7 @@ def rebuild(
     """Find the files of the archive at `root` that the catalogue does not hold, and check them.
 
     A file that its directory's `SHA256SUMS` lists must have that sum; one that is not listed
-    must look like what its name says, and is then taken as it is. `known` is the path that the
+    must be whole, as far as it tells by itself, and is then taken as it is. `known` is the path that the
     catalogue has for a recording's file, or None. `record` is given, a directory at a time, the
     files to adopt and the findings; both are called in the calling thread, `on_bytes` is not.
 
@@ -154,18 +154,10 @@ def _problem(path: Path, kind: FileKind, *, listed: bool) -> str:
         return "changed: it is no file"
     if listed:
         return ""
+    beside = any(os.path.lexists(f"{path}{ending}") for ending in content.CONTROL_FILES)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        head = os.pread(descriptor, content.HEAD, 0)
-        size = os.fstat(descriptor).st_size
-        if not head:
-            return "changed: it is empty"
-        if content.is_html(head):
-            return "changed: it is a web page"
-        if kind is FileKind.MP4 and not content.is_mp4(head):
-            return "changed: it is no MP4 video"
-        if kind is FileKind.MP4 and not content.boxes_add_up(descriptor, size):
-            return "changed: it is truncated, or damaged"
+        doubt = content.doubt(descriptor, kind, os.fstat(descriptor).st_size, beside)
     finally:
         os.close(descriptor)
-    return ""
+    return f"changed: {doubt}" if doubt else ""

@@ -677,6 +677,26 @@ def test_a_file_without_a_sum_must_be_plausible(
     assert outcome.files == (0 if problem else 1)
 
 
+def test_what_another_downloader_left_is_not_taken_for_whole(archive: Archive) -> None:
+    for recording in (7, 8, 9):
+        archive.write(f"2014/05/09/{recording}.mp4", video("not all here" * 9000))
+    archive.write("2014/05/09/7.mp4.aria2", b"control")
+    with open(archive.root / "2014/05/09/8.mp4", "r+b") as file:
+        file.truncate(8192)
+        file.truncate(len(video("not all here" * 9000)))
+        file.flush()
+        os.fsync(file.fileno())
+        if os.lseek(file.fileno(), 0, os.SEEK_HOLE) == os.fstat(file.fileno()).st_size:
+            pytest.skip("this file system does not tell of holes")
+    outcome = audit.rebuild(archive.catalog, archive.root)
+    assert {one.path: one.problem for one in outcome.findings if one.damage} == {
+        "2014/05/09/7.mp4": "changed: another downloader has not finished it",
+        "2014/05/09/8.mp4": "changed: parts of it were never written",
+    }
+    assert archive.catalog.owed() == [7, 8]
+    assert archive.state(9)[0] == "archived"
+
+
 def test_rebuilding_keeps_what_the_catalogue_knows(archive: Archive) -> None:
     first, second, third = archive.add(1)
     archive.catalog.damaged([(1, MP4, "missing")])
