@@ -43,9 +43,10 @@ def rebuild(
     """Find the files of the archive at `root` that the catalogue does not hold, and check them.
 
     A file that its directory's `SHA256SUMS` lists must have that sum; one that is not listed
-    must be whole, as far as it tells by itself, and is then taken as it is. `known` is the path that the
-    catalogue has for a recording's file, or None. `record` is given, a directory at a time, the
-    files to adopt and the findings; both are called in the calling thread, `on_bytes` is not.
+    must be whole, as far as it tells by itself, and is then taken as it is. `known` is the path
+    that the catalogue has for a recording's file, or None. `record` is given, a directory at a
+    time, the files to adopt and the findings; both are called in the calling thread, `on_bytes`
+    is not.
 
     Raises `StorageError`; `stop` ends it within moments, and what was recorded stays.
     """
