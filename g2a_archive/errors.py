@@ -14,7 +14,7 @@
         ├── BadAnswerError        an answer that cannot be read, or 5xx to the end
         ├── MalformedCallError    400: the service did not understand the call
         ├── ForbiddenError        401 or 403: the credentials, or an ID in the list
-        └── CallTooLongError      414 or 431: too many IDs in one query
+        └── CallTooLongError      413, 414 or 431: too many IDs in one query
     Interrupted                SIGINT, SIGTERM or SIGHUP arrived (not a failure)
 
 No message ever holds a link, a query string, a token or any other secret.
@@ -120,9 +120,10 @@ class CatalogError(StorageError):
 
 
 class ServiceError(ArchiverError):
-    """A call to the service failed to the end."""
+    """A call to the service failed to the end; `status` is that of the answer, if one came."""
 
     exit_code = ExitCode.SERVICE
+    status: int | None = None
 
 
 class UnreachableError(ServiceError):
@@ -147,7 +148,7 @@ class ForbiddenError(ServiceError):
 
 
 class CallTooLongError(ServiceError):
-    """414 or 431: the query holds too many IDs for the service or a proxy."""
+    """413, 414 or 431: the call holds too many IDs for the service or a proxy."""
 
 
 class Interrupted(Exception):  # noqa: N818 - it is not an error

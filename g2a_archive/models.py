@@ -16,6 +16,9 @@ MAX_ID = 2**63 - 1
 LIST_LIMIT = 500
 """IDs in one call at most (vendor's reference, for all four calls)."""
 
+ID_PLACES = ("path", "query", "body")
+"""Where the calls that change something may have their IDs."""
+
 LINK_LIFETIME = 47 * 3600.0
 """Seconds for which a link is used; the vendor promises "at least 48 hours"."""
 
@@ -199,6 +202,7 @@ class RunSettings:
     ignore_size: bool = False
     api_url: str = "https://api.getgo.com/G2A/rest/v1"
     id_attribute: str = "recordingIds"
+    ids_in: str = "path"
     shard: Shard | None = None
 
 

@@ -23,7 +23,8 @@ _KINDS = {
 FILE_NAME = re.compile(rf"([1-9][0-9]*)\.({'|'.join(_KINDS)})", re.ASCII)
 """A final file name: the recording's ID and an extension."""
 
-_FULL_DATE = re.compile(r"\d{4}-?(\d{2}-?\d{2}|W\d{2}-?\d|\d{3})([T ]|$)")
+_FULL_DATE = re.compile(r"\d{4}-?(\d{2}-?\d{2}|W\d{2}-?\d|\d{3})([T ]|$)", re.IGNORECASE)
+_LEAP_SECOND = re.compile(r"((?<=:[0-5][0-9]:)|(?<=[Tt][0-2][0-9][0-5][0-9]))60(?![0-9])")
 _USUAL = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){2}"
     r"(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
@@ -38,12 +39,15 @@ _SAMPLES = (
 def parse_start(text: object) -> datetime:
     """Read a `recordingStartTime`: ISO 8601 with a full date; without an offset it is UTC.
 
-    Raises `ValueError`, with a reason to show, where it is no such time.
+    The letters may be small ones (RFC 3339). A leap second is the one before it, so that it stays
+    in its day. Raises `ValueError`, with a reason to show, where it is no such time.
     """
     if not isinstance(text, str):
         raise ValueError("recordingStartTime is missing or is no text")
     if not _FULL_DATE.match(text):
         raise ValueError("recordingStartTime is not an ISO 8601 date and time")
+    if not _USUAL.fullmatch(text):
+        text = _LEAP_SECOND.sub("59", text)
     try:
         # As nearly all are; for what else ISO 8601 knows there is a library, which takes longer.
         start = datetime.fromisoformat(text) if _USUAL.fullmatch(text) else _rarer_iso(text)
@@ -55,17 +59,20 @@ def parse_start(text: object) -> datetime:
 def _rarer_iso(text: str) -> datetime:
     from dateutil.parser import isoparse
 
-    return isoparse(text)
+    return isoparse(text.upper())
 
 
 def zone(name: str) -> tzinfo:
     """The time zone called `name` in the IANA database; `InputError` if there is none."""
     from dateutil import tz
 
-    # gettz() would also read any file and take any POSIX rule: only names are wanted here.
+    # gettz() would also read any file and take any POSIX rule (EST5, UTC+3, Foo5, each of which
+    # means something that few expect): only names are wanted here.
     found = None
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name):
         found = tz.gettz(name)
+    if isinstance(found, tz.tzstr | tz.tzlocal):
+        found = None
     if found is None:
         raise InputError(
             f"there is no time zone {name!r}", hint="use a name such as Europe/Berlin or UTC"

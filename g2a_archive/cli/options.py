@@ -287,6 +287,13 @@ _SYNC = [
         type=Parsed("time", values.parse_duration, int, float),
         help="Call lost what has been owed for longer (exit 1).",
     ),
+    option(
+        "--ids-in",
+        metavar="PLACE",
+        type=Parsed("place", values.id_place),
+        help="Where the calls to transcode and to mark have their IDs: path, query or body."
+        "  [default: path]",
+    ),
     *_RUN,
 ]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from g2a_archive.archive import layout
-from g2a_archive.models import ALL_KINDS, FileKind, ListState, Shard
+from g2a_archive.models import ALL_KINDS, ID_PLACES, FileKind, ListState, Shard
 from g2a_archive.transport import address
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE | re.ASCII)
@@ -104,6 +104,13 @@ def attribute(value: str) -> str:
     """The name of a query attribute."""
     if not value or not value.isascii() or not value.replace("_", "").replace("-", "").isalnum():
         raise ValueError(f"{value!r} is no name of a query attribute")
+    return value
+
+
+def id_place(value: str) -> str:
+    """Where a call that changes something has its IDs."""
+    if value not in ID_PLACES:
+        raise ValueError(f"{value!r} is no such place; there are path, query and body")
     return value
 
 

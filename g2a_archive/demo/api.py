@@ -7,6 +7,7 @@ what was chosen.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from bisect import bisect_left, bisect_right
@@ -23,8 +24,8 @@ from g2a_archive.demo.tokens import Authority
 API_PATH = "/G2A/rest/v1"
 LINKS_PATH = f"{API_PATH}/archive/recordings/urls"
 LIST_PATH = f"{API_PATH}/archive/recordings"
-TRANSCODE_PATH = f"{API_PATH}/archive/recordings/transcode/"
-ARCHIVED_PATH = f"{API_PATH}/archive/recordings/archived/"
+TRANSCODE_PATH = f"{API_PATH}/archive/recordings/transcode"
+ARCHIVED_PATH = f"{API_PATH}/archive/recordings/archived"
 
 LinkEntry = dict[str, object]
 
@@ -217,7 +218,8 @@ class ArchiveApi:
         begin, end = request.parameter("fromTime"), request.parameter("toTime")
         days = request.parameter("timePeriod")
         if begin is not None:
-            first = bisect_left(self._starts, _time(begin))
+            find = bisect_left if self._behaviour.from_time_inclusive else bisect_right
+            first = find(self._starts, _time(begin))
         if end is not None:
             find = bisect_right if self._behaviour.to_time_inclusive else bisect_left
             last = find(self._starts, _time(end))
@@ -233,7 +235,7 @@ class ArchiveApi:
         method = "POST" if request.call == "transcode" else "PUT"
         if request.method != method:
             raise _RefusedError(405, "MethodNotAllowed", f"This call is a {method}")
-        ids = self._known(request.path.removeprefix(prefix).split(","))
+        ids = self._known(self._ids_of(request, prefix))
         with self._lock:
             if request.call == "archived":
                 self.archived.update(ids)
@@ -242,6 +244,20 @@ class ArchiveApi:
                 for number in ids:
                     self._asked.setdefault(number, asked)
         return Response(204)
+
+    def _ids_of(self, request: Request, prefix: str) -> list[str]:
+        """Return the IDs of a call that changes something, from the place that is looked at."""
+        rest, place = request.path.removeprefix(prefix), self._behaviour.ids_in
+        if bool(rest) != (place == "path"):
+            raise _RefusedError(404, "NotFound", "Nothing here")
+        if place == "path":
+            return rest.removeprefix("/").split(",")
+        if place == "query":
+            return [value for name, value in request.query if name == "recordingIds"]
+        try:
+            return [str(number) for number in json.loads(request.body)["recordingIds"]]
+        except (ValueError, TypeError, KeyError):
+            raise _bad_request("No recordingIds in the body") from None
 
 
 def _time(text: str) -> datetime:

@@ -48,13 +48,17 @@ class Behaviour:
 
     id_attribute: str = "recordingIds"
     """The query attribute that names a recording in the link call; the vendor leaves it open."""
+    ids_in: Literal["path", "query", "body"] = "path"
+    """Where the calls that change something take their IDs; the vendor leaves that open, too."""
     most_ids: int = 500
     most_target_bytes: int | None = 16_384
     """A longer request target gets 414."""
     rate_limit: int | None = 10
     """Calls of the API in any one second; what is over gets 429."""
+    from_time_inclusive: bool = True
+    """Whether a recording that starts at `fromTime` itself is listed; the vendor does not say."""
     to_time_inclusive: bool = True
-    """Whether a recording that starts at `toTime` itself is listed; the vendor does not say."""
+    """Whether a recording that starts at `toTime` itself is listed."""
     transcode_seconds: float = 1.0
     """How long a transcoding takes after it was asked for."""
     transcode_polls: int = 0

@@ -145,6 +145,11 @@ def status(code: int, body: bytes = b"", **headers: str) -> Fault:
     return Fault(response=Response(code, named, body))
 
 
+def says(value: object, code: int = 200) -> Fault:
+    """Answer with a value as JSON: an error that comes with 200, say."""
+    return Fault(response=Response.json(value, code))
+
+
 def html(code: int = 200) -> Fault:
     """Answer with a web page, as a portal, a proxy or an expired link may do."""
     page = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Sorry</body></html>\n"

@@ -338,9 +338,9 @@ def understand(raw: RawRequest) -> Request:
 def _call(method: str, path: str) -> Call:
     if path.startswith(FILES_PATH):
         return "file"
-    if path.startswith(TRANSCODE_PATH):
+    if path == TRANSCODE_PATH or path.startswith(f"{TRANSCODE_PATH}/"):
         return "transcode"
-    if path.startswith(ARCHIVED_PATH):
+    if path == ARCHIVED_PATH or path.startswith(f"{ARCHIVED_PATH}/"):
         return "archived"
     if method == "GET" and path == LINKS_PATH:
         return "links"

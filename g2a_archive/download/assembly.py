@@ -55,7 +55,7 @@ def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwit
         stop=switch.event,
         share=settings.shard.count if settings.shard else 1,
     )
-    return Service(session, id_attribute=settings.id_attribute)
+    return Service(session, id_attribute=settings.id_attribute, ids_in=settings.ids_in)
 
 
 def assemble(

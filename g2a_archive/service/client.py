@@ -24,13 +24,16 @@ from g2a_archive.errors import (
     ServiceError,
     UnreachableError,
 )
-from g2a_archive.models import LIST_LIMIT, LinkAnswer, Recording
-from g2a_archive.service import payloads as answers
+from g2a_archive.models import ID_PLACES, LIST_LIMIT, LinkAnswer, Recording
+from g2a_archive.service import payloads
 from g2a_archive.service.session import ApiSession
 
 log = logging.getLogger("g2a_archive")
 
 _T = TypeVar("_T")
+
+LONG_QUERY = 2000
+"""Bytes of a query, or of IDs in a path, that a proxy on the way may call malformed."""
 
 SUSPICIOUS_REFUSALS = 16
 """So many IDs refused one by one, before any call was accepted: it's the credentials."""
@@ -44,6 +47,7 @@ class _Chunk:
     unavailable: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
+    malformed: str | None = None  # why the service does not understand the call, however short
     accepted: bool = False  # since the chunk's first refusal
     renewed: bool = False
     probed: bool = False
@@ -52,13 +56,20 @@ class _Chunk:
 class Service:
     """The service, as the rest of the program sees it. Safe to use from several threads."""
 
-    def __init__(self, session: ApiSession, *, id_attribute: str = "recordingIds") -> None:
+    def __init__(
+        self, session: ApiSession, *, id_attribute: str = "recordingIds", ids_in: str = "path"
+    ) -> None:
+        """`id_attribute` names the IDs of the link call; `ids_in` is where the calls that change
+        something have theirs: "path", "query" or "body".
+        """
         self._session = session
         self._attribute = id_attribute
+        self._ids_in = ids_in
         self._lock = threading.Lock()
         self._good_id: int | None = None
         self._good_list: str | None = None
         self._early_refusals = 0
+        self._malformed = False  # whether a short call got a 400, too
         self.chunk_limit = LIST_LIMIT
         self.unreachable_in_a_row = 0
 
@@ -107,9 +118,7 @@ class Service:
                 if len(ids) == 1:
                     chunk.failed[ids[0]] = error.message
                     return False
-                with self._lock:
-                    self.chunk_limit = min(self.chunk_limit, (len(ids) + 1) // 2)
-                return self._halve(ids, chunk)
+                return self._halve(ids, chunk, error)
             if len(ids) == 1:
                 self._refuse(ids[0], chunk)
                 return True
@@ -118,16 +127,32 @@ class Service:
         self._narrow(ids[middle:], chunk, certain=not in_left)
         return True
 
-    def _halve(self, ids: list[int], chunk: _Chunk) -> bool:
+    def _halve(self, ids: list[int], chunk: _Chunk, error: CallTooLongError | None = None) -> bool:
         """Ask for the halves of a call that is too long. True if any ID was refused."""
-        middle = len(ids) // 2
+        middle = (len(ids) + 1) // 2
+        certain = error is None or error.status != 400
+        if certain:
+            self._shorten(middle)
         left = self._narrow(ids[:middle], chunk, certain=False)
+        if chunk.malformed is not None:  # a short call is no better: it isn't the length
+            chunk.failed.update(dict.fromkeys(ids[middle:], chunk.malformed))
+            return left
+        if not certain and chunk.accepted:
+            self._shorten(middle)
         return self._narrow(ids[middle:], chunk, certain=False) or left
 
+    def _shorten(self, limit: int) -> None:
+        with self._lock:
+            self.chunk_limit = min(self.chunk_limit, limit)
+
     def _ask(self, ids: list[int], chunk: _Chunk) -> bool:
-        """One link call. True: answered, or failed to the end; False: refused with a 403."""
+        """One link call. True: answered, or failed to the end; False: refused with a 403.
+
+        Raises `CallTooLongError` also for a 400 that may mean just that.
+        """
+        query = urlencode([(self._attribute, id_) for id_ in ids])
         try:
-            found, warnings = self._with_renewal(lambda: self._call_links(ids), chunk)
+            found, warnings = self._with_renewal(lambda: self._call_links(ids, query), chunk)
         except ForbiddenError as error:
             if error.status == 401:
                 raise _refused_credentials() from None
@@ -138,7 +163,10 @@ class Service:
             unreachable = isinstance(error, UnreachableError)
             self.unreachable_in_a_row = self.unreachable_in_a_row + 1 if unreachable else 0
             if isinstance(error, MalformedCallError):
-                error.hint = f"is --id-attribute right? it is {self._attribute!r} now"
+                if self._perhaps_too_long(query, len(ids)):
+                    raise _perhaps_too_long(error) from None
+                error.hint = self._attribute_hint()
+                chunk.malformed, self._malformed = str(error), True
             chunk.failed.update(dict.fromkeys(ids, str(error)))
             return True
         for warning in warnings:
@@ -156,14 +184,24 @@ class Service:
                 chunk.found[id_] = entry
         return True
 
-    def _call_links(self, ids: Sequence[int]) -> answers.Parsed:
+    def _perhaps_too_long(self, text: str, count: int) -> bool:
+        """Whether a 400 may come from a proxy that takes `text`, with `count` IDs, for too long."""
+        return count > 1 and len(text) > LONG_QUERY and not self._malformed
+
+    def _attribute_hint(self) -> str:
+        other = "recordingIds" if self._attribute == "recordingId" else "recordingId"
+        return (
+            f"is --id-attribute right? it is {self._attribute!r} now; the next guess is {other!r}"
+        )
+
+    def _call_links(self, ids: Sequence[int], query: str) -> payloads.Parsed:
         asked = frozenset(ids)
         return self._session.call(
             "link call",
             "GET",
             "/archive/recordings/urls",
-            lambda payload: answers.links(payload, asked, time.time(), time.monotonic()),
-            urlencode([(self._attribute, id_) for id_ in ids]),
+            lambda payload: payloads.links(payload, asked, time.time(), time.monotonic()),
+            query,
         )
 
     def _refuse(self, id_: int, chunk: _Chunk) -> None:
@@ -181,7 +219,7 @@ class Service:
         """Make a call that was accepted before: a token that ran out refuses everything."""
         try:
             if self._good_id is not None:
-                self._call_links([self._good_id])
+                self._call_links([self._good_id], f"{self._attribute}={self._good_id}")
             elif self._good_list is not None:
                 self._call_list(self._good_list)
         except ForbiddenError:
@@ -195,7 +233,7 @@ class Service:
 
     # --- the other three --------------------------------------------------------------------
 
-    def ready(self, query: Iterable[tuple[str, str]]) -> answers.Ready:
+    def ready(self, query: Iterable[tuple[str, str]]) -> payloads.Ready:
         """The list call: IDs ready for transcoding and for download, at most 500 of each.
 
         `query` holds `accountKey`, `userKey`, `companyId` (one at least), `sessionType`,
@@ -213,13 +251,15 @@ class Service:
         except MalformedCallError as error:
             error.hint = "check the account, user and company keys"
             raise
+        for warning in found.warnings:
+            log.warning("%s", warning)
         self._good_list = params
         return found
 
-    def _call_list(self, params: str) -> answers.Ready:
+    def _call_list(self, params: str) -> payloads.Ready:
         return self._with_renewal(
             lambda: self._session.call(
-                "list call", "GET", "/archive/recordings", answers.ready, params
+                "list call", "GET", "/archive/recordings", payloads.ready, params
             ),
             _Chunk(),
         )
@@ -259,16 +299,24 @@ class Service:
     def _change(
         self, name: str, method: str, verb: str, ids: list[int], chunk: _Chunk
     ) -> list[int]:
-        path = f"/archive/recordings/{verb}/{','.join(map(str, ids))}"
+        path, query, body = self._places(verb, ids)
         try:
             self._with_renewal(
-                lambda: self._session.call(name, method, path, lambda _: None), chunk
+                lambda: self._session.call(
+                    name, method, path, lambda answer: payloads.accepted(name, answer), query, body
+                ),
+                chunk,
             )
-        except (ForbiddenError, CallTooLongError) as error:
+        except ServiceError as error:
             refused = isinstance(error, ForbiddenError)
+            too_long = isinstance(error, CallTooLongError) or (
+                error.status == 400 and self._perhaps_too_long(path + query, len(ids))
+            )
+            if not (refused or too_long) or (too_long and len(ids) == 1):
+                if error.status in (400, 404, 405):
+                    error.hint = self._place_hint()
+                raise
             if len(ids) == 1:
-                if not refused:
-                    raise
                 if not chunk.accepted and not chunk.probed:
                     chunk.probed = True
                     self._ask_the_known()
@@ -276,9 +324,22 @@ class Service:
         else:
             chunk.accepted = True
             return []
-        middle = len(ids) // 2
+        middle = (len(ids) + 1) // 2
         left = self._change(name, method, verb, ids[:middle], chunk)
         return left + self._change(name, method, verb, ids[middle:], chunk)
+
+    def _places(self, verb: str, ids: Sequence[int]) -> tuple[str, str, object]:
+        """Path, query and body of a call that changes something; the vendor leaves it open."""
+        path = f"/archive/recordings/{verb}"
+        if self._ids_in == "query":
+            return path, urlencode([("recordingIds", id_) for id_ in ids]), None
+        if self._ids_in == "body":
+            return path, "", {"recordingIds": list(ids)}
+        return f"{path}/{','.join(map(str, ids))}", "", None
+
+    def _place_hint(self) -> str:
+        others = " or ".join(place for place in ID_PLACES if place != self._ids_in)
+        return f"is --ids-in right? it is {self._ids_in!r} now; try {others}"
 
     def _with_renewal(self, call: Callable[[], _T], chunk: _Chunk) -> _T:
         """Make a call; where it is refused, renew the token and repeat it, once a chunk."""
@@ -292,6 +353,12 @@ class Service:
             if not credentials.renew(error.header):
                 raise
         return call()
+
+
+def _perhaps_too_long(error: MalformedCallError) -> CallTooLongError:
+    doubtful = CallTooLongError(error.message)
+    doubtful.status = error.status
+    return doubtful
 
 
 def _refused_credentials() -> CredentialsError:

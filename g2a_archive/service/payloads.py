@@ -1,8 +1,14 @@
-"""Reading what the service answers: hostile until checked, tolerant where it does no harm."""
+"""Reading what the service answers: hostile until checked, tolerant where it does no harm.
+
+An error may come with status 200. What has not the shape of an answer is unreadable, never an
+answer that nothing is there: the one is tried again, the other is a reason to do nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,24 +27,40 @@ _LINK_FIELDS = {
 }
 
 
+_ERROR = re.compile(r"(int_?|has_?|is_?)?(err|fault|exception)", re.IGNORECASE)
+"""Names that only an error has: `error`, `errors`, `errorCode`, the vendor's `int_err_code`."""
+
+_REMARK = re.compile(r"messages?|msg|details?|reason|description|title", re.IGNORECASE)
+"""Names that an error may have, and an envelope too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The list call's answer: IDs in the order of their start, at most 500 of each."""
+    """The list call's answer: IDs in the order of their start, at most 500 of each.
+
+    `odd_transcode` and `odd_download` count entries that are no IDs; they are left out, but a
+    full array is full with them. `warnings` says what they are.
+    """
 
     transcode: tuple[int, ...]
     download: tuple[int, ...]
+    odd_transcode: int = 0
+    odd_download: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def links(payload: Any, asked: Collection[int], wall: float, monotonic: float) -> Parsed:
     """Read the link call's answer: an array of objects, or an object that wraps one array.
 
     Entries nobody asked for are passed over; of doubled ones the first usable is taken. Raises
-    `BadAnswerError` where there is no such array.
+    `BadAnswerError` where there is no such array, or where it has entries, but none of a
+    recording that was asked for.
     """
     found: dict[int, Recording | str] = {}
     warnings = []
     nameless = 0
-    for entry in _array(payload):
+    entries = _array(payload)
+    for entry in entries:
         id_ = recording_id(entry.get("recordingId")) if isinstance(entry, dict) else None
         if id_ is None:
             nameless += 1
@@ -52,28 +74,86 @@ def links(payload: Any, asked: Collection[int], wall: float, monotonic: float) -
             continue
         found[id_] = recording
         if recording.size is None and entry.get("recordingSize") not in (None, ""):
-            warnings.append(f"recording {id_}: recordingSize is no number and is not used")
+            warnings.append(
+                f"recording {id_}: recordingSize is {_shown(entry['recordingSize'])}, which is no "
+                "size; the MP4 is not held against it"
+            )
+    if entries and not found:
+        raise BadAnswerError("link call: the answer names none of the recordings asked for")
     if nameless:
         warnings.append(f"link call: {nameless} entries of the answer name no recording")
     return found, warnings
 
 
 def ready(payload: Any) -> Ready:
-    """Read the list call's answer. Raises `BadAnswerError` where it is not as described."""
+    """Read the list call's answer. Raises `BadAnswerError` where it is not as described.
+
+    An entry that is no recording ID is left out with a warning, unless there is no other.
+    """
     if not isinstance(payload, dict):
         raise BadAnswerError("list call: the answer is not an object")
-    lists = []
-    for name in ("readyForTranscode", "readyForDownload"):
-        values = payload.get(name)
-        if values is None:
-            values = []
-        if not isinstance(values, list):
-            raise BadAnswerError(f"list call: {name} is not an array")
-        ids = [recording_id(value) for value in values]
-        if None in ids:
-            raise BadAnswerError(f"list call: {name} holds something that is no recording ID")
-        lists.append(tuple(id_ for id_ in ids if id_ is not None))
-    return Ready(*lists)
+    _refuse_error("list call", payload)
+    if payload.get("readyForTranscode") is payload.get("readyForDownload") is None:
+        raise BadAnswerError("list call: the answer holds no list of recordings")
+    transcode, odd_transcode = _ids(payload, "readyForTranscode")
+    download, odd_download = _ids(payload, "readyForDownload")
+    odd = {"readyForTranscode": odd_transcode, "readyForDownload": odd_download}
+    if any(odd.values()) and not (transcode or download):
+        raise BadAnswerError("list call: the answer holds no recording ID")
+    warnings = tuple(
+        f"list call: {name} holds {_entries(len(some))}, left out: "
+        + ", ".join(map(_shown, some[:3]))
+        + (", …" if len(some) > 3 else "")
+        for name, some in odd.items()
+        if some
+    )
+    return Ready(transcode, download, len(odd_transcode), len(odd_download), warnings)
+
+
+def accepted(name: str, payload: Any) -> None:
+    """Read the answer of a call that answers nothing: `BadAnswerError` where it is an error."""
+    if isinstance(payload, dict):
+        _refuse_error(name, payload)
+        if any(_REMARK.fullmatch(key) and value for key, value in payload.items()):
+            raise BadAnswerError(f"{name}: the answer may be an error, though its status is not")
+
+
+def _refuse_error(name: str, payload: Mapping[str, Any]) -> None:
+    """Raise `BadAnswerError` for an error that came with status 200."""
+    if any(_ERROR.match(key) and value for key, value in payload.items()):
+        raise BadAnswerError(f"{name}: the answer is an error, though its status is not")
+
+
+def _ids(payload: Mapping[str, Any], name: str) -> tuple[tuple[int, ...], Sequence[Any]]:
+    """The recording IDs of one array, and its entries that are none."""
+    values = payload.get(name)
+    if values is None:
+        return (), ()
+    if not isinstance(values, list):
+        raise BadAnswerError(f"list call: {name} is not an array")
+    ids = [recording_id(value) for value in values]
+    odd = [value for value, id_ in zip(values, ids, strict=True) if id_ is None]
+    return tuple(id_ for id_ in ids if id_ is not None), odd
+
+
+def _entries(count: int) -> str:
+    return (
+        "1 entry that is no recording ID"
+        if count == 1
+        else f"{count} entries that are no recording IDs"
+    )
+
+
+def _shown(value: object) -> str:
+    """A value for a message: as JSON where that is short and can hold no secret."""
+    if isinstance(value, str):
+        if not re.fullmatch(r"[0-9+.,eE -]*", value):
+            return "some text"
+        return f'"{value}"' if len(value) <= 24 else f"a text of {len(value)} digits"
+    if isinstance(value, list | dict):
+        return "an array" if isinstance(value, list) else "an object"
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"a number of {len(text)} digits"
 
 
 def recording_id(value: object) -> int | None:
@@ -90,9 +170,12 @@ def recording_id(value: object) -> int | None:
 
 
 def _array(payload: Any) -> list[Any]:
+    """The array that the link call's answer is, or wraps."""
     if isinstance(payload, dict):
-        arrays = [value for value in payload.values() if isinstance(value, list)]
-        if len(arrays) == 1:
+        _refuse_error("link call", payload)
+        remarks = {key for key in payload if _REMARK.fullmatch(key) or _ERROR.match(key)}
+        arrays = [v for key, v in payload.items() if isinstance(v, list) and key not in remarks]
+        if len(arrays) == 1 and (arrays[0] or not any(payload[key] for key in remarks)):
             payload = arrays[0]
     if not isinstance(payload, list):
         raise BadAnswerError("link call: the answer is not a list of recordings")
@@ -127,7 +210,10 @@ def _recording(id_: int, entry: Mapping[str, Any], wall: float, monotonic: float
 
 
 def _size(value: object) -> int | None:
-    """`recordingSize` in bytes: a string by the vendor's description, a number tolerated."""
+    """`recordingSize` in bytes: a string by the vendor's description, a number tolerated.
+
+    None for what is no size, such as a negative number or one that no file can have.
+    """
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -135,4 +221,4 @@ def _size(value: object) -> int | None:
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
-    return value if isinstance(value, int) and 0 <= value < 2**63 else None
+    return value if isinstance(value, int) and 0 <= value < 10**18 else None

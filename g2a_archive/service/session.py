@@ -92,18 +92,25 @@ class ApiSession:
         self.last_date: str | None = None
 
     def call(
-        self, name: str, method: str, path: str, read: Callable[[Any], _T], params: str = ""
+        self,
+        name: str,
+        method: str,
+        path: str,
+        read: Callable[[Any], _T],
+        params: str = "",
+        body: object = None,
     ) -> _T:
         """Make one call and return what `read` makes of its JSON (None where there is no body).
 
-        `name` stands in messages; `read` raises `BadAnswerError` for an answer it cannot use.
+        `params` is the query, `body` is sent as JSON if it is not None. `name` stands in messages;
+        `read` raises `BadAnswerError` for an answer it cannot use.
         Connection errors, 429, 5xx and unreadable answers are tried again. Raises the
         `ServiceError` of what stayed wrong, and `Interrupted`.
         """
         attempt = 0
         while True:
             try:
-                return read(self._once(name, method, path, params))
+                return read(self._once(name, method, path, params, body))
             except _Again as again:
                 error, wait = again.error, again.wait
             except BadAnswerError as unreadable:
@@ -115,7 +122,7 @@ class ApiSession:
             log.warning("%s, retry %d/%d in %.1f s", error.message, attempt, self._retries, seconds)
             pause(self._stop, seconds)
 
-    def _once(self, name: str, method: str, path: str, params: str) -> Any:
+    def _once(self, name: str, method: str, path: str, params: str, sent: object) -> Any:
         import requests
 
         header = self.credentials.authorization()
@@ -123,7 +130,7 @@ class ApiSession:
         try:
             with self._pacer.turn():
                 status, body, after = overseen(
-                    lambda: self._exchange(method, address, header),
+                    lambda: self._exchange(method, address, header, sent),
                     seconds=max(_LONGEST_CALL, 5 * self._timeout),
                     stopped=self._stop.is_set,
                 )
@@ -147,7 +154,7 @@ class ApiSession:
             raise _Again(BadAnswerError(f"{name}: the answer is not JSON")) from None
 
     def _exchange(
-        self, method: str, address: str, header: str
+        self, method: str, address: str, header: str, sent: object
     ) -> tuple[int, bytes | None, float | None]:
         """Send a request: the answer's status, its body unless that is too large, `Retry-After`.
 
@@ -161,6 +168,7 @@ class ApiSession:
         with session.request(
             method,
             address,
+            json=sent,
             # Given as `auth`, a .netrc entry can't take the header's place.
             auth=_Header(header),
             timeout=(self._timeout, self._timeout),
@@ -188,12 +196,16 @@ class ApiSession:
             error = ForbiddenError(text, status=status)
             error.header = header
             raise error
-        if status in (414, 431):
-            raise CallTooLongError(f"{text} (the query is too long)")
-        if status == 400:
-            raise MalformedCallError(f"{text} (malformed)")
-        hint = "check --api-url" if status == 404 or 300 <= status < 400 else ""
-        raise _UnusableAnswerError(text, hint=hint)
+        failure: ServiceError
+        if status in (413, 414, 431):
+            failure = CallTooLongError(f"{text} (the call is too long)")
+        elif status == 400:
+            failure = MalformedCallError(f"{text} (malformed)")
+        else:
+            hint = "check --api-url" if status == 404 or 300 <= status < 400 else ""
+            failure = _UnusableAnswerError(text, hint=hint)
+        failure.status = status
+        raise failure
 
     def _new_session(self) -> requests.Session:
         session = new_session()

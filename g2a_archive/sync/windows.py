@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
 from urllib.parse import urlencode
@@ -252,10 +252,16 @@ class Listing:
     def _ask_window(self, query: Query, window: Window) -> tuple[Ready, int]:
         """One list call: what matters of its answer, and the length of the longest array."""
         ready = self._wanted_of(self._call(query, window))
-        count = max(len(ready.transcode), len(ready.download))
+        count = max(
+            len(ready.transcode) + ready.odd_transcode, len(ready.download) + ready.odd_download
+        )
         if self._shard is not None:
             mine = self._shard.of
-            ready = Ready(tuple(mine(ready.transcode)), tuple(mine(ready.download)))
+            ready = replace(
+                ready,
+                transcode=tuple(mine(ready.transcode)),
+                download=tuple(mine(ready.download)),
+            )
         for state, ids in (
             (ListState.DOWNLOAD, ready.download),
             (ListState.TRANSCODE, ready.transcode),
@@ -316,10 +322,11 @@ class Listing:
         return Snapshot("Listing", self.calls, max(self.total, self.calls), None, unit="windows")
 
     def _wanted_of(self, ready: Ready) -> Ready:
-        return Ready(
-            ready.transcode if self._wanted is not ListState.DOWNLOAD else (),
-            ready.download if self._wanted is not ListState.TRANSCODE else (),
-        )
+        if self._wanted is ListState.DOWNLOAD:
+            return replace(ready, transcode=(), odd_transcode=0)
+        if self._wanted is ListState.TRANSCODE:
+            return replace(ready, download=(), odd_download=0)
+        return ready
 
     def _estimate(self, before: int, share: float) -> None:
         calls = self.calls - before

@@ -202,9 +202,12 @@ def test_414_halves_the_chunk_and_those_after_it(serve: Serve, root: Path) -> No
 
 
 @pytest.mark.usefixtures("at_once")
-def test_431_halves_the_chunk(service: SimulatedService, root: Path) -> None:
+@pytest.mark.parametrize("status", [413, 414, 431])
+def test_a_call_that_is_too_long_is_halved(
+    status: int, service: SimulatedService, root: Path
+) -> None:
     def too_long(request: Request) -> Response | None:
-        return Response(431) if request.call == "links" and len(request.query) > 2 else None
+        return Response(status) if request.call == "links" and len(request.query) > 2 else None
 
     service.on_request.append(too_long)
     assert run_here(service, root, service.recordings).exit_code == 0
@@ -228,6 +231,40 @@ def test_400_points_at_id_attribute(service: SimulatedService, root: Path) -> No
     assert all("--id-attribute" in failure.reason for failure in report.failed)
     assert all("'ids'" in failure.reason for failure in report.failed)
     assert service.requests.counts["links"] == 1  # it would not change
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("most", "calls"), [(250, 1), (125, 2)])
+def test_a_400_to_a_long_query_may_mean_its_length(
+    most: int, calls: int, serve: Serve, root: Path
+) -> None:
+    recordings = waiting(1200)
+    service = serve(recordings, rate_limit=None)
+
+    def proxy(request: Request) -> Response | None:
+        return Response(400) if request.call == "links" and len(request.query) > most else None
+
+    service.on_request.append(proxy)
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == ExitCode.UNAVAILABLE
+    assert (len(report.unavailable), report.archived, report.failed) == (1199, 1, [])
+    # Once it is known what is too long, nothing so long is asked for again.
+    assert service.requests.statuses["links", 400] == calls
+    assert service.requests.statuses["links", 200] == math.ceil(1200 / most)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_400_that_a_short_query_gets_too_is_believed(serve: Serve, root: Path) -> None:
+    service = serve(waiting(1200), rate_limit=None, id_attribute="recordingId")
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == ExitCode.SERVICE
+    assert len(report.failed) == 1200
+    assert len({failure.reason for failure in report.failed}) == 1
+    assert "the next guess is 'recordingId'" in report.failed[0].reason
+    # 500, 250, 125 and 63 of them, and the other two chunks: it is not the length.
+    assert service.requests.counts["links"] == 4 + 2
+    again = run_here(service, root, service.recordings, id_attribute="recordingId")
+    assert again.exit_code == ExitCode.UNAVAILABLE
 
 
 def test_never_more_than_ten_calls_in_a_second(serve: Serve, root: Path) -> None:

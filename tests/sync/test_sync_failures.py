@@ -1,0 +1,105 @@
+"""`sync` where it cannot be done: refused, unreachable, out of time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import (
+    assert_archive_equals,
+    run_cli,
+    states,
+)
+from support import sync as sync_support
+from support.cli import refused
+from support.service import Serve
+from support.sync import (
+    FEW,
+    counts,
+    spread,
+    sync_args,
+    sync_here,
+)
+
+from g2a_archive.demo import (
+    Response,
+    SimulatedService,
+)
+
+pytestmark = pytest.mark.usefixtures("at_once")
+
+few = sync_support.few
+service = sync_support.service
+
+
+def test_refused_credentials(service: SimulatedService, root: Path) -> None:
+    service.revoke()
+    result = run_cli(sync_args(root, "--mark-archived"), service.environment())
+    assert result.returncode == 4
+    assert service.requests.counts["list"] == 1
+    assert set(counts(service)) == {"list"}
+    assert service.token not in result.stdout + result.stderr
+    listed = run_cli(["list", "--account-key", "1000"], service.environment())
+    assert (listed.returncode, listed.stdout, len(listed.stderr.splitlines())) == (4, "", 1)
+
+
+def test_no_credentials(service: SimulatedService, root: Path) -> None:
+    env = {"G2A_ARCHIVE_API_URL": service.api_url}
+    assert run_cli(sync_args(root), env).returncode == 4
+    assert not root.exists()
+
+
+def test_a_service_that_fails_to_the_end(service: SimulatedService, root: Path) -> None:
+    service.fail(Response(500), call="list")
+    report = sync_here(service, root)
+    assert report.exit_code == 7
+    assert counts(service) == {"list": 2}
+    service.on_request.clear()
+    service.fail(Response(400), call="list")
+    report = sync_here(service, root)
+    assert report.exit_code == 7
+    assert "keys" in report.stops[0]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_listing_that_fails_on_the_way_does_not_keep_the_rest(serve: Serve, root: Path) -> None:
+    service = serve(spread(100), rate_limit=None, most_ids=FEW)
+    service.fail(Response(500), call="list", skip=20)
+    report = sync_here(service, root)
+    assert report.exit_code == 7
+    assert report.archived > FEW
+    assert report.archived == len(states(root))
+    service.on_request.clear()
+    assert sync_here(service, root).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_max_duration_holds_while_listing(
+    service: SimulatedService, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = sync_here(service, root, run={"max_duration": 0.0})
+    assert report.exit_code == 8
+    assert "--max-duration is over" in caplog.text
+    assert counts(service) == {"list": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sync"], "--account-key"),
+        (["list"], "--account-key"),
+        (["list", "--account-key", "1", "--since", "yesterday"], "yesterday"),
+        (["list", "--account-key", "1", "--since", "30"], "30d"),
+        (["list", "--account-key", "1", "--since", "2999-01-01"], "future"),
+        (["list", "--account-key", "1", "--since", "2d", "--until", "3d"], "--until"),
+        (["list", "--account-key", "a b"], "key"),
+        (["list", "--account-key", "1", "--state", "gone"], "transcode"),
+        (["list", "--account-key", "1", "--session-type", "2"], "unattended"),
+        (["sync", "--account-key", "1", "--wait", "1h"], "--transcode"),
+        (["sync", "--account-key", "1", "--mark-archived", "--only", "mp4"], "--only"),
+    ],
+)
+def test_usage(
+    arguments: list[str | int | Path], said: str, service: SimulatedService, tmp_path: Path
+) -> None:
+    assert said in refused(service, tmp_path, arguments)
