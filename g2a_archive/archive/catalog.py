@@ -207,6 +207,24 @@ class Catalog(Database):
             for row in self.rows(sql, (recording,))
         }
 
+    def directory_after(self, after: str, end: str) -> str | None:
+        """The first directory between `after` and `end` that an archived recording is in."""
+        found: str | None = self.scalar(
+            "SELECT directory FROM recording WHERE state = 'archived' AND kinds & ~absent <> 0 "
+            "AND directory > ? AND directory < ? ORDER BY directory LIMIT 1",
+            after,
+            end,
+        )
+        return found
+
+    def archived_below(self, directory: str, end: str) -> int:
+        """How many recordings are archived in `directory`, or between it and `end`."""
+        sql = (
+            "SELECT count(*) FROM recording WHERE state = 'archived' "
+            "AND (directory = ? OR directory > ? AND directory < ?)"
+        )
+        return int(self.scalar(sql, directory, f"{directory}/" if directory else "", end))
+
     def stale_directories(self) -> list[str]:
         """Directories whose `SHA256SUMS` is older than what the catalogue says of them."""
         return [row[0] for row in self.rows("SELECT directory FROM stale_directory")]

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from g2a_archive.archive import flushing
@@ -20,6 +20,7 @@ from g2a_archive.archive.domains import Doing, local_error, persistently
 from g2a_archive.archive.flushing import flush_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.lock import NoLocksError, RunLock
+from g2a_archive.archive.mounts import MissingPart
 from g2a_archive.archive.space import Space, largest_file
 from g2a_archive.errors import Domain, InputError, LocalError, StorageError, storage_error
 
@@ -86,6 +87,7 @@ class Storage:
         self._device = -1
         self.space = Space(self.root, min_free)
         self.leftovers: set[str] = set()
+        self.unmounted: Sequence[MissingPart] = ()  # where nothing may be made
 
     def open(self, *, create: bool = True) -> None:
         """Make or find the archive and take its lock.
@@ -208,6 +210,10 @@ class Storage:
 
     def _make(self, directory: str) -> None:
         """Make it below the open root: a drive that goes away meanwhile takes it along."""
+        for part in self.unmounted:
+            if part.holds(directory):
+                why = part.error()
+                raise LocalError(why.message, domain=Domain.DIRECTORY, hint=why.hint)
         path = self._root
         try:
             here = persistently(lambda: os.open(self._root, _DIRECTORY))

@@ -10,35 +10,53 @@ import os
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from g2a_archive.archive.catalog import Catalog, Known
+from g2a_archive.archive.domains import Doing, local_error, persistently
 from g2a_archive.archive.layout import file_names
-from g2a_archive.errors import storage_error
-from g2a_archive.models import ALL_KINDS, FileKind, State, kinds_mask
+from g2a_archive.archive.mounts import MissingPart, missing_date, missing_parts
+from g2a_archive.archive.storage import is_named
+from g2a_archive.models import ALL_KINDS, Failure, FileKind, State, kinds_mask
+
+
+_FEW = 3
+"""Names that a NAS may have left at a mount point."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """`todo` keeps the order asked for; `known` has what the catalogue holds of those in it."""
+    """`todo` keeps the order asked for; `known` has what the catalogue holds of those in it.
+
+    `missing` are files that are gone. `unmounted` are parts of the archive that are not mounted,
+    and `unreachable` the recordings asked for that are archived there: they are left alone.
+    `failed` are those whose directory cannot be read, with the reason.
+    """
 
     todo: list[int]
     already: int = 0
     known: dict[int, Known] = field(default_factory=dict)
     missing: list[tuple[int, FileKind, str]] = field(default_factory=list)
+    unmounted: list[MissingPart] = field(default_factory=list)
+    unreachable: list[int] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
 
 
 def make_plan(
     catalog: Catalog | None, root: Path, ids: Sequence[int], kinds: Sequence[FileKind]
 ) -> Plan:
-    """Sort out what is archived already. `root` is the archive. Raises `StorageError`."""
+    """Sort out what is archived already. `root` is the archive.
+
+    Raises `StorageError` where the whole archive is not mounted, and `CatalogError`.
+    """
     if catalog is None:
         return Plan(list(ids))
     mask = kinds_mask(list(kinds))
     pending = dict.fromkeys(ids)
-    plan = Plan([])
+    plan = Plan([], unmounted=missing_parts(catalog, root))
+    if plan.unmounted and not plan.unmounted[0].directory:
+        raise plan.unmounted[0].error()
     # Plain arrays: a million recordings should not take more memory than their IDs do.
     there: dict[tuple[str, int], array[int]] = {}
     for id_, bits, directory in catalog.archived(pending.keys(), mask):
@@ -50,7 +68,7 @@ def make_plan(
         for id_ in some:
             del pending[id_]
     lost: dict[int, int] = defaultdict(int)
-    for id_, kind in _missing(root, there):
+    for id_, kind in _Look(catalog, root, plan).missing(there):
         lost[id_] |= kind.bit
         plan.missing.append((id_, kind, "missing"))
     for one in catalog.known(pending.keys(), mask):
@@ -60,29 +78,59 @@ def make_plan(
         plan.known[one.id] = Known(one.id, State.DAMAGED, bits, one.absent, one.directory)
         pending[one.id] = None
     plan.todo = [id_ for id_ in ids if id_ in pending] if lost else list(pending)
-    plan.already = len(ids) - len(plan.todo)
+    plan.already = len(ids) - len(plan.todo) - len(plan.unreachable) - len(plan.failed)
     return plan
 
 
-def _missing(
-    root: Path, there: dict[tuple[str, int], array[int]]
-) -> Iterator[tuple[int, FileKind]]:
-    """The files that ought to be there, by (directory, kinds), and are not."""
-    for (directory, bits), recordings in there.items():
+class _Look:
+    """One look at each directory, beside the catalogue's word; the plan hears of what is odd."""
+
+    def __init__(self, catalog: Catalog, root: Path, plan: Plan) -> None:
+        self._catalog = catalog
+        self._root = root
+        self._plan = plan
+
+    def missing(
+        self, there: dict[tuple[str, int], array[int]]
+    ) -> Iterator[tuple[int, FileKind]]:
+        """The files that ought to be there, by (directory, kinds), and are not."""
+        for (directory, bits), recordings in there.items():
+            names = self._names(directory, recordings) if bits else None
+            if names is None:
+                continue
+            place = f"{self._root}/{directory}"
+            for id_ in recordings:
+                if (
+                    bits == 7
+                    and f"{id_}.mp4" in names
+                    and f"{id_}.events" in names
+                    and f"{id_}.jpg" in names
+                ):
+                    continue  # the usual case, quickly
+                for kind in ALL_KINDS:
+                    if bits & kind.bit and not any(
+                        is_named(name, names, place) for name in file_names(id_, kind)
+                    ):
+                        yield id_, kind
+
+    def _names(self, directory: str, recordings: array[int]) -> set[str] | None:
+        """What a directory holds; None where that says nothing of what is archived there."""
+        plan = self._plan
+        if any(part.holds(directory) for part in plan.unmounted):
+            plan.unreachable += recordings
+            return None
+        path = self._root / directory
         names: set[str] = set()
         try:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                names = set(os.listdir(root / directory))
+            names = set(persistently(lambda: os.listdir(path)))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
         except OSError as error:
-            raise storage_error(error, "read the directory", root / directory) from error
-        for id_ in recordings:
-            if (
-                bits == 7
-                and f"{id_}.mp4" in names
-                and f"{id_}.events" in names
-                and f"{id_}.jpg" in names
-            ):
-                continue  # the usual case, quickly
-            for kind in ALL_KINDS:
-                if bits & kind.bit and names.isdisjoint(file_names(id_, kind)):
-                    yield id_, kind
+            reason = str(local_error(error, Doing.LIST, path))
+            plan.failed += [Failure(id_, None, reason) for id_ in recordings]
+            return None
+        if len(names) <= _FEW and (part := missing_date(self._catalog, self._root, directory)):
+            plan.unmounted.append(part)
+            plan.unreachable += recordings
+            return None
+        return names

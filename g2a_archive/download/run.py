@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from g2a_archive.archive import layout
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.archive.mounts import unmounted_error
 from g2a_archive.archive.storage import Storage, catalog_path, check_destination, is_there
 from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
@@ -192,9 +193,16 @@ class Download:
         plan = make_plan(catalog, self.root, wanted, self.settings.kinds)
         self.request(wanted)
         report.already_archived += plan.already
+        report.unfinished += plan.unreachable
+        report.failed += plan.failed
+        for failure in plan.failed:
+            log.error("recording %d: %s", failure.id, failure.reason)
+        if plan.unmounted:
+            report.note(unmounted_error(plan.unmounted))
         if catalog is None or storage is None:
             self._rehearse(plan)
             return
+        storage.unmounted = plan.unmounted
         if not plan.todo:
             write_checksums(catalog, self.root)
             self.begin()

@@ -1,0 +1,183 @@
+"""Drives that are not mounted: what the catalogue knows, and all of which is gone at once.
+
+An archive, or a year of it, may lie on a disk of its own. Where that is not mounted, nothing is
+lost: nothing may become owed, be fetched again below the mount point, or be written there. Where
+the line is between that and a loss:
+
+- The whole archive: nothing of what the catalogue holds is there.
+- A directory that holds nothing, cannot be reached, or is a link that leads nowhere: such is a
+  mount point. This goes for each level of the layout, the date directory too.
+- A year, or whatever stands first in the layout, that is not there itself, if other directories
+  belong into it: mount points are also made and removed with the mount.
+- Anything else is a loss, and is fetched again when it is asked for: a file, or a date directory
+  that somebody has removed. So is a year that holds any file: whoever has lost one for good makes
+  its directory anew, with a file in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.errors import StorageError
+
+_NOTHING = frozenset(
+    {
+        *("@eaDir", "#recycle", "#snapshot", "lost+found", ".Trash-0", ".Trash-1000"),
+        *("$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini", ".DS_Store"),
+    }
+)
+"""What NAS systems and desktops leave about: a disk that holds no more than these holds nothing."""
+
+_UNREACHABLE = frozenset(
+    {
+        *(errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV, errno.ENXIO),
+        *(errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ELOOP),
+    }
+)
+"""What a mount point says whose drive, server or FUSE program is gone."""
+
+_LAST = "\U0010ffff"
+_SAID = 5
+"""Missing parts that a sentence names."""
+
+_BELOW = f"/{_LAST}"
+"""Added to a directory's path: comes after all that lie in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingPart:
+    """A directory of the archive that is not mounted ("" for the whole archive).
+
+    `look` says what is there instead, `recordings` how many archived ones the catalogue has there.
+    """
+
+    root: Path
+    directory: str
+    look: str
+    recordings: int
+
+    def holds(self, directory: str | None) -> bool:
+        """Whether a directory of the archive lies in it."""
+        place = directory or ""
+        return not self.directory or f"{place}/".startswith(f"{self.directory}/")
+
+    @property
+    def place(self) -> Path:
+        """Where it should be."""
+        return self.root / self.directory if self.directory else self.root
+
+    def error(self) -> StorageError:
+        """What a command says of it, and ends with: exit code 6."""
+        many = f"{self.recordings:,} archived recording{'s' * (self.recordings != 1)}"
+        return StorageError(
+            f"{self.place} {self.look}: nothing is there of its {many}",
+            hint="is the drive mounted? What is lost for good is fetched again once the directory "
+            "is there and has a file in it",
+        )
+
+
+def missing_parts(catalog: Catalog, root: Path) -> list[MissingPart]:
+    """The parts of the archive at `root` that are not mounted, each as far up as possible.
+
+    One listing a year and a month, none of a date directory; whoever lists those asks `look_at` of
+    each that turns out to hold nothing. Raises `CatalogError`.
+    """
+    tops = list(_children(catalog, ""))
+    if not tops:
+        return []
+    seen = _names(root)
+    if isinstance(seen, str) or not _any_there(root, seen, (name for name, _ in tops)):
+        look = seen if isinstance(seen, str) else "holds nothing of the archive"
+        return [_part(catalog, root, "", look)]
+    missing = []
+    for name, is_date in tops:
+        if is_date:
+            continue
+        if not is_there(root / name, seen):
+            missing.append(_part(catalog, root, name, "is not there"))
+        else:
+            missing += _missing_in(catalog, root, name)
+    return missing
+
+
+def _missing_in(catalog: Catalog, root: Path, directory: str) -> Iterator[MissingPart]:
+    """The parts that are missing in a directory that others belong into, or that itself."""
+    if look := look_at(root / directory):
+        yield _part(catalog, root, directory, look)
+        return
+    for name, is_date in _children(catalog, directory):
+        if not is_date and os.path.lexists(root / name):
+            yield from _missing_in(catalog, root, name)
+
+
+def missing_date(catalog: Catalog, root: Path, directory: str) -> MissingPart | None:
+    """A date directory that is there and holds nothing, or leads nowhere; None for any other."""
+    look = look_at(root / directory) if os.path.lexists(root / directory) else ""
+    return _part(catalog, root, directory, look) if look else None
+
+
+def unmounted_error(parts: Sequence[MissingPart]) -> StorageError:
+    """What a command says of all that is missing, in one sentence; exit code 6."""
+    first = parts[0].error()
+    others = "".join(f"; also {part.place} {part.look}" for part in parts[1:_SAID])
+    if len(parts) > _SAID:
+        others += f"; and {len(parts) - _SAID:,} more"
+    return StorageError(first.message + others, hint=first.hint)
+
+
+def look_at(path: Path) -> str:
+    """Why a directory looks like a mount point without its drive; "" where it does not."""
+    seen = _names(path)
+    if isinstance(seen, str):
+        return seen
+    return "" if seen - _NOTHING else "is empty"
+
+
+def is_there(path: Path, names: Iterable[str]) -> bool:
+    """Whether `path` is among the names of its directory; a share may show them in another case."""
+    return path.name in names or os.path.lexists(path)
+
+
+def _any_there(root: Path, seen: set[str], wanted: Iterable[str]) -> bool:
+    """Whether any of the directories is there; a link that leads nowhere counts as one that is."""
+    return any(is_there(root / name, seen) for name in wanted)
+
+
+def _names(path: Path) -> set[str] | str:
+    """What a directory holds, or why it looks unmounted; whoever else cannot read it is told."""
+    try:
+        return set(os.listdir(path))
+    except FileNotFoundError:
+        return "is a link that leads nowhere" if os.path.islink(path) else "is not there"
+    except OSError as error:
+        if error.errno in _UNREACHABLE:
+            return f"cannot be reached ({error.strerror})"
+        return {""}  # another owner's, or a file: no sign of an unmounted drive
+
+
+def _children(catalog: Catalog, directory: str) -> Iterator[tuple[str, bool]]:
+    """The directories in `directory` that archived recordings are in: (path, whether it is a date).
+
+    One look-up in an index for each, however many recordings there are.
+    """
+    start = f"{directory}/" if directory else ""
+    at, end = start, f"{directory}{_BELOW}" if directory else _LAST
+    given = set()
+    while (found := catalog.directory_after(at, end)) is not None:
+        name = start + found[len(start) :].partition("/")[0]
+        is_date = name == found
+        at = found if is_date else name + _BELOW
+        if name not in given:
+            given.add(name)
+            yield name, is_date
+
+
+def _part(catalog: Catalog, root: Path, directory: str, look: str) -> MissingPart:
+    end = directory + _BELOW if directory else _LAST
+    count = catalog.archived_below(directory, end)
+    return MissingPart(root, directory, look, count)
