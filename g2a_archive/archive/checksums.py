@@ -21,10 +21,11 @@ from typing import BinaryIO
 
 from g2a_archive.archive import flushing
 from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.domains import Doing, local_error
 from g2a_archive.archive.hashing import open_regular
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.archive.revisions import DirectorySums
-from g2a_archive.errors import CatalogError, StorageError, storage_error
+from g2a_archive.errors import LocalError
 
 NAME = "SHA256SUMS"
 _LINES = """
@@ -68,20 +69,18 @@ def read(path: Path) -> dict[str, str]:
 def write_checksums(catalog: Catalog, root: Path) -> None:
     """Bring `SHA256SUMS` of every directory that changed up to date, and record what they are.
 
-    Raises `StorageError`; one that concerns a directory keeps no other from being written.
+    Raises `LocalError` and `CatalogError`; what concerns one directory keeps no other from being written.
     """
     stale = iter(catalog.stale_directories())
     written: list[DirectorySums] = []
-    failed: list[StorageError] = []
+    failed: list[LocalError] = []
     with ThreadPoolExecutor(_WRITERS, "checksums") as writers:
         while some := [*islice(stale, _TOGETHER)]:
             works = [_work(catalog, root, directory, writers) for directory in some]
             for work in works:
                 try:
                     written += filter(None, (work(),))
-                except CatalogError:
-                    raise
-                except StorageError as error:
+                except LocalError as error:
                     failed.append(error)
     if written:
         catalog.summed(written)
@@ -139,7 +138,7 @@ def update(
                 _merge(_in_order(path), iter(lines), new)
             return new.finish(directory, flush_directory=flush_directory)
     except OSError as error:
-        raise storage_error(error, "write", path) from error
+        raise local_error(error, Doing.NAME, path) from error
 
 
 def _lines(path: Path) -> Generator[bytes, None, None]:
@@ -150,7 +149,7 @@ def _lines(path: Path) -> Generator[bytes, None, None]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise storage_error(error, "read", path) from error
+        raise local_error(error, Doing.READ, path) from error
 
 
 def _parse(line: bytes) -> tuple[bytes, bytes] | None:

@@ -167,13 +167,13 @@ def _children(catalog: Catalog, directory: str) -> Iterator[tuple[str, bool]]:
     """
     start = f"{directory}/" if directory else ""
     at, end = start, f"{directory}{_BELOW}" if directory else _LAST
-    given = set()
+    given = set()  # one name may be both, after --layout was changed
     while (found := catalog.directory_after(at, end)) is not None:
         name = start + found[len(start) :].partition("/")[0]
         is_date = name == found
         at = found if is_date else name + _BELOW
-        if name not in given:
-            given.add(name)
+        if (name, is_date) not in given:
+            given.add((name, is_date))
             yield name, is_date
 
 

@@ -210,9 +210,9 @@ class Storage:
 
     def _make(self, directory: str) -> None:
         """Make it below the open root: a drive that goes away meanwhile takes it along."""
-        for part in self.unmounted:
-            if part.holds(directory):
-                why = part.error()
+        for missing in self.unmounted:
+            if missing.holds(directory):
+                why = missing.error()
                 raise LocalError(why.message, domain=Domain.DIRECTORY, hint=why.hint)
         path = self._root
         try:

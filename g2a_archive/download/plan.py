@@ -20,7 +20,6 @@ from g2a_archive.archive.mounts import MissingPart, missing_date, missing_parts
 from g2a_archive.archive.storage import is_named
 from g2a_archive.models import ALL_KINDS, Failure, FileKind, State, kinds_mask
 
-
 _FEW = 3
 """Names that a NAS may have left at a mount point."""
 
@@ -90,9 +89,7 @@ class _Look:
         self._root = root
         self._plan = plan
 
-    def missing(
-        self, there: dict[tuple[str, int], array[int]]
-    ) -> Iterator[tuple[int, FileKind]]:
+    def missing(self, there: dict[tuple[str, int], array[int]]) -> Iterator[tuple[int, FileKind]]:
         """The files that ought to be there, by (directory, kinds), and are not."""
         for (directory, bits), recordings in there.items():
             names = self._names(directory, recordings) if bits else None

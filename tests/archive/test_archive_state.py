@@ -286,12 +286,14 @@ def test_a_file_deleted_by_hand_is_fetched_again(
     assert_archive_equals(service, root)
 
 
+@pytest.mark.parametrize("level", ["a day", "a month"])
 def test_a_directory_deleted_by_hand_is_fetched_again(
-    service: SimulatedService, root: Path
+    level: str, service: SimulatedService, root: Path
 ) -> None:
+    """A year may be a disk that is not mounted: see test_unmounted."""
     ids = list(service.recordings)
     run_here(service, root, ids)
-    shutil.rmtree(root / relative_path(service.recordings[ids[0]], "mp4").split("/")[0])
+    shutil.rmtree(root / ("2014/01/01" if level == "a day" else "2014/01"))
     assert run_here(service, root, ids).exit_code == 0
     assert_archive_equals(service, root)
 

@@ -1,0 +1,288 @@
+"""A drive that is not mounted is no loss: nothing becomes owed, is fetched, or is written there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from support import (
+    archive_files,
+    assert_archive_equals,
+    catalog_path,
+    mounts,
+    plain_args,
+    relative_path,
+    run_cli,
+    run_here,
+    states,
+)
+
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.mounts import missing_date, missing_parts
+from g2a_archive.demo import SimulatedService
+from g2a_archive.errors import ExitCode
+
+Away = Callable[[Path], None]
+
+
+@contextmanager
+def absent(place: Path) -> Iterator[None]:
+    """All of it is gone; afterwards it is back, and what was written meanwhile is an error."""
+    kept = place.with_name(f"kept-{place.name}")
+    place.rename(kept)
+    yield
+    assert not os.path.lexists(place)
+    kept.rename(place)
+
+
+@contextmanager
+def empty(place: Path) -> Iterator[None]:
+    with absent(place):
+        place.mkdir()
+        yield
+        place.rmdir()  # which works only where nothing was written
+
+
+@contextmanager
+def left_over(place: Path) -> Iterator[None]:
+    """A NAS has its own there."""
+    with absent(place):
+        (place / "@eaDir").mkdir(parents=True)
+        yield
+        (place / "@eaDir").rmdir()
+        place.rmdir()
+
+
+@contextmanager
+def dangling(place: Path) -> Iterator[None]:
+    with absent(place):
+        place.symlink_to("/nowhere/at/all")
+        yield
+        place.unlink()
+
+
+@pytest.fixture
+def archive(service: SimulatedService, root: Path) -> Path:
+    """Recordings of 2013, 2014 and 2016."""
+    assert run_here(service, root, service.recordings).exit_code == 0
+    service.requests.clear()
+    return root
+
+
+def of_year(service: SimulatedService, year: str) -> list[int]:
+    return [i for i, r in service.recordings.items() if f"{r.start:%Y}" == year]
+
+
+@pytest.mark.parametrize("away", [absent, empty, left_over, dangling])
+def test_a_year_that_is_not_mounted(
+    away: Callable[[Path], Iterator[None]], service: SimulatedService, archive: Path
+) -> None:
+    ids, there = list(service.recordings), of_year(service, "2014")
+    gone = of_year(service, "2016")[0]  # a loss of the usual kind, in another year
+    (archive / relative_path(service.recordings[gone], "mp4")).unlink()
+    before = states(archive)
+    with away(archive / "2014"):  # type: ignore[attr-defined]
+        report = run_here(service, archive, ids)
+        assert report.exit_code == ExitCode.STORAGE
+        (said,) = report.stops
+        assert f"{archive / '2014'} is" in said
+        assert f"nothing is there of its {len(there)} archived recordings" in said
+        assert "is the drive mounted?" in said
+        assert report.archived == 1
+        assert report.already_archived == len(ids) - len(there) - 1
+        assert sorted(report.unfinished) == sorted(there)
+        assert {e.recording_id for e in service.requests.file_requests()} == {gone}
+        assert states(archive) == before
+        asked = service.requests.count
+        assert run_here(service, archive, [], owed=True).exit_code == ExitCode.STORAGE
+        assert service.requests.count == asked
+    assert run_here(service, archive, ids).exit_code == 0
+    assert_archive_equals(service, archive)
+
+
+def test_what_is_new_is_not_written_below_a_mount_point(
+    service: SimulatedService, root: Path
+) -> None:
+    ids, there = list(service.recordings), of_year(service, "2014")
+    others = [id_ for id_ in ids if id_ not in there]
+    run_here(service, root, there[:2])
+    with empty(root / "2014"), empty_beside(root):
+        report = run_here(service, root, ids)
+        assert report.exit_code == ExitCode.STORAGE
+        assert {failure.id for failure in report.failed} == set(there[2:])
+        assert {"is the drive mounted?" in failure.reason for failure in report.failed} == {True}
+        assert {id_ for id_, state in states(root).items() if state == "archived"} == {
+            *there[:2],
+            *others,
+        }
+    assert run_here(service, root, ids).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+@contextmanager
+def empty_beside(root: Path) -> Iterator[None]:
+    """Something else of the archive is there, so that not all of it is gone."""
+    (root / "kept-2014").rename(root.parent / "kept-2014")
+    yield
+    (root.parent / "kept-2014").rename(root / "kept-2014")
+
+
+def test_a_month_that_is_not_mounted(service: SimulatedService, archive: Path) -> None:
+    month = archive / "2014/01"
+    with empty(month):
+        report = run_here(service, archive, service.recordings)
+        assert report.exit_code == ExitCode.STORAGE
+        assert f"{month} is empty" in report.stops[0]
+        assert service.requests.count == 0
+    assert run_here(service, archive, service.recordings).exit_code == 0
+
+
+def test_a_day_that_is_not_mounted(service: SimulatedService, archive: Path) -> None:
+    """It is there and holds nothing: whoever removes files takes SHA256SUMS along last."""
+    day = archive / "2014/01/01"
+    with empty(day):
+        report = run_here(service, archive, service.recordings)
+        assert report.exit_code == ExitCode.STORAGE
+        assert f"{day} is empty: nothing is there of its" in report.stops[0]
+        assert service.requests.count == 0
+    shutil.rmtree(day)
+    assert run_here(service, archive, service.recordings).exit_code == 0
+    assert_archive_equals(service, archive)
+
+
+def test_a_year_that_is_lost_for_good(service: SimulatedService, archive: Path) -> None:
+    """What the hint advises works."""
+    shutil.rmtree(archive / "2014")
+    assert run_here(service, archive, service.recordings).exit_code == ExitCode.STORAGE
+    (archive / "2014").mkdir()
+    (archive / "2014" / "lost").touch()
+    assert run_here(service, archive, service.recordings).exit_code == 0
+    (archive / "2014" / "lost").unlink()
+    assert_archive_equals(service, archive)
+
+
+def test_an_archive_of_which_nothing_is_left(service: SimulatedService, archive: Path) -> None:
+    for path in archive.iterdir():
+        if path.name != ".g2a-archive":
+            shutil.rmtree(path)
+    before = states(archive)
+    for args in ([*service.recordings], ["--owed"], ["--dry-run", *service.recordings]):
+        result = run_cli(plain_args(archive, *args), service.environment())
+        assert result.returncode == ExitCode.STORAGE, result.stderr
+        assert f"{archive} holds nothing of the archive: nothing is there of its 8" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert service.requests.count == 0
+    assert states(archive) == before
+    assert archive_files(archive) == {}
+
+
+def test_a_mounted_year(service: SimulatedService, root: Path, tmp_path: Path) -> None:
+    """The real thing: what is below the mount point stays as it is."""
+    (tmp_path / "disk").mkdir()
+    with mounts.bind(tmp_path / "disk", root / "2014"):
+        assert run_here(service, root, service.recordings).exit_code == 0
+    service.requests.clear()
+    report = run_here(service, root, service.recordings)
+    assert (report.exit_code, service.requests.count) == (ExitCode.STORAGE, 0)
+    assert list((root / "2014").iterdir()) == []
+    with mounts.bind(tmp_path / "disk", root / "2014"):
+        assert run_here(service, root, service.recordings).exit_code == 0
+        assert_archive_equals(service, root)
+
+
+# --- the questions themselves -----------------------------------------------------------------
+
+
+def catalogue(root: Path, directories: list[str]) -> Catalog:
+    """One that has an archived recording in each of `directories`; all of these are there."""
+    (root / ".g2a-archive").mkdir(parents=True)
+    Catalog(catalog_path(root)).close()
+    with closing(sqlite3.connect(catalog_path(root))) as db, db:
+        for number, directory in enumerate(directories, 1):
+            (root / directory).mkdir(parents=True, exist_ok=True)
+            (root / directory / f"{number}.mp4").touch()
+            db.execute(
+                "INSERT INTO recording (id, state, kinds, directory) VALUES (?, 'archived', 7, ?)",
+                (number, directory),
+            )
+    return Catalog(catalog_path(root), readonly=True)
+
+
+MIXED = ["2014", "2014-01-02", "2014/05/06", "2014/05/07", "2014/06/01", "2015/01/01", "2016-01"]
+
+
+@pytest.mark.parametrize(
+    ("removed", "made", "missing"),
+    [
+        ([], [], []),
+        (["2014/05/06"], [], []),
+        (["2014/05"], [], []),
+        (["2014/05"], ["2014/05"], [("2014/05", 2)]),
+        (["2014/05", "2014/06"], ["2014/05", "2014/06"], [("2014/05", 2), ("2014/06", 1)]),
+        (["2015"], [], [("2015", 1)]),
+        (["2014"], ["2014"], [("2014", 4)]),
+        (["2014", "2015"], [], [("2014", 4), ("2015", 1)]),
+        (["2014-01-02"], [], []),
+        (["2014", "2014-01-02", "2015", "2016-01"], [], [("", 7)]),
+        (["2014", "2014-01-02", "2015"], [], [("2014", 4), ("2015", 1)]),
+    ],
+)
+def test_the_parts_that_are_missing(
+    removed: list[str], made: list[str], missing: list[tuple[str, int]], root: Path
+) -> None:
+    with catalogue(root, MIXED) as catalog:
+        for name in removed:
+            shutil.rmtree(root / name)
+        for name in made:
+            (root / name).mkdir()
+        found = missing_parts(catalog, root)
+        assert [(part.directory, part.recordings) for part in found] == missing
+
+
+def test_an_archive_that_holds_nothing_yet_misses_nothing(root: Path) -> None:
+    with catalogue(root, []) as catalog:
+        assert missing_parts(catalog, root) == []
+
+
+def test_a_root_that_is_gone(root: Path, tmp_path: Path) -> None:
+    with catalogue(root, MIXED) as catalog:
+        (part,) = missing_parts(catalog, tmp_path / "elsewhere")
+        assert (part.directory, part.recordings) == ("", len(MIXED))
+        assert part.holds("2014")
+        assert part.holds(None)
+
+
+def test_a_directory_of_another_owner_is_not_unmounted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listdir = os.listdir
+
+    def refuse(path: str | os.PathLike[str]) -> list[str]:
+        if Path(path).name in refused:
+            raise refused[Path(path).name]
+        return listdir(path)
+
+    refused: dict[str, OSError] = {"2014": PermissionError(13, "Permission denied")}
+    with catalogue(root, MIXED) as catalog:
+        monkeypatch.setattr(os, "listdir", refuse)
+        assert missing_parts(catalog, root) == []
+        refused["2015"] = OSError(107, "Transport endpoint is not connected")
+        (part,) = missing_parts(catalog, root)
+        assert part.directory == "2015"
+        assert "cannot be reached (Transport endpoint is not connected)" in str(part.error())
+
+
+def test_a_date_directory_by_itself(root: Path) -> None:
+    with catalogue(root, MIXED) as catalog:
+        assert missing_date(catalog, root, "2014/05/06") is None
+        (root / "2014/05/06/3.mp4").unlink()
+        part = missing_date(catalog, root, "2014/05/06")
+        assert part is not None
+        assert (part.directory, part.recordings, part.look) == ("2014/05/06", 1, "is empty")
+        (root / "2014/05/06").rmdir()
+        assert missing_date(catalog, root, "2014/05/06") is None
