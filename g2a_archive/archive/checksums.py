@@ -69,7 +69,7 @@ def read(path: Path) -> dict[str, str]:
 def write_checksums(catalog: Catalog, root: Path) -> None:
     """Bring `SHA256SUMS` of every directory that changed up to date, and record what they are.
 
-    Raises `LocalError` and `CatalogError`; what concerns one directory keeps no other from being written.
+    Raises `CatalogError`, and `LocalError`, which keeps no other directory's from being written.
     """
     stale = iter(catalog.stale_directories())
     written: list[DirectorySums] = []

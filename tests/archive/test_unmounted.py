@@ -195,6 +195,15 @@ def test_a_mounted_year(service: SimulatedService, root: Path, tmp_path: Path) -
         assert_archive_equals(service, root)
 
 
+def test_check_says_it(service: SimulatedService, archive: Path) -> None:
+    with empty(archive / "2014"):
+        result = run_cli(["check", "--dest", archive, "--min-free", "0"], service.environment())
+        assert result.returncode == ExitCode.STORAGE, result.stderr
+        assert f"{archive / '2014'} is empty: nothing is there of its" in result.stdout
+    result = run_cli(["check", "--dest", archive, "--min-free", "0"], service.environment())
+    assert result.returncode == 0, result.stdout
+
+
 # --- the questions themselves -----------------------------------------------------------------
 
 

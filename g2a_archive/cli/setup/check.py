@@ -18,6 +18,7 @@ import click
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.lock import lock_holder
+from g2a_archive.archive.mounts import missing_parts, unmounted_error
 from g2a_archive.archive.storage import catalog_path, check_destination
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Access
@@ -145,6 +146,8 @@ class Check:
             with Catalog(path, readonly=True) as catalog:
                 archived = catalog.scalar("SELECT count(*) FROM recording WHERE state = 'archived'")
                 owed = catalog.owed_count()
+                if unmounted := missing_parts(catalog, self._root):
+                    raise unmounted_error(unmounted)
         except InputError as error:
             raise StorageError(error.message, hint=error.hint) from error
         yield True, f"catalogue: {archived:,} recordings archived, {owed:,} owed"
