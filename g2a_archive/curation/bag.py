@@ -20,10 +20,10 @@ from pathlib import Path
 from g2a_archive import __version__
 from g2a_archive.archive import inventory
 from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.flushing import GroupFlush
+from g2a_archive.archive.flushing import GroupFlush, flush_directory, flush_file
 from g2a_archive.archive.inventory import NO_DATE, RecordingDetail
 from g2a_archive.archive.lock import NoLocksError, RunLock
-from g2a_archive.archive.storage import flush_directory
+from g2a_archive.archive.space import free_space
 from g2a_archive.browse import Entry, write_site
 from g2a_archive.console.inventory import csv_rows
 from g2a_archive.curation.bagit import BagWriter, Container, Folder, Zip
@@ -128,15 +128,13 @@ def _clear(work: Path) -> None:
 
 def _check_space(where: Place, need: int) -> None:
     """Raise `StorageError` where the bag cannot fit; a file system may also not tell."""
-    with suppress(OSError):
-        disk = os.statvfs(where.target.parent)
-        free = disk.f_bavail * disk.f_frsize
-        if disk.f_blocks and free < need + _OVERHEAD:
-            raise StorageError(
-                f"not enough space for the bag in {where.target.parent}: {size_text(free)} free, "
-                f"{size_text(need + _OVERHEAD)} needed",
-                hint="free some space, or make it elsewhere; nothing was written",
-            )
+    told = free_space(where.target.parent)
+    if told is not None and told[0] < need + _OVERHEAD:
+        raise StorageError(
+            f"not enough space for the bag in {where.target.parent}: {size_text(told[0])} free, "
+            f"{size_text(need + _OVERHEAD)} needed",
+            hint="free some space, or make it elsewhere; nothing was written",
+        )
 
 
 # --- making it --------------------------------------------------------------------------------
@@ -334,10 +332,10 @@ def _flush(made: Path, group: GroupFlush | None) -> None:
         return
     for path in (made, *made.rglob("*")) if made.is_dir() else (made,):
         if path.is_dir():
-            flush_directory(str(path))
+            flush_directory(path)
         else:
             with open(path, "rb") as file:
-                os.fsync(file.fileno())
+                flush_file(file.fileno())
 
 
 def _publish(made: Path, where: Place) -> None:
@@ -353,7 +351,7 @@ def _publish(made: Path, where: Place) -> None:
         raise InputError(
             f"something has come to {where.target} meanwhile", hint="nothing is overwritten"
         ) from error
-    flush_directory(str(where.target.parent))
+    flush_directory(where.target.parent)
 
 
 def _link(made: Path, target: Path) -> None:

@@ -98,7 +98,7 @@ def choose_time(catalog: Catalog, since: int | None, until: int | None) -> Choic
                 continue
             if row[1] == State.ARCHIVED:
                 choice.take(row)
-            elif row[1] in [*State] and row[1] != "removed":
+            elif row[1] != State.REMOVED:
                 choice.left_out.append(row[0])
     return choice
 
