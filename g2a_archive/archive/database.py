@@ -197,7 +197,7 @@ class Database:
         row = self._patiently(lambda: self._db.execute(sql, values).fetchone())
         return row[0] if row else None
 
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+    def rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         """All rows of a query; fetched whole, so that no lock outlives the call."""
         return self._patiently(lambda: self._db.execute(sql, values).fetchall())
 

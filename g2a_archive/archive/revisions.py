@@ -18,8 +18,18 @@ _LINE = re.compile(
     r"g2a1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) (0|[1-9]\d{0,17}) ([0-9a-f]{64})", re.ASCII
 )
 
-CURRENT = "SELECT directory, sha256, files, max(revision) FROM sums GROUP BY directory"
-"""What each `SHA256SUMS` is now; `sha256` is NULL where there is none any more."""
+_AS_OF = """
+SELECT directory, sha256, files FROM sums AS one WHERE revision =
+    (SELECT max(revision) FROM sums WHERE directory = one.directory{until})
+"""
+NOW = _AS_OF.format(until="")
+"""What each `SHA256SUMS` is; `sha256` is NULL where there is none any more."""
+
+THEN = _AS_OF.format(until=" AND revision <= :revision")
+"""What each was in a `revision`."""
+
+IN_ORDER = "ORDER BY directory || '/SHA256SUMS'"
+"""Of the paths, byte by byte: `2014/05/SHA256SUMS`, then `2014/SHA256SUMS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +99,9 @@ def record(db: sqlite3.Connection, sums: Sequence[DirectorySums], now: str) -> N
     )
     if not news:
         return
-    there = f"SELECT directory, sha256 FROM ({CURRENT}) WHERE sha256 IS NOT NULL"  # noqa: S608
-    whole = digest(db.execute(f"{there} ORDER BY directory || '/'"))
-    files = db.execute(f"SELECT coalesce(sum(files), 0) FROM ({CURRENT})").fetchone()[0]  # noqa: S608
+    there = f"SELECT directory, sha256 FROM ({NOW}) WHERE sha256 IS NOT NULL"  # noqa: S608
+    whole = digest(db.execute(f"{there} {IN_ORDER}"))
+    files = db.execute(f"SELECT coalesce(sum(files), 0) FROM ({NOW})").fetchone()[0]  # noqa: S608
     db.execute("INSERT INTO revision VALUES (?, ?, ?, ?)", (revision, now, files, whole))
     # What could not be written yet is not in this revision, but will be in the next.
     stale = "(SELECT id FROM recording WHERE directory IN (SELECT directory FROM stale_directory))"

@@ -108,6 +108,7 @@ CREATE TABLE past_file (
     why TEXT NOT NULL CHECK (why IN ('replaced', 'removed'))
 )""",
     "CREATE INDEX past_file_recording ON past_file (recording)",
+    "CREATE INDEX past_file_path ON past_file (path)",
     """
 CREATE TABLE other_line (
     id INTEGER PRIMARY KEY,

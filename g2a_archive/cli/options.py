@@ -211,18 +211,6 @@ _RUN = [
 ]
 
 
-SINCE = option(
-    "--since",
-    metavar="WHEN",
-    type=Parsed("when", values.parse_when),
-    help="Started at or after a date, a time (UTC) or an age such as 30d.",
-)
-UNTIL = option(
-    "--until",
-    metavar="WHEN",
-    type=Parsed("when", values.parse_when),
-    help="Started before, likewise.",
-)
 ARCHIVE = [_DEST, _CATALOG, *_CONFIG]
 _SELECTION = [
     *(
@@ -246,8 +234,18 @@ _SELECTION = [
         type=Parsed("type", values.session_type),
         help="Only attended or unattended sessions.",
     ),
-    SINCE,
-    UNTIL,
+    option(
+        "--since",
+        metavar="WHEN",
+        type=Parsed("when", values.parse_when),
+        help="Started at or after a date, a time (UTC) or an age such as 30d.",
+    ),
+    option(
+        "--until",
+        metavar="WHEN",
+        type=Parsed("when", values.parse_when),
+        help="Started before, likewise.",
+    ),
     option(
         "--archived/--not-archived",
         is_flag=True,

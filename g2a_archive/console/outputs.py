@@ -170,6 +170,10 @@ def metrics_text(report: Report, *, owed: int | None, success: float | None) -> 
     if success is not None:
         text = "When a run last ended with exit code 0."
         lines += _gauge("last_success_timestamp_seconds", text, [("", success)])
+    if report.fingerprint is not None:
+        one = report.fingerprint
+        labels = f'{{time="{one.time}",files="{one.files}",digest="{one.digest}"}}'
+        lines += _gauge("fingerprint_info", "The archive's fingerprint.", [(labels, 1)])
     return "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from g2a_archive.archive.revisions import Fingerprint
 from g2a_archive.errors import ArchiverError, ExitCode
 from g2a_archive.models import Failure, duration_text, size_text
 
@@ -101,6 +102,8 @@ class SyncReport:
 class Report:
     """A run's outcome. `bytes` is what this run received, `seconds` how long it took.
 
+    `fingerprint` is the archive's at the run's end, None where it has none.
+
     `ends` are exit codes that ended the run before its time, `stops` the sentences about them.
     """
 
@@ -124,6 +127,7 @@ class Report:
     ends: set[ExitCode] = field(default_factory=set)
     stops: list[str] = field(default_factory=list)
     sync: SyncReport | None = None
+    fingerprint: Fingerprint | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -183,6 +187,7 @@ class Report:
             "files": self.files,
             "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
+            "fingerprint": str(self.fingerprint) if self.fingerprint else None,
         }
         if self.dry_run:
             result |= {
@@ -230,6 +235,8 @@ class Report:
         if len(self.kept_aside) > _SHOWN:
             more = len(self.kept_aside) - _SHOWN
             lines.append(("yellow", f"  … and {more:,} more kept aside: the log names them"))
+        if self.fingerprint is not None:
+            lines.append(("", f"  fingerprint: {self.fingerprint}"))
         return lines
 
     def _headline(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -236,7 +236,11 @@ class Download:
     def _record(self) -> None:
         """Keep the run's outcome in the catalogue; a failing disk has been told already."""
         report, catalog, number = self._finished(), self.catalog, self._number
-        if catalog is None or number is None:
+        if catalog is None:
+            return
+        with suppress(ArchiverError):  # what is wrong with the catalogue is told by others
+            report.fingerprint = catalog.fingerprint()
+        if number is None:
             return
         self._recorded = True  # with this time of its end, which stays
         outcome: dict[str, object] = {
@@ -251,6 +255,7 @@ class Download:
             "files": report.files,
             "bytes": report.bytes,
             "seconds": round(report.seconds, 3),
+            "fingerprint": str(report.fingerprint) if report.fingerprint else None,
         }
         try:
             catalog.end_run(number, outcome)

@@ -76,7 +76,7 @@ def test_without_verbose_a_good_run_says_nothing_on_stderr(
 ) -> None:
     result = run_cli([*RUN, FIRST], service.environment(), cwd=tmp_path)
     assert result.stderr == ""
-    assert len(result.stdout.splitlines()) == 1
+    assert len(result.stdout.splitlines()) == 2  # what was done, and the fingerprint
 
 
 # --- the log file ----------------------------------------------------------------------------

@@ -39,7 +39,8 @@ def test_the_summary_of_a_mixed_run(serve: Serve, tmp_path: Path) -> None:
     run_cli([*RUN, FIRST + 3], service.environment(), cwd=tmp_path)
     result = run_cli([*RUN, *IDS, FIRST + 3], service.environment(), cwd=tmp_path)
     assert result.returncode == 1
-    head, *rest = result.stdout.splitlines()
+    head, *rest, last = result.stdout.splitlines()
+    assert last.startswith("  fingerprint: g2a1 ")
     assert re.fullmatch(
         r"Archived 1 of 5 recordings: 5 files, \d+\.\d kB in \d+\.\d s \(\d+\.\d kB/s\); "
         r"1 already archived; 1 not available yet, 1 refused, 1 failed",
@@ -61,7 +62,9 @@ def test_a_second_run_has_nothing_to_do(service: SimulatedService, tmp_path: Pat
         ([FIRST, FIRST + 1], "Nothing to do: all 2 recordings are archived\n"),
     ):
         result = run_cli([*RUN, *ids], service.environment(), cwd=tmp_path)
-        assert (result.stdout, result.stderr, result.returncode) == (said, "", 0)
+        head, last = result.stdout.splitlines(keepends=True)
+        assert (head, result.stderr, result.returncode) == (said, "", 0)
+        assert last.startswith("  fingerprint: g2a1 ")
     assert service.requests.count == asked
 
 
@@ -137,7 +140,8 @@ def test_json_is_alone_on_stdout_even_at_v_v(
 def test_json_when_nothing_is_to_be_done(service: SimulatedService, tmp_path: Path) -> None:
     result = run_cli(["download", "--json", "-f", "-"], service.environment(), "", cwd=tmp_path)
     report = report_of(result)
-    assert {key: type(value) for key, value in report.items()} == JSON_KEYS
+    assert report.pop("fingerprint") is None  # there is no archive yet
+    assert {key: type(value) for key, value in report.items()} | {"fingerprint": str} == JSON_KEYS
     assert (report["requested"], report["exit_code"]) == (0, 0)
 
 
@@ -208,6 +212,7 @@ def test_metrics(serve: Serve, tmp_path: Path) -> None:
         "last_run_received_bytes": bad["bytes"],
         "owed_recordings": 3,
         "last_success_timestamp_seconds": end,
+        "fingerprint_info": 1,
     }
     assert path.stat().st_ino != inode, "written in place: a scrape could see half of it"
     assert path.stat().st_mode & 0o444 == 0o444, "node_exporter runs as another user"

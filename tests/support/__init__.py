@@ -44,6 +44,7 @@ JSON_KEYS = {
     "files": int,
     "bytes": int,
     "seconds": float,
+    "fingerprint": str,
 }
 """The keys of the JSON report, in their order, and their types."""
 

@@ -16,12 +16,13 @@ from g2a_archive.cli.run import reading
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import inventory as inventory_text
 from g2a_archive.console import outputs
-from g2a_archive.errors import ExitCode
+from g2a_archive.errors import ArchiverError, ExitCode, InputError
 from g2a_archive.models import RunSettings
 
 _STATUS = [
     option("--by", type=click.Choice(["year", "month", "day"]), help="Counts for each of these."),
     option("--owed", is_flag=True, help="A line for each recording that is owed."),
+    option("--fingerprint", is_flag=True, help="One line that proves it all later: see verify."),
     option("--json", "form", flag_value="json", help="As JSON."),
     option("--csv", "form", flag_value="csv", help="As CSV."),
     option("--text", "form", flag_value="text", default="text", hidden=True),
@@ -33,13 +34,42 @@ _STATUS = [
 @options([*_STATUS, *ARCHIVE])
 @click.pass_context
 def status_command(
-    ctx: click.Context, /, ids: tuple[str, ...], by: str | None, form: str, owed: bool, **_: Any
+    ctx: click.Context,
+    /,
+    ids: tuple[str, ...],
+    by: str | None,
+    form: str,
+    owed: bool,
+    fingerprint: bool,
+    **_: Any,
 ) -> ExitCode:
     """Say what the archive holds and what it still owes; of IDs: all about each.
 
     Needs neither the service nor credentials, and does not disturb a run.
     """
+    if fingerprint:
+        if ids or by or owed or form != "text":
+            raise InputError("--fingerprint is of the whole archive, and a line of its own")
+        return _fingerprint(settings_of(ctx).run)
     return _status(settings_of(ctx).run, read_ids(ids, ()), by=by, form=form, owed=owed)
+
+
+def _fingerprint(run: RunSettings) -> ExitCode:
+    """`status --fingerprint`: the line of the last revision."""
+    with reading(run) as (root, catalog):
+        one = catalog.fingerprint()
+        behind = len(catalog.stale_directories())
+    if one is None:
+        raise ArchiverError(
+            f"the archive {root} has no fingerprint yet", hint="the next run makes one"
+        )
+    outputs.say(str(one))
+    if behind:
+        outputs.complain(
+            f"g2a-archive: in {behind:,} directories is more than this tells: a run goes on, or "
+            "was killed; the next one brings it up to date"
+        )
+    return ExitCode.OK
 
 
 def _status(

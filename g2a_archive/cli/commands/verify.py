@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.archive.revisions import Fingerprint
 from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
@@ -18,16 +20,20 @@ from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, opti
 from g2a_archive.cli.run import reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
+from g2a_archive.console.fixity import proof_json, proof_text
 from g2a_archive.console.inventory import outcome_json, outcome_text
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError
 from g2a_archive.fixity import audit
+from g2a_archive.fixity import fingerprint as proving
 from g2a_archive.fixity.verify import Outcome
 from g2a_archive.models import RunSettings
 
 log = logging.getLogger("g2a_archive")
 
+_LONGEST = 1 << 20
+"""Characters of standard input that are read in search of a fingerprint."""
 
 _VERIFY = [
     option(
@@ -45,6 +51,11 @@ _VERIFY = [
     ),
     option("--oldest-first", is_flag=True, help="Begin with what was checked longest ago."),
     option("--readers", metavar="N", type=click.IntRange(1, 64), help="Files read at a time."),
+    option(
+        "--fingerprint",
+        metavar="LINE",
+        help="Prove that all is as when `status --fingerprint` printed it; - is standard input.",
+    ),
     option("--rebuild", is_flag=True, help="Bring a lost catalogue back from the files."),
     TIME_LIMIT,
     JSON,
@@ -64,6 +75,7 @@ def verify_command(
     sample: float,
     oldest_first: bool,
     readers: int | None,
+    fingerprint: str | None,
     rebuild: bool,
     **_: Any,
 ) -> ExitCode:
@@ -75,6 +87,8 @@ def verify_command(
     some = bool(ids) or since is not None or sample < 1 or oldest_first
     if rebuild and some:
         raise InputError("--rebuild takes the whole archive: no IDs, --since or --sample with it")
+    if fingerprint is not None and (some or rebuild):
+        raise InputError("--fingerprint proves the whole archive: nothing else can be chosen")
     wishes = audit.Wishes(
         ids=read_ids(ids, ()) if ids else None,
         since=since,
@@ -82,7 +96,26 @@ def verify_command(
         oldest_first=oldest_first,
         jobs=readers,
     )
-    return _verify(settings_of(ctx), wishes, rebuild=rebuild)
+    kept = None if fingerprint is None else proving.parse(_line(fingerprint))
+    return _verify(settings_of(ctx), wishes, rebuild=rebuild, kept=kept)
+
+
+def _line(text: str) -> str:
+    """The fingerprint of the option, or from standard input: a mail's text around it may stay."""
+    if text != "-":
+        return text
+    try:
+        if sys.stdin is None:
+            raise ValueError("it is closed")
+        lines = sys.stdin.read(_LONGEST).splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the fingerprint from standard input: {error}") from None
+    found = [line.partition("g2a1 ") for line in lines if "g2a1 " in line]
+    if len(found) != 1:
+        raise InputError(
+            f"{len(found) or 'no'} fingerprints on standard input, where one should be"
+        )
+    return "".join(found[0][1:])
 
 
 class _Watched:
@@ -104,19 +137,30 @@ class _Watched:
         return Snapshot("Checking", done, self.files, self.bytes, self.size or None, unit="files")
 
 
-def _verify(settings: Settings, wishes: audit.Wishes, *, rebuild: bool) -> ExitCode:
-    """`verify`: read the files again; 1 if anything is wrong. `rebuild`: a lost catalogue."""
+def _verify(
+    settings: Settings, wishes: audit.Wishes, *, rebuild: bool, kept: Fingerprint | None
+) -> ExitCode:
+    """`verify`: read the files again; 1 if anything is wrong. `rebuild`: a lost catalogue.
+
+    `kept` is a fingerprint that the archive is first held against.
+    """
     switch = StopSwitch()
+    proof = None
     wishes = replace(wishes, max_duration=settings.run.max_duration)
     with staged(settings, switch) as (display, logs):
         watched = _Watched()
         with display.watch(watched.look):
+            if kept is not None:
+                with reading(settings.run) as (root, catalog):
+                    proof = proving.prove(catalog, root, kept, stop=switch.event.is_set)
             work = _rebuilt if rebuild else _checked
             outcome = work(settings.run, wishes, watched, switch)
+    if proof is not None:
+        outcome.findings += proof.findings
     if settings.json:
-        outputs.say_json(outcome_json(outcome))
+        outputs.say_json(outcome_json(outcome) | proof_json(proof, outcome))
     elif outcome.findings or not settings.quiet:
-        outputs.say(outcome_text(outcome))
+        outputs.say(outcome_text(outcome) + proof_text(proof, outcome))
     if logs.failure is not None:
         raise logs.failure
     if switch.code is not None:

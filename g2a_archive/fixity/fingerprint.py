@@ -1,0 +1,203 @@
+"""Holding an archive against a fingerprint of it that was kept elsewhere.
+
+Three steps, each of which leans on the one before. The digests of all `SHA256SUMS`, as the
+catalogue knows them of that revision, must make the fingerprint. What the catalogue says of the
+files of then must make these `SHA256SUMS`, byte for byte. And the files must be what it says, which
+`verify` reads. So nobody who changed a file, its sum and the catalogue goes unseen: the line, which
+is not here, would have to change, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from g2a_archive.archive import checksums, revisions
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.hashing import hash_file
+from g2a_archive.archive.layout import parse_name
+from g2a_archive.archive.revisions import Fingerprint
+from g2a_archive.errors import ArchiverError, InputError, Interrupted
+from g2a_archive.fixity.verify import Finding
+from g2a_archive.models import utc_now
+
+_SHOWN = 20
+_THEN = f"SELECT * FROM ({revisions.THEN}) WHERE sha256 IS NOT NULL "  # noqa: S608
+
+# What the catalogue said of a directory then, by name; `why` tells what became of it.
+_LINES = """
+SELECT substr(f.path, :start) AS name, f.sha256, '' AS why, f.recording
+FROM recording r JOIN file f ON f.recording = r.id
+WHERE r.directory = :directory AND f.revision <= :revision
+  AND substr(f.path, 1, :start - 1) = :directory || '/' AND instr(substr(f.path, :start), '/') = 0
+UNION ALL
+SELECT substr(path, :start), sha256, why, recording FROM past_file
+WHERE path > :directory || '/' AND path < :directory || '0'
+  AND revision <= :revision AND until > :revision AND instr(substr(path, :start), '/') = 0
+ORDER BY name
+"""
+_OTHERS = """
+SELECT after, line FROM other_line
+WHERE directory = ? AND revision <= ? AND (until IS NULL OR until > ?) ORDER BY id
+"""
+
+
+@dataclass(slots=True)
+class Proof:
+    """What became of the files that a fingerprint tells of.
+
+    `files` were there; of them some were `removed` by `remove` or `replaced` (fetched again)
+    since; `later` ones came since. `recordings` are the first of those removed and replaced, with
+    what became of them. `findings` are what is wrong before any file is read.
+    """
+
+    fingerprint: Fingerprint
+    files: int = 0
+    removed: int = 0
+    replaced: int = 0
+    later: int = 0
+    recordings: dict[int, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def unchanged(self) -> int:
+        """Files that must be here today as they were then."""
+        return self.files - self.removed - self.replaced
+
+
+def parse(text: str) -> Fingerprint:
+    """The fingerprint in `text`; `InputError` for what is none, or is of the future."""
+    try:
+        one = Fingerprint.parse(text)
+    except ValueError as error:
+        raise InputError(
+            f"this is no fingerprint: {error}",
+            hint="it is the whole line that `status --fingerprint` printed",
+        ) from None
+    if one.time > utc_now():
+        raise InputError(
+            f"the fingerprint is of the future: {one.time}", hint="is this machine's clock right?"
+        )
+    return one
+
+
+def prove(
+    catalog: Catalog,
+    root: Path,
+    fingerprint: Fingerprint,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> Proof:
+    """Hold the catalogue against the fingerprint, and the `SHA256SUMS` against the catalogue.
+
+    Raises `ArchiverError` (exit code 1) where the fingerprint is not one of this archive, as the
+    catalogue tells its past; `StorageError`, and `Interrupted`.
+    """
+    revision = _revision(catalog, fingerprint)
+    then = catalog.rows(f"{_THEN} {revisions.IN_ORDER}", {"revision": revision})
+    files = sum(row[2] for row in then)
+    if (files, revisions.digest(row[:2] for row in then)) != (
+        fingerprint.files,
+        fingerprint.digest,
+    ):
+        raise ArchiverError(
+            f"the catalogue no longer says of {fingerprint.time} what it said then: its sums of "
+            "the SHA256SUMS files do not make this fingerprint",
+            hint="somebody has changed the catalogue; compare it with a copy",
+        )
+    proof = Proof(fingerprint, files)
+    proof.later = catalog.scalar("SELECT count(*) FROM file WHERE revision > ?", revision)
+    for directory, sha256, _ in then:
+        if stop():
+            raise Interrupted
+        _directory(catalog, root, proof, directory, sha256, revision)
+    proof.findings += _sums_of_today(catalog, root, stop)
+    return proof
+
+
+def _revision(catalog: Catalog, fingerprint: Fingerprint) -> int:
+    """The number of the revision that the fingerprint is of."""
+    one = fingerprint
+    same = "digest = ? AND files = ? ORDER BY time = ? DESC, id DESC LIMIT 1"
+    found = catalog.scalar(
+        f"SELECT id FROM revision WHERE {same}",  # noqa: S608
+        one.digest,
+        one.files,
+        one.time,
+    )
+    if found is not None:
+        return int(found)
+    rows = catalog.rows("SELECT time FROM revision ORDER BY id LIMIT 1")
+    since = f"it tells the past since {rows[0][0]}" if rows else "it knows no fingerprint yet"
+    raise ArchiverError(
+        f"as its catalogue tells it, this archive never had the fingerprint of {one.time}; {since}",
+        hint="it is another archive's, or somebody has rewritten the catalogue",
+    )
+
+
+def _directory(
+    catalog: Catalog, root: Path, proof: Proof, directory: str, sha256: str, revision: int
+) -> None:
+    """Make a directory's `SHA256SUMS` of then again; note what became of its files since."""
+    values = {"directory": directory, "start": len(directory) + 2, "revision": revision}
+    lines = catalog.rows(_LINES, values)
+    others = catalog.rows(_OTHERS, (directory, revision, revision))
+    again = hashlib.sha256()
+    for line in revisions.lines_of(((row[0], row[1]) for row in lines), others):
+        again.update(line)
+    if again.hexdigest() != sha256:
+        what = f"changed: the catalogue does not say of {proof.fingerprint.time} what it said then"
+        proof.findings.append(Finding(None, None, f"{directory}/{checksums.NAME}", what, False))
+        return
+    became = Counter(row[2] for row in lines)
+    proof.removed += became["removed"]
+    proof.replaced += became["replaced"]
+    for _, _, why, recording in lines:
+        if why and len(proof.recordings) < _SHOWN:
+            proof.recordings.setdefault(recording, why)
+    for _, line in others:
+        proof.findings += _other(catalog, root, directory, line)
+
+
+def _other(catalog: Catalog, root: Path, directory: str, line: bytes) -> Iterator[Finding]:
+    """Check a file that was listed, but in no catalogue: from before the catalogue was lost."""
+    text = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    sha256, name = text[:64].lower(), text[66:].removeprefix("./")
+    key = parse_name(name)
+    if key is None:
+        return
+    path = f"{directory}/{name}"
+    sql = "SELECT 1 FROM past_file WHERE path = ? AND sha256 = ? UNION ALL "
+    sql += "SELECT 1 FROM file WHERE recording = ? AND kind = ? AND path = ? AND sha256 = ?"
+    if catalog.scalar(sql, path, sha256, *key, path, sha256):
+        return  # told, or read, as one of the catalogue's own
+    try:
+        problem = "" if hash_file(root / path)[1] == sha256 else "changed: not what was listed"
+    except OSError as error:
+        problem = f"unreadable: {error.strerror}" if os.path.lexists(root / path) else "missing"
+    if problem:
+        yield Finding(*key, path, problem, False)
+
+
+def _sums_of_today(catalog: Catalog, root: Path, stop: Callable[[], bool]) -> Iterator[Finding]:
+    """The `SHA256SUMS` that are not what the program wrote last."""
+    behind = set(catalog.stale_directories())
+    for directory, sha256, _ in catalog.rows(revisions.NOW):
+        if stop():
+            raise Interrupted
+        if sha256 is None or directory in behind:
+            continue
+        path = f"{directory}/{checksums.NAME}"
+        try:
+            same = hash_file(root / path)[1] == sha256
+            problem = "" if same else "changed: not what was written last"
+        except FileNotFoundError:
+            problem = "missing"
+        except OSError as error:
+            problem = f"unreadable: {error.strerror}"
+        if problem:
+            yield Finding(None, None, path, problem, False)

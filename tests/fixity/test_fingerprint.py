@@ -1,0 +1,411 @@
+"""The fingerprint: one line that coreutils agree with, and that finds out who rewrote what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import catalog_path, catalog_rows, relative_path, run_cli, run_here
+from support.cli import Args
+
+from g2a_archive.archive import revisions
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.cli import main
+from g2a_archive.console.outputs import metrics_text
+from g2a_archive.demo import SimulatedService, faults
+from g2a_archive.models import FileKind
+
+COREUTILS = (
+    r"find . -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum"
+)
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def say(root: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command on the archive in this process: exit code, stdout, stderr."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main.run([args[0], "--dest", str(root), *args[1:]])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def line_of(say: Say) -> str:
+    code, out, _ = say("status", "--fingerprint")
+    assert code == 0
+    return out.strip()
+
+
+def proof_of(say: Say, line: str) -> dict[str, Any]:
+    code, out, _ = say("verify", "--json", "--fingerprint", line)
+    report = json.loads(out)
+    assert code == bool(report["findings"])
+    assert report["proof"]["proven"] is (code == 0)
+    return {**report["proof"], "problems": {f["path"]: f["problem"] for f in report["findings"]}}
+
+
+@pytest.fixture
+def ids(service: SimulatedService, root: Path) -> list[int]:
+    """An archive of all recordings but the last two; returns their IDs."""
+    found = list(service.recordings)
+    assert run_here(service, root, found[:-2]).exit_code == 0
+    return found
+
+
+def path_of(service: SimulatedService, root: Path, id_: int, kind: str = "mp4") -> Path:
+    return root / relative_path(service.recordings[id_], kind)  # type: ignore[arg-type]
+
+
+def change_video(service: SimulatedService, id_: int) -> None:
+    """From now on the service has another video under this ID."""
+    service.set_recordings(
+        replace(one, mp4_size=(one.mp4_size or 0) + 1000) if one.id == id_ else one
+        for one in service.recordings.values()
+    )
+
+
+# --- what it is ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum here")
+def test_coreutils_say_the_same(service: SimulatedService, root: Path, say: Say) -> None:
+    found = list(service.recordings)
+    # "2014/01/SHA256SUMS" comes before "2014/SHA256SUMS": paths are sorted, not directories.
+    for layout, id_ in zip(
+        ("%Y", "%Y-x", "%Y/%m", "%Y.%m", "%Y0", "%Y/%m/%d"), found, strict=False
+    ):
+        assert run_here(service, root, [id_], layout=layout).exit_code == 0
+    by_shell = subprocess.run(
+        COREUTILS, shell=True, cwd=root, capture_output=True, text=True, check=True
+    )
+    version, time, files, digest = line_of(say).split(" ")
+    assert version == "g2a1"
+    assert datetime.fromisoformat(time) <= datetime.now(UTC)
+    assert int(files) == len([*root.rglob("14*.*")])
+    assert by_shell.stdout == f"{digest}  -\n"
+
+
+def test_a_run_tells_it_everywhere(service: SimulatedService, root: Path, say: Say) -> None:
+    report = run_here(service, root, service.recordings)
+    line = line_of(say)
+    assert report.to_json()["fingerprint"] == line
+    assert ("", f"  fingerprint: {line}") in report.summary()
+    assert catalog_rows(root, "SELECT fingerprint FROM run") == [(line,)]
+    _, time, files, digest = line.split()
+    sample = f'g2a_archive_fingerprint_info{{time="{time}",files="{files}",digest="{digest}"}} 1'
+    assert sample in metrics_text(report, owed=None, success=None).splitlines()
+    # And where nothing is new it is the same line.
+    assert run_here(service, root, service.recordings).to_json()["fingerprint"] == line
+
+
+def test_a_run_reads_only_the_sums_that_it_touched(
+    service: SimulatedService, root: Path, ids: list[int]
+) -> None:
+    here = path_of(service, root, ids[-1]).parent
+    elsewhere = {p.parent for p in root.rglob("SHA256SUMS")} - {here}
+    for folder in elsewhere:
+        (folder / "SHA256SUMS").unlink()
+    assert run_here(service, root, ids[-1:]).exit_code == 0
+    assert elsewhere
+    assert not [folder for folder in elsewhere if (folder / "SHA256SUMS").exists()]
+
+
+def test_there_is_none_before_the_first_run(root: Path, say: Say) -> None:
+    (root / ".g2a-archive").mkdir(parents=True)
+    Catalog(catalog_path(root)).close()
+    code, out, err = say("status", "--fingerprint")
+    assert (code, out) == (1, "")
+    assert "has no fingerprint yet" in err
+    assert err.count("\n") == 1
+
+
+# --- what it proves --------------------------------------------------------------------------
+
+
+def test_what_came_later_and_what_was_fetched_again_breaks_nothing(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    line = line_of(say)
+    first = path_of(service, root, ids[0])
+    first.write_bytes(b"damaged")
+    assert say("verify")[0] == 1
+    change_video(service, ids[0])
+    assert run_here(service, root, ids).exit_code == 0
+    proof = proof_of(say, line)
+    assert proof["problems"] == {}
+    assert (proof["files"], proof["fetched_again"], proof["removed"]) == (18, 1, 0)
+    assert (proof["unchanged"], proof["later"]) == (17, 7)
+    assert proof["recordings"] == {str(ids[0]): "replaced"}
+    code, out, _ = say("verify", "--fingerprint", line)
+    assert code == 0
+    assert f"Recording {ids[0]}: fetched again since" in out
+    assert out.splitlines()[-1].endswith(
+        "proven, 17 are here as they were. Since then: 1 fetched again, 7 came."
+    )
+    assert proof_of(say, line_of(say))["problems"] == {}
+
+
+def rewrite_file(path: Path) -> None:
+    """The same length, so that only its content tells."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def rewrite_sums(path: Path) -> None:
+    sums = path.parent / "SHA256SUMS"
+    text = sums.read_text().splitlines()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    lines = [f"{digest}  {path.name}" if line.endswith(f"  {path.name}") else line for line in text]
+    sums.write_text("\n".join(lines) + "\n")
+
+
+def rewrite_row(root: Path, path: Path) -> None:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with closing(sqlite3.connect(catalog_path(root))) as db, db:
+        db.execute("DROP TRIGGER IF EXISTS file_replaced")
+        db.execute(
+            "UPDATE file SET sha256 = ? WHERE path = ?", (digest, str(path.relative_to(root)))
+        )
+
+
+def rewrite_digests(root: Path, path: Path) -> None:
+    digest = hashlib.sha256((path.parent / "SHA256SUMS").read_bytes()).hexdigest()
+    with closing(sqlite3.connect(catalog_path(root))) as db, db:
+        directory = str(path.parent.relative_to(root))
+        db.execute("UPDATE sums SET sha256 = ? WHERE directory = ?", (digest, directory))
+
+
+def rewrite_fingerprints(root: Path, path: Path) -> None:
+    with closing(sqlite3.connect(catalog_path(root))) as db, db:
+        rows = db.execute(f"SELECT directory, sha256 FROM ({revisions.NOW})").fetchall()
+        rows.sort(key=lambda row: row[0] + "/SHA256SUMS")
+        db.execute("UPDATE revision SET digest = ?", (revisions.digest(rows),))
+
+
+ATTACKS = [
+    lambda root, path: rewrite_file(path),
+    lambda root, path: rewrite_sums(path),
+    rewrite_row,
+    rewrite_digests,
+    rewrite_fingerprints,
+]
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        (1, "changed: SHA-256 is "),  # the file
+        (2, "changed: SHA-256 is "),  # and SHA256SUMS
+        (3, "the catalogue does not say of"),  # and the catalogue's row
+        (4, "its sums of the SHA256SUMS files do not make this fingerprint"),
+        (5, "this archive never had the fingerprint of"),  # everything that is here
+    ],
+)
+def test_whoever_rewrites_a_recording_is_found_out(
+    steps: int, found: str, service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    line = line_of(say)
+    path = path_of(service, root, ids[0])
+    for step in ATTACKS[:steps]:
+        step(root, path)
+    if steps == 5:  # nothing but the line knows of it
+        assert say("verify")[0] == 0
+    code, out, err = say("verify", "--fingerprint", line)
+    assert code == 1
+    assert found in out + err
+    assert "Traceback" not in err
+    name = path.relative_to(root)
+    if steps < 4:
+        assert str(name if steps < 3 else name.parent / "SHA256SUMS") in out
+        assert "NOT proven." in out
+    else:
+        assert (out, err.count("\n")) == ("", 1)
+
+
+def test_sums_that_were_rewritten_alone_are_named(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    line = line_of(say)
+    sums = path_of(service, root, ids[0]).parent / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace("a", "b"))
+    gone = path_of(service, root, ids[2]).parent / "SHA256SUMS"
+    gone.unlink()
+    assert proof_of(say, line)["problems"] == {
+        str(sums.relative_to(root)): "changed: not what was written last",
+        str(gone.relative_to(root)): "missing",
+    }
+
+
+def test_a_line_of_each_revision_is_proven_for_ever(
+    service: SimulatedService, root: Path, say: Say
+) -> None:
+    """Also of two within a second, and of states that came and went."""
+    lines = []
+    for id_ in service.recordings:
+        run_here(service, root, [id_])
+        lines.append(line_of(say))
+    note = next(root.rglob("SHA256SUMS"))
+    note.write_text(f"# a note of the admin\n{note.read_text()}{'0' * 64}  elsewhere.txt\n")
+    with Catalog(catalog_path(root)) as catalog:
+        for (directory,) in catalog.rows("SELECT DISTINCT directory FROM recording"):
+            with catalog.transaction() as db:
+                db.execute("INSERT INTO stale_directory VALUES (?)", (directory,))
+        write_checksums(catalog, root)
+    lines.append(line_of(say))
+    for id_ in list(service.recordings)[:3]:
+        path_of(service, root, id_).unlink()
+        change_video(service, id_)
+        run_here(service, root, [id_])
+        lines.append(line_of(say))
+    assert len(set(lines)) == len(lines)
+    for line in lines:
+        assert proof_of(say, line)["problems"] == {}, line
+
+
+def test_after_a_lost_catalogue_the_last_line_still_proves_everything(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    line = line_of(say)
+    shutil.rmtree(root / ".g2a-archive")
+    (root / ".g2a-archive").mkdir()
+    assert say("verify", "--rebuild")[0] == 0
+    assert line_of(say).split()[2:] == line.split()[2:]
+    assert proof_of(say, line)["problems"] == {}
+    rewrite_file(path_of(service, root, ids[0]))
+    assert say("verify", "--fingerprint", line)[0] == 1
+
+
+def test_adopted_bit_by_bit_after_a_lost_catalogue(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    """Lines that were in SHA256SUMS before the catalogue knew their files are of then, too."""
+    shutil.rmtree(root / ".g2a-archive")
+    lines = []
+    for id_ in ids:
+        assert run_here(service, root, [id_]).exit_code == 0
+        lines.append(line_of(say))
+    for line in lines:
+        assert proof_of(say, line)["problems"] == {}, line
+    path_of(service, root, ids[1], "events").unlink()
+    assert (
+        str(path_of(service, root, ids[1], "events").relative_to(root))
+        in (proof_of(say, lines[0])["problems"])
+    )
+
+
+def test_a_run_that_fails_between_sums_and_catalogue(
+    service: SimulatedService, root: Path, ids: list[int], say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = line_of(say)
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "summed", _fail)
+        assert run_here(service, root, ids).exit_code == 6
+    code, out, err = say("status", "--fingerprint")
+    assert (code, out.strip()) == (0, line)
+    assert "more than this tells" in err
+    assert proof_of(say, line)["problems"] == {}
+    assert run_here(service, root, ids).exit_code == 0
+    for one in (line, line_of(say)):
+        assert proof_of(say, one)["problems"] == {}
+
+
+def _fail(*_: object) -> None:
+    from g2a_archive.errors import CatalogError
+
+    raise CatalogError("killed here")
+
+
+def test_a_directory_whose_sums_could_not_be_written_is_of_the_next_revision(
+    service: SimulatedService, root: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = list(service.recordings)
+    here = str(path_of(service, root, found[0]).parent.relative_to(root))
+    real = revisions.record
+
+    def without(db: sqlite3.Connection, sums: list[revisions.DirectorySums], now: str) -> None:
+        real(db, [one for one in sums if one.directory != here], now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(revisions, "record", without)
+        run_here(service, root, found)
+    line = line_of(say)
+    assert run_here(service, root, []).exit_code == 0
+    run_here(service, root, found)
+    for one in (line, line_of(say)):
+        assert proof_of(say, one)["problems"] == {}, one
+
+
+def test_one_kind_more_of_a_recording(service: SimulatedService, root: Path, say: Say) -> None:
+    id_ = next(iter(service.recordings))
+    service.fail_files(faults.status(404), "thumbnail")
+    run_here(service, root, [id_], retries=0)
+    line = line_of(say)
+    service.on_request.clear()
+    assert run_here(service, root, [id_]).exit_code == 0
+    proof = proof_of(say, line)
+    assert (proof["files"], proof["later"], proof["problems"]) == (2, 1, {})
+    assert {*FileKind} == {row[0] for row in catalog_rows(root, "SELECT kind FROM file")}
+
+
+# --- bad lines -------------------------------------------------------------------------------
+
+LATER = "9999-12-31T23:59:59Z"
+OTHER = f"g2a1 2026-01-01T00:00:00Z 3 {'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        (OTHER[:-1], 2, "this is no fingerprint"),
+        (OTHER[5:], 2, "this is no fingerprint"),
+        (OTHER.replace("g2a1", "g2a2"), 2, "this is no fingerprint"),
+        (OTHER.replace("-01-01T", "-13-01T"), 2, "this is no fingerprint"),
+        (OTHER.replace(" 3 ", " -3 "), 2, "this is no fingerprint"),
+        ("g2a1 \x1b[31m", 2, "this is no fingerprint"),
+        (OTHER.replace("2026-01-01T00:00:00Z", LATER), 2, "is of the future"),
+        (OTHER, 1, "this archive never had the fingerprint of 2026-01-01T00:00:00Z"),
+    ],
+)
+def test_bad_lines(line: str, code: int, words: str, root: Path, ids: list[int], say: Say) -> None:
+    before = catalog_path(root).read_bytes()
+    got, out, err = say("verify", "--fingerprint", line)
+    assert (got, out) == (code, "")
+    assert words in err
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
+    assert catalog_path(root).read_bytes() == before
+
+
+def test_a_line_from_standard_input(root: Path, ids: list[int], say: Say) -> None:
+    line = line_of(say)
+    mail = f"Subject: the archive tonight\n\n  fingerprint: {line}\n-- \nthe archive\n"
+    args: Args = ["verify", "--dest", root, "--fingerprint", "-"]
+    assert run_cli(args, input=mail).returncode == 0
+    for text, words in (("", "no fingerprints on"), (f"{line}\n{line}\n", "2 fingerprints on")):
+        result = run_cli(args, input=text)
+        assert result.returncode == 2
+        assert words in result.stderr
+
+
+@pytest.mark.parametrize("more", [["--sample", "5%"], ["--rebuild"], ["--since", "2014-01-01"]])
+def test_a_proof_is_of_the_whole_archive(more: list[str], ids: list[int], say: Say) -> None:
+    code, _, err = say("verify", "--fingerprint", OTHER, *more)
+    assert code == 2
+    assert "nothing else can be chosen" in err
