@@ -6,7 +6,7 @@ Everything is read in short steps, so that a run is never kept waiting by a slow
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,13 +180,14 @@ def by_period(catalog: Catalog, period: str) -> list[Period]:
     found: dict[str, list[int]] = {}
     for text, *counts in rows:
         if any(counts):
-            name = _day(text)
+            name = day_of(text)
             name = name if name == NO_DATE else name[: PERIODS[period]]
             found[name] = [a + b for a, b in zip(found.get(name, (0, 0, 0)), counts, strict=True)]
     return [Period(name, *counts) for name, counts in sorted(found.items())]
 
 
-def _day(text: str | None) -> str:
+def day_of(text: str | None) -> str:
+    """The day of a start time, or of a directory: `2014-05-06`; `NO_DATE` where there is none."""
     if match := _ISO_DATE.search(text or ""):
         return "-".join(match.groups())
     try:
@@ -199,6 +200,16 @@ def recording_detail(catalog: Catalog, recording: int) -> RecordingDetail | None
     """All that is known of one recording; None where the catalogue has never seen its ID."""
     rows = catalog.rows(f"{_RECORDING} WHERE id = ?", (recording,))
     return next(_details(catalog, rows), None)
+
+
+def recordings(catalog: Catalog, ids: Sequence[int]) -> Iterator[RecordingDetail]:
+    """Those of `ids` that the catalogue knows, by hundreds; `ids` are in ascending order."""
+    for start in range(0, len(ids), _PAGE // 2):
+        some = ids[start : start + _PAGE // 2]
+        marks = ",".join("?" * len(some))
+        yield from _details(
+            catalog, catalog.rows(f"{_RECORDING} WHERE id IN ({marks}) ORDER BY id", some)
+        )
 
 
 def owed_list(catalog: Catalog) -> Iterator[RecordingDetail]:

@@ -211,6 +211,18 @@ _RUN = [
 ]
 
 
+SINCE = option(
+    "--since",
+    metavar="WHEN",
+    type=Parsed("when", values.parse_when),
+    help="Started at or after a date, a time (UTC) or an age such as 30d.",
+)
+UNTIL = option(
+    "--until",
+    metavar="WHEN",
+    type=Parsed("when", values.parse_when),
+    help="Started before, likewise.",
+)
 ARCHIVE = [_DEST, _CATALOG, *_CONFIG]
 _SELECTION = [
     *(
@@ -234,18 +246,8 @@ _SELECTION = [
         type=Parsed("type", values.session_type),
         help="Only attended or unattended sessions.",
     ),
-    option(
-        "--since",
-        metavar="WHEN",
-        type=Parsed("when", values.parse_when),
-        help="Started at or after a date, a time (UTC) or an age such as 30d.",
-    ),
-    option(
-        "--until",
-        metavar="WHEN",
-        type=Parsed("when", values.parse_when),
-        help="Started before, likewise.",
-    ),
+    SINCE,
+    UNTIL,
     option(
         "--archived/--not-archived",
         is_flag=True,

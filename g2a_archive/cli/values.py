@@ -53,6 +53,13 @@ def text(value: str) -> str:
     return value
 
 
+def line(value: str) -> str:
+    """Some words on one line, such as a person's name."""
+    if not text(value).isprintable() or not value.strip():
+        raise ValueError("it must be some words on one line")
+    return value.strip()
+
+
 def kinds(value: str) -> tuple[FileKind, ...]:
     """Kinds of file, with commas between them."""
     wanted = [part.strip() for part in value.split(",")]

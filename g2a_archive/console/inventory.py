@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -214,18 +214,28 @@ def write_csv(recordings: Iterable[RecordingDetail], out: TextIO) -> int:
     spreadsheet rounds it. Text that a spreadsheet would take for a formula gets one, too.
     Sizes are in bytes. Raises `OSError` where `out` cannot be written; open it with `newline=""`.
     """
+    count = 0
+    add = csv_rows(out)
+    for one in recordings:
+        add(one)
+        count += 1
+    return count
+
+
+def csv_rows(out: TextIO) -> Callable[[RecordingDetail], None]:
+    """Write the header of `write_csv`; what is returned writes a recording's row."""
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(CSV_COLUMNS)
-    count = 0
-    for one in recordings:
+
+    def add(one: RecordingDetail) -> None:
         files = {file.kind: file for file in one.files}
         row = [_sheet_id(one.id), *(_cell(getattr(one, name)) for name in _RECORDING_COLUMNS[1:])]
         for kind in ALL_KINDS:
             file = files.get(kind)
             row += (_cell(getattr(file, name, None)) for name in _FILE_COLUMNS)
         rows.writerow(row)
-        count += 1
-    return count
+
+    return add
 
 
 def _sheet_id(id_: int) -> str:

@@ -1,0 +1,185 @@
+"""`bag`: hand recordings over, as a BagIt bag that can be proved and watched."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from g2a_archive.archive import layout
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.cli import values
+from g2a_archive.cli.ids import read_ids
+from g2a_archive.cli.options import ARCHIVE, JSON, LOG, SINCE, TIMEZONE, UNTIL, Parsed, option
+from g2a_archive.cli.options import options as with_options
+from g2a_archive.cli.run import reading, staged
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
+from g2a_archive.console import outputs
+from g2a_archive.console.progress import Snapshot
+from g2a_archive.curation.bag import Bagging, Place, place
+from g2a_archive.curation.selection import Choice, choose_ids, choose_time
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode, InputError, Interrupted
+from g2a_archive.models import size_text
+
+_BAG = [
+    option("-f", "--file", "files", multiple=True, metavar="FILE",
+           help="Recording IDs, one a line; - is standard input."),
+    SINCE,
+    UNTIL,
+    option("--contact", metavar="NAME", type=Parsed("name", values.line),
+           help="Who answers for the bag; bag-info.txt names them."),
+    option("--zip", "zip_", is_flag=True, help="One file, DIR.zip, instead of a directory."),
+    TIMEZONE,
+    JSON,
+    *LOG,
+]  # fmt: skip
+
+
+@click.command("bag", cls=ConfiguredCommand)
+@click.argument("where", metavar="DIR")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@with_options([*_BAG, *ARCHIVE])
+@click.pass_context
+def bag_command(
+    ctx: click.Context,
+    /,
+    where: str,
+    ids: tuple[str, ...],
+    files: tuple[str, ...],
+    since: int | None,
+    until: int | None,
+    contact: str | None,
+    zip_: bool,
+    **_: Any,
+) -> ExitCode:
+    """Hand recordings over: a BagIt bag of them in DIR, with pages to watch them.
+
+    Every file is held against its SHA-256 while it is copied; one that differs makes no bag. DIR
+    must be new or empty, and appears when it is whole. The archive stays as it is.
+    """
+    if not (ids or files or since is not None or until is not None):
+        raise InputError(
+            "no recordings were named", hint="name IDs after DIR, or use -f FILE, --since, --until"
+        )
+    if since is not None and until is not None and since >= until:
+        raise InputError("--since is not before --until")
+    settings = settings_of(ctx)
+    wanted = read_ids(ids, files) if ids or files else None
+    there = place(where, Path(settings.run.dest), zipped=zip_)
+    return _bag(settings, there, wanted, (since, until), contact)
+
+
+class _Watched:
+    """How far a bag is, for the display."""
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+        self._files = 0
+        self._bytes = 0
+
+    def file(self) -> None:
+        self._files += 1
+
+    def more(self, count: int) -> None:
+        self._bytes += count
+
+    def look(self) -> Snapshot:
+        total = self._choice
+        return Snapshot(
+            "Copying", self._files, total.files, self._bytes, total.bytes or None, unit="files"
+        )
+
+
+def _bag(
+    settings: Settings,
+    there: Place,
+    wanted: list[int] | None,
+    period: tuple[int | None, int | None],
+    contact: str | None,
+) -> ExitCode:
+    """`bag`: choose, copy, say what was made."""
+    switch = StopSwitch()
+    begun = time.monotonic()
+    counts = None
+    with staged(settings, switch) as (display, logs), reading(settings.run) as (root, catalog):
+        choice = _chosen(catalog, wanted, period)
+        zone = settings.run.timezone
+        watched = _Watched(choice)
+        bagging = Bagging(
+            archive=root,
+            catalog=catalog,
+            choice=choice,
+            contact=contact,
+            zone=layout.zone(zone) if zone else None,
+            zone_name=zone or "",
+            on_bytes=watched.more,
+            on_file=watched.file,
+            stop=switch.event.is_set,
+        )
+        if choice.ids:
+            try:
+                with display.watch(watched.look):
+                    counts = bagging.make(there)
+            except Interrupted:
+                outputs.complain("g2a-archive: interrupted; no bag was made")
+                return switch.code or ExitCode.SIGINT
+        if logs.failure is not None:
+            raise logs.failure
+    code = ExitCode.UNAVAILABLE if choice.left_out else ExitCode.OK
+    _tell(settings, there, choice, counts, time.monotonic() - begun, code)
+    return code
+
+
+def _chosen(
+    catalog: Catalog, wanted: list[int] | None, period: tuple[int | None, int | None]
+) -> Choice:
+    if wanted is not None:
+        return choose_ids(catalog, wanted, *period)
+    return choose_time(catalog, *period)
+
+
+def _tell(
+    settings: Settings,
+    there: Place,
+    choice: Choice,
+    counts: tuple[int, int] | None,
+    seconds: float,
+    code: ExitCode,
+) -> None:
+    """Say what was made; `counts` are the files and bytes of the payload, None for no bag."""
+    if settings.json:
+        files, size = counts or (0, 0)
+        outputs.say_json(
+            {
+                "bag": str(there.target) if counts else None,
+                "recordings": len(choice.ids),
+                "files": choice.files,
+                "bytes": choice.bytes,
+                "payload_files": files,
+                "payload_bytes": size,
+                "left_out": [str(id_) for id_ in choice.left_out],
+                "seconds": round(seconds, 3),
+                "exit_code": int(code),
+            }
+        )
+        return
+    if choice.left_out:
+        more = f", and {len(choice.left_out) - 10:,} more" if len(choice.left_out) > 10 else ""
+        outputs.complain(
+            f"g2a-archive: of that time, but not archived, so not in the bag: "
+            f"{', '.join(map(str, choice.left_out[:10]))}{more}"
+        )
+    if settings.quiet:
+        return
+    if counts is None:
+        outputs.say("Nothing to hand over: no recording was chosen, and no bag was made.")
+        return
+    outputs.say(
+        f"{len(choice.ids):,} recordings, {choice.files:,} files, {size_text(choice.bytes)}, "
+        f"each held against its SHA-256: {there.target}"
+    )
+    if not there.zipped:
+        outputs.say(f"Open {there.target / 'data' / 'index.html'}")

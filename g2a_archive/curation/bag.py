@@ -1,0 +1,366 @@
+"""Recordings handed over: a BagIt bag of them, which whoever gets it can prove and watch.
+
+Everything is copied in one pass, and the table, the pages and the manifest tell of what was copied
+then, whatever a run does to the archive meanwhile. The bag is built beside its place, flushed, and
+renamed: under its name there is all of it, or nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+
+from g2a_archive import __version__
+from g2a_archive.archive import inventory
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.flushing import GroupFlush, flush_directory, flush_file
+from g2a_archive.archive.inventory import NO_DATE, RecordingDetail
+from g2a_archive.archive.lock import NoLocksError, RunLock
+from g2a_archive.archive.space import free_space
+from g2a_archive.browse import Entry, write_site
+from g2a_archive.console.inventory import csv_rows
+from g2a_archive.curation.bagit import BagWriter, Container, Folder, Zip
+from g2a_archive.curation.selection import Choice
+from g2a_archive.errors import (
+    ArchiverError,
+    InputError,
+    Interrupted,
+    LockedError,
+    StorageError,
+    storage_error,
+)
+from g2a_archive.models import FileKind, State, StoredFile, size_text, utc_now
+
+_PIECE = 1 << 20
+_OVERHEAD = 1 << 20
+"""Bytes beside the recordings' own that a bag of them takes at least: pages and lists."""
+
+
+# --- where it comes to lie --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a bag is to be: a directory, or with `zipped` a file; `name` is the bag's own name."""
+
+    target: Path
+    name: str
+    zipped: bool
+
+    @property
+    def work(self) -> Path:
+        """The directory beside it in which it is built."""
+        return self.target.with_name(f".{self.target.name}.g2a-bag")
+
+
+def place(where: str, archive: Path, *, zipped: bool) -> Place:
+    """Where the bag `where` belongs. Raises `InputError` where it must not, or cannot, be."""
+    name = f"{where.rstrip('/').removesuffix('.zip')}.zip" if zipped else where
+    target = Path(os.path.realpath(name))
+    parent = target.parent
+    root = Path(os.path.realpath(archive))
+    if target == root or root in target.parents:
+        raise InputError(f"{target} lies in the archive", hint="a bag belongs beside it")
+    try:
+        if not parent.is_dir():
+            raise InputError(f"there is no directory {parent} for the bag", hint="make it first")
+        if zipped and os.path.lexists(target):
+            raise InputError(f"{target} is there already", hint="nothing is overwritten")
+        if not zipped and os.path.lexists(target):
+            if not target.is_dir():
+                raise InputError(f"{target} is there already", hint="nothing is overwritten")
+            if any(target.iterdir()):
+                raise InputError(f"{target} is not empty", hint="nothing is overwritten")
+            if os.path.ismount(target):
+                raise InputError(
+                    f"{target} is the top of a drive", hint="name a directory on it, a new one"
+                )
+    except OSError as error:
+        raise storage_error(error, "read", target) from error
+    return Place(target, target.name.removesuffix(".zip") if zipped else target.name, zipped)
+
+
+@contextmanager
+def _workplace(where: Place) -> Iterator[Path]:
+    """An empty directory beside the bag's place, ours alone; it is gone after the block.
+
+    What a killed run left of it is removed, nothing else. Raises `LockedError`, `StorageError`.
+    """
+    work = where.work
+    lock = RunLock(work / "lock")
+    try:
+        work.mkdir(exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, "make", work) from error
+    try:
+        lock.acquire()
+    except NoLocksError:
+        pass
+    except LockedError as error:
+        raise LockedError(
+            f"another process is making the bag {where.target}", hint="wait for it to end"
+        ) from error
+    try:
+        _clear(work)
+        yield work
+    finally:
+        with suppress(OSError):
+            _clear(work)
+            lock.path.unlink(missing_ok=True)
+            work.rmdir()
+        lock.release()
+
+
+def _clear(work: Path) -> None:
+    for name in ("bag", "pages"):
+        if (work / name).is_dir():
+            shutil.rmtree(work / name)
+    for name in ("bag.zip", "recordings.csv", "manifest-sha256.txt"):
+        (work / name).unlink(missing_ok=True)
+
+
+def _check_space(where: Place, need: int) -> None:
+    """Raise `StorageError` where the bag cannot fit; a file system may also not tell."""
+    told = free_space(where.target.parent)
+    if told is not None and told[0] < need + _OVERHEAD:
+        raise StorageError(
+            f"not enough space for the bag in {where.target.parent}: {size_text(told[0])} free, "
+            f"{size_text(need + _OVERHEAD)} needed",
+            hint="free some space, or make it elsewhere; nothing was written",
+        )
+
+
+# --- making it --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bagging:
+    """What a bag is made of, and who hears of it: `on_bytes` of bytes, `on_file` of each file.
+
+    `zone` and `zone_name` are the pages' clock; `stop` is asked before each piece (1 MiB).
+    """
+
+    archive: Path
+    catalog: Catalog
+    choice: Choice
+    contact: str | None = None
+    zone: tzinfo | None = None
+    zone_name: str = ""
+    on_bytes: Callable[[int], None] = lambda _: None
+    on_file: Callable[[], None] = lambda: None
+    stop: Callable[[], bool] = lambda: False
+
+    def make(self, where: Place) -> tuple[int, int]:
+        """Make the bag; returns the files and bytes of its payload.
+
+        Raises `ArchiverError` (exit 1) where a file is not what was archived, `StorageError`,
+        `LockedError`, `InputError` where something has come to lie in its place meanwhile, and
+        `Interrupted`. In all of these cases there is no bag, and nothing is left of it.
+        """
+        _check_space(where, self.choice.bytes)
+        with _workplace(where) as work:
+            try:
+                group = GroupFlush.of(str(work))
+                try:
+                    made = work / ("bag.zip" if where.zipped else "bag")
+                    counts = self._build(where, work, made)
+                    _flush(made, group)
+                finally:
+                    if group is not None:
+                        group.close()
+                self._ask()
+                _publish(made, where)
+            except OSError as error:
+                raise storage_error(error, "write the bag", where.target) from error
+        return counts
+
+    def _build(self, where: Place, work: Path, made: Path) -> tuple[int, int]:
+        container: Container = Zip(made, where.name) if where.zipped else Folder(made)
+        writer = BagWriter(container, work)
+        try:
+            (work / "pages").mkdir()
+            with open(work / "recordings.csv", "x", encoding="utf-8", newline="") as table:
+                write_site(
+                    work / "pages",
+                    self._entries(writer, csv_rows(table)),
+                    (),
+                    zone=self.zone,
+                    zone_name=self.zone_name,
+                    title=where.name,
+                )
+            self._add_own(writer, work, "recordings.csv")
+            for page in _files_below(work / "pages"):
+                self._add_own(writer, work / "pages", page)
+            writer.finish(self._about())
+        finally:
+            writer.close()
+        return writer.files, writer.bytes
+
+    def _entries(
+        self, writer: BagWriter, add_row: Callable[[RecordingDetail], None]
+    ) -> Iterator[Entry]:
+        """The recordings for the pages, each when it is in the bag, and in the table."""
+        for detail in self._details():
+            files = {}
+            for one in detail.files:
+                kind = FileKind(one.kind)
+                file = StoredFile(detail.id, kind, one.path, one.size, one.sha256)
+                self._copy(writer, file)
+                files[kind] = file
+            add_row(detail)
+            yield Entry(detail.id, detail.start_time, detail.directory, files)
+
+    def _details(self) -> Iterator[RecordingDetail]:
+        """What the catalogue says now of those that were chosen; a run may go on meanwhile."""
+        count = 0
+        for detail in inventory.recordings(self.catalog, self.choice.ids):
+            if detail.state != State.ARCHIVED:
+                raise ArchiverError(f"no bag was made: {detail.id} is {detail.state} now")
+            count += 1
+            yield detail
+        if count < len(self.choice.ids):
+            raise ArchiverError("no bag was made: the archive has lost recordings meanwhile")
+
+    def _copy(self, writer: BagWriter, file: StoredFile) -> None:
+        """One file of the archive into the bag, held against its recorded size and SHA-256."""
+        with _source(self.archive, file.path) as descriptor:
+            status = os.fstat(descriptor)
+            if status.st_size != file.size:
+                raise _wrong(file, f"{status.st_size:,} bytes, {file.size:,} were archived")
+            _, digest = writer.payload(
+                file.path,
+                self._pieces(descriptor, file),
+                size=file.size,
+                modified=status.st_mtime,
+                packed=file.kind is FileKind.EVENTS,
+            )
+        if digest != file.sha256:
+            raise _wrong(file, f"SHA-256 is {digest[:16]}…, {file.sha256[:16]}… was archived")
+        self.on_file()
+
+    def _pieces(self, descriptor: int, file: StoredFile) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(_PIECE, file.size + 1)))
+        left = file.size
+        while True:
+            self._ask()
+            try:
+                count = os.readv(descriptor, [buffer])
+            except OSError as error:
+                raise storage_error(error, "read", self.archive / file.path) from error
+            if not count:
+                return
+            left -= count
+            if left < 0:
+                raise _wrong(file, "it grows")
+            self.on_bytes(count)
+            yield buffer[:count]
+
+    def _add_own(self, writer: BagWriter, folder: Path, name: str) -> None:
+        """A file of our own making: the table, or a page."""
+        self._ask()
+        with open(folder / name, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            pieces = iter(lambda: file.read(_PIECE), b"")
+            modified = datetime.now(UTC).timestamp()
+            writer.payload(name, pieces, size=size, modified=modified, packed=True)
+
+    def _ask(self) -> None:
+        if self.stop():
+            raise Interrupted
+
+    def _about(self) -> Mapping[str, str]:
+        """What `bag-info.txt` says, but for the Oxum."""
+        choice = self.choice
+        days = "" if choice.first_day == NO_DATE else f", {choice.first_day} to {choice.last_day}"
+        contact = {"Contact-Name": self.contact} if self.contact else {}
+        return contact | {
+            "Internal-Sender-Identifier": f"{os.uname().nodename}:{self.archive}",
+            "Internal-Sender-Description": "an archive of GoToAssist Remote Support recordings",
+            "External-Description": f"{len(choice.ids)} session recordings{days}; "
+            "open data/index.html in a browser to watch them",
+            "Bagging-Date": utc_now()[:10],
+            "Bagging-Time": utc_now(),
+            "Bag-Size": size_text(choice.bytes),
+            "Bag-Software-Agent": f"g2a-archive {__version__}",
+        }
+
+
+def _files_below(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+@contextmanager
+def _source(archive: Path, path: str) -> Iterator[int]:
+    """A file of the archive, open for reading; raises `ArchiverError` where there is none."""
+    try:
+        # A pipe in its place would let the reader wait for ever.
+        descriptor = os.open(archive / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArchiverError(
+            f"no bag was made: {path} is missing",
+            hint="is its drive mounted? `g2a-archive verify` tells more",
+        ) from error
+    except OSError as error:
+        raise storage_error(error, "read", archive / path) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ArchiverError(f"no bag was made: {path} is no file any more")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _wrong(file: StoredFile, what: str) -> ArchiverError:
+    return ArchiverError(
+        f"no bag was made: {file.path} is not what was archived: {what}",
+        hint=f"`g2a-archive verify {file.recording}` records it, and `g2a-archive download "
+        f"{file.recording}` then fetches it again",
+    )
+
+
+def _flush(made: Path, group: GroupFlush | None) -> None:
+    """All that was made is on disk, names included."""
+    if group is not None:
+        group.flush()
+        return
+    for path in (made, *made.rglob("*")) if made.is_dir() else (made,):
+        if path.is_dir():
+            flush_directory(path)
+        else:
+            with open(path, "rb") as file:
+                flush_file(file.fileno())
+
+
+def _publish(made: Path, where: Place) -> None:
+    """Give the bag its name, over nothing but an empty directory, and flush that."""
+    try:
+        if where.zipped:
+            _link(made, where.target)
+        else:
+            os.rename(made, where.target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise InputError(
+            f"something has come to {where.target} meanwhile", hint="nothing is overwritten"
+        ) from error
+    flush_directory(where.target.parent)
+
+
+def _link(made: Path, target: Path) -> None:
+    """Rename a file, never over another one; where there are no links, after a look."""
+    try:
+        os.link(made, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.rename(made, target)

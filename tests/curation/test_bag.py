@@ -1,0 +1,255 @@
+"""What a bag holds: every byte as archived, a table, pages, and manifests that others accept."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from support import (  # fmt: skip
+    LONG,
+    archive_files,
+    archives,
+    assert_archive_equals,
+    catalog_rows,
+    is_right,
+    relative_path,
+    run_cli,
+    run_here,
+    states,
+)
+from support.service import Serve
+
+from g2a_archive import __version__
+from g2a_archive.archive.lock import RunLock
+from g2a_archive.curation import bagit
+from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.demo.recordings import KINDS
+
+original = archives.original
+archive = archives.archive
+service = archives.service
+
+
+def bag(archive: Path, *args: object, code: int = 0, stdin: str | None = None) -> str:
+    """Run `bag` on an archive, beside it; what it printed."""
+    line = ["bag", "--dest", str(archive), *map(str, args)]
+    result = run_cli(line, cwd=archive.parent, input=stdin)
+    assert result.returncode == code, result.stderr
+    return result.stdout
+
+
+def validate(top: Path) -> int:
+    """What the Library of Congress' own program says of a bag: 0 for valid."""
+    line = [sys.executable, "-m", "bagit", "--validate", "--quiet", str(top)]
+    return subprocess.run(line, capture_output=True, check=False, timeout=60).returncode
+
+
+def assert_payload(service: SimulatedService, data: Path, ids: Sequence[int]) -> None:
+    """These recordings are below `data/`, byte for byte, and no others."""
+    found = {name for name in archive_files(data) if name.split("/")[0].isdigit()}
+    expected = {}
+    for id_ in ids:
+        recording = service.recordings[id_]
+        for kind in KINDS:
+            if recording.size(kind) is not None:
+                expected[relative_path(recording, kind)] = (recording, kind)
+    assert found == set(expected)
+    for name, (recording, kind) in expected.items():
+        assert is_right(recording, kind, data / name), name
+
+
+def test_the_library_of_congress_accepts_it(service: SimulatedService, archive: Path) -> None:
+    ids = list(service.recordings)[2:6]
+    bag(archive, "case", *ids)
+    top = archive.parent / "case"
+    assert validate(top) == 0
+    assert_payload(service, top / "data", ids)
+    assert_archive_equals(service, archive)
+    assert sorted(path.name for path in archive.parent.iterdir()) == ["archive", "case"]
+    # It is the contents that are looked at, not the form alone.
+    mp4 = next((top / "data").glob("2*/*/*/*.mp4"))
+    mp4.write_bytes(mp4.read_bytes()[:-1] + b"?")
+    assert validate(top) == 1
+
+
+def test_as_one_file_it_is_the_same(service: SimulatedService, archive: Path) -> None:
+    ids = list(service.recordings)[:3]
+    said = json.loads(bag(archive, "case", "--zip", "--json", *ids))
+    file = archive.parent / "case.zip"
+    assert said["bag"] == str(file)
+    with zipfile.ZipFile(file) as packed:
+        assert {name.split("/")[0] for name in packed.namelist()} == {"case"}
+        stored = {i.filename for i in packed.infolist() if i.compress_type == zipfile.ZIP_STORED}
+        assert len([name for name in stored if name.endswith(".mp4")]) == 3
+        assert not any(name.endswith((".html", ".csv", ".txt")) for name in stored)
+        assert packed.testzip() is None
+        packed.extractall(archive.parent / "out")
+    top = archive.parent / "out" / "case"
+    assert validate(top) == 0
+    assert_payload(service, top / "data", ids)
+
+
+def test_what_is_said_of_it(service: SimulatedService, archive: Path) -> None:
+    ids = sorted(service.recordings)[:3]
+    report = json.loads(bag(archive, "case", "--contact", "Jörg Müller", "--json", *ids))
+    top = archive.parent / "case"
+    info = dict(line.split(": ", 1) for line in (top / "bag-info.txt").read_text().splitlines())
+    payload = [path for path in (top / "data").rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in payload)
+    assert info["Payload-Oxum"] == f"{size}.{len(payload)}"
+    assert (report["payload_bytes"], report["payload_files"]) == (size, len(payload))
+    assert info["Contact-Name"] == "Jörg Müller"
+    assert info["Internal-Sender-Identifier"].endswith(f":{archive}")
+    assert info["Bag-Software-Agent"] == f"g2a-archive {__version__}"
+    assert (top / "bagit.txt").read_text() == (
+        "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
+    )
+    rows = list(csv.DictReader(io.StringIO((top / "data" / "recordings.csv").read_text())))
+    assert [int(row["id"]) for row in rows] == ids
+    sums = {line[66:]: line[:64] for line in (top / "manifest-sha256.txt").read_text().splitlines()}
+    known = dict(catalog_rows(archive, "SELECT id, start_time FROM recording"))
+    for row in rows:
+        assert row["start_time"] == known[int(row["id"])]
+        assert row["archived_at"]
+        assert sums[f"data/{row['mp4_path']}"] == row["mp4_sha256"]
+    assert report["recordings"] == 3
+    assert report["exit_code"] == 0
+
+
+def test_it_needs_nobody_s_program_to_be_proved(archive: Path, service: SimulatedService) -> None:
+    bag(archive, "case", *service.recordings)
+    for name in ("manifest-sha256.txt", "tagmanifest-sha256.txt"):
+        subprocess.run(
+            ["sha256sum", "--strict", "--quiet", "-c", name],
+            cwd=archive.parent / "case",
+            check=True,
+        )
+
+
+def test_an_empty_directory_will_do_and_a_run_may_go_on_meanwhile(
+    archive: Path, service: SimulatedService
+) -> None:
+    (archive.parent / "case").mkdir()
+    lock = RunLock(archive / ".g2a-archive" / "lock")
+    lock.acquire()
+    try:
+        bag(archive, "case", *service.recordings)
+    finally:
+        lock.release()
+    assert validate(archive.parent / "case") == 0
+
+
+def test_chosen_by_time(archive: Path, service: SimulatedService) -> None:
+    starts = {id_: recording.start for id_, recording in service.recordings.items()}
+    middle = sorted(starts.values())[4].strftime("%Y-%m-%dT%H:%M:%S%z")
+    bag(archive, "early", "--until", middle)
+    bag(archive, "late", "--since", middle)
+    early = [id_ for id_, start in starts.items() if start < sorted(starts.values())[4]]
+    assert_payload(service, archive.parent / "early" / "data", early)
+    late = [id_ for id_ in starts if id_ not in early]
+    assert_payload(service, archive.parent / "late" / "data", late)
+    # Of the IDs that are named, those of the time.
+    bag(archive, "both", "--since", middle, late[0], early[0])
+    assert_payload(service, archive.parent / "both" / "data", late[:1])
+
+
+def test_without_start_times_the_directories_tell(archive: Path, service: SimulatedService) -> None:
+    (archive / ".g2a-archive" / "catalog.sqlite3").unlink()
+    assert run_cli(["verify", "--rebuild", "--dest", archive]).returncode == 0
+    days = {id_: f"{one.start:%Y-%m-%d}" for id_, one in service.recordings.items()}
+    last = max(days.values())
+    bag(archive, "late", "--since", last)
+    ids = [id_ for id_, day in days.items() if day == last]
+    assert_payload(service, archive.parent / "late" / "data", ids)
+
+
+def test_what_is_owed_of_that_time_is_said(archive: Path, service: SimulatedService) -> None:
+    id_ = next(iter(service.recordings))
+    next(archive.rglob(f"{id_}.mp4")).unlink()
+    assert run_cli(["verify", "--dest", archive]).returncode == 1
+    assert states(archive)[id_] == "damaged"
+    report = json.loads(bag(archive, "case", "--since", "2000-01-01", "--json", code=3))
+    assert report["left_out"] == [str(id_)]
+    others = [one for one in service.recordings if one != id_]
+    assert_payload(service, archive.parent / "case" / "data", others)
+    assert validate(archive.parent / "case") == 0
+
+
+def test_ids_from_standard_input_and_none_at_all(archive: Path, service: SimulatedService) -> None:
+    ids = list(service.recordings)[:2]
+    bag(archive, "case", "-f", "-", stdin="".join(f"{id_}  # a note\n" for id_ in ids))
+    assert_payload(service, archive.parent / "case" / "data", ids)
+    said = bag(archive, "other", "-f", "-", stdin="# none tonight\n")
+    assert "no bag was made" in said
+    assert bag(archive, "other", "--until", "2000-01-01", "-q") == ""
+    assert not (archive.parent / "other").exists()
+
+
+def test_a_large_file_in_a_zip(
+    service: SimulatedService, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond 4 GiB a ZIP needs other fields; here the limit is lower."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10_000)
+    container = bagit.Zip(archive.parent / "case.zip", "case")
+    writer = bagit.BagWriter(container, archive.parent)
+    content = bytes(range(256)) * 100
+    writer.payload("large.mp4", [content], size=len(content), modified=0.0, packed=False)
+    writer.finish({})
+    monkeypatch.undo()
+    with zipfile.ZipFile(archive.parent / "case.zip") as packed:
+        info = packed.getinfo("case/data/large.mp4")
+        assert packed.read(info) == content
+        assert info.extract_version == 45
+        assert info.date_time[0] == 1980
+
+
+@pytest.mark.skipif(not LONG, reason="five gigabytes take a minute: set G2A_LONG_TESTS=1")
+def test_five_gigabytes_in_a_zip(tmp_path: Path) -> None:
+    writer = bagit.BagWriter(bagit.Zip(tmp_path / "case.zip", "case"), tmp_path)
+    piece, count = bytes(1 << 24), 320
+    size = len(piece) * count
+    writer.payload("l.mp4", (piece for _ in range(count)), size=size, modified=1e9, packed=False)
+    writer.finish({})
+    subprocess.run(["unzip", "-tqq", tmp_path / "case.zip"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [("2014/05/06/7.mp4", "2014/05/06/7.mp4"), ("100%/7", "100%25/7"), ("a\nb\rc", "a%0Ab%0Dc")],
+)
+def test_names_in_a_manifest(tmp_path: Path, path: str, written: str) -> None:
+    """RFC 8493, 2.1.3: CR, LF and % are encoded, and nothing else."""
+    writer = bagit.BagWriter(bagit.Folder(tmp_path / "bag"), tmp_path)
+    writer.payload(path, [b"x"], size=1, modified=1e9, packed=False)
+    writer.finish({})
+    line = (tmp_path / "bag" / "manifest-sha256.txt").read_text()
+    assert (
+        line
+        == f"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881  data/{written}\n"
+    )
+
+
+def test_a_hundred_recordings_more_than_one_look_at_the_catalogue_takes(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.archive.inventory._PAGE", 20)
+    monkeypatch.setattr("g2a_archive.curation.selection._PAGE", 7)
+    service = serve(sample_recordings(30, mp4_size=(2000, 3000)))
+    assert run_here(service, root, service.recordings).exit_code == 0
+    from g2a_archive.archive.catalog import Catalog
+    from g2a_archive.curation.bag import Bagging, place
+    from g2a_archive.curation.selection import choose_time
+
+    with Catalog(root / ".g2a-archive" / "catalog.sqlite3", readonly=True) as catalog:
+        choice = choose_time(catalog, 0, None)
+        where = place(str(root.parent / "case"), root, zipped=False)
+        Bagging(archive=root, catalog=catalog, choice=choice).make(where)
+    assert_payload(service, root.parent / "case" / "data", list(service.recordings))
+    assert validate(root.parent / "case") == 0

@@ -1,0 +1,290 @@
+"""Where a bag cannot be made there is none: one sentence, the archive untouched, nothing left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import archives, clean_environment, run_cli
+from support.cli import tree
+from support.mounts import tmpfs
+
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.lock import RunLock
+from g2a_archive.curation import bag as module
+from g2a_archive.curation.bag import Bagging, place
+from g2a_archive.curation.selection import choose_time
+from g2a_archive.demo import SimulatedService
+from g2a_archive.errors import InputError, StorageError
+
+OWED = 1400000008
+
+original = archives.original
+
+
+@pytest.fixture(scope="module")
+def made(original: tuple[SimulatedService, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of eight recordings, one of which is owed."""
+    root = tmp_path_factory.mktemp("owing") / "archive"
+    shutil.copytree(original[1], root)
+    next(root.rglob(f"{OWED}.mp4")).unlink()
+    assert run_cli(["verify", "--dest", root, OWED]).returncode == 1
+    return root
+
+
+@pytest.fixture
+def archive(made: Path, root: Path) -> Path:
+    """A copy of it for one test."""
+    shutil.copytree(made, root)
+    return root
+
+
+def refused(archive: Path, *args: object, code: int) -> str:
+    """The one sentence of a `bag` that makes no bag and changes nothing."""
+    before = tree(archive.parent)
+    result = run_cli(["bag", "--dest", archive, *map(str, args)], cwd=archive.parent)
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("g2a-archive: ")
+    assert tree(archive.parent) == before
+    return lines[0]
+
+
+# --- what is wrong before anything is begun ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["case"], 2, "no recordings were named"),
+        (["case", "12x"], 2, "not a recording ID"),
+        (["case", "-f", "nowhere.txt"], 2, "nowhere.txt"),
+        (["case", "--since", "2014-05-07", "--until", "2014-05-06"], 2, "not before --until"),
+        (["case", "1400000001", "--contact", "a\nb"], 2, "--contact: "),
+        (["full", "1400000001"], 2, "full is not empty"),
+        (["file", "1400000001"], 2, "file is there already"),
+        (["file/case", "1400000001"], 2, "there is no directory"),
+        (["nowhere/case", "1400000001"], 2, "there is no directory"),
+        (["archive/case", "1400000001"], 2, "lies in the archive"),
+        (["archive", "1400000001"], 2, "lies in the archive"),
+        (["link/2014/case", "1400000001"], 2, "lies in the archive"),
+        (["old", "--zip", "1400000001"], 2, "old.zip is there already"),
+        (["old.zip", "--zip", "1400000001"], 2, "old.zip is there already"),
+        (["case", "77", "1400000001"], 1, "77 is not known here"),
+        (["case", "1400000008", "1400000001"], 1, "1400000008 is not archived (damaged)"),
+        (["case", *map(str, range(1, 14))], 1, "10 is not known here; and 3 more"),
+        (["case", "1400000001", "--catalog", "none.sqlite3"], 6, "there is no archive"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+def test_bad_input(archive: Path, args: list[str], code: int, words: str) -> None:
+    (archive.parent / "full").mkdir()
+    (archive.parent / "full" / "letter.txt").write_text("dear")
+    for name in ("file", "old.zip"):
+        (archive.parent / name).write_text("old")
+    (archive.parent / "link").symlink_to(archive)
+    assert words in refused(archive, *args, code=code)
+
+
+def test_the_top_of_a_drive(archive: Path) -> None:
+    with tmpfs(archive.parent / "stick", "4m"):
+        assert "is the top of a drive" in refused(archive, "stick", "1400000001", code=2)
+
+
+# --- files that are not what was archived ------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped": (flip, "SHA-256 is "),
+    "cut": (lambda path: os.truncate(path, 100), "100 bytes, "),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"more"), "were archived"),
+    "gone": (Path.unlink, "is missing"),
+    "a pipe": (pipe, "is no file any more"),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize("form", ["--zip", "--json"])
+def test_a_file_that_is_not_what_was_archived(archive: Path, how: str, form: str) -> None:
+    do, words = BREAKS[how]
+    do(next(archive.rglob("1400000003.mp4")))
+    said = refused(archive, "case", form, "1400000001", "1400000003", "1400000005", code=1)
+    assert "no bag was made" in said
+    assert "1400000003.mp4" in said
+    assert words in said
+
+
+# --- disks, and others at the same place --------------------------------------------------------
+
+
+def test_a_disk_that_is_too_small_is_known_beforehand(archive: Path) -> None:
+    with tmpfs(archive.parent / "disk", "1m"):
+        said = refused(archive, "disk/case", "1400000001", "1400000002", code=6)
+    assert "not enough space for the bag" in said
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_disk_that_fills_up(archive: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_check_space", lambda where, need: None)
+    with tmpfs(archive.parent / "disk", "96k") as disk:
+        before = tree(archive.parent)
+        with pytest.raises(StorageError, match="No space left on device"):
+            make(archive, disk / "case", zipped=zipped)
+        assert tree(archive.parent) == before
+
+
+def make(archive: Path, target: Path, *, zipped: bool = False) -> None:
+    """Make a bag of everything in this process."""
+    with Catalog(archive / ".g2a-archive" / "catalog.sqlite3", readonly=True) as catalog:
+        choice = choose_time(catalog, 0, None)
+        where = place(str(target), archive, zipped=zipped)
+        Bagging(archive=archive, catalog=catalog, choice=choice).make(where)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("links", [True, False])
+def test_what_comes_to_its_place_meanwhile_stays(
+    archive: Path, zipped: bool, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = archive.parent / ("case.zip" if zipped else "case")
+    mine = target if zipped else target / "mine"
+    flush = module._flush
+
+    def come(*args: object) -> None:
+        flush(*args)  # type: ignore[arg-type]
+        if not zipped:
+            target.mkdir()
+        mine.write_text("mine")
+
+    def no_link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(module, "_flush", come)
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    with pytest.raises(InputError, match="meanwhile"):
+        make(archive, target, zipped=zipped)
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in archive.parent.iterdir()) == ["archive", target.name]
+
+
+def test_two_at_the_same_place(archive: Path) -> None:
+    work = archive.parent / ".case.g2a-bag"
+    (work / "bag").mkdir(parents=True)
+    (work / "bag" / "half.mp4").write_text("of the other one")
+    lock = RunLock(work / "lock")
+    lock.acquire()
+    try:
+        said = refused(archive, "case", "1400000001", code=5)
+    finally:
+        lock.release()
+    assert "another process is making the bag" in said
+    # It was killed: the next one takes what it left away, but nothing that isn't a bag's.
+    (work / "of-mine.txt").write_text("mine")
+    result = run_cli(["bag", "--dest", archive, archive.parent / "case", 1400000001])
+    assert result.returncode == 0
+    assert [path.name for path in work.iterdir()] == ["of-mine.txt"]
+
+
+# --- killed ------------------------------------------------------------------------------------
+
+_CRASH = """
+import itertools, os, signal, sys
+from g2a_archive.cli import main as cli
+from g2a_archive.archive.lock import RunLock
+from g2a_archive.curation import bag, bagit
+where, when, number, kill = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+owner = {"os": os, "bag": bag, "RunLock": RunLock, "BagWriter": bagit.BagWriter,
+         "Zip": bagit.Zip}[where.split(".")[0]]
+name = where.split(".")[1]
+real, calls = getattr(owner, name), itertools.count(1)
+
+def crash(*args, **more):
+    call = next(calls)
+    if call == number and when == "before":
+        os.kill(os.getpid(), kill)
+    result = real(*args, **more)
+    if call == number and when == "after":
+        os.kill(os.getpid(), kill)
+    return result
+
+setattr(owner, name, crash)
+sys.exit(cli.run(sys.argv[5:]))
+"""
+
+STEPS = [
+    ("case", "RunLock.acquire", 1, "before"),
+    ("case", "RunLock.acquire", 1, "after"),
+    ("case", "BagWriter.payload", 1, "before"),
+    ("case", "BagWriter.payload", 8, "after"),
+    ("case", "BagWriter.finish", 1, "after"),
+    ("case", "bag._publish", 1, "before"),
+    ("case", "bag._publish", 1, "after"),
+    ("case", "bag.flush_directory", 1, "before"),
+    ("case.zip", "BagWriter.payload", 8, "after"),
+    ("case.zip", "BagWriter.finish", 1, "before"),
+    ("case.zip", "bag._publish", 1, "before"),
+    ("case.zip", "os.link", 1, "after"),
+]
+
+
+def killed(archive: Path, where: str, when: str, number: int, kill: int, *args: str) -> str:
+    """Run `bag case` until this step, where it is killed; what it said on stderr."""
+    line = ["bag", "--dest", str(archive), "case", "--since", "2000-01-01", "--until", "2100-01-01"]
+    result = subprocess.run(
+        [sys.executable, "-c", _CRASH, where, when, str(number), str(kill), *line, *args],
+        env=clean_environment(), cwd=archive.parent, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == (-kill if kill == signal.SIGKILL else 128 + kill), result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize(("form", "where", "number", "when"), STEPS)
+def test_killed_between_two_steps(
+    archive: Path, form: str, where: str, number: int, when: str
+) -> None:
+    before = tree(archive)
+    zip_ = ["--zip"] if form == "case.zip" else []
+    killed(archive, where, when, number, signal.SIGKILL, *zip_)
+    target = archive.parent / form
+    assert tree(archive) == before
+    if target.exists():
+        assert where == "bag.flush_directory" or when == "after"
+    else:
+        line = ["bag", "--dest", archive, target, *zip_, "--since", "2000-01-01", "--quiet"]
+        assert run_cli([*map(str, line)]).returncode == 3  # as one is owed
+        assert sorted(path.name for path in archive.parent.iterdir()) == ["archive", form]
+    if zip_:
+        subprocess.run([sys.executable, "-m", "zipfile", "-e", target, target.parent], check=True)
+    top = str(archive.parent / "case")
+    judge = [sys.executable, "-m", "bagit", "--validate", "--quiet", top]
+    assert subprocess.run(judge, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("zip_", [[], ["--zip"]])
+def test_stopped_tidily(archive: Path, kill: int, zip_: list[str]) -> None:
+    before = tree(archive.parent)
+    said = killed(archive, "BagWriter.payload", "after", 3, kill, *zip_)
+    assert said.splitlines() == ["g2a-archive: interrupted; no bag was made"]
+    assert tree(archive.parent) == before

@@ -1,0 +1,34 @@
+"""An archive that is made once, and copied for each test that wants it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
+from support import run_here
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SimulatedService, Path]]:
+    """A service with eight recordings, and an archive of them all."""
+    root = tmp_path_factory.mktemp("original") / "archive"
+    with SimulatedService(sample_recordings(8), Behaviour(rate_limit=None)) as service:
+        assert run_here(service, root, service.recordings).exit_code == 0
+        yield service, root
+
+
+@pytest.fixture
+def archive(original: tuple[SimulatedService, Path], root: Path) -> Path:
+    """A copy of it for one test."""
+    shutil.copytree(original[1], root)
+    return root
+
+
+@pytest.fixture
+def service(original: tuple[SimulatedService, Path]) -> SimulatedService:
+    """The service that it came from."""
+    return original[0]
