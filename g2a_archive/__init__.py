@@ -1,3 +1,3 @@
 """Archives GoToAssist Remote Support session recordings: whole, verified, resumable."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -182,7 +182,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """Everything that a run needs to know, parsed once; see the options in the README."""
+    """Everything that a run needs to know, parsed once; see cli/OPTIONS.md."""
 
     dest: str = "recordings"
     jobs: int = 8

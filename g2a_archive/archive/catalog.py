@@ -1,8 +1,8 @@
 """The SQLite catalogue: what is archived, owed, unavailable, refused, and what each run did.
 
 One process writes it, from one thread. Reading it with `SELECT` beside a run is supported; the
-schema is documented in the README. It keeps a rollback journal, since archives live on network
-drives, where SQLite's write-ahead log does not work.
+schema is documented in CATALOG.md beside this file. It keeps a rollback journal, since archives
+live on network drives, where SQLite's write-ahead log does not work.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The catalogue's schema: its tables, and the way from an older version to this one.
 
-The README's "The catalogue" tells what the columns mean. Who carries recordings from one
+CATALOG.md beside this file tells what the columns mean. Who carries recordings from one
 catalogue to another (`merge`) takes along, for each: `state`, `reason`, `owed_since`, `tries` and
 `last_try` where it is owed; `kinds`, `absent`, `wanted`, `unoffered` and `unoffered_since`;
 `transcode_at`, `marked_at`, `scope` and `list_order`; and of a removed one `removed_at`, `reason`

@@ -1,4 +1,4 @@
-"""The README and the examples say what is there, and nothing that is not."""
+"""The README, its pages and the examples say what is there, and nothing that is not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from g2a_archive.errors import ExitCode
 from g2a_archive.models import State
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "g2a_archive").rglob("*.md"))]
+"""The README, and the reference that stands beside the code it describes."""
+
+README = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_file())
 
 
@@ -50,7 +53,7 @@ OPTIONS = {
 
 
 def section(title: str) -> str:
-    """The part of the README below a heading of any level, up to the next one."""
+    """The part of a page below a heading of any level, up to the next one."""
     found = re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", README, re.MULTILINE | re.DOTALL)
     assert found, title
     return found[1]
@@ -165,16 +168,25 @@ def test_the_catalogue_s_schema_is_in_the_readme(tmp_path: Path) -> None:
             assert rows[table] == columns | more, table
 
 
-def test_what_the_readme_links_to_is_there() -> None:
-    targets = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert targets
-    assert [name for name in targets if not (ROOT / name).exists()] == []
-    anchors = re.findall(r"\]\(#([^)]+)\)", README)
-    titles = {
-        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    }
-    assert set(anchors) <= titles
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    """A file of the repository, and a heading in it; every other page is linked to from another."""
+    links = re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8"))
+    targets = [((page.parent / name).resolve() if name else page, anchor) for name, anchor in links]
+    assert [str(path) for path, _ in targets if not path.exists()] == []
+    assert [link for link in targets if link[1] and link[1] not in headings(link[0])] == []
+    if page != PAGES[0]:
+        assert page.relative_to(ROOT).as_posix() in PAGES[0].read_text(encoding="utf-8")
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them of its headings."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 300
 
 
 # --- the examples ------------------------------------------------------------------------------
