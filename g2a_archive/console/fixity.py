@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from g2a_archive.fixity.check import Outcome
 from g2a_archive.fixity.fingerprint import Proof
-from g2a_archive.fixity.verify import Outcome
 
 _BECAME = {"removed": "removed since", "replaced": "fetched again since"}
 

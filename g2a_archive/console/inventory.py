@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from g2a_archive.archive.inventory import Period, RecordingDetail, Run, Summary
-from g2a_archive.fixity.verify import Outcome
+from g2a_archive.fixity.check import Outcome
 from g2a_archive.models import ALL_KINDS, size_text
 
 _WIDTH = 80

@@ -22,7 +22,7 @@ from g2a_archive.archive.hashing import hash_file
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.archive.revisions import Fingerprint
 from g2a_archive.errors import ArchiverError, InputError, Interrupted
-from g2a_archive.fixity.verify import Finding
+from g2a_archive.fixity.check import Finding
 from g2a_archive.models import utc_now
 
 _SHOWN = 20

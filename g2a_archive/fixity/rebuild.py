@@ -5,148 +5,245 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from g2a_archive.archive import checksums, content
+from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.hashing import hash_file
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import Interrupted
+from g2a_archive.fixity.check import Finding, Outcome
 from g2a_archive.fixity.tree import Tree, default_jobs, in_parallel, printable
-from g2a_archive.fixity.verify import Finding, Outcome
 from g2a_archive.models import FileKind, StoredFile
+
+_TOGETHER = 500
+"""Files of a directory that are looked at together."""
+
+_AHEAD = 2
+_PAGE = 2000
 
 _Key = tuple[int, FileKind]
 
 
 @dataclass(slots=True)
 class _Found:
-    """What one directory holds: files to hash, files that are right, and what is wrong."""
+    """What some names of one directory stand for: files to hash, and what came of it.
+
+    `listed` are the sums that `SHA256SUMS` has for these names.
+    """
 
     directory: str
     todo: dict[str, _Key] = field(default_factory=dict)
+    listed: dict[str, str] = field(default_factory=dict)
     files: list[StoredFile] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
+    def path(self, name: str) -> str:
+        """The path of one of them, relative to the archive."""
+        return f"{self.directory}/{name}" if self.directory else name
+
 
 def rebuild(
+    catalog: Catalog,
     root: Path,
     *,
-    known: Callable[[int, FileKind], str | None],
-    record: Callable[[list[StoredFile], list[Finding]], None],
     jobs: int | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    on_begin: Callable[[int], None] = lambda files: None,
+    on_files: Callable[[int], None] = lambda files: None,
     on_bytes: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Find the files of the archive at `root` that the catalogue does not hold, and check them.
+    """Bring into the catalogue the files of the archive at `root` that it does not hold.
 
     A file that its directory's `SHA256SUMS` lists must have that sum; one that is not listed
-    must be whole, as far as it tells by itself, and is then taken as it is. `known` is the path
-    that the catalogue has for a recording's file, or None. `record` is given, a directory at a
-    time, the files to adopt and the findings; both are called in the calling thread, `on_bytes`
-    is not.
+    must be whole, as far as it tells by itself, and is then taken as it is. Any other makes its
+    recording owed. `on_begin` hears how many files there are, `on_files` of so many more that were
+    looked at, `on_bytes`, in several threads, of bytes read. The caller holds the archive's lock.
 
     Raises `StorageError`; `stop` ends it within moments, and what was recorded stays.
     """
-    tree = Tree(root)
     begun = time.monotonic()
-    outcome = Outcome()
-    over = False
-
-    taken: dict[_Key, str] = {}
-
-    def path_of(recording: int, kind: FileKind) -> str | None:
-        return known(recording, kind) or taken.get((recording, kind))
-
-    def elsewhere(one: Finding) -> bool:
-        if one.recording is None or one.kind is None or not one.problem.startswith("missing"):
-            return False
-        return path_of(one.recording, one.kind) is not None
-
-    def work(found: _Found) -> _Found:
-        return _examine(tree, found, lambda: over or stop(), on_bytes)
-
+    one = _Rebuilding(catalog, Tree(root), on_bytes, stop)
     try:
-        tasks = _directories(tree, path_of, taken, stop)
-        with closing(in_parallel(tasks, work, jobs or default_jobs(), stop)) as results:
+        on_begin(sum(len(folder.names) for folder in one.tree.walk(stop)))
+        one.run(jobs or default_jobs(), on_files)
+    except Interrupted:
+        one.outcome.interrupted = True
+    finally:
+        one.write()
+    one.outcome.findings.sort(key=lambda finding: finding.path)
+    one.outcome.seconds = time.monotonic() - begun
+    return one.outcome
+
+
+@dataclass(slots=True)
+class _Rebuilding:
+    """One call of `rebuild`. Only `examine` and what it calls run in the reading threads."""
+
+    catalog: Catalog
+    tree: Tree
+    on_bytes: Callable[[int], None]
+    stop: Callable[[], bool]
+    over: bool = False
+    outcome: Outcome = field(default_factory=Outcome)
+    taken: dict[_Key, str] = field(default_factory=dict)
+    """Where the files lie that are being looked at, or wait to be recorded."""
+    files: list[StoredFile] = field(default_factory=list)
+    broken: dict[int, str] = field(default_factory=dict)
+    settled: list[_Key] = field(default_factory=list)
+
+    def run(self, jobs: int, on_files: Callable[[int], None]) -> None:
+        work = in_parallel(self.tasks(), self.examine, jobs, self.stop, ahead=_AHEAD)
+        with closing(work) as results:
             try:
                 for found in results:
-                    if found is None:
-                        continue
-                    findings = [one for one in found.findings if not elsewhere(one)]
-                    record(found.files, findings)
-                    outcome.files += len(found.files)
-                    outcome.bytes += sum(file.size for file in found.files)
-                    outcome.findings += findings
+                    if found is not None:
+                        self.take(found)
+                        on_files(len(found.todo))
             finally:
-                over = True
-    except Interrupted:
-        outcome.interrupted = True
-    outcome.findings.sort(key=lambda finding: finding.path)
-    outcome.seconds = time.monotonic() - begun
-    return outcome
+                self.over = True
 
+    def stopping(self) -> bool:
+        return self.over or self.stop()
 
-def _directories(
-    tree: Tree,
-    path_of: Callable[[int, FileKind], str | None],
-    taken: dict[_Key, str],
-    stop: Callable[[], bool],
-) -> Iterator[_Found]:
-    """The directories of the archive, each with the files in it that are to be examined."""
-    for folder in tree.walk(stop):
-        found = _Found(folder.path)
-        if folder.problem:
-            found.findings.append(
-                Finding(None, None, folder.path, f"unreadable: {folder.problem}", False)
-            )
-        for name, path in zip(folder.names, folder.files(), strict=True):
-            key = parse_name(name)
+    def tasks(self) -> Iterator[_Found]:
+        """All files of the archive, some of one directory at a time, and what is seen at once."""
+        for folder in self.tree.walk(self.stop):
+            sums = {
+                self.tree.key(name): digest
+                for name, digest in checksums.read(
+                    self.tree.root / folder.path / checksums.NAME
+                ).items()
+            }
+            missing = _missing(sums.keys() - {self.tree.key(name) for name in folder.names})
+            for names in _by_recording(folder.names):
+                yield self.sorted_out(folder.path, names, sums, missing)
+            last = _Found(folder.path)
+            if folder.problem:
+                problem = f"unreadable: {folder.problem}"
+                last.findings.append(Finding(None, None, folder.path, problem, False))
+            for recording in [*missing]:
+                self.tell_missing(last, recording, missing)
+            yield last
+
+    def sorted_out(
+        self,
+        directory: str,
+        names: Sequence[str],
+        sums: Mapping[str, str],
+        missing: dict[int, list[tuple[str, FileKind]]],
+    ) -> _Found:
+        """Which of these names are to be looked at, and what is missing of their recordings."""
+        found = _Found(directory)
+        keys = {name: parse_name(self.tree.key(name)) for name in names}
+        held = self.catalog.files_of_many({key[0] for key in keys.values() if key})
+        for name, key in keys.items():
+            path = found.path(name)
             if key is None:
                 found.findings.append(_unknown(path, "unknown: not a recording's file"))
                 continue
-            other = path_of(*key)
+            self.tell_missing(found, key[0], missing)
+            other = held[key].path if key in held else self.taken.get(key)
             if other is None:
-                taken[key] = path
+                self.taken[key] = path
                 found.todo[name] = key
-            elif other != path:
+                if digest := sums.get(self.tree.key(name)):
+                    found.listed[name] = digest
+            elif self.tree.key(other) != self.tree.key(path):
                 found.findings.append(_unknown(path, f"unknown: a second {other}"))
-        yield found
+        return found
+
+    def tell_missing(
+        self, found: _Found, recording: int, missing: dict[int, list[tuple[str, FileKind]]]
+    ) -> None:
+        """Add what is missing of a recording; together with its other files, or not at all."""
+        for name, kind in missing.pop(recording, ()):
+            # What is no file, or is passed over, may have the name all the same.
+            if not os.path.lexists(self.tree.root / found.path(name)):
+                problem = f"missing: {checksums.NAME} lists it"
+                found.findings.append(Finding(recording, kind, found.path(name), problem))
+
+    def examine(self, found: _Found) -> _Found:
+        """Hash the files, and compare them with their sums."""
+        for name, key in found.todo.items():
+            path = found.path(name)
+            full = self.tree.root / path
+            size, digest = 0, ""
+            listed = found.listed.get(name)
+            try:
+                problem = _problem(full, key[1], listed=listed is not None)
+                if not problem:
+                    size, digest = hash_file(full, stop=self.stopping, on_bytes=self.on_bytes)
+            except OSError as error:
+                self.tree.check()
+                problem = f"unreadable: {error.strerror}"
+            if not problem and listed not in (None, digest):
+                problem = f"changed: not what {checksums.NAME} lists"
+            if problem:
+                found.findings.append(Finding(*key, path, problem))
+            else:
+                found.files.append(StoredFile(*key, path, size, digest))
+        return found
+
+    def take(self, found: _Found) -> None:
+        """Remember what is to be recorded, and record it where that is enough."""
+        findings = [one for one in found.findings if not self.elsewhere(one)]
+        self.outcome.files += len(found.files)
+        self.outcome.bytes += sum(file.size for file in found.files)
+        self.outcome.findings += findings
+        self.files += found.files
+        for one in findings:
+            if one.recording is not None and one.damage:
+                self.broken[one.recording] = f"{one.kind}: {one.problem}"
+        self.settled += found.todo.values()
+        if len(self.settled) >= _PAGE:
+            self.write()
+
+    def elsewhere(self, one: Finding) -> bool:
+        """Whether a file that is missing in one directory has been found in another."""
+        if one.recording is None or one.kind is None or not one.problem.startswith("missing"):
+            return False
+        key = (one.recording, one.kind)
+        return key in self.taken or one.kind in self.catalog.files_of(one.recording)
+
+    def write(self) -> None:
+        """Record what was found. Raises `CatalogError`."""
+        if self.files or self.broken:
+            self.catalog.adopt(self.files, self.broken)
+        for key in self.settled:
+            del self.taken[key]
+        self.files.clear()
+        self.broken.clear()
+        self.settled.clear()
+
+
+def _by_recording(names: Sequence[str]) -> Iterator[list[str]]:
+    """Names in their order, some at a time, all of one recording's together."""
+    some: list[str] = []
+    for _, its in groupby(names, lambda name: name.partition(".")[0]):
+        if len(some) >= _TOGETHER:
+            yield some
+            some = []
+        some += its
+    if some:
+        yield some
+
+
+def _missing(names: Iterable[str]) -> dict[int, list[tuple[str, FileKind]]]:
+    """Names and kinds of the files that are listed and not there, by recording."""
+    missing: dict[int, list[tuple[str, FileKind]]] = {}
+    for name in sorted(names):
+        if key := parse_name(name):
+            missing.setdefault(key[0], []).append((name, key[1]))
+    return missing
 
 
 def _unknown(path: str, problem: str) -> Finding:
     return Finding(None, None, printable(path), problem, False)
-
-
-def _examine(
-    tree: Tree, found: _Found, stop: Callable[[], bool], on_bytes: Callable[[int], None]
-) -> _Found:
-    """Hash the files of one directory, and compare them with its sums."""
-    sums = checksums.read(tree.root / found.directory / checksums.NAME)
-    for name, key in found.todo.items():
-        path = f"{found.directory}/{name}" if found.directory else name
-        full = tree.root / path
-        size, digest = 0, ""
-        try:
-            problem = _problem(full, key[1], listed=name in sums)
-            if not problem:
-                size, digest = hash_file(full, stop=stop, on_bytes=on_bytes)
-        except OSError as error:
-            tree.check()
-            problem = f"unreadable: {error.strerror}"
-        if not problem and sums.get(name, digest) != digest:
-            problem = f"changed: not what {checksums.NAME} lists"
-        if problem:
-            found.findings.append(Finding(*key, path, problem))
-        else:
-            found.files.append(StoredFile(*key, path, size, digest))
-    for name in sums.keys() - found.todo.keys():
-        if (lost := parse_name(name)) and not os.path.lexists(tree.root / found.directory / name):
-            path = f"{found.directory}/{name}" if found.directory else name
-            found.findings.append(Finding(*lost, path, f"missing: {checksums.NAME} lists it"))
-    return found
 
 
 def _problem(path: Path, kind: FileKind, *, listed: bool) -> str:

@@ -6,21 +6,45 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from g2a_archive.archive.layout import FILE_NAME
+from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME
 from g2a_archive.errors import Interrupted, storage_error
 from g2a_archive.models import StoredFile
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_OURS = re.compile(rf"\..*|SHA256SUMS|{FILE_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.DOTALL)
+_OURS = re.compile(
+    rf"\..*|SHA256SUMS|{FILE_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.DOTALL | re.IGNORECASE
+)
 _OURS_AT_TOP = ("browse", "index.html")
+
+NOT_OURS = frozenset(
+    {
+        # Synology and QNAP
+        *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb"),
+        *("#recycle", "#snapshot", "~snapshot"),
+        # Windows
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+        *("$recycle.bin", "recycler", "system volume information"),
+        # macOS
+        *("icon\r", "network trash folder", "temporary items"),
+        # file systems
+        *("lost+found", "aquota.user", "aquota.group", "quota.user", "quota.group"),
+    }
+)
+"""What NAS systems, desktops and file systems leave about, in lower case: nobody's loss.
+
+Names that begin with a dot are passed over, too: `.DS_Store`, `._*`, `.snapshot`, `.Trash-1000`.
+"""
+
+_KEPT_FOLDERS = 4096
+"""Directories whose real path is remembered."""
 
 
 _TASK_BYTES = 8 << 20
@@ -48,8 +72,9 @@ class Folder:
 
 
 class Tree:
-    """The archive at `root`, which is never left by way of a symbolic link.
+    """The archive at `root`. A year may be a symbolic link to another disk, as it is to `download`.
 
+    `folds` tells whether its file system takes names that differ in case alone for the same.
     Raises `StorageError` where there is no such directory.
     """
 
@@ -58,6 +83,11 @@ class Tree:
         self._real = os.path.realpath(root)
         self._folders: dict[str, str] = {}
         self._identity = self._look()
+        self.folds = _is_same(root / ARCHIVE_DIR, root / ARCHIVE_DIR.upper())
+
+    def key(self, name: str) -> str:
+        """A name or path as it can be compared: a share may show it in another case."""
+        return name.lower() if self.folds else name
 
     def check(self) -> None:
         """Raise `StorageError` unless the archive is still there: an unmounted drive is not."""
@@ -75,25 +105,24 @@ class Tree:
     def locate(self, path: str) -> tuple[str, os.stat_result]:
         """The real path of a file, and its status.
 
-        Raises `OSError`: `PermissionError` where a link leads out of the archive.
+        Raises `OSError`: `PermissionError` where the file itself is a link out of the archive.
         """
         directory, _, name = path.rpartition("/")
         # Two threads may both find out; they find the same.
         folder = self._folders.get(directory)
         if folder is None:
-            folder = self._folders[directory] = self._inside(directory)
+            if len(self._folders) >= _KEPT_FOLDERS:
+                self._folders.clear()
+            folder = os.path.realpath(os.path.join(self._real, directory))
+            self._folders[directory] = folder
         found = f"{folder}/{name}"
         info = os.lstat(found)
         if stat.S_ISLNK(info.st_mode):
-            found = self._inside(path)
+            found = os.path.realpath(found)
+            if not _is_below(found, self._real) and not _is_below(found, folder):
+                raise PermissionError(errno.EPERM, "it lies outside the archive")
             info = os.lstat(found)
         return found, info
-
-    def _inside(self, path: str) -> str:
-        real = os.path.realpath(os.path.join(self._real, path))
-        if os.path.commonpath((real, self._real)) != self._real:
-            raise PermissionError(errno.EPERM, "it lies outside the archive")
-        return real
 
     def identity(self, path: str) -> tuple[int, ...] | None:
         """What tells the file at `path` from one that replaces it; None where there is none."""
@@ -105,10 +134,12 @@ class Tree:
     def walk(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Folder]:
         """Every directory with the files, and links, that are not the program's own; in order.
 
-        Left out are dot files, `SHA256SUMS`, files kept aside, and the pages of `browse`.
+        Left out are dot files, `SHA256SUMS`, files kept aside, the pages of `browse`, and what is
+        `NOT_OURS`. A link to a directory outside the archive is followed, once.
         Raises `StorageError` where the archive is gone, and `Interrupted`.
         """
         stack = [""]
+        followed: list[str] = []
         while stack:
             if stop():
                 raise Interrupted
@@ -119,9 +150,9 @@ class Tree:
             try:
                 with os.scandir(self.root / path) as entries:
                     for entry in entries:
-                        if _OURS.fullmatch(entry.name) or (not path and entry.name in _OURS_AT_TOP):
+                        if _is_passed_over(entry.name, top=not path):
                             continue
-                        into = folders if entry.is_dir(follow_symlinks=False) else files
+                        into = folders if self._is_folder(entry, followed) else files
                         into.append(entry.name)
             except FileNotFoundError:
                 self.check()
@@ -131,6 +162,33 @@ class Tree:
             yield Folder(path, tuple(sorted(files)), problem)
             prefix = f"{path}/" if path else ""
             stack += (prefix + name for name in sorted(folders, reverse=True))
+
+    def _is_folder(self, entry: os.DirEntry[str], followed: list[str]) -> bool:
+        """Whether to look into what an entry names; links that were are noted in `followed`."""
+        if not entry.is_symlink() or not entry.is_dir():
+            return entry.is_dir(follow_symlinks=False)
+        real = os.path.realpath(entry.path)
+        if any(_is_below(real, at) or _is_below(at, real) for at in (self._real, *followed)):
+            return False
+        followed.append(real)
+        return True
+
+
+def _is_passed_over(name: str, *, top: bool) -> bool:
+    if _OURS.fullmatch(name) or name.lower() in NOT_OURS:
+        return True
+    return top and name.lower() in _OURS_AT_TOP
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samestat(os.stat(one), os.stat(other))
+    except OSError:
+        return False
 
 
 def identity(info: os.stat_result) -> tuple[int, ...]:
@@ -150,7 +208,7 @@ def default_jobs() -> int:
     return max(2, os.cpu_count() or 1)
 
 
-def in_bunches(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
+def in_bunches(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:
     """`files` in their order, the small ones several together, as tasks for threads."""
     task: list[StoredFile] = []
     size = 0
@@ -169,18 +227,20 @@ def in_parallel(
     work: Callable[[_T], _R],
     jobs: int,
     stop: Callable[[], bool],
+    *,
+    ahead: int = _AHEAD,
 ) -> Generator[_R | None, None, None]:
     """Run `work` over `tasks` in `jobs` threads; yields the results as they come.
 
     None is yielded where none came for a quarter of a second. `tasks` is read in the calling
-    thread, not far ahead. Raises what `work` raised, and `Interrupted` once `stop` says so.
-    Closing the generator waits for the tasks that have begun.
+    thread, not more than `ahead` for each thread. Raises what `work` raised, and `Interrupted`
+    once `stop` says so. Closing the generator waits for the tasks that have begun.
     """
     pending: set[Future[_R]] = set()
     with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
         try:
             while True:
-                while len(pending) < _AHEAD * jobs and (task := next(tasks, None)) is not None:
+                while len(pending) < ahead * jobs and (task := next(tasks, None)) is not None:
                     pending.add(pool.submit(work, task))
                 if not pending:
                     return

@@ -1,350 +1,125 @@
-"""Proving the archive: every file is read again and held against its SHA-256.
-
-Which files, and in which order, is chosen by pure functions. `verify()` reads them, several at a
-time, in threads; the thread that calls it hears of the results in batches, and alone talks to the
-catalogue, so that a run that archives meanwhile is held up for moments only.
-"""
+"""`verify`: the catalogue's files read again, what is found recorded, and what is nobody's."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import heapq
-import math
-import stat
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 
-from g2a_archive.archive.hashing import hash_file
-from g2a_archive.errors import CatalogError, Interrupted, StorageError, storage_error
-from g2a_archive.fixity.tree import Tree, default_jobs, identity, in_bunches, in_parallel, printable
-from g2a_archive.models import FileKind, StoredFile
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.layout import parse_name
+from g2a_archive.errors import CatalogError, Interrupted
+from g2a_archive.fixity.check import Finding, Outcome, check
+from g2a_archive.fixity.selection import VerifyOptions, selected
+from g2a_archive.fixity.tree import Tree, printable
+from g2a_archive.models import State, StoredFile
 
-_BATCH_FILES = 5000
-_BATCH_SECONDS = 2.0
-
-_UNREADABLE_IN_A_ROW = 16
-"""So many files that cannot be read, with none between that can: it is the drive."""
-
-_ATTEMPTS = 5
-
-_NOT_THE_FILE = {
-    *(errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT),
-    *(errno.ENODEV, errno.ENXIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-}
-"""Errors of a share or of this machine, which prove nothing about one file."""
+_SOME = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file that can be chosen, with its dates as the catalogue writes them."""
+def open_catalog(path: Path, warn: Callable[[str], None]) -> Catalog:
+    """The catalogue for a check: read only, with a `warn`ing, where it cannot be written.
 
-    file: StoredFile
-    started: str | None
-    archived: str
-    checked: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong; `path` is relative to the archive.
-
-    `problem` begins with "missing", "changed: ", "unreadable: " or "unknown: ". A file that we
-    were only not allowed to read is no `damage`: it is told, but nothing is recorded of it.
+    Raises `CatalogError` where it cannot be read either.
     """
-
-    recording: int | None
-    kind: FileKind | None
-    path: str
-    problem: str
-    damage: bool = True
-    file: StoredFile | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a check did: `left` files were not reached in time, or were being replaced."""
-
-    files: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    left: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    interrupted: bool = False
-    recorded: bool = True
-
-
-# --- which files ------------------------------------------------------------------------------
-
-
-def choose(
-    entries: Iterable[Entry],
-    *,
-    recordings: Collection[int] | None = None,
-    since: datetime | None = None,
-    sample: float = 1.0,
-    seed: str = "",
-    oldest_first: bool = False,
-) -> list[StoredFile]:
-    """The files to check, in order: the largest (in MiB) first, or those unchecked for longest.
-
-    `recordings` leaves only theirs; `since` (with an offset) only recordings that started, or
-    files that were archived, then or later. `sample`, above 0 up to 1, is a share of what is left,
-    rounded up; the same `seed` (a date, say) always chooses the same files.
-    """
-    left: Iterable[Entry] = (
-        e for e in entries if recordings is None or e.file.recording in recordings
-    )
-    if since is not None:
-        left = (e for e in left if _is_since(e, since))
-    if sample < 1:
-        left = _sample(list(left), sample, seed)
-    if oldest_first:
-        by_age = sorted(left, key=lambda e: (e.checked or "", *_id(e.file)))
-        return [e.file for e in by_age]
-    # So no thread is left alone with a long one at the end; small ones as they lie on disk.
-    return sorted((e.file for e in left), key=lambda f: (-(f.size >> 20), *_id(f)))
-
-
-def _id(file: StoredFile) -> tuple[int, FileKind]:
-    return file.recording, file.kind
-
-
-def _is_since(entry: Entry, since: datetime) -> bool:
-    for text in (entry.started, entry.archived):
-        try:
-            when = datetime.fromisoformat(text or "")
-        except ValueError:
-            continue
-        if (when if when.tzinfo else when.replace(tzinfo=UTC)) >= since:
-            return True
-    return False
-
-
-def _sample(entries: list[Entry], share: float, seed: str) -> list[Entry]:
-    def draw(entry: Entry) -> bytes:
-        text = f"{seed}:{entry.file.recording}:{entry.file.kind}"
-        return hashlib.blake2b(text.encode(), digest_size=8).digest()
-
-    # 0.07 * 100 is a little more than 7, and must not become 8.
-    count = math.ceil(round(len(entries) * share, 6))
-    return heapq.nsmallest(count, entries, key=draw)
-
-
-# --- reading them -----------------------------------------------------------------------------
-
-Current = Callable[[int, FileKind], StoredFile | None]
-Record = Callable[[list[StoredFile], list[Finding]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What became of one file, and by what to tell later whether the same file is still there."""
-
-    file: StoredFile
-    finding: Finding | None
-    seen: tuple[int, ...] | None
-    doubtful: bool = False
+    try:
+        return Catalog(path, readonly=not path.exists())
+    except CatalogError as error:
+        catalog = Catalog(path, readonly=True)
+        warn(f"what is found cannot be recorded: {error}")
+        return catalog
 
 
 def verify(
+    catalog: Catalog,
     root: Path,
-    files: Sequence[StoredFile],
+    options: VerifyOptions,
     *,
-    current: Current,
-    record: Record,
     warn: Callable[[str], None],
-    jobs: int | None = None,
-    max_duration: float | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    on_begin: Callable[[int, int], None] = lambda files, size: None,
     on_bytes: Callable[[int], None] = lambda _: None,
-    clock: Callable[[], float] = time.monotonic,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Read `files` of the archive at `root`, in their order, and compare them with their sums.
+    """Check files of the archive at `root`, and record in the catalogue what is found.
 
-    `record` is given, every second or two, the files found right and the findings that are
-    damage. A file that is wrong is told only if `current`, the catalogue's row read again, and
-    the file itself are then still those that were compared: else it is checked again. Both are
-    called in the calling thread, `on_bytes` in the reading threads. A `CatalogError` from
-    `record` becomes one `warn`ing, and the check goes on without recording.
-
-    After `max_duration` seconds no further file is begun; `stop` ends the check within moments.
-    Raises `StorageError` where the archive as a whole cannot be read any more, with none of its
-    files called damaged for that.
+    `on_begin` hears how many files, and bytes, there are to check; `on_bytes`, in several
+    threads, of bytes read. Raises `StorageError` where archive or catalogue cannot be read.
     """
-    check = _Check(Tree(root), current, record, warn, stop, on_bytes, clock)
-    check.until = math.inf if max_duration is None else check.begun + max_duration
-    return check.run(files, jobs or default_jobs())
 
+    def record(good: list[StoredFile], findings: list[Finding]) -> None:
+        broken = ((one.file, one.problem) for one in findings if one.file)
+        if not catalog.readonly:
+            # In the table's own order, which touches each of its pages but once.
+            good.sort(key=lambda file: (file.recording, file.kind))
+            catalog.checked(good, broken)
 
-@dataclass(slots=True)
-class _Check:
-    """One call of `verify`. Only `inspect` and what it calls run in the reading threads."""
-
-    tree: Tree
-    current: Current
-    record: Record
-    warn: Callable[[str], None]
-    stop: Callable[[], bool]
-    on_bytes: Callable[[int], None]
-    clock: Callable[[], float]
-    begun: float = 0.0
-    until: float = math.inf
-    flushed: float = 0.0
-    over: bool = False
-    outcome: Outcome = field(default_factory=Outcome)
-    good: list[StoredFile] = field(default_factory=list)
-    suspects: list[_Result] = field(default_factory=list)
-    doubtful: list[_Result] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.begun = self.flushed = self.clock()
-
-    def run(self, files: Sequence[StoredFile], jobs: int) -> Outcome:
-        tasks = (task for task in in_bunches(files) if self.clock() < self.until)
+    with selected(catalog, options, date.today().isoformat()) as files:
+        on_begin(files.count, files.size)
+        outcome = check(
+            root,
+            files,
+            files.count,
+            current=lambda recording, kind: catalog.files_of(recording).get(kind),
+            record=record,
+            warn=warn,
+            jobs=options.jobs,
+            max_duration=options.max_duration,
+            stop=stop,
+            on_bytes=on_bytes,
+        )
+    outcome.recorded = outcome.recorded and not catalog.readonly
+    outcome.findings += _without_files(catalog, options.ids or ())
+    if options.everything and not outcome.interrupted:
         try:
-            with closing(in_parallel(tasks, self.inspect_all, jobs, self.stop)) as batches:
-                try:
-                    for results in batches:
-                        self.take(results or [])
-                finally:
-                    self.over = True
+            outcome.findings += unknown(catalog, root, stop)
         except Interrupted:
-            self.outcome.interrupted = True
-        self.over = False
-        self.suspects += self.doubtful
-        self.flush()
-        self.outcome.left = len(files) - self.outcome.files
-        self.outcome.seconds = self.clock() - self.begun
-        return self.outcome
-
-    def stopping(self) -> bool:
-        return self.over or self.stop()
-
-    def inspect_all(self, files: list[StoredFile]) -> list[_Result]:
-        return [self.inspect(file) for file in files if self.clock() < self.until]
-
-    def inspect(self, file: StoredFile) -> _Result:
-        """Read one file and compare it; whatever is wrong with it is in the result."""
-        seen = None
-        try:
-            path, info = self.tree.locate(file.path)
-            seen = identity(info)
-            if not stat.S_ISREG(info.st_mode):
-                return _wrong(file, "changed: it is no file any more", seen)
-            size, digest = info.st_size, file.sha256
-            if size == file.size:
-                size, digest = hash_file(path, stop=self.stopping, on_bytes=self.on_bytes)
-        except PermissionError as error:
-            return _wrong(file, f"unreadable: {error.strerror}", seen, damage=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return _wrong(file, "missing", seen)
-        except OSError as error:
-            if error.errno in _NOT_THE_FILE:
-                raise storage_error(error, "read", self.tree.root / file.path) from error
-            return _wrong(file, f"unreadable: {error.strerror}", seen, doubtful=True)
-        if size != file.size:
-            return _wrong(file, f"changed: {size} bytes, {file.size} were archived", seen)
-        if digest != file.sha256:
-            what = f"changed: SHA-256 is {digest[:16]}..., {file.sha256[:16]}... was archived"
-            return _wrong(file, what, seen)
-        return _Result(file, None, seen)
-
-    def take(self, results: list[_Result]) -> None:
-        """Sort results into good, suspect, and waiting for proof that the drive is still there."""
-        for result in results:
-            if result.doubtful:
-                self.doubtful.append(result)
-                continue
-            if result.finding:
-                self.suspects.append(result)
-                continue
-            self.good.append(result.file)
-            self.suspects += self.doubtful
-            self.doubtful.clear()
-        if len(self.doubtful) >= _UNREADABLE_IN_A_ROW:
-            last = self.doubtful[-1].finding
-            raise StorageError(
-                f"cannot read {self.tree.root}: {len(self.doubtful)} files in a row are "
-                f"{last.problem if last else 'unreadable'}",
-                hint="check the drive or the share",
-            )
-        batch = len(self.good) + len(self.suspects)
-        if batch >= _BATCH_FILES or self.clock() - self.flushed >= _BATCH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Judge the suspects, and hand over what is certain."""
-        findings = [finding for suspect in self.suspects if (finding := self.judge(suspect))]
-        if findings:
-            self.tree.check()
-        self.outcome.findings += findings
-        self.outcome.files += len(self.good) + len(findings)
-        self.outcome.bytes += sum(file.size for file in self.good)
-        damage = [finding for finding in findings if finding.damage]
-        if self.outcome.recorded and (self.good or damage):
-            try:
-                self.record(self.good, damage)
-            except CatalogError as error:
-                self.outcome.recorded = False
-                self.warn(f"what is found cannot be recorded: {error}")
-        self.good, self.suspects = [], []
-        self.flushed = self.clock()
-
-    def judge(self, suspect: _Result) -> Finding | None:
-        """The finding, if row and file are still those compared; a new file is compared anew."""
-        for _ in range(_ATTEMPTS):
-            row = self.current(suspect.file.recording, suspect.file.kind)
-            if row is None:
-                return None
-            if row == suspect.file and self.tree.identity(row.path) == suspect.seen:
-                return suspect.finding
-            try:
-                suspect = self.inspect(row)
-            except Interrupted:
-                return None
-            if suspect.finding is None:
-                self.good.append(row)
-                return None
-        return None
+            outcome.interrupted = True
+    outcome.findings.sort(key=lambda finding: finding.path)
+    return outcome
 
 
-def _wrong(
-    file: StoredFile,
-    problem: str,
-    seen: tuple[int, ...] | None,
-    *,
-    damage: bool = True,
-    doubtful: bool = False,
-) -> _Result:
-    finding = Finding(file.recording, file.kind, file.path, problem, damage, file)
-    return _Result(file, finding, seen, doubtful)
-
-
-# --- what does not belong ---------------------------------------------------------------------
+def _without_files(catalog: Catalog, ids: Sequence[int]) -> Iterator[Finding]:
+    for recording in dict.fromkeys(ids):
+        if not catalog.files_of(recording):
+            problem = "missing: the catalogue holds no file of this recording"
+            yield Finding(recording, None, "", problem, False)
 
 
 def unknown(
-    root: Path,
-    known: Collection[str],
-    *,
-    claimed: Callable[[str], bool],
-    stop: Callable[[], bool] = lambda: False,
+    catalog: Catalog, root: Path, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Finding]:
-    """Every file of the archive at `root` whose path is not among the `known`, in order.
+    """Every file of the archive at `root` that the catalogue, read now, does not account for.
 
-    `claimed` is asked before one is told: whether a run has stored this path since, or is about
-    to. Files that the program itself makes, and those kept aside, are not told.
-    Raises `StorageError` and `Interrupted`.
+    It accounts for a file by its row, or by a recording owed: that one's files come one by one,
+    and are recorded when the last one is there. Files that the program itself makes, and those
+    kept aside, are not told. Raises `StorageError` and `Interrupted`.
     """
     tree = Tree(root)
     for folder in tree.walk(stop):
         if folder.problem:
             yield Finding(None, None, folder.path, f"unreadable: {folder.problem}", False)
-        for path in folder.files():
-            if path not in known and not claimed(path):
+        for start in range(0, len(folder.names), _SOME):
+            names = folder.names[start : start + _SOME]
+            for path in _unaccounted(catalog, tree, folder.path, names):
                 yield Finding(None, None, printable(path), "unknown: not in the catalogue", False)
+
+
+def _unaccounted(
+    catalog: Catalog, tree: Tree, directory: str, names: Sequence[str]
+) -> Iterator[str]:
+    """Those of the files called `names` in a directory that the catalogue does not account for."""
+    keys = {name: parse_name(tree.key(name)) for name in names}
+    held = catalog.files_of_many({key[0] for key in keys.values() if key})
+    for name, key in keys.items():
+        path = f"{directory}/{name}" if directory else name
+        file = held.get(key) if key else None
+        if file is not None and tree.key(file.path) == tree.key(path):
+            continue
+        owed = key is not None and file is None and _is_owed(catalog, key[0])
+        if not owed:
+            yield path
+
+
+def _is_owed(catalog: Catalog, recording: int) -> bool:
+    state = catalog.scalar("SELECT state FROM recording WHERE id = ?", recording)
+    return state is not None and state not in (State.ARCHIVED, State.REMOVED)

@@ -25,9 +25,11 @@ from g2a_archive.console.inventory import outcome_json, outcome_text
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError
-from g2a_archive.fixity import audit
 from g2a_archive.fixity import fingerprint as proving
-from g2a_archive.fixity.verify import Outcome
+from g2a_archive.fixity.check import Outcome
+from g2a_archive.fixity.rebuild import rebuild
+from g2a_archive.fixity.selection import VerifyOptions
+from g2a_archive.fixity.verify import open_catalog, verify
 from g2a_archive.models import RunSettings
 
 log = logging.getLogger("g2a_archive")
@@ -56,7 +58,9 @@ _VERIFY = [
         metavar="LINE",
         help="Prove that all is as when `status --fingerprint` printed it; - is standard input.",
     ),
-    option("--rebuild", is_flag=True, help="Bring a lost catalogue back from the files."),
+    option(
+        "--rebuild", "rebuilding", is_flag=True, help="Bring a lost catalogue back from the files."
+    ),
     TIME_LIMIT,
     JSON,
     *LOG,
@@ -76,7 +80,7 @@ def verify_command(
     oldest_first: bool,
     readers: int | None,
     fingerprint: str | None,
-    rebuild: bool,
+    rebuilding: bool,
     **_: Any,
 ) -> ExitCode:
     """Read every file again and hold it against its recorded SHA-256.
@@ -85,11 +89,11 @@ def verify_command(
     and keeps the broken file aside. Exit code 1 if anything is wrong.
     """
     some = bool(ids) or since is not None or sample < 1 or oldest_first
-    if rebuild and some:
+    if rebuilding and some:
         raise InputError("--rebuild takes the whole archive: no IDs, --since or --sample with it")
-    if fingerprint is not None and (some or rebuild):
+    if fingerprint is not None and (some or rebuilding):
         raise InputError("--fingerprint proves the whole archive: nothing else can be chosen")
-    wishes = audit.Wishes(
+    chosen = VerifyOptions(
         ids=read_ids(ids, ()) if ids else None,
         since=since,
         sample=sample,
@@ -97,7 +101,7 @@ def verify_command(
         jobs=readers,
     )
     kept = None if fingerprint is None else proving.parse(_line(fingerprint))
-    return _verify(settings_of(ctx), wishes, rebuild=rebuild, kept=kept)
+    return _verify(settings_of(ctx), chosen, rebuilding=rebuilding, kept=kept)
 
 
 def _line(text: str) -> str:
@@ -124,37 +128,45 @@ class _Watched:
     def __init__(self) -> None:
         self.files = 0
         self.size = 0
+        self.done = 0
         self.bytes = 0
 
-    def begin(self, files: int, size: int) -> None:
+    def begin(self, files: int, size: int = 0) -> None:
+        """So many files, of so many bytes (0 where that is not known), are to be read."""
         self.files, self.size = files, size
 
     def more(self, count: int) -> None:
+        """So many bytes were read."""
         self.bytes += count
 
+    def more_files(self, count: int) -> None:
+        """So many files were read."""
+        self.done += count
+
     def look(self) -> Snapshot:
-        done = int(self.files * min(1.0, self.bytes / self.size)) if self.size else 0
+        """For the display; between two batches of files, the bytes tell how many."""
+        done = int(self.files * min(1.0, self.bytes / self.size)) if self.size else self.done
         return Snapshot("Checking", done, self.files, self.bytes, self.size or None, unit="files")
 
 
 def _verify(
-    settings: Settings, wishes: audit.Wishes, *, rebuild: bool, kept: Fingerprint | None
+    settings: Settings, chosen: VerifyOptions, *, rebuilding: bool, kept: Fingerprint | None
 ) -> ExitCode:
-    """`verify`: read the files again; 1 if anything is wrong. `rebuild`: a lost catalogue.
+    """`verify`: read the files again; 1 if anything is wrong. `rebuilding`: a lost catalogue.
 
     `kept` is a fingerprint that the archive is first held against.
     """
     switch = StopSwitch()
     proof = None
-    wishes = replace(wishes, max_duration=settings.run.max_duration)
+    chosen = replace(chosen, max_duration=settings.run.max_duration)
     with staged(settings, switch) as (display, logs):
         watched = _Watched()
         with display.watch(watched.look):
             if kept is not None:
                 with reading(settings.run) as (root, catalog):
                     proof = proving.prove(catalog, root, kept, stop=switch.event.is_set)
-            work = _rebuilt if rebuild else _checked
-            outcome = work(settings.run, wishes, watched, switch)
+            work = _rebuilt if rebuilding else _checked
+            outcome = work(settings.run, chosen, watched, switch)
     if proof is not None:
         outcome.findings += proof.findings
     if settings.json:
@@ -169,15 +181,15 @@ def _verify(
 
 
 def _checked(
-    run: RunSettings, wishes: audit.Wishes, watched: _Watched, switch: StopSwitch
+    run: RunSettings, chosen: VerifyOptions, watched: _Watched, switch: StopSwitch
 ) -> Outcome:
     with reading(run) as (root, catalog):
         path = catalog.path
-    with audit.open_catalog(path, lambda text: log.warning("%s", text)) as catalog:
-        return audit.verify(
+    with open_catalog(path, lambda text: log.warning("%s", text)) as catalog:
+        return verify(
             catalog,
             root,
-            wishes,
+            chosen,
             warn=lambda text: log.warning("%s", text),
             on_begin=watched.begin,
             on_bytes=watched.more,
@@ -186,16 +198,18 @@ def _checked(
 
 
 def _rebuilt(
-    run: RunSettings, wishes: audit.Wishes, watched: _Watched, switch: StopSwitch
+    run: RunSettings, chosen: VerifyOptions, watched: _Watched, switch: StopSwitch
 ) -> Outcome:
     storage = Storage(Path(run.dest), catalog=run.catalog)
     storage.open(create=False)
     try:
         with Catalog(storage.catalog, interrupted=switch.event.is_set) as catalog:
-            outcome = audit.rebuild(
+            outcome = rebuild(
                 catalog,
                 storage.root,
-                jobs=wishes.jobs,
+                jobs=chosen.jobs,
+                on_begin=watched.begin,
+                on_files=watched.more_files,
                 on_bytes=watched.more,
                 stop=switch.event.is_set,
             )

@@ -1,0 +1,214 @@
+"""Which files a check reads, and in which order, in little memory however many there are.
+
+What is to be sorted or drawn goes into a temporary SQLite file, and is looked up in the catalogue
+again, some at a time, when its turn comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, NamedTuple
+
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.errors import StorageError
+from g2a_archive.models import MAX_ID, FileKind, StoredFile
+
+_PAGE = 2000
+_SOME = 500
+_STEP = 10_000
+_SORTED = 20_000
+"""Files of a whole archive up to which the largest come first; more come as they lie on disk."""
+
+_KINDS = {kind.value: kind for kind in FileKind}
+_FILE = "SELECT recording, kind, path, size, sha256 FROM file WHERE"
+_ENTRY = (
+    "SELECT f.recording, f.kind, f.size, r.start_time, f.archived_at, f.checked_at "
+    "FROM file f JOIN recording r ON r.id = f.recording WHERE"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """What is to be checked, and how; see the options of `verify`.
+
+    `ids` None means all; `since` has an offset; `sample` is above 0 up to 1; `max_duration` is in
+    seconds; `jobs` are files read at a time.
+    """
+
+    ids: Sequence[int] | None = None
+    since: datetime | None = None
+    sample: float = 1.0
+    oldest_first: bool = False
+    max_duration: float | None = None
+    jobs: int | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether the whole archive is looked at, so that unknown files are looked for, too."""
+        return self.ids is None and self.since is None and self.sample == 1
+
+
+class Entry(NamedTuple):
+    """A file that can be chosen, with its dates as the catalogue writes them; `size` in bytes."""
+
+    recording: int
+    kind: str
+    size: int
+    started: str | None
+    archived: str
+    checked: str | None = None
+
+
+class Chosen:
+    """The files to check, in their order: `count` of them, of `size` bytes together."""
+
+    def __init__(self, files: Iterator[StoredFile], count: int, size: int) -> None:
+        self._files = files
+        self.count = count
+        self.size = size
+
+    def __iter__(self) -> Iterator[StoredFile]:
+        return self._files
+
+
+@contextmanager
+def selected(catalog: Catalog, options: VerifyOptions, seed: str) -> Iterator[Chosen]:
+    """The files that the `options` choose. The same `seed` (a date, say) draws the same sample.
+
+    Raises `CatalogError`, and `StorageError` where there is no room for temporary files.
+    """
+    if options.everything and not options.oldest_first:
+        count, size = _totals(catalog)
+        if count > _SORTED:
+            yield Chosen(_all_files(catalog), count, size)
+            return
+    with _scratch() as db:
+        keys, count, size = choose(db, _entries(catalog, options.ids), options, seed)
+        yield Chosen(_looked_up(catalog, keys), count, size)
+
+
+def choose(
+    db: sqlite3.Connection, entries: Iterable[Entry], options: VerifyOptions, seed: str
+) -> tuple[Iterator[tuple[int, str]], int, int]:
+    """Recording and kind of the files to check, in order; how many; how many bytes.
+
+    The largest (in MiB) come first, so that no thread is left alone with a long one at the end;
+    with `oldest_first` those unchecked for longest. `since` leaves recordings that started, and
+    files that were archived, then or later; `sample` is a share of what is left, rounded up.
+    `db` is an empty database, which then holds what is chosen.
+    """
+    db.execute("CREATE TABLE chosen (draw BLOB, rank, recording INTEGER, kind TEXT, size INTEGER)")
+    since, drawing = options.since, options.sample < 1
+    rows = (
+        (
+            _draw(one, seed) if drawing else None,
+            (one.checked or "") if options.oldest_first else -(one.size >> 20),
+            one.recording,
+            one.kind,
+            one.size,
+        )
+        for one in entries
+        if since is None or is_since(one, since)
+    )
+    db.executemany("INSERT INTO chosen VALUES (?, ?, ?, ?, ?)", rows)
+    if drawing:
+        count = db.execute("SELECT count(*) FROM chosen").fetchone()[0]
+        # 0.07 * 100 is a little more than 7, and must not become 8.
+        wanted = math.ceil(round(count * options.sample, 6))
+        db.execute("CREATE TABLE drawn AS SELECT * FROM chosen ORDER BY draw LIMIT ?", (wanted,))
+        db.execute("DROP TABLE chosen")
+        db.execute("ALTER TABLE drawn RENAME TO chosen")
+    count, size = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM chosen").fetchone()
+    keys = db.execute("SELECT recording, kind FROM chosen ORDER BY rank, recording, kind")
+    return keys, count, size
+
+
+def _draw(entry: Entry, seed: str) -> bytes:
+    text = f"{seed}:{entry.recording}:{entry.kind}"
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def is_since(entry: Entry, since: datetime) -> bool:
+    """Whether the recording started, or the file was archived, at this time or later."""
+    for text in (entry.started, entry.archived):
+        try:
+            when = datetime.fromisoformat(text or "")
+        except ValueError:
+            continue
+        if (when if when.tzinfo else when.replace(tzinfo=UTC)) >= since:
+            return True
+    return False
+
+
+@contextmanager
+def _scratch() -> Iterator[sqlite3.Connection]:
+    """A temporary database, which goes into a file where it is large."""
+    db = sqlite3.connect("", isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode = OFF")
+        db.execute("PRAGMA cache_size = -8192")
+        db.execute("BEGIN")
+        yield db
+    except sqlite3.OperationalError as error:
+        raise StorageError(
+            f"cannot sort the files to check in a temporary file: {error}",
+            hint="free some space in the directory for temporary files, or set TMPDIR",
+        ) from error
+    finally:
+        db.close()
+
+
+# --- the catalogue, read in short steps, so that no run is held up ------------------------------
+
+
+def _totals(catalog: Catalog) -> tuple[int, int]:
+    count = size = last = 0
+    bound = "SELECT id FROM recording WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?"
+    sums = (
+        "SELECT count(*), coalesce(sum(size), 0) FROM file WHERE recording > ? AND recording <= ?"
+    )
+    while last < MAX_ID:
+        end = catalog.scalar(bound, last, _STEP) or MAX_ID
+        more = catalog.rows(sums, (last, end))[0]
+        count, size, last = count + more[0], size + more[1], end
+    return count, size
+
+
+def _all_files(catalog: Catalog) -> Iterator[StoredFile]:
+    last: tuple[int, str] = (0, "")
+    after = "(recording, kind) > (?, ?) ORDER BY recording, kind LIMIT"
+    while rows := catalog.rows(f"{_FILE} {after} {_PAGE}", last):
+        yield from map(_file, rows)
+        last = rows[-1][0], rows[-1][1]
+
+
+def _entries(catalog: Catalog, ids: Sequence[int] | None) -> Iterator[Entry]:
+    if ids is not None:
+        for one in dict.fromkeys(ids):
+            yield from map(Entry._make, catalog.rows(f"{_ENTRY} f.recording = ?", (one,)))
+        return
+    last: tuple[int, str] = (0, "")
+    after = "(f.recording, f.kind) > (?, ?) ORDER BY f.recording, f.kind LIMIT"
+    while rows := catalog.rows(f"{_ENTRY} {after} {_PAGE}", last):
+        yield from map(Entry._make, rows)
+        last = rows[-1][0], rows[-1][1]
+
+
+def _looked_up(catalog: Catalog, keys: Iterator[tuple[int, str]]) -> Iterator[StoredFile]:
+    """The files of these keys, in their order, as the catalogue has them now."""
+    while some := [*islice(keys, _SOME)]:
+        ids = list({recording for recording, _ in some})
+        marks = ",".join("?" * len(ids))
+        rows = {(r[0], r[1]): r for r in catalog.rows(f"{_FILE} recording IN ({marks})", ids)}
+        yield from (_file(rows[key]) for key in some if key in rows)
+
+
+def _file(row: Any) -> StoredFile:
+    return StoredFile(row[0], _KINDS[row[1]], row[2], row[3], row[4])
