@@ -187,9 +187,12 @@ def test_a_redirect_of_the_service(service: SimulatedService, root: Path, locati
 )
 def test_a_closed_stdout(service: SimulatedService, root: Path, arguments: list[str]) -> None:
     run_here(service, root, service.recordings)
-    line = " ".join([*command([*arguments, "-d", root]), ">&-"])
     result = subprocess.run(
-        ["sh", "-c", line], env=clean_environment(), capture_output=True, text=True, check=False
+        ["sh", "-c", '"$@" >&-', "sh", *command([*arguments, "-d", root])],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == ExitCode.STORAGE
     assert result.stderr.count("\n") == 1

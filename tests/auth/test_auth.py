@@ -130,12 +130,12 @@ def test_bad_secret_files_are_named_but_not_shown(
 
 
 @pytest.mark.parametrize("field", ["token", "client_secret", "pat", "client_id"])
-@pytest.mark.parametrize("value", ["hush\r\nX-More: 1", "hush\u2603", "hu\x1bsh"])
+@pytest.mark.parametrize("value", ["hush\r\nX-More: 1", "hush\u2603", "h\x1bush"])
 def test_secrets_that_no_header_can_hold(field: str, value: str, watch: Watch) -> None:
     fields = {"client_id": "c", "client_secret": "s", "pat": "p", field: value}
     with pytest.raises(CredentialsError) as caught:
         credentials_from(AuthSettings(**fields), warn=watch.warn, wait=watch.wait)  # type: ignore[arg-type]
-    assert "sh" not in seen_of(caught.value).replace("should", "")
+    assert "ush" not in seen_of(caught.value)
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -84,8 +85,9 @@ def accepted(service: SimulatedService, header: str) -> bool:
 
 
 def seen_of(error: BaseException) -> str:
-    """All that a person could ever see of an error."""
-    return "".join((str(error), repr(error), *traceback.format_exception(error)))
+    """All that a person could ever see of an error, but where the code lies on this machine."""
+    text = "".join((str(error), repr(error), *traceback.format_exception(error)))
+    return re.sub(r'(?m)^( *File ").*?(", line \d+, in )', r"\1\2", text)
 
 
 def refreshing(client: AuthSettings, path: Path, watch: Watch) -> Credentials:

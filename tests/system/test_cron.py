@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support import LONG
+from support import LONG, clean_environment, command
 
-import g2a_archive
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 
 CRON = shutil.which("cron", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -29,18 +28,18 @@ def test_a_job_in_cron(tmp_path: Path) -> None:
     with SimulatedService(sample_recordings(20), Behaviour(rate_limit=None)) as service:
         token.write_text(service.token)
         token.chmod(0o600)
-        program = (
-            f"{sys.executable} -m g2a_archive sync -q --account-key 1000 -d {tmp_path}/archive"
+        program = shlex.join(
+            command(["sync", "-q", "--account-key", 1000, "-d", tmp_path / "archive"])
         )
         job.write_text(
-            f"export PYTHONPATH={Path(g2a_archive.__file__).parent.parent}\n"
+            f"export PYTHONPATH={shlex.quote(clean_environment()['PYTHONPATH'])}\n"
             f"export G2A_ARCHIVE_API_URL={service.api_url}\n"
-            f"cd {tmp_path}\n"
-            f"G2A_ARCHIVE_TOKEN_FILE={token} {program} >good 2>&1; echo $? >good.code\n"
-            f"G2A_ARCHIVE_TOKEN=wrong {program} >bad 2>&1; echo $? >bad.code; echo >{done}\n"
+            f"cd {shlex.quote(str(tmp_path))}\n"
+            f"G2A_ARCHIVE_TOKEN_FILE=./token {program} >good 2>&1; echo $? >good.code\n"
+            f"G2A_ARCHIVE_TOKEN=wrong {program} >bad 2>&1; echo $? >bad.code; echo >./done\n"
         )
         table = tmp_path / "table"
-        table.write_text(f"* * * * * /bin/sh {job}\n")
+        table.write_text(f"* * * * * /bin/sh {shlex.quote(str(job))}\n")
         before = subprocess.run(["crontab", "-l"], capture_output=True, check=False)
         assert CRON is not None
         daemon = subprocess.Popen([CRON, "-f"], env={"PATH": "/usr/bin:/bin"})
