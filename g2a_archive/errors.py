@@ -152,7 +152,23 @@ class CallTooLongError(ServiceError):
 
 
 class Interrupted(Exception):  # noqa: N818 - it is not an error
-    """A signal asked the run to stop; work so far is kept."""
+    """A signal asked the run to stop; work so far is kept. `code` is what to end with, if known."""
+
+    def __init__(self, code: ExitCode | None = None) -> None:
+        super().__init__()
+        self.code = code
+
+
+def unexpected(error: Exception) -> ArchiverError:
+    """What to say of a bug: where, and no more, as an exception's text may hold secrets."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    where = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(frames))
+    return ArchiverError(
+        f"unexpected {type(error).__name__} at {where}: this is a bug, please report it; "
+        "what is archived is safe, and the next run goes on"
+    )
 
 
 _STORAGE_HINTS = {

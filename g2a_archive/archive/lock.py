@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from g2a_archive.errors import LockedError, storage_error
@@ -60,7 +61,8 @@ class RunLock:
         """Let go of the lock; the file stays, as removing it would let two runs in."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            with suppress(OSError):  # what is in it matters to nobody any more
+                os.close(fd)
 
 
 def lock_holder(path: Path) -> str | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
-import traceback
-from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -20,7 +18,8 @@ from g2a_archive.console.outputs import (
     settle_standard_streams,
     version_lines,
 )
-from g2a_archive.errors import ArchiverError, ExitCode
+from g2a_archive.download.stopping import interruptible
+from g2a_archive.errors import ArchiverError, ExitCode, Interrupted, unexpected
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -94,15 +93,16 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run the command line; every exception that a person can cause becomes one sentence."""
     try:
-        code = cli.main(args=arguments, prog_name="g2a-archive", standalone_mode=False)
-        with guarded():
-            pass
-        return int(code or 0)
+        with interruptible():
+            code = cli.main(args=arguments, prog_name="g2a-archive", standalone_mode=False)
+            with guarded():
+                pass
+            return int(code or 0)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.Abort:
+    except (Interrupted, click.Abort) as stop:
         complain("g2a-archive: interrupted")
-        return int(ExitCode.SIGINT)
+        return int(getattr(stop, "code", None) or ExitCode.SIGINT)
     except click.UsageError as error:
         complain(f"g2a-archive: {_usage_message(error)}")
         return int(ExitCode.USAGE)
@@ -112,25 +112,12 @@ def run(arguments: list[str]) -> int:
     except ArchiverError as error:
         complain(f"g2a-archive: {error}")
         return int(error.exit_code)
-    except KeyboardInterrupt:
-        complain("g2a-archive: interrupted")
-        return int(ExitCode.SIGINT)
     except OSError as error:
         complain(f"g2a-archive: {error.strerror or error}")
         return int(ExitCode.STORAGE)
     except Exception as error:
-        complain(f"g2a-archive: {_bug(error)}")
+        complain(f"g2a-archive: {unexpected(error)}")
         return int(ExitCode.FAILED)
-
-
-def _bug(error: Exception) -> str:
-    """Say where, and no more: an exception's text and its values may hold secrets."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames[-4:]))
-    return (
-        f"unexpected {type(error).__name__} at {where}: this is a bug, please report it; "
-        "what is archived is safe, and the next run goes on"
-    )
 
 
 def _usage_message(error: click.UsageError) -> str:

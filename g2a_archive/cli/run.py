@@ -20,7 +20,7 @@ from g2a_archive.console.progress import Display, choose_display
 from g2a_archive.console.report import Report, show
 from g2a_archive.download.run import Download
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ArchiverError, ExitCode, Interrupted, StorageError
+from g2a_archive.errors import ArchiverError, ExitCode, InputError, Interrupted, StorageError
 from g2a_archive.models import RunSettings
 
 if TYPE_CHECKING:
@@ -35,8 +35,11 @@ def staged(
 ) -> Iterator[tuple[Display, Logs]]:
     """Signals work `switch`, and log lines, without `secrets`, go where the settings say.
 
-    Raises `StorageError` for a log file that cannot be opened.
+    Raises `InputError` for files that can have no place, `StorageError` for a log file that cannot
+    be opened: before anything is asked for.
     """
+    for name in ("error_file", "metrics_file", "log_file"):
+        _require_place(f"--{name.replace('_', '-')}", getattr(settings, name))
     display = choose_display(quiet=settings.quiet)
     with switch.signals():
         logs = Logs(
@@ -50,6 +53,19 @@ def staged(
             yield display, logs
         finally:
             logs.close()
+
+
+def _require_place(option: str, path: str | None) -> None:
+    """Refuse a file that could not be written hours later: its directory is not there."""
+    if path is None:
+        return
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(f"{option}: {path} is a directory", hint="name a file in it")
+    if not target.parent.is_dir():
+        raise InputError(
+            f"{option}: there is no directory {target.parent}", hint="make it, or name another file"
+        )
 
 
 @contextmanager
@@ -132,40 +148,43 @@ def perform(
     switch = StopSwitch()
     access = Access(settings, switch, auth)
     with staged(settings, switch, access.secrets) as (display, logs):
+        download = Download(
+            settings.run, command=command, credentials=access, switch=switch, display=display
+        )
         try:
-            download = Download(
-                settings.run, command=command, credentials=access, switch=switch, display=display
-            )
             report = work(download)
-            if logs.failure is not None:
-                report.note(logs.failure)
-            _hand_out(settings, report, download)
-        except Interrupted:
-            return switch.code or ExitCode.SIGINT
+        except (InputError, Interrupted):
+            raise
+        except Exception as error:
+            report = download.broke(error)
         finally:
             access.settle()
+        if logs.failure is not None:
+            report.note(logs.failure)
+        _hand_out(settings, report, download)
     return report.exit_code
 
 
 def _hand_out(settings: Settings, report: Report, download: Download) -> None:
-    """Write the files that were asked for, then say how it went; a failure of these is exit 6."""
-    steps: list[Callable[[], None]] = []
-    if settings.error_file is not None:
-        error_file = settings.error_file
-        steps.append(lambda: outputs.write_error_file(error_file, report))
-    if settings.metrics_file is not None and not settings.run.dry_run:
-        metrics_file = settings.metrics_file
-        steps.append(
-            lambda: outputs.write_metrics(
-                metrics_file, report, owed=download.owed_count, success=download.last_success
+    """Write the files that were asked for, then say how it went.
+
+    Each is tried, whatever became of the others; what fails is told, and is exit 6.
+    """
+
+    def error_file() -> None:
+        if settings.error_file is not None:
+            outputs.write_error_file(settings.error_file, report)
+
+    def metrics_file() -> None:
+        if settings.metrics_file is not None and not settings.run.dry_run:
+            outputs.write_metrics(
+                settings.metrics_file,
+                report,
+                owed=download.owed_count,
+                success=download.last_success,
             )
-        )
-    for step in steps:
-        try:
-            step()
-        except ArchiverError as error:
-            report.note(error)
-    try:
+
+    def summary() -> None:
         if settings.json:
             outputs.say_json(report.to_json())
         elif report.stops and not download.began:
@@ -173,5 +192,10 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
         elif not settings.quiet or report.anything_failed:
             with outputs.guarded():
                 show(report)
-    except ArchiverError as error:
-        report.note(error)
+
+    for step in (error_file, metrics_file, summary):
+        try:
+            step()
+        except (ArchiverError, OSError, ValueError) as error:
+            log.error("%s", error)
+            report.ends.add(ExitCode.STORAGE)

@@ -12,6 +12,13 @@ class LogFile(logging.handlers.WatchedFileHandler):
 
     failure: OSError | None = None
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; where the file cannot be opened anew, that must not end the run."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Keep what went wrong for the end of the run, instead of a traceback on stderr."""
         error = sys.exc_info()[1]

@@ -19,7 +19,7 @@ from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ArchiverError, InputError, Interrupted
+from g2a_archive.errors import ArchiverError, InputError, Interrupted, unexpected
 from g2a_archive.models import RunSettings, utc_now
 from g2a_archive.service.session import Authorizer
 
@@ -97,22 +97,27 @@ class Download:
                     self._record()
         except InputError:
             raise
-        except ArchiverError as error:
-            self._broke = True
-            self.report.note(error)
+        except Exception as error:
+            self.broke(error)
         return self._finished()
 
     def _guarded(self, job: Callable[[], None]) -> None:
         try:
             job()
-        except InputError:
-            raise
         except Interrupted:
             if self.switch.code is not None:
                 self.report.ends.add(self.switch.code)
-        except ArchiverError as error:
-            self._broke = True
-            self.report.note(error)
+        except InputError as error:
+            self.report.ends.add(error.exit_code)
+            raise
+        except Exception as error:
+            self.broke(error)
+
+    def broke(self, error: Exception) -> Report:
+        """Take in what ended the run; of an error that nobody expected, only where it arose."""
+        self._broke = True
+        self.report.note(error if isinstance(error, ArchiverError) else unexpected(error))
+        return self._finished()
 
     def mine(self, ids: Iterable[int]) -> list[int]:
         """Those of `ids` that are this run's business: all, or its `--shard`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from g2a_archive.errors import ExitCode
+from g2a_archive.errors import ExitCode, Interrupted
 
 _CODES = {
     signal.SIGINT: ExitCode.SIGINT,
@@ -39,19 +40,55 @@ class StopSwitch:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Let SIGINT, SIGTERM and SIGHUP turn the switch off; a second SIGINT ends at once."""
+        """Let SIGINT, SIGTERM and SIGHUP turn the switch off; a second SIGINT ends at once.
+
+        An `Interrupted` that leaves the block tells the code of what was first.
+        """
 
         def handle(number: int, _: FrameType | None) -> None:
             if number == signal.SIGINT and self.code is not None:
-                with suppress(OSError):
-                    if sys.stderr.isatty():
-                        os.write(2, b"\x1b[?25h\n")  # the cursor comes back
+                _show_cursor()
                 os._exit(int(ExitCode.SIGINT))
             self.stop(_CODES[signal.Signals(number)])
 
-        old = {number: signal.signal(number, handle) for number in _CODES}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+        with _handled(handle):
+            try:
+                yield
+            except Interrupted as stop:
+                stop.code = self.code or stop.code
+                raise
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise `Interrupted` here: for what has no switch to turn off."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        raise Interrupted(_CODES[signal.Signals(number)])
+
+    with _handled(handle):
+        yield
+
+
+@contextmanager
+def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handle` have the signals; one that was ignored at the start (`nohup`) stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears of signals
+        return
+    old = {number: signal.getsignal(number) for number in _CODES}
+    old = {number: was for number, was in old.items() if was is not signal.SIG_IGN}
+    for number in old:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, was in old.items():
+            signal.signal(number, was)
+
+
+def _show_cursor() -> None:
+    """Bring a terminal's cursor back, unless it takes nothing just now (Ctrl-S)."""
+    with suppress(OSError, ValueError):
+        if sys.stderr.isatty() and select.select([], [2], [], 0)[1]:
+            os.write(2, b"\x1b[?25h\n")

@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support import JSON_KEYS, report_of, run_cli
-from support.cli import FIRST, Args
+from support import JSON_KEYS, report_of, run_cli, states
+from support import cli as cli_support
+from support.cli import FIRST, Args, refused
 from support.service import Serve
 
 from g2a_archive.console.outputs import metrics_text
 from g2a_archive.console.report import Report
-from g2a_archive.demo import SimulatedService
+from g2a_archive.demo import Request, SimulatedService
 from g2a_archive.demo.faults import status
 
 UNKNOWN = 77
+
+still = cli_support.still
 
 
 def mixed(serve: Serve, **behaviour: Any) -> SimulatedService:
@@ -245,14 +248,55 @@ def test_metrics_text_ends_as_prometheus_wants_it() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("option", ["--metrics-file", "--error-file", "--log-file"])
-def test_a_file_that_cannot_be_written(serve: Serve, tmp_path: Path, option: str) -> None:
+OUTPUTS = ["--metrics-file", "--error-file", "--log-file"]
+
+
+@pytest.mark.parametrize("option", OUTPUTS)
+def test_a_file_that_has_no_place_is_told_before_the_run(
+    still: SimulatedService, tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "there").mkdir()
+    for path, why in (
+        ("no\x1b[31m/where", f"{option}: there is no directory {tmp_path}/no?[31m ("),
+        ("there", f"{option}: there is a directory"),
+    ):
+        line = refused(still, tmp_path, [*RUN, FIRST, option, path])
+        assert line.startswith(f"g2a-archive: {why}".replace("there is a", f"{path} is a"))
+
+
+LOST: dict[str, list[str]] = {
+    "--metrics-file": ["errors", "run.log", "stdout"],
+    "--error-file": ["m.prom", "run.log", "stdout"],
+    "stdout": ["errors", "m.prom", "run.log"],
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_what_fails_at_the_end_takes_nothing_else_along(
+    serve: Serve, tmp_path: Path, lost: str
+) -> None:
+    """Its directory vanishes in mid-run."""
     service = mixed(serve)
-    args: Args = [*RUN, *IDS, option, "nowhere/file"]
-    result = run_cli(args, service.environment(), cwd=tmp_path)
+    away = tmp_path / "away"
+    away.mkdir()
+
+    def vanish(request: Request) -> None:
+        if request.call == "file" and away.exists():
+            away.rmdir()
+
+    service.on_request.append(vanish)
+    names = {"--error-file": "errors", "--metrics-file": "m.prom", "--log-file": "run.log"}
+    options = [f"{o}={away / n if o == lost else tmp_path / n}" for o, n in names.items()]
+    args: Args = [*RUN, *IDS, *options]
+    with open("/dev/full" if lost == "stdout" else tmp_path / "stdout", "w") as stdout:
+        result = run_cli(args, service.environment(), cwd=tmp_path, stdout=stdout)
     assert result.returncode == 6
-    assert "nowhere/file: No such file or directory" in result.stderr
-    assert "Traceback" not in result.stderr
+    why = "cannot write to standard output: No space left" if lost == "stdout" else "cannot write"
+    (line,) = [line for line in result.stderr.splitlines() if " ERROR cannot " in line]
+    assert f"ERROR {why}" in line
+    for name in LOST[lost]:
+        assert (tmp_path / name).read_text(), name
+    assert states(tmp_path / "recordings")[FIRST] == "archived"
 
 
 def test_a_device_is_written_to_and_not_replaced(serve: Serve, tmp_path: Path) -> None:
