@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,12 @@ from g2a_archive.demo import (
     SimulatedService,
     sample_recordings,
 )
+
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # Tests that are started by `nohup`, or in the background, would hand on what these ignore.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        _usual = signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture

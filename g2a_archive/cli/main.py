@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (Interrupted, click.Abort) as stop:
-        complain("g2a-archive: interrupted")
+        complain("g2a-archive: interrupted", patience=2.0)
         return int(getattr(stop, "code", None) or ExitCode.SIGINT)
     except click.UsageError as error:
         complain(f"g2a-archive: {_usage_message(error)}")

@@ -16,6 +16,7 @@ from g2a_archive.cli.config import auth_values, exposed
 from g2a_archive.cli.settings import Settings, app_dir
 from g2a_archive.console import outputs
 from g2a_archive.console.logs import Logs
+from g2a_archive.console.outlet import PATIENCE
 from g2a_archive.console.progress import Display, choose_display
 from g2a_archive.console.report import Report, show
 from g2a_archive.download.run import Download
@@ -40,7 +41,7 @@ def staged(
     """
     for name in ("error_file", "metrics_file", "log_file"):
         _require_place(f"--{name.replace('_', '-')}", getattr(settings, name))
-    display = choose_display(quiet=settings.quiet)
+    display = choose_display(quiet=settings.quiet, stopping=lambda: switch.code is not None)
     with switch.signals():
         logs = Logs(
             display,
@@ -53,6 +54,7 @@ def staged(
             yield display, logs
         finally:
             logs.close()
+            display.close()
 
 
 def _require_place(option: str, path: str | None) -> None:
@@ -194,8 +196,10 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
                 show(report)
 
     for step in (error_file, metrics_file, summary):
+        download.display.settle()  # what is said before, on the same terminal, stands before
         try:
-            step()
+            with download.switch.hurried(PATIENCE):
+                step()
         except (ArchiverError, OSError, ValueError) as error:
             log.error("%s", error)
             report.ends.add(ExitCode.STORAGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -57,10 +58,15 @@ def guarded() -> Iterator[None]:
         raise stdout_error(error) from None
 
 
-def complain(text: str) -> None:
-    """Write one line to stderr; there is nobody left to tell if that fails."""
+def complain(text: str, *, patience: float | None = None) -> None:
+    """Write one line to stderr; there is nobody left to tell if that fails.
+
+    Where stderr takes nothing for `patience` seconds (Ctrl-S), the line is left out.
+    """
     line = "".join(c if c.isprintable() else "?" for c in text)
     with suppress(OSError, ValueError, AttributeError):
+        if patience is not None and not select.select([], [sys.stderr], [], patience)[1]:
+            return
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 

@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from g2a_archive.console.outlet import Outlet
 from g2a_archive.models import duration_text, size_text, utc_now
 
 if TYPE_CHECKING:
@@ -63,31 +64,20 @@ class Display(Protocol):
 
     def line(self, text: str) -> None: ...
 
+    def settle(self) -> object: ...
 
-class _Quiet:
-    """A stream whose reader may go away: a closed terminal must not end a run."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
-            return self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    def close(self) -> object: ...
 
 
 class Nothing:
     """Shows log lines only."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = _Quiet(stream or sys.stderr)
+    def __init__(
+        self, stream: TextIO | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._out = Outlet(self._stream, stopping)
+        self.settle, self.close = self._out.settle, self._out.close
 
     @contextmanager
     def watch(self, look: Callable[[], Snapshot]) -> Iterator[None]:
@@ -96,8 +86,7 @@ class Nothing:
 
     def line(self, text: str) -> None:
         """Write one line."""
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
+        self._out.write(f"{text}\n")
 
 
 class _Speed:
@@ -122,8 +111,13 @@ class _Speed:
 class Lines(Nothing):
     """A progress line a minute, for logs and mails."""
 
-    def __init__(self, stream: TextIO | None = None, every: float = LINE_EVERY) -> None:
-        super().__init__(stream)
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+        every: float = LINE_EVERY,
+    ) -> None:
+        super().__init__(stream, stopping)
         self._every = every
 
     @contextmanager
@@ -172,8 +166,10 @@ class Bars(Nothing):
     narrower, and takes another stream's width.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        super().__init__(stream)
+    def __init__(
+        self, stream: TextIO | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        super().__init__(stream, stopping)
         self._lock = threading.Lock()
         self._speed = _Speed()
         self._slots = _Slots()
@@ -188,7 +184,8 @@ class Bars(Nothing):
 
         def work() -> None:
             while not over.wait(_FRAME):
-                self._paint(look())
+                if self._out.idle:  # a terminal that takes nothing now needs no more frames
+                    self._paint(look())
 
         thread = threading.Thread(target=work, daemon=True, name="progress")
         self._begin()
@@ -211,7 +208,7 @@ class Bars(Nothing):
 
         self._speed, self._slots, self._rows = _Speed(), _Slots(), []
         # Its own idea of the size is not used: it is that of another stream, or of COLUMNS.
-        self._console = Console(file=_as_text(self._stream), force_terminal=True, highlight=False)
+        self._console = Console(file=self._stream, force_terminal=True, highlight=False)
         with self._lock:
             self._painted = True
             self._put(_HIDE_CURSOR)
@@ -269,8 +266,7 @@ class Bars(Nothing):
         return max(10, size.columns or 80), size.lines or 24
 
     def _put(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        self._out.write(text)
 
 
 class _Slots:
@@ -373,20 +369,20 @@ def _grid(width: int, columns: int, *, wide: int) -> Table:
     return grid
 
 
-def _as_text(stream: object) -> TextIO:
-    """What behaves like a text stream, for rich."""
-    return stream  # type: ignore[return-value]
+def choose_display(
+    *, quiet: bool, stream: TextIO | None = None, stopping: Callable[[], bool] = lambda: False
+) -> Display:
+    """Bars where stderr is a terminal that can move its cursor; lines elsewhere; or nothing.
 
-
-def choose_display(*, quiet: bool, stream: TextIO | None = None) -> Display:
-    """Bars where stderr is a terminal that can move its cursor; lines elsewhere; or nothing."""
+    Once `stopping` says that the run is to stop, a reader that takes nothing is not waited for.
+    """
     target = stream or sys.stderr
     if quiet:
-        return Nothing(target)
+        return Nothing(target, stopping)
     try:
         terminal = target.isatty()
     except (OSError, ValueError):
         terminal = False
     if terminal and os.environ.get("TERM", "") not in ("dumb", "unknown", ""):
-        return Bars(target)
-    return Lines(target)
+        return Bars(target, stopping)
+    return Lines(target, stopping)

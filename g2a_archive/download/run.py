@@ -20,7 +20,7 @@ from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ArchiverError, InputError, Interrupted, unexpected
-from g2a_archive.models import RunSettings, utc_now
+from g2a_archive.models import RunSettings, kinds_mask, utc_now
 from g2a_archive.service.session import Authorizer
 
 if TYPE_CHECKING:
@@ -219,7 +219,23 @@ class Download:
                 log.warning("recording %d: %s: its file is gone; fetching it again", id_, kind)
         self.begin()
         self.began = True
-        self._run(storage, catalog, plan, service)
+        try:
+            self._run(storage, catalog, plan, service)
+        except ArchiverError:
+            raise
+        except Exception:
+            self._leave_undone(catalog, plan)
+            raise
+
+    def _leave_undone(self, catalog: Catalog, plan: Plan) -> None:
+        """Report as not finished what a run that broke says nothing else of."""
+        report = self.report
+        told = {*report.unavailable, *report.refused, *report.failed_recordings()}
+        told |= set(report.unfinished)
+        with suppress(ArchiverError):
+            archived = catalog.archived(plan.todo, kinds_mask(self.settings.kinds))
+            told |= {id_ for id_, _, _ in archived}
+        report.unfinished += [id_ for id_ in plan.todo if id_ not in told]
 
     def _run(self, storage: Storage, catalog: Catalog, plan: Plan, service: Service) -> None:
         from g2a_archive.download.assembly import assemble

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -57,6 +58,30 @@ class StopSwitch:
             except Interrupted as stop:
                 stop.code = self.code or stop.code
                 raise
+
+    @contextmanager
+    def hurried(self, seconds: float) -> Iterator[None]:
+        """End what holds up the main thread by `TimeoutError`, so many seconds after a signal."""
+
+        def late(number: int, frame: FrameType | None) -> None:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+        def hurry() -> None:
+            if self.code is not None:
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        was, self.wake = self.wake, hurry
+        old = signal.signal(signal.SIGALRM, late)
+        try:
+            hurry()
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+            self.wake = was
 
 
 @contextmanager

@@ -37,17 +37,14 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
     switch = StopSwitch()
     access = Access(settings, switch)
     with staged(settings, switch, access.secrets) as (display, _):
-        try:
-            found = Listing(make_service(settings.run, access(), switch).ready, state)
-            with display.watch(found.look):
-                for query in queries(selection):
-                    for _ in found.walk(query, selection.since, selection.until):
-                        pass
-            if switch.code is not None:
-                return switch.code
-            _print(settings, found, state)
-        except Interrupted:
-            return switch.code or ExitCode.SIGINT
+        found = Listing(make_service(settings.run, access(), switch).ready, state)
+        with display.watch(found.look):
+            for query in queries(selection):
+                for _ in found.walk(query, selection.since, selection.until):
+                    pass
+        if switch.code is not None:
+            raise Interrupted
+    _print(settings, found, state)
     return ExitCode.FAILED if found.overflowing else ExitCode.OK
 
 

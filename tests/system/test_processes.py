@@ -1,0 +1,258 @@
+"""Processes as people start and end them: nohup, Ctrl-S, a log that is lost, a bug in mid-run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import (
+    assert_archive_equals,
+    catalog_rows,
+    clean_environment,
+    command,
+    plain_args,
+    report_of,
+    run_cli,
+    run_here,
+    start_cli,
+    states,
+)
+from support.cli import FIRST, Args
+from support.service import Serve
+
+from g2a_archive.cli.main import run
+from g2a_archive.demo import SimulatedService
+from g2a_archive.demo.faults import stall, status
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+
+
+# --- signals that are not for us -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
+    number: signal.Signals, serve: Serve, root: Path
+) -> None:
+    """As `nohup` does with SIGHUP, and a shell without job control with SIGINT behind `&`."""
+    service = serve(2, rate_limit=None)
+    gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
+    args = plain_args(root, "--retries", "50", *service.recordings)
+    with start_cli(
+        args, service.environment(), preexec_fn=lambda: signal.signal(number, signal.SIG_IGN)
+    ) as process:
+        assert service.requests.wait_for(lambda _: gate.applied >= 1)
+        process.send_signal(number)
+        assert service.requests.wait_for(lambda _: gate.applied >= 2)
+        service.on_request.clear()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert_archive_equals(service, root)
+
+
+# --- one sentence ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize("name", ["check", "list"])
+def test_a_call_that_is_interrupted(
+    name: str, number: signal.Signals, code: int, service: SimulatedService, tmp_path: Path
+) -> None:
+    service.fail(stall(0))
+    args: Args = [name, "--timeout", 3600, *(["--account-key", 1] if name == "list" else [])]
+    with start_cli(args, service.environment(), cwd=tmp_path) as process:
+        assert service.requests.wait_for_stall()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, "g2a-archive: interrupted\n")
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_browse_interrupted(
+    number: signal.Signals, code: int, service: SimulatedService, root: Path
+) -> None:
+    run_here(service, root, service.recordings)
+    assert run_cli(["browse", "-d", root]).returncode == 0
+    page = root / "browse" / "owed.html"  # one that it looks at: there it waits for a writer
+    page.unlink()
+    os.mkfifo(page)
+    # To be interrupted within `open` is a leak to Python, which would say so.
+    with start_cli(["browse", "-d", root], {"PYTHONWARNINGS": ""}) as process:
+        writer = None
+        while writer is None:
+            assert process.poll() is None
+            try:
+                writer = os.open(page, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # nobody has it open yet
+                time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        os.close(writer)
+    assert (process.returncode, err) == (code, "g2a-archive: interrupted\n")
+
+
+# --- a reader that takes nothing -------------------------------------------------------------
+
+CTRL_S = b"\x13"
+
+
+def fill(path: str) -> None:
+    """Write to a terminal or a pipe until it takes nothing more, as nobody reads."""
+    filler = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        while True:
+            os.write(filler, b"x")
+    except BlockingIOError:
+        os.close(filler)
+
+
+def shown(master: int, until: Callable[[bytes], bool]) -> bytes:
+    """What the terminal shows up to then."""
+    seen = b""
+    while not until(seen):
+        assert select.select([master], [], [], 60)[0], seen
+        seen += os.read(master, 65536)
+    return seen
+
+
+@pytest.mark.parametrize("held", ["Ctrl-S", "nobody reads"])
+@pytest.mark.parametrize("more", [["-v"], ["-q"], ["--json"]], ids=" ".join)
+def test_sigterm_while_the_terminal_takes_nothing(
+    held: str, more: list[str], serve: Serve, root: Path
+) -> None:
+    service = serve(4, rate_limit=None)
+    gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
+    args = plain_args(root, "--retries", "1000", "-d", root, *more, *service.recordings)
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        command(args),
+        env=clean_environment({**service.environment(), "TERM": "xterm"}),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    ) as process:
+        name = os.ttyname(slave)
+        os.close(slave)
+        try:
+            if more != ["-q"]:
+                shown(master, lambda seen: b"503" in seen)
+            if held == "Ctrl-S":
+                os.write(master, CTRL_S)
+            else:
+                fill(name)
+            at = gate.applied
+            assert service.requests.wait_for(lambda _: gate.applied >= at + 2)
+            process.terminate()
+            assert process.wait(timeout=60) == 143
+        finally:
+            process.kill()
+            os.close(master)
+    assert states(root)[FIRST] == "queued"
+    assert catalog_rows(root, "SELECT exit_code FROM run") == [(143,)]
+
+
+def test_sigterm_while_a_pipe_is_full(serve: Serve, root: Path) -> None:
+    """`g2a-archive ... 2>&1 | less`, and nobody turns the page."""
+    service = serve(4, rate_limit=None)
+    gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
+    args = plain_args(root, "--retries", "1000", "-vv", *service.recordings)
+    reader, writer = os.pipe()
+    with start_cli(args, service.environment(), stdout=writer, stderr=writer) as process:
+        fill(f"/dev/fd/{writer}")
+        assert service.requests.wait_for(lambda _: gate.applied >= 3)
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+    for number in (reader, writer):
+        os.close(number)
+    assert catalog_rows(root, "SELECT exit_code FROM run") == [(143,)]
+
+
+# --- the log ---------------------------------------------------------------------------------
+
+
+def test_a_log_file_that_cannot_be_opened_anew_ends_nothing(serve: Serve, tmp_path: Path) -> None:
+    service = serve(3, rate_limit=None)
+    gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
+    path, root = tmp_path / "run.log", tmp_path / "archive"
+    args = plain_args(root, "--retries", "50", "--log-file", path, "--json", *service.recordings)
+    with start_cli(args, service.environment(), cwd=tmp_path) as process:
+        assert service.requests.wait_for(lambda _: gate.applied >= 2)
+        path.rename(tmp_path / "run.log.1")
+        path.mkdir()
+        assert service.requests.wait_for(lambda _: gate.applied >= 4)
+        service.on_request.clear()
+        out, err = process.communicate(timeout=60)
+    assert "503" in (tmp_path / "run.log.1").read_text()
+    assert process.returncode == 6
+    assert json.loads(out)["archived"] == 3
+    assert err.count(f"cannot write the log file {path}: Is a directory") == 1
+    assert "Traceback" not in err
+    assert_archive_equals(service, root)
+
+
+# --- a bug -----------------------------------------------------------------------------------
+
+
+def test_a_run_that_breaks_is_recorded_as_broken(
+    serve: Serve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    service = serve(4, rate_limit=None)
+    for name, value in {**service.environment(), "XDG_CONFIG_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    args = ["download", "--min-free=0", "--metrics-file=m", "--error-file=e", "--json"]
+    assert run([*args, str(FIRST)]) == 0
+    capfd.readouterr()
+
+    def broken(*_: object) -> None:
+        raise KeyError("what nobody expected")
+
+    monkeypatch.setattr("g2a_archive.download.run.Download._run", broken)
+    assert run([*args, *map(str, service.recordings)]) == 1
+    out, err = capfd.readouterr()
+    assert err.count("unexpected KeyError at ") == 1
+    report = json.loads(out)
+    assert (report["exit_code"], report["already_archived"]) == (1, 1)
+    metrics = (tmp_path / "m").read_text()
+    assert "g2a_archive_last_run_exit_code 1\n" in metrics
+    root = tmp_path / "recordings"
+    (good, bad) = catalog_rows(root, "SELECT exit_code, finished_at FROM run ORDER BY id")
+    assert (good[0], bad[0]) == (0, 1)
+    lines = (tmp_path / "e").read_text().splitlines()
+    assert [int(line.split()[0]) for line in lines] == [i for i in service.recordings if i != FIRST]
+
+    monkeypatch.undo()
+    again = [*plain_args(root, "--json"), "-f", tmp_path / "e"]
+    assert report_of(run_cli(again, service.environment()))["archived"] == 3
+
+
+def test_a_lock_file_that_fails_when_it_is_closed(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(2, rate_limit=None)
+    close = os.close
+
+    def failing(number: int) -> None:
+        try:
+            lock = os.readlink(f"/proc/self/fd/{number}").endswith("/lock")
+        except OSError:
+            lock = False
+        close(number)
+        if lock:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", failing)
+    report = run_here(service, root, service.recordings)
+    assert (report.exit_code, report.archived) == (0, 2)
