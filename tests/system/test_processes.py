@@ -68,7 +68,8 @@ def test_a_call_that_is_interrupted(
     name: str, number: signal.Signals, code: int, service: SimulatedService, tmp_path: Path
 ) -> None:
     service.fail(stall(0))
-    args: Args = [name, "--timeout", 3600, *(["--account-key", 1] if name == "list" else [])]
+    key: Args = ["--account-key", 1] if name == "list" else []
+    args: Args = [name, "--timeout", 3600, *key]
     with start_cli(args, service.environment(), cwd=tmp_path) as process:
         assert service.requests.wait_for_stall()
         process.send_signal(number)
