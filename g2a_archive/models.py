@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import SplitResult
 
@@ -161,7 +160,9 @@ class Shard:
     count: int
 
     def __contains__(self, recording: int) -> bool:
-        digest = sha256(b"%d" % recording).digest()
+        import hashlib  # which takes a while to load, and most runs have no shard
+
+        digest = hashlib.sha256(b"%d" % recording).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
     def of(self, ids: Iterable[int]) -> list[int]:

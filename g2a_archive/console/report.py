@@ -8,11 +8,13 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from g2a_archive.archive.revisions import Fingerprint
 from g2a_archive.errors import ArchiverError, ExitCode
 from g2a_archive.models import Failure, duration_text, size_text
+
+if TYPE_CHECKING:
+    from g2a_archive.archive.revisions import Fingerprint
 
 log = logging.getLogger("g2a_archive")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from support import run_cli
+from support import run_cli, start_cli
 from support.cli import FIRST, Args
 from support.service import Serve
 
@@ -100,10 +100,13 @@ def test_a_good_run_keeps_them_too(serve: Serve, tmp_path: Path) -> None:
 
 def test_a_partial_file_that_stays_holds_no_link(serve: Serve, tmp_path: Path) -> None:
     service = serve(2, rate_limit=None, rate=4000.0)
-    args: Args = ["download", *service.recordings, *EVERYTHING, "--max-duration", "1s"]
-    result = run_cli(args, service.environment(), cwd=tmp_path)
-    assert result.returncode == 8
-    left = what_is_left(tmp_path, result.stdout, result.stderr)
+    args: Args = ["download", *service.recordings, *EVERYTHING]
+    with start_cli(args, service.environment(), cwd=tmp_path) as process:
+        assert service.requests.wait_for(lambda log: log.file_bytes_sent > 8000)
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    left = what_is_left(tmp_path, out, err)
     assert any("/partial/" in name for name in left)
     assert_kept_secret(secrets_of(service), left)
 
