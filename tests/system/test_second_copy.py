@@ -1,0 +1,105 @@
+"""`examples/second-copy.sh`, as it is, against what `rclone serve` makes of a directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import archive_files, archives, clean_environment
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "second-copy.sh"
+
+original = archives.original
+archive = archives.archive
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A directory, and how rclone reaches it by WebDAV over loopback."""
+    if shutil.which("rclone") is None:
+        pytest.skip("there is no rclone here: the second copy was not tried")
+    there = tmp_path / "far"
+    there.mkdir()
+    line = ["rclone", "serve", "webdav", str(there), "--addr", "127.0.0.1:0"]
+    env = {**clean_environment(), "RCLONE_CONFIG": os.devnull}
+    with subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            said = iter(server.stderr.readline, "")
+            url = next(found[0] for row in said if (found := re.search(r"http://[\w.:]+", row)))
+            yield there, f":webdav,url='{url}':copy"
+        finally:
+            server.kill()
+
+
+def second_copy(archive: Path, remote: str, code: int) -> str:
+    """Run the script; what it said."""
+    env = {**clean_environment(), "RCLONE_CONFIG": os.devnull}
+    result = subprocess.run(
+        [SCRIPT, archive, remote], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == code, result.stderr
+    return result.stdout + result.stderr
+
+
+def test_copied_and_proved(archive: Path, far: tuple[Path, str]) -> None:
+    there, remote = far
+    own = archive / ".g2a-archive"
+    (own / "partial" / "7.mp4.part").write_bytes(b"half")
+    files = {name: path.read_bytes() for name, path in archive_files(archive).items()}
+    new = archive / "2014/05/06/99.mp4"  # of a run that is under way: no sum yet
+    new.parent.mkdir(parents=True, exist_ok=True)
+    new.write_bytes(b"whole")
+    said = second_copy(archive, remote, 0)
+    assert f"{len(files)} of {len(files)} files are right" in said
+    copied = archive_files(there / "copy")
+    assert {name: path.read_bytes() for name, path in copied.items()} == {
+        **files, "2014/05/06/99.mp4": b"whole"
+    }  # fmt: skip
+    for name in archive.rglob("SHA256SUMS"):
+        copy = there / "copy" / name.relative_to(archive)
+        assert copy.read_bytes() == name.read_bytes()
+    assert not (there / "copy" / ".g2a-archive").exists()
+    second_copy(archive, remote, 0)  # every night
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("where", "change"),
+    [("far/copy", flip), ("archive", lambda path: path.write_bytes(b"another"))],
+    ids=["the copy", "the archive"],
+)
+def test_what_differs_is_found_and_the_copy_never_overwritten(
+    archive: Path, far: tuple[Path, str], where: str, change: Callable[[Path], object]
+) -> None:
+    there, remote = far
+    second_copy(archive, remote, 0)
+    name = next(name for name in archive_files(archive) if name.endswith(".mp4"))
+    before = (there / "copy" / name).read_bytes()
+    change(archive.parent / where / name)
+    said = second_copy(archive, remote, 1)
+    assert name in said
+    if where == "archive":
+        assert (there / "copy" / name).read_bytes() == before
+        assert "immutable" in said
+
+
+def test_what_cannot_be_reached_is_not_proved(archive: Path) -> None:
+    if shutil.which("rclone") is None:
+        pytest.skip("there is no rclone here: the second copy was not tried")
+    said = second_copy(archive, ":webdav,url='http://127.0.0.1:9/':copy", 1)
+    assert re.search(r"second-copy: 0 of \d+ files are right", said)
+
+
+def test_an_archive_that_is_not_mounted(tmp_path: Path) -> None:
+    assert "is it mounted?" in second_copy(tmp_path, "nowhere:", 6)
