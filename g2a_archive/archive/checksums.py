@@ -24,6 +24,7 @@ from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.domains import Doing, local_error
 from g2a_archive.archive.hashing import open_regular
 from g2a_archive.archive.layout import parse_name
+from g2a_archive.archive.renaming import recover, replace
 from g2a_archive.archive.revisions import DirectorySums
 from g2a_archive.errors import LocalError
 
@@ -130,6 +131,7 @@ def update(
     folder = root / directory
     path = folder / NAME
     try:
+        recover(path)
         with closing(_Rewrite(folder)) as new:
             with closing(_lines(path)) as old:
                 ordered = _merge(old, iter(lines), new)
@@ -308,7 +310,7 @@ class _Rewrite:
             self._file.flush()
             if self._size:
                 flushing.flush_file(self._file.fileno())
-                os.replace(self._aside, self._path)
+                replace(self._aside, self._path)
             else:
                 self._path.unlink(missing_ok=True)  # `sha256sum -c` calls an empty one an error
             if flush_directory:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -13,9 +17,33 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from g2a_archive.archive import schema
-from g2a_archive.errors import CatalogError, storage_error
+from g2a_archive.archive.flushing import flush_directory, flush_file, write_trial
+from g2a_archive.archive.renaming import replace
+from g2a_archive.errors import CatalogError, storage_error, storage_sentence
 
 _T = TypeVar("_T")
+
+log = logging.getLogger("g2a_archive")
+
+_SILENCE = 2.0
+"""Seconds after which it is said what is waited for."""
+
+_NO_ROLLBACK = {776, 264, 8, 1544}
+"""SQLite's codes where a journal that must be rolled back, or its file, cannot be written:
+READONLY_ROLLBACK, READONLY_RECOVERY, READONLY, READONLY_DIRECTORY."""
+
+
+_HINTS = {
+    sqlite3.SQLITE_FULL: "free some space; the next run goes on",
+    sqlite3.SQLITE_READONLY: "give the user that runs this permission to write there",
+    sqlite3.SQLITE_CANTOPEN: "is the directory there, and may this user write to it?",
+    sqlite3.SQLITE_IOERR: "check the drive or the share, or use --catalog",
+}
+
+
+class _RollbackError(CatalogError):
+    """What a killed run left half done cannot be undone where it lies."""
+
 
 _PATIENCE = 30.0
 """Seconds to wait for a reader's or another program's lock on the catalogue."""
@@ -56,17 +84,45 @@ class Database:
         self.path = path
         self.readonly = readonly
         self._interrupted = interrupted
+        self._synchronous = "EXTRA" if readonly else self._make_file()
         # A reader opens for writing where it may, so that SQLite can undo what a killed run left
         # half done; `query_only` keeps it from changing anything else.
         self._uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={'rw' if readonly else 'rwc'}"
-        with self._translated("open"):
-            # One thread writes at a time; the archiver's main thread owns the connection.
-            self._db = sqlite3.connect(self._uri, uri=True, timeout=0.25, isolation_level=None)
+        self._connect()
         try:
-            self._prepare()
+            try:
+                self._prepare()
+            except _RollbackError:
+                self._db.close()
+                self._read_copy()
         except BaseException:
             self._db.close()
             raise
+
+    def _connect(self) -> None:
+        with self._translated("open"):
+            # One thread writes at a time; the archiver's main thread owns the connection.
+            self._db = sqlite3.connect(self._uri, uri=True, timeout=0.25, isolation_level=None)
+
+    def _make_file(self) -> str:
+        """Make the file, with the mode that the umask gives: SQLite's own would be 0644.
+
+        Returns how SQLite is to flush: as far as the file system can. EXTRA also flushes the
+        directory after the journal is gone: a commit is a commit. FULL does without that, OFF
+        without any flush.
+        """
+        try:
+            # Before SQLite has it open: closing it later would let go of SQLite's locks.
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                if not flush_file(fd):
+                    return "OFF"
+            finally:
+                os.close(fd)
+            return "EXTRA" if flush_directory(self.path.absolute().parent) else "FULL"
+        except OSError as error:
+            what, hint = storage_sentence(error, "open the catalogue", self.path)
+            raise CatalogError(what, hint=hint or _HINTS[sqlite3.SQLITE_CANTOPEN]) from error
 
     def _prepare(self) -> None:
         version = self.scalar("PRAGMA user_version")
@@ -78,6 +134,11 @@ class Database:
             )
         tables = self.scalar("SELECT count(*) FROM sqlite_master")
         ours = self.scalar("PRAGMA application_id") == schema.APPLICATION_ID
+        if self.readonly and not (tables or ours or self.path.stat().st_size):
+            raise CatalogError(
+                f"the catalogue {self.path} is empty: no run has come as far as to fill it",
+                hint="the next run does; on a share, see --catalog",
+            )
         if (tables and not ours) or (self.readonly and not ours):
             raise CatalogError(
                 f"{self.path} is not a catalogue of g2a-archive",
@@ -90,8 +151,7 @@ class Database:
             return
         with self._translated("set up"):
             self._db.execute("PRAGMA journal_mode = DELETE")
-            # EXTRA also flushes the directory after the journal is gone: a commit is a commit.
-            self._db.execute("PRAGMA synchronous = EXTRA")
+            self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
         if not tables:
             with self.transaction() as db:
                 schema.create(db)
@@ -118,12 +178,29 @@ class Database:
             with closing(own) as old, closing(sqlite3.connect(aside)) as copy:
                 old.backup(copy)
             with open(aside, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(aside, kept)
+                flush_file(file.fileno())
+            replace(aside, kept)
         except BaseException:
             with suppress(OSError):
                 aside.unlink()
             raise
+
+    def _read_copy(self) -> None:
+        """Read a copy of file and journal: where they lie, what was half done can't be undone."""
+        with tempfile.TemporaryDirectory(prefix="g2a-archive-") as place:
+            copy = Path(place) / "catalog.sqlite3"
+            with self._translated("copy"):
+                shutil.copyfile(self.path, copy)
+                shutil.copyfile(f"{self.path}-journal", f"{copy}-journal")
+            log.warning(
+                "the catalogue %s was being written when a run was killed, and is read-only here: "
+                "it is read as it was before that change",
+                self.path,
+            )
+            with self._translated("open"), closing(sqlite3.connect(copy)) as whole:
+                self._db = sqlite3.connect(":memory:", isolation_level=None)
+                whole.backup(self._db)
+        self._prepare()
 
     def _migrate_in_memory(self) -> None:
         """A reader may not change the file, nor need it be able to: it reads a migrated copy."""
@@ -160,6 +237,8 @@ class Database:
             raise storage_error(error, doing, self.path) from error
 
     def _explain(self, error: sqlite3.DatabaseError, doing: str) -> CatalogError:
+        if self.readonly and getattr(error, "sqlite_errorcode", 0) in _NO_ROLLBACK:
+            return _RollbackError(f"cannot {doing} the catalogue {self.path}: {error}")
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         text = f"cannot {doing} the catalogue {self.path}: {error}"
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -170,27 +249,38 @@ class Database:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return CatalogError(
                 f"the catalogue {self.path} has been locked for {_PATIENCE:.0f} s",
-                hint="a program holds it open, or the share has no working locks: "
-                "put it on a local disk with --catalog",
+                hint="a program holds it open, or the share has no working locks: mount it with "
+                "`nobrl` (SMB), or put the catalogue on a local disk with --catalog",
             )
-        hints = {
-            sqlite3.SQLITE_FULL: "free some space; the next run goes on",
-            sqlite3.SQLITE_READONLY: "give the user that runs this permission to write there",
-            sqlite3.SQLITE_CANTOPEN: "is the directory there, and may this user write to it?",
-            sqlite3.SQLITE_IOERR: "check the drive or the share, or use --catalog",
-        }
-        return CatalogError(text, hint=hints.get(code, ""))
+        failing = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+        if failing and not self.readonly:
+            # SQLite tells of no quota, and not what a disk is full of; the same try does.
+            try:
+                write_trial(self.path.parent)
+            except OSError as cause:
+                what, hint = storage_sentence(cause, f"{doing} the catalogue", self.path)
+                return CatalogError(what, hint=hint)
+        return CatalogError(text, hint=_HINTS.get(code, ""))
 
     def _patiently(self, action: Callable[[], _T], doing: str = "read") -> _T:
         """Run `action`, waiting for other programs' locks in short steps that a signal can end."""
         deadline = time.monotonic() + _PATIENCE
+        tell_at = time.monotonic() + _SILENCE
         while True:
             try:
                 return action()
             except sqlite3.DatabaseError as error:
                 busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or self._interrupted() or time.monotonic() > deadline:
+                now = time.monotonic()
+                if not busy or self._interrupted() or now > deadline:
                     raise self._explain(error, doing) from error
+                if now >= tell_at:
+                    tell_at = math.inf
+                    log.warning(
+                        "waiting for the catalogue %s, which is locked: by a program that has it "
+                        "open, or by a share without working locks (see --catalog)",
+                        self.path,
+                    )
 
     def scalar(self, sql: str, *values: object) -> Any:
         """The first column of the first row, or None."""

@@ -41,20 +41,26 @@ log = logging.getLogger("g2a_archive")
 _told: set[tuple[str, int]] = set()
 
 
-def flush_file(fd: int) -> None:
-    """Flush an open file to disk. Raises `OSError`, but where the file system has no flush."""
+def flush_file(fd: int) -> bool:
+    """Flush an open file to disk; False, told once, where the file system has no flush for files.
+
+    Raises `OSError` where the flush fails.
+    """
     try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in _NO_FLUSH:
             raise
         _tell("files", os.fstat(fd).st_dev, error)
+        return False
+    return True
 
 
-def flush_directory(path: str | os.PathLike[str]) -> None:
+def flush_directory(path: str | os.PathLike[str]) -> bool:
     """Flush the names in a directory to disk, so that they survive a crash.
 
-    Raises `OSError`, but where the file system has no flush for directories.
+    False, told once, where the file system has no flush for directories. Raises `OSError` where
+    the flush fails.
     """
     try:
         fd = os.open(path, _DIRECTORY)
@@ -62,15 +68,31 @@ def flush_directory(path: str | os.PathLike[str]) -> None:
         if error.errno != errno.EACCES:
             raise
         _tell("directories", 0, error)  # it may be written, but not read
-        return
+        return False
     try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in _NO_DIRECTORY_FLUSH:
             raise
         _tell("directories", os.fstat(fd).st_dev, error)
+        return False
     finally:
         os.close(fd)
+    return True
+
+
+def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:
+    """Write, flush and remove a file of `size` bytes in a directory; raises `OSError`."""
+    path = os.path.join(directory, f"trial-{os.getpid()}")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        block = os.urandom(min(size, 1 << 20))  # such as no file system can make smaller
+        while size > 0:
+            size -= os.write(fd, block[:size])
+        flush_file(fd)
+    finally:
+        os.close(fd)
+        os.unlink(path)
 
 
 def tell_again() -> None:

@@ -56,6 +56,9 @@ class RunLock:
         except OSError as error:
             self.release()
             raise storage_error(error, "write the lock", self.path) from error
+        # Other machines see what NFS has sent away, not what is held back until a close.
+        with suppress(OSError):
+            os.fsync(fd)
 
     def release(self) -> None:
         """Let go of the lock; the file stays, as removing it would let two runs in."""
@@ -68,12 +71,14 @@ class RunLock:
 def lock_holder(path: Path) -> str | None:
     """Who holds the lock at `path` now, or None where it is free. Takes nothing, writes nothing."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # whoever may only read may ask, too
     except OSError:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
         return _holder(fd).lstrip(": ") or "another run"
     finally:
         os.close(fd)

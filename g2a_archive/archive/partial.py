@@ -23,6 +23,7 @@ from typing import NamedTuple
 from g2a_archive.archive.content import HEAD
 from g2a_archive.archive.flushing import flush_file
 from g2a_archive.archive.hashing import read_regular
+from g2a_archive.archive.renaming import replace
 from g2a_archive.transport.response import Answer
 
 _NOTE_AFTER_BYTES = 256 * 1024
@@ -253,7 +254,7 @@ class Partial:
         }
         aside = f"{self._note}.new"
         Path(aside).write_text(json.dumps(note))
-        os.replace(aside, self._note)
+        replace(aside, self._note)
         self._noted = True
 
     @property

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from g2a_archive.archive import flushing
 from g2a_archive.archive.domains import Doing, local_error, persistently
-from g2a_archive.archive.flushing import flush_file
+from g2a_archive.archive.flushing import flush_file, write_trial
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.lock import NoLocksError, RunLock
 from g2a_archive.archive.mounts import MissingPart
@@ -64,6 +64,16 @@ def is_there(path: Path, look: Callable[[Path], bool] = Path.exists) -> bool:
         return look(path)
     except OSError as error:
         raise storage_error(error, "read", path) from error
+
+
+def has_catalog(path: Path) -> bool:
+    """Whether there is a catalogue. An empty file is none yet: a share without working locks, or
+    a run that was killed at its very beginning, leaves that. Raises `StorageError`."""
+    return is_there(path) and not is_there(path, _is_empty_file)
+
+
+def _is_empty_file(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == 0
 
 
 class Storage:
@@ -326,20 +336,6 @@ def is_named(name: str, there: Collection[str], directory: str) -> bool:
     if name in there:
         return True
     return name.upper() in there and os.path.lexists(f"{directory}/{name}")
-
-
-def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:
-    """Write, flush and remove a file of `size` bytes in a directory; raises `OSError`."""
-    path = os.path.join(directory, f"trial-{os.getpid()}")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        block = os.urandom(min(size, 1 << 20))  # such as no file system can make smaller
-        while size > 0:
-            size -= os.write(fd, block[:size])
-        flush_file(fd)
-    finally:
-        os.close(fd)
-        os.unlink(path)
 
 
 def _made_in(name: str, directory: int) -> bool:

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from g2a_archive.archive.flushing import flush_directory, flush_file
+from g2a_archive.archive.renaming import replace
 from g2a_archive.errors import CredentialsError, Interrupted, StorageError
 
 LARGEST = 64 * 1024
@@ -142,7 +143,7 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
                 raise OSError(errno.ENOSPC, "short write")
             os.ftruncate(descriptor, len(data))
             flush_file(descriptor)
-            os.replace(new, target)
+            replace(new, target)
             flush_directory(target.parent)
         except OSError as error:
             raise StorageError(
@@ -210,7 +211,7 @@ def _finish_replacement(target: Path) -> None:
     except FileNotFoundError:
         newer = True
     if whole and newer:
-        os.replace(new, target)
+        replace(new, target)
         flush_directory(target.parent)
     else:
         new.unlink()

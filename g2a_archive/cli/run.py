@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.storage import catalog_path, is_there
+from g2a_archive.archive.storage import catalog_path, has_catalog, is_there
 from g2a_archive.cli.config import auth_values, exposed
 from g2a_archive.cli.settings import Settings, app_dir
 from g2a_archive.console import outputs
@@ -75,9 +75,10 @@ def reading(run: RunSettings) -> Iterator[tuple[Path, Catalog]]:
     """The archive's root and its catalogue, read without the archive's lock."""
     root = Path(run.dest).absolute()
     path = catalog_path(root, run.catalog)
-    if not is_there(path):
+    if not has_catalog(path):
+        why = "is empty" if is_there(path) else "does not exist"
         raise StorageError(
-            f"there is no archive at {root}: {path} does not exist",
+            f"there is no archive at {root}: {path} {why}",
             hint="check --dest; is the drive mounted?",
         )
     with Catalog(path, readonly=True) as catalog:

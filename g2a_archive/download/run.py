@@ -14,7 +14,13 @@ from g2a_archive.archive import layout
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.mounts import unmounted_error
-from g2a_archive.archive.storage import Storage, catalog_path, check_destination, is_there
+from g2a_archive.archive.storage import (
+    Storage,
+    catalog_path,
+    check_destination,
+    has_catalog,
+    is_there,
+)
 from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
@@ -175,7 +181,7 @@ class Download:
                 check_destination(self.root)
                 if settings.no_create:
                     Storage(self.root, catalog=settings.catalog).require()
-                if is_there(path):
+                if has_catalog(path):
                     self.catalog = stack.enter_context(Catalog(path, readonly=True))
             else:
                 storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
@@ -212,6 +218,7 @@ class Download:
             write_checksums(catalog, self.root)
             self.begin()
             return
+        storage.space.require()
         service = self.service()
         if plan.missing:
             catalog.damaged(plan.missing)

@@ -19,7 +19,7 @@ from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.lock import lock_holder
 from g2a_archive.archive.mounts import missing_parts, unmounted_error
-from g2a_archive.archive.storage import catalog_path, check_destination
+from g2a_archive.archive.storage import catalog_path, check_destination, has_catalog
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Access
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
@@ -139,7 +139,7 @@ class Check:
 
     def _catalogue(self) -> Iterator[tuple[bool, str]]:
         path = catalog_path(self._root, self._settings.catalog)
-        if not path.exists():
+        if not has_catalog(path):
             yield True, f"catalogue: {path} will be made"
             return
         try:

@@ -1,0 +1,46 @@
+"""Replacing a file whole by another: also on a share that doesn't rename over a file that is there.
+
+Such a share (some SMB and WebDAV servers, some FUSE programs) answers EEXIST, EPERM or EACCES. The
+old file then steps aside for a moment, as `NAME.old`; a process killed just then leaves it, and
+`recover` puts it back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+from g2a_archive.archive.domains import persistently
+
+_REFUSED = (errno.EEXIST, errno.EPERM, errno.EACCES, errno.ENOTSUP)
+_OLD = ".old"
+
+
+def replace(new: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Rename `new` to `path`, over what is there. Raises `OSError`; then both are as they were."""
+    try:
+        persistently(lambda: os.replace(new, path))
+    except OSError as error:
+        if error.errno not in _REFUSED or not os.path.isfile(path):
+            raise
+        aside = f"{os.fspath(path)}{_OLD}"
+        with suppress(FileNotFoundError):
+            os.unlink(aside)
+        try:
+            os.rename(path, aside)
+        except OSError:  # then it is the directory that may not be written
+            raise error from None
+        try:
+            os.rename(new, path)
+        except OSError:
+            os.rename(aside, path)
+            raise
+        os.unlink(aside)
+
+
+def recover(path: str | os.PathLike[str]) -> None:
+    """Put back what a killed process had moved aside, where nothing has taken its place."""
+    aside = f"{os.fspath(path)}{_OLD}"
+    if not os.path.lexists(path) and os.path.isfile(aside):
+        os.rename(aside, path)

@@ -1,0 +1,317 @@
+"""Drives and shares that answer as few file systems do: a preloaded library plays them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import (
+    PATIENCE,
+    assert_archive_equals,
+    catalog_path,
+    clean_environment,
+    download_args,
+    plain_args,
+    relative_path,
+    report_of,
+    run_cli,
+    run_here,
+    start_cli,
+    states,
+)
+from support.odd_drive import ODD, Fault, playing
+from support.service import Serve
+
+from g2a_archive.archive.lock import RunLock, lock_holder
+from g2a_archive.archive.renaming import recover, replace
+from g2a_archive.demo import SimulatedService
+from g2a_archive.errors import ExitCode
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(8)
+
+
+def odd_run(
+    service: SimulatedService, root: Path, *faults: Fault, args: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """A run of all recordings on a drive that plays `faults`."""
+    return run_cli(
+        download_args(root, *args, *service.recordings),
+        {**service.environment(), **playing(faults)},
+    )
+
+
+# --- no flush ---------------------------------------------------------------------------------
+
+NO_FLUSH = ["EINVAL", "ENOTSUP", "ENOSYS", "ENOTTY"]
+
+
+@pytest.mark.parametrize("name", [*NO_FLUSH, "EBADF", "EACCES"])
+def test_directories_that_cannot_be_flushed(
+    name: str, service: SimulatedService, root: Path
+) -> None:
+    """The catalogue's own commits agree with that, too."""
+    code = getattr(errno, name)
+    ends = ("", "/20??", "/20??/??", "/20??/??/??", "/.g2a-archive")
+    faults = [Fault("fsync", f"{root}{end}", code) for end in ends]
+    result = odd_run(service, root, *faults)
+    assert report_of(result)["archived"] == 8, result.stderr
+    assert result.stderr.count("cannot flush directories to disk") == 1, result.stderr
+    assert os.strerror(code) in result.stderr
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("name", NO_FLUSH)
+def test_files_that_cannot_be_flushed(name: str, service: SimulatedService, root: Path) -> None:
+    code = getattr(errno, name)
+    faults = [Fault(call, f"{root}*", code) for call in ("fsync", "syncfs")]
+    result = odd_run(service, root, *faults)
+    assert report_of(result)["archived"] == 8, result.stderr
+    assert result.stderr.count("cannot flush files to disk") == 1, result.stderr
+    assert result.stderr.count("cannot flush directories to disk") == 1, result.stderr
+    assert_archive_equals(service, root)
+
+
+def test_a_flush_that_fails_is_no_flush_that_is_missing(
+    service: SimulatedService, root: Path
+) -> None:
+    faults = [Fault("fsync", "*.part", errno.EIO), Fault("syncfs", "*", errno.EIO)]
+    report = report_of(odd_run(service, root, *faults))
+    assert (report["exit_code"], report["archived"]) == (ExitCode.FAILED, 0)
+    assert "Input/output error" in report["failed"][0]["reason"]
+    assert set(states(root).values()) == {"failed"}
+    assert report_of(odd_run(service, root))["exit_code"] == 0
+    assert_archive_equals(service, root)
+
+
+def test_one_directory_that_fails_to_be_flushed(service: SimulatedService, root: Path) -> None:
+    """What was named in it is not claimed; the others are."""
+    bad = [i for i, r in service.recordings.items() if f"{r.start:%Y/%m/%d}" == "2016/02/29"]
+    result = odd_run(service, root, Fault("fsync", f"{root}/2016/02/29", errno.EIO))
+    report = report_of(result)
+    assert report["exit_code"] == ExitCode.FAILED
+    assert report["archived"] == 8 - len(bad)
+    assert {one["id"] for one in report["failed"]} == set(bad)
+    assert f"cannot flush the directory {root}/2016/02/29" in report["failed"][0]["reason"]
+    assert {i for i, state in states(root).items() if state == "failed"} == set(bad)
+    service.requests.clear()
+    assert report_of(odd_run(service, root))["exit_code"] == 0
+    assert service.requests.counts["file"] == 0  # adopted
+    assert_archive_equals(service, root)
+
+
+# --- space ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [ODD, errno.ENOSYS, errno.EIO])
+def test_a_drive_that_does_not_tell_its_space(
+    code: int, service: SimulatedService, root: Path
+) -> None:
+    faults = Fault("statvfs", f"{root}*", code)
+    result = odd_run(service, root, faults, args=("--min-free", "1T"))
+    assert report_of(result)["archived"] == 8, result.stderr
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("night", ["first", "second"])
+def test_a_quota_that_is_used_up(night: str, service: SimulatedService, root: Path) -> None:
+    """The second night it is the catalogue that has no room; SQLite calls that anything."""
+    ids = list(service.recordings)
+    calls = ("write", "create") if night == "first" else ("write",)
+    where = "*/partial/*" if night == "first" else f"{root}*"
+    if night == "second":
+        run_here(service, root, ids[:4])
+    result = odd_run(service, root, *(Fault(call, where, errno.EDQUOT) for call in calls))
+    assert result.returncode == ExitCode.STORAGE, result.stderr
+    assert "Disk quota exceeded" in result.stderr
+    assert "the quota is used up" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert report_of(odd_run(service, root))["exit_code"] == 0
+    assert_archive_equals(service, root)
+
+
+# --- what passes by itself --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["EBUSY", "EAGAIN", "ESTALE", "ETXTBSY", "EINTR"])
+@pytest.mark.parametrize(
+    ("call", "pattern"), [("rename", "*.mp4"), ("mkdir", "2014"), ("create", "*/partial/*.part")]
+)
+def test_an_error_that_passes(
+    name: str, call: str, pattern: str, service: SimulatedService, root: Path
+) -> None:
+    fault = Fault(call, f"{root}/{pattern}", getattr(errno, name), times=1)
+    report = report_of(odd_run(service, root, fault))
+    assert (report["exit_code"], report["archived"]) == (0, 8)
+    assert_archive_equals(service, root)
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def test_a_share_that_keeps_names_in_lower_case(service: SimulatedService, root: Path) -> None:
+    root.mkdir()
+    env = {**service.environment(), **playing(fold=root)}
+    args = download_args(root, "--layout", "%Y/%B/%d", *service.recordings)
+    assert report_of(run_cli(args, env))["archived"] == 8
+    assert {path.name for path in root.glob("20*/*")} <= {
+        *("january", "february", "march", "april", "december"),
+    }
+    assert list(root.rglob("sha256sums"))
+    service.requests.clear()
+    again = report_of(run_cli(args, env))
+    assert (again["exit_code"], again["already_archived"], service.requests.count) == (0, 8, 0)
+
+
+@pytest.mark.parametrize("name", ["EEXIST", "EPERM", "EACCES"])
+def test_a_share_that_does_not_rename_over_a_file(
+    name: str, service: SimulatedService, root: Path
+) -> None:
+    """`SHA256SUMS` of a day that comes in two nights."""
+    first, second, *_ = (i for i, r in service.recordings.items() if r.start.year == 2013)
+    run_here(service, root, [first])
+    fault = Fault("replace", f"{root}*", getattr(errno, name))
+    result = odd_run(service, root, fault)
+    assert report_of(result)["archived"] == 7, result.stderr
+    path = root / relative_path(service.recordings[second], "mp4")
+    assert path.name in (path.parent / "SHA256SUMS").read_text()
+    assert_archive_equals(service, root)
+    assert [p for p in root.rglob("*") if p.name.endswith((".tmp", ".old"))] == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_replacement_that_is_cut_short(
+    refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old file is there again, and the new one is not lost."""
+    new, path = tmp_path / "new", tmp_path / "path"
+    new.write_text("new")
+    path.write_text("old")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "refused")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    rename = os.rename
+
+    def second(source: str, target: str) -> None:
+        if os.fspath(source) == os.fspath(new):
+            raise PermissionError(errno.EPERM, "refused") if refused else KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", second)
+    with pytest.raises(PermissionError if refused else KeyboardInterrupt):
+        replace(new, path)
+    assert path.exists() is refused
+    recover(path)
+    assert (path.read_text(), new.read_text()) == ("old", "new")
+    monkeypatch.setattr(os, "rename", rename)
+    replace(new, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["path"]
+    assert path.read_text() == "new"
+
+
+# --- the catalogue on a share -----------------------------------------------------------------
+
+
+def test_a_share_without_working_locks(service: SimulatedService, root: Path) -> None:
+    """As SMB without `nobrl`: it says early what it waits for, and leaves no broken catalogue."""
+    env = {**service.environment(), **playing([Fault("lock", "*catalog.sqlite3", errno.EACCES)])}
+    with start_cli(plain_args(root, *service.recordings), env) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert process.poll() is None
+        assert f"waiting for the catalogue {catalog_path(root)}, which is locked" in line
+        assert "--catalog" in line
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert catalog_path(root).stat().st_size == 0
+    result = run_cli(["status", "--dest", root])
+    assert result.returncode == ExitCode.STORAGE
+    assert f"there is no archive at {root}: {catalog_path(root)} is empty" in result.stderr
+    checked = run_cli(["check", "--dest", root, "--min-free", "0"], service.environment())
+    assert checked.returncode == 0, checked.stdout
+    assert "will be made" in checked.stdout
+    dry = run_cli(plain_args(root, "--dry-run", *service.recordings), service.environment())
+    assert dry.returncode == 0, dry.stderr
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+_KILLED_COMMIT = """
+import os, signal, sys
+from g2a_archive.archive.catalog import Catalog
+from pathlib import Path
+catalog = Catalog(Path(sys.argv[1]))
+db = catalog._db
+db.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit
+db.execute("BEGIN IMMEDIATE")
+for number in range(1, 5000):
+    db.execute("INSERT INTO recording (id, state, reason) VALUES (?, 'queued', ?)",
+               (number, "half done" * 20))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_read_only_snapshot_of_a_killed_run(service: SimulatedService, root: Path) -> None:
+    """The journal is hot, and cannot be rolled back where it lies."""
+    run_here(service, root, service.recordings)
+    result = subprocess.run(
+        [sys.executable, "-c", _KILLED_COMMIT, str(catalog_path(root))],
+        env=clean_environment(),
+        check=False,
+    )
+    assert result.returncode == -signal.SIGKILL
+    journal = Path(f"{catalog_path(root)}-journal")
+    assert journal.stat().st_size > 512
+    before = catalog_path(root).read_bytes(), journal.read_bytes()
+    read_only = [
+        Fault(call, f"{root}*", errno.EROFS)
+        for call in ("openw", "create", "unlink", "truncate", "write")
+    ]
+    status = run_cli(["status", "--json", "--dest", root], playing(read_only))
+    assert status.returncode == 0, status.stderr
+    assert '"archived": 8' in status.stdout
+    assert "as it was before that change" in status.stderr
+    assert (catalog_path(root).read_bytes(), journal.read_bytes()) == before
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+# --- the lock ---------------------------------------------------------------------------------
+
+
+def test_the_lock_names_its_holder_to_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS sends a file's bytes when it is flushed or closed; the lock stays open."""
+    sent: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: sent.append(os.pread(fd, 100, 0)))
+    lock = RunLock(tmp_path / "lock")
+    lock.acquire()
+    assert f"process {os.getpid()}".encode() in sent[0]
+    holder = lock_holder(tmp_path / "lock")
+    assert holder is not None
+    assert f"process {os.getpid()}" in holder
+    lock.release()
+    assert lock_holder(tmp_path / "lock") is None
+
+
+def test_a_lock_whose_holder_is_not_shown(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path / "lock")
+    lock.acquire()
+    os.truncate(tmp_path / "lock", 0)
+    assert lock_holder(tmp_path / "lock") == "another run"
+    lock.release()
+
+
+def test_a_share_that_fails_under_the_lock(service: SimulatedService, root: Path) -> None:
+    faults = [Fault("fsync", "*/lock", errno.EIO)]
+    assert report_of(odd_run(service, root, *faults))["archived"] == 8
