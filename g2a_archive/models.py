@@ -169,6 +169,17 @@ class Shard:
         """Those of `ids` that are in this part, in their order."""
         return [id_ for id_ in ids if id_ in self]
 
+    def scope(self, whole: str) -> str:
+        """What the catalogue calls a query of `sync` of which only this part was looked at."""
+        return f"{whole} shard {self}"
+
+    @classmethod
+    def of_scope(cls, name: str) -> tuple[str, Shard | None]:
+        """The query and the part that `scope` has named; no part where it is the whole."""
+        whole, _, part = name.rpartition(" shard ")
+        number, _, count = part.partition("/")
+        return (whole, cls(int(number), int(count))) if whole else (name, None)
+
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 

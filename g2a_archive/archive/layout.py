@@ -118,11 +118,11 @@ def _directory_of_day(layout: str, day: date) -> str:
 
 
 def _directory(layout: str, when: date) -> str:
-    return _checked(when.strftime(layout))
+    return checked_directory(when.strftime(layout))
 
 
 @lru_cache(maxsize=256)
-def _checked(text: str) -> str:
+def checked_directory(text: str) -> str:
     """A directory's name; `ValueError` where it must not be one."""
     parts = text.split("/")
     if not text.strip():

@@ -40,14 +40,7 @@ class RunLock:
         except OSError as error:
             holder = _holder(fd)
             os.close(fd)
-            if error.errno in _NO_LOCKS:
-                raise NoLocksError from error
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise LockedError(
-                    f"another run is working on this archive{holder}",
-                    hint="wait for it to end, or stop it; the lock is free once it is gone",
-                ) from None
-            raise storage_error(error, "lock", self.path) from error
+            raise self._refusal(error, holder) from error
         self._fd = fd
         text = f"host {os.uname().nodename}, process {os.getpid()}, since {utc_now()}\n"
         try:
@@ -59,6 +52,34 @@ class RunLock:
         # Other machines see what NFS has sent away, not what is held back until a close.
         with suppress(OSError):
             os.fsync(fd)
+
+    def share(self) -> None:
+        """Keep runs out where nothing can be written: read-only media, another user's archive.
+
+        There may be no lock file: then no run has ever been there, or none can be. Raises
+        `LockedError` and `NoLocksError`.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(fd)
+            os.close(fd)
+            raise self._refusal(error, holder) from error
+        self._fd = fd
+
+    def _refusal(self, error: OSError, holder: str) -> Exception:
+        if error.errno in _NO_LOCKS:
+            return NoLocksError()
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return LockedError(
+                f"another run is working on this archive{holder}",
+                hint="wait for it to end, or stop it; the lock is free once it is gone",
+            )
+        return storage_error(error, "lock", self.path)
 
     def release(self) -> None:
         """Let go of the lock; the file stays, as removing it would let two runs in."""

@@ -31,6 +31,7 @@ COMMANDS = {
     "status": ("commands", "Say what the archive holds and what it still owes."),
     "verify": ("commands", "Read every file again, and hold it against its SHA-256."),
     "bag": ("commands", "Hand recordings over, as a BagIt bag."),
+    "merge": ("commands", "Take other archives into this one."),
     "browse": ("commands", "Write pages to find and watch recordings in a browser."),
     "export": ("commands", "Print the catalogue as CSV or JSON."),
     "login": ("setup", "Sign in with a browser."),

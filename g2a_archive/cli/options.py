@@ -87,6 +87,20 @@ TIMEZONE = option(
     type=Parsed("name", values.zone_name),
     help="Time zone for the date directories.  [default: as written in recordingStartTime]",
 )
+LAYOUT = option(
+    "--layout",
+    metavar="STRFTIME",
+    env="LAYOUT",
+    type=Parsed("strftime", values.layout_text),
+    help="Directory for a recording's start.  [default: %Y/%m/%d]",
+)
+MIN_FREE = option(
+    "--min-free",
+    metavar="SIZE",
+    type=Parsed("size", values.parse_size, int),
+    help="Stop before the disk falls below this.  [default: 1G]",
+)
+NO_CREATE = option("--no-create", is_flag=True, help="Refuse a destination that is no archive yet.")
 _CONFIG = [
     option("--config", metavar="FILE", env="CONFIG", help="Configuration file (TOML)."),
     option("--profile", metavar="NAME", env="PROFILE", help="A [profiles.NAME] of that file."),
@@ -159,13 +173,7 @@ _RUN = [
         type=Parsed("kinds", values.kinds, list),
         help="Of mp4,events,thumbnail only these.  [default: all three]",
     ),
-    option(
-        "--layout",
-        metavar="STRFTIME",
-        env="LAYOUT",
-        type=Parsed("strftime", values.layout_text),
-        help="Directory for a recording's start.  [default: %Y/%m/%d]",
-    ),
+    LAYOUT,
     TIMEZONE,
     option(
         "--shard",
@@ -182,14 +190,9 @@ _RUN = [
         help="Bytes a second of the whole run: 500K, 10M, 1.5G.",
     ),
     TIME_LIMIT,
-    option(
-        "--min-free",
-        metavar="SIZE",
-        type=Parsed("size", values.parse_size, int),
-        help="Stop before the disk falls below this.  [default: 1G]",
-    ),
+    MIN_FREE,
     option("--dry-run", is_flag=True, help="Ask for links, say what would be fetched."),
-    option("--no-create", is_flag=True, help="Refuse a destination that is no archive yet."),
+    NO_CREATE,
     _CATALOG,
     option("--set-mtime", is_flag=True, help="Give files the recording's start time."),
     option(

@@ -89,7 +89,7 @@ class Ledger:
 
         What a run of one shard has looked at, one of another has not; what a whole run has, all.
         """
-        return scope if self._shard is None else shard_scope(scope, self._shard)
+        return scope if self._shard is None else self._shard.scope(scope)
 
     # --- what was found ---------------------------------------------------------------------
 
@@ -247,11 +247,6 @@ class Ledger:
                 change = "UPDATE recording SET state = 'lost' WHERE id = ?"
                 db.executemany(change, ((one.id,) for one in lost))
         return lost
-
-
-def shard_scope(scope: str, shard: Shard) -> str:
-    """The name of a scope of which only one shard was looked at."""
-    return f"{scope} shard {shard}"
 
 
 def _unix(text: str) -> int:

@@ -1,0 +1,236 @@
+"""Other archives taken into one, so that SIGKILL at any instant costs nothing but time.
+
+The order of each step: files are brought over under their final names (`merge_files`), flushed,
+and recorded; with `--move` only then taken out of the source, and at last out of its catalogue.
+What a killed merge had brought over and not recorded, the next one finds in its place; what it had
+taken out and not forgotten, the next one finds in the target.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from g2a_archive.archive import layout
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.archive.lock import NoLocksError, RunLock
+from g2a_archive.archive.storage import Storage, catalog_path, is_there
+from g2a_archive.console.progress import Display, Snapshot
+from g2a_archive.curation import merge_rows as rows
+from g2a_archive.curation.merge_files import Files, device_of, prune
+from g2a_archive.curation.merge_report import MergeReport
+from g2a_archive.curation.merge_rows import Entry
+from g2a_archive.curation.merge_work import Source, Taker
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ArchiverError, InputError, Interrupted, StorageError
+from g2a_archive.models import RunSettings, utc_now
+
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class Merge:
+    """One run of `merge`."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        sources: Sequence[Source],
+        *,
+        move: bool,
+        switch: StopSwitch,
+        display: Display,
+    ) -> None:
+        self._settings = settings
+        self._sources = list(sources)
+        self._move = move
+        self._switch = switch
+        self._display = display
+        self._root = Path(settings.dest).absolute()
+        self._zone = layout.zone(settings.timezone) if settings.timezone else None
+        self._total = 0
+        self._copied_bytes = 0
+        self._catalog: Catalog | None = None
+        self._files: Files | None = None
+        names = [source.name for source in self._sources]
+        self.report = MergeReport(utc_now(), names, dry_run=settings.dry_run, move=move)
+
+    def run(self) -> MergeReport:
+        """Do it. What ends it once it has begun is in the report.
+
+        Raises what forbids to begin: `InputError`, `LockedError`, `StorageError`.
+        """
+        begun = time.monotonic()
+        self._check()
+        with ExitStack() as stack:
+            number = self._open(stack)
+            with self._display.watch(self._look):
+                try:
+                    self._take_all()
+                except Interrupted:
+                    self.report.ends |= {self._switch.code} if self._switch.code else set()
+                except ArchiverError as error:
+                    self.report.note(error)
+                self._settle()
+            self.report.finished_at = utc_now()
+            self.report.seconds = time.monotonic() - begun
+            if number is not None:
+                self._record(number)
+        return self.report
+
+    def _look(self) -> Snapshot:
+        report = self.report
+        count = self._copied_bytes or None
+        failed = len(report.failed) + len(report.contradictions)
+        return Snapshot("Merging", report.recordings, self._total, count, failed=failed)
+
+    # --- before and after -------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Refuse, before anything is touched, what cannot be meant, or be read."""
+        target = catalog_path(self._root, self._settings.catalog)
+        seen: dict[str, str] = {os.path.realpath(target): "the archive itself"}
+        root = Path(os.path.realpath(self._root))
+        for source in self._sources:
+            real = Path(os.path.realpath(source.root))
+            if real == root:
+                raise InputError(f"{source.name} is the archive that it is to be merged into")
+            if root in real.parents or real in root.parents:
+                raise InputError(
+                    f"of {source.name} and {self._root}, one lies within the other",
+                    hint="move it out, or choose another --dest",
+                )
+            place = os.path.realpath(source.catalog)
+            if place in seen:
+                raise InputError(f"{source.name} has the same catalogue as {seen[place]}")
+            seen[place] = source.name
+            if not is_there(source.catalog):
+                raise StorageError(
+                    f"there is no archive at {source.name}: {source.catalog} does not exist",
+                    hint="is the drive mounted? ARCHIVE=CATALOG names a catalogue elsewhere; "
+                    "`verify --rebuild` brings back a lost one",
+                )
+            with Catalog(source.catalog, readonly=True) as catalog:
+                self._total += catalog.scalar("SELECT count(*) FROM recording")
+
+    def _open(self, stack: ExitStack) -> int | None:
+        """The target: for writing, or only to be read in a dry run."""
+        settings = self._settings
+        if settings.dry_run:
+            place = catalog_path(self._root, settings.catalog)
+            if is_there(place):
+                self._catalog = stack.enter_context(Catalog(place, readonly=True))
+            return None
+        storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
+        storage.open(create=not settings.no_create)
+        stack.callback(storage.close)
+        stop = self._switch.event.is_set
+        self._catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
+        self._files = stack.enter_context(Files(storage, stop, self._count))
+        return self._catalog.begin_run("merge")
+
+    def _count(self, count: int) -> None:
+        self._copied_bytes += count
+
+    def _settle(self) -> None:
+        """Write the target's `SHA256SUMS`, also of what came before the merge was stopped."""
+        if self._catalog is None or self._files is None:
+            return
+        try:
+            write_checksums(self._catalog, self._root)
+            fingerprint = self._catalog.fingerprint()
+            self.report.fingerprint = str(fingerprint) if fingerprint else None
+        except ArchiverError as error:
+            self.report.note(error)
+
+    def _record(self, number: int) -> None:
+        report = self.report
+        outcome: dict[str, object] = {
+            "finished_at": report.finished_at,
+            "exit_code": int(report.exit_code),
+            "requested": report.recordings,
+            "already_archived": report.alike,
+            "archived": report.archived,
+            "failed": len({one.id for one in (*report.failed, *report.contradictions)}),
+            "files": report.files,
+            "bytes": report.bytes,
+            "seconds": round(report.seconds, 3),
+        }
+        try:
+            if self._catalog is not None:
+                self._catalog.end_run(number, outcome)
+        except ArchiverError as error:
+            report.note(error)
+
+    # --- one source after the other ---------------------------------------------------------
+
+    def _take_all(self) -> None:
+        """Take all sources; one that cannot be had does not keep the others out."""
+        taker = Taker(
+            self._root,
+            self._catalog,
+            self._files,
+            self.report,
+            layout=self._settings.layout,
+            zone=self._zone,
+            stop=self._switch.event.is_set,
+        )
+        for source in self._sources:
+            with ExitStack() as stack:
+                try:
+                    if not self._settings.dry_run:
+                        self._lock(source, stack)
+                    readonly = self._settings.dry_run or not self._move
+                    catalog = stack.enter_context(Catalog(source.catalog, readonly=readonly))
+                except ArchiverError as error:
+                    self.report.note(error, source.name)
+                    continue
+                self._take_source(taker, source, catalog)
+
+    def _lock(self, source: Source, stack: ExitStack) -> None:
+        """Both locks of a source, as a run there would take them; or as much as can be had."""
+        own = RunLock(catalog_path(source.root, None).with_name("lock"))
+        beside = RunLock(source.catalog.with_name(source.catalog.name + ".lock"))
+        for lock in [beside, own] if source.elsewhere else [own]:
+            with suppress(NoLocksError):
+                try:
+                    lock.acquire()
+                except StorageError as error:
+                    code = getattr(error.__cause__, "errno", None)
+                    if self._move or code not in _UNWRITABLE:
+                        raise
+                    lock.share()
+                stack.callback(lock.release)
+
+    def _take_source(self, taker: Taker, source: Source, catalog: Catalog) -> None:
+        if self._files is not None:
+            self._files.copying = device_of(source.root) != device_of(self._root)
+        try:
+            for entries in self._pages(source, catalog):
+                taker.take(source, catalog, entries)
+            if self._catalog is not None and self._files is not None:
+                rows.merge_scans(self._catalog, catalog)
+        finally:
+            if self._move and not catalog.readonly:
+                gone = catalog.stale_directories()
+                write_checksums(catalog, source.root)
+                prune(source.root, gone)
+
+    def _pages(self, source: Source, catalog: Catalog) -> Iterator[list[Entry]]:
+        after = 0
+        while True:
+            if self._switch.event.is_set():
+                raise Interrupted
+            try:
+                entries = rows.page(catalog, after)
+            except ArchiverError as error:  # the other sources may well be fine
+                self.report.note(error, source.name)
+                return
+            if not entries:
+                return
+            yield entries
+            after = entries[-1].id

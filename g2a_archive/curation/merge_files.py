@@ -1,0 +1,341 @@
+"""Files on their way from one archive to another: linked, or copied and verified; and their end.
+
+A hard link takes no time and no space, and both archives then name the same bytes. Where none can
+be had (another file system, one without links, another user's file), the file is copied, hashed on
+the way, held against its recorded SHA-256, flushed, and only then named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from g2a_archive.archive.domains import Doing, local_error
+from g2a_archive.archive.flushing import GroupFlush, flush_file
+from g2a_archive.archive.hashing import hash_file
+from g2a_archive.archive.layout import file_names
+from g2a_archive.archive.storage import Storage
+from g2a_archive.errors import ArchiverError, Domain, Interrupted, LocalError
+from g2a_archive.models import FileKind
+
+_COPIERS = 4
+_PIECE = 1 << 20
+_ASIDE = ".merge"
+"""What a copy that is not whole yet is called in `partial/`, after recording and kind."""
+
+_FEW_DIRECTORIES = 16
+"""As many are flushed one by one; more of them together, where the file system can do that."""
+
+
+class NotTakenError(Exception):
+    """A file was not taken; `contradicts` where another one stands in its place, untouched."""
+
+    def __init__(self, reason: str, *, contradicts: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.contradicts = contradicts
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A file at `source`, of this size and SHA-256, that is to be `directory/name` in the target.
+
+    `mends`: the target's own file there is known to be broken, and is to be kept aside.
+    """
+
+    recording: int
+    kind: FileKind
+    source: str
+    size: int
+    sha256: str
+    directory: str
+    name: str
+    mends: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """How a file came to be in the target: it was `linked`, `copied`, or was `there` already."""
+
+    how: str
+    path: str
+    aside: str | None = None
+
+
+@dataclass(slots=True)
+class Files:
+    """Brings files into the archive `storage`. `on_bytes` hears of bytes copied, in any thread."""
+
+    storage: Storage
+    stop: Callable[[], bool]
+    on_bytes: Callable[[int], None]
+    copying: bool = False  # as links cannot be had, it seems
+    _broken: bool = False
+    _touched: set[str] = field(default_factory=set)
+    _group: GroupFlush | None = None
+
+    def __enter__(self) -> Files:
+        with contextlib.suppress(OSError):
+            self._group = GroupFlush.of(str(self.storage.root))
+        for name in self.storage.leftovers:
+            if name.endswith(_ASIDE):  # left by a merge that was killed
+                with contextlib.suppress(OSError):
+                    os.unlink(self.storage.partial / name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._group is not None:
+            self._group.close()
+
+    # --- coming -----------------------------------------------------------------------------
+
+    def place(
+        self, recordings: Sequence[Sequence[Placement]]
+    ) -> Iterator[tuple[Placement, Placed | NotTakenError]]:
+        """Bring files over, each recording's together; nothing of it where one contradicts.
+
+        What is left when the run is asked to stop, comes out in no tuple. Raises `StorageError`
+        where the target takes nothing any more. The caller flushes before it records.
+        """
+        to_copy: list[Placement] = []
+        for files in recordings:
+            if self.stop():
+                break
+            try:
+                looks = [(one, self._look(one)) for one in files]
+            except Interrupted:
+                break
+            against = [
+                (one, look)
+                for one, look in looks
+                if isinstance(look, NotTakenError) and look.contradicts
+            ]
+            for one, look in against or looks:
+                found = look or self._linked(one)
+                if found is not None:
+                    yield one, found
+                else:
+                    to_copy.append(one)
+        self.copying = bool(to_copy)
+        if to_copy:
+            with ThreadPoolExecutor(_COPIERS, "merge") as copiers:
+                for one, result in zip(to_copy, copiers.map(self._copied, to_copy), strict=True):
+                    if result is not None:
+                        yield one, result
+
+    def _look(self, one: Placement) -> Placed | NotTakenError | None:
+        """How the file is in the target already, or why it can't be taken; None: it may come.
+
+        Raises `StorageError` and `Interrupted`.
+        """
+        try:
+            return self._found(one)
+        except NotTakenError as error:
+            return error
+
+    def _found(self, one: Placement) -> Placed | None:
+        source = examine(one.source, one.size)
+        self._in_target(lambda: self.storage.make_directory(one.directory))
+        self._touched.add(f"{self.storage.root}/{one.directory}")
+        names = file_names(one.recording, one.kind)
+        standing = self.storage.find(one.directory, names)
+        if standing is None:
+            return None
+        try:
+            there = os.lstat(standing)
+            same = os.path.samestat(there, source) or (
+                stat.S_ISREG(there.st_mode)
+                and there.st_size == one.size
+                and hash_file(standing, stop=self.stop) == (one.size, one.sha256)
+            )
+        except OSError as error:
+            raise NotTakenError(f"what stands in its place: {error.strerror}") from error
+        if same:  # a merge was killed before it could record it
+            return Placed("there", os.path.relpath(standing, self.storage.root))
+        if one.mends:
+            return None
+        raise NotTakenError("another file stands in its place here", contradicts=True)
+
+    def _linked(self, one: Placement) -> Placed | None:
+        """Link the file; None where that cannot be, whatever the reason is."""
+        if one.mends:
+            return None  # what is broken here has to be kept aside first, as `publish` does
+        try:
+            os.link(one.source, self._final(one), follow_symlinks=False)
+        except OSError:
+            return None
+        return Placed("linked", f"{one.directory}/{one.name}")
+
+    def _final(self, one: Placement) -> str:
+        return f"{self.storage.root}/{one.directory}/{one.name}"
+
+    def _copied(self, one: Placement) -> Placed | NotTakenError | None:
+        """Copy the file; None where the run is asked to stop."""
+        part = f"{self.storage.partial}/{one.recording}.{one.kind}{_ASIDE}"
+        try:
+            if self.stop() or self._broken:
+                return None
+            self._in_target(
+                lambda: self.storage.space.claim(part, one.size, directory=one.directory)
+            )
+            return self._copy(one, part)
+        except NotTakenError as error:
+            return error
+        except Interrupted:
+            return None
+        finally:
+            self.storage.space.release(part)
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+
+    def _copy(self, one: Placement, part: str) -> Placed:
+        with _reading(), open(one.source, "rb", buffering=0) as source:
+            times = os.fstat(source.fileno())
+            with self._writing(part), open(part, "wb", buffering=0) as target:
+                count, digest = self._pour(source.fileno(), target.fileno(), part)
+                if (count, digest) != (one.size, one.sha256):
+                    raise NotTakenError("changed: not what was archived")
+                with contextlib.suppress(OSError):  # of use with --set-mtime
+                    os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))
+                flush_file(target.fileno())
+        aside = []
+        names = file_names(one.recording, one.kind) if one.mends else (one.name,)
+        self._in_target(
+            lambda: aside.extend(self.storage.publish(part, one.directory, names, one.name))
+        )
+        place = f"{one.directory}/"
+        return Placed("copied", f"{place}{one.name}", f"{place}{aside[0]}" if aside else None)
+
+    def _pour(self, source: int, target: int, part: str) -> tuple[int, str]:
+        """Copy all bytes; returns how many there were, and their SHA-256."""
+        digest, buffer, size = hashlib.sha256(), memoryview(bytearray(_PIECE)), 0
+        while True:
+            if self.stop():
+                raise Interrupted
+            with _reading():
+                count = os.readv(source, [buffer])
+            if not count:
+                return size, digest.hexdigest()
+            digest.update(buffer[:count])
+            written = 0
+            while written < count:
+                written += os.write(target, buffer[written:count])
+            size += count
+            self.storage.space.wrote(part, count)
+            self.on_bytes(count)
+
+    @contextlib.contextmanager
+    def _writing(self, path: str) -> Iterator[None]:
+        """An error of the target's own disk ends the merge, or fails the file: as it turns out."""
+        try:
+            yield
+        except OSError as error:
+            self._failed(local_error(error, Doing.WRITE, path))
+
+    def _in_target(self, action: Callable[[], object]) -> None:
+        """Do something in the target; what concerns this file alone is no more than its failure."""
+        try:
+            action()
+        except LocalError as error:
+            self._failed(error)
+
+    def _failed(self, error: LocalError) -> NoReturn:
+        if error.domain is not Domain.FILE:
+            try:
+                self.storage.try_out(error)
+            except ArchiverError:
+                self._broken = True
+                raise
+        raise NotTakenError(str(error)) from error
+
+    def flush(self) -> set[str]:
+        """Flush all names that files have got; returns the directories that could not be."""
+        touched, self._touched = self._touched, set()
+        device = os.stat(self.storage.root).st_dev
+        near = [path for path in touched if device_of(path) == device]
+        if self._group is not None and len(near) > _FEW_DIRECTORIES:
+            try:
+                self._group.flush()
+                touched.difference_update(near)
+            except OSError as error:
+                self.storage.try_out(local_error(error, Doing.FLUSH, self.storage.root))
+        failed = self.storage.flush(touched)
+        for problem in failed.values():
+            self.storage.try_out(problem)
+        return set(failed)
+
+    # --- going ------------------------------------------------------------------------------
+
+    def holds(self, path: str, size: int, sha256: str, source: str) -> bool:
+        """Whether the target's file at `path` is what it should be, so that `source` may go."""
+        full = f"{self.storage.root}/{path}"
+        try:
+            here = os.lstat(full)
+            if not stat.S_ISREG(here.st_mode) or here.st_size != size:
+                return False
+            with contextlib.suppress(OSError):
+                if os.path.samestat(here, os.lstat(source)):
+                    return True
+            return hash_file(full, stop=self.stop) == (size, sha256)
+        except OSError:
+            return False
+
+
+def device_of(path: str | Path) -> int:
+    """The number of the file system of `path`; -1 where that cannot be told."""
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return -1
+
+
+def examine(path: str, size: int) -> os.stat_result:
+    """The state of a source's file; raises `NotTakenError` where it is not what was archived."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        raise NotTakenError("missing") from None
+    except OSError as error:
+        raise NotTakenError(f"unreadable: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise NotTakenError("unreadable: not a plain file")
+    if status.st_size != size:
+        raise NotTakenError(f"changed: {status.st_size:,} bytes instead of {size:,}")
+    return status
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotTakenError(f"unreadable: {error.strerror}") from error
+
+
+def remove_files(paths: Iterable[str]) -> set[str]:
+    """Take files out of a source; returns the directories they were in. Raises `OSError`."""
+    directories = set()
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        directories.add(os.path.dirname(path))
+    return directories
+
+
+def prune(root: Path, directories: Iterable[str]) -> None:
+    """Remove those of these directories (relative to `root`) that are empty, and what held them."""
+    for directory in sorted(directories, key=len, reverse=True):
+        place = root / directory
+        while place != root and root in place.parents:
+            try:
+                place.rmdir()
+            except OSError:
+                break
+            place = place.parent

@@ -1,0 +1,313 @@
+"""The recordings of a source, a page at a time: decided, brought over, recorded, taken out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any
+
+from g2a_archive.archive import layout
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.flushing import flush_directory
+from g2a_archive.archive.storage import catalog_path
+from g2a_archive.curation import merge_rows as rows
+from g2a_archive.curation.merge_files import (
+    Files,
+    NotTakenError,
+    Placed,
+    Placement,
+    examine,
+    remove_files,
+)
+from g2a_archive.curation.merge_report import MergeReport, NotTaken
+from g2a_archive.curation.merge_rows import Entry, Plan
+from g2a_archive.errors import InputError, Interrupted, storage_error
+from g2a_archive.models import FileKind, State, StoredFile, utc_now
+
+_COPIED_AT_ONCE = 1 << 30
+"""Bytes that are copied before they are recorded: no more than that is read again after a kill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An archive that is to be taken in; `elsewhere` is its catalogue, where that lies apart."""
+
+    name: str
+    root: Path
+    elsewhere: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Read `ARCHIVE` or `ARCHIVE=CATALOG`; what is there under the whole name is that.
+
+        Raises `InputError` for an empty name, as of a variable that a script forgot to set.
+        """
+        if not text.strip() or "\0" in text:
+            raise InputError("the name of an archive must not be empty")
+        archive, equals, catalog = text.rpartition("=")
+        if equals and archive and catalog and not os.path.lexists(text):
+            return cls(archive, Path(archive).absolute(), catalog)
+        return cls(text, Path(text).absolute())
+
+    @property
+    def catalog(self) -> Path:
+        """Where its catalogue is."""
+        return catalog_path(self.root, self.elsewhere)
+
+
+@dataclass(slots=True)
+class Work:
+    """One recording on its way."""
+
+    source: Entry
+    target: Entry | None
+    plan: Plan
+    directory: str | None
+    placements: list[Placement] = field(default_factory=list)
+    placed: dict[FileKind, dict[str, Any]] = field(default_factory=dict)
+    ready: set[FileKind] = field(default_factory=set)  # right there by what was just done or seen
+    missed: dict[FileKind, str] = field(default_factory=dict)
+    untouched: bool = False
+
+
+@dataclass(slots=True)
+class Taker:
+    """Takes recordings into the target, whose catalogue is `catalog` (None where there is none).
+
+    Without `files`, nothing is done, and what would be is counted.
+    """
+
+    root: Path
+    catalog: Catalog | None
+    files: Files | None
+    report: MergeReport
+    layout: str
+    zone: tzinfo | None
+    stop: Callable[[], bool]
+
+    def take(self, source: Source, catalog: Catalog, entries: Sequence[Entry]) -> None:
+        """Take a page of recordings of a source, whose catalogue is `catalog`.
+
+        Raises `StorageError` where the target takes nothing any more, and `Interrupted`.
+        """
+        held = rows.entries_of(self.catalog, [entry.id for entry in entries])
+        works = []
+        for entry in entries:
+            self.report.recordings += 1
+            target = held.get(entry.id)
+            plan = rows.decide(entry, target)
+            if plan.kept_out:
+                self._tell(self.report.removed, source, entry.id, None, "removed from this archive")
+            for kind, reason in plan.contradicts.items():
+                self._tell(self.report.contradictions, source, entry.id, kind, reason)
+            if not plan.kept_out and not plan.contradicts:
+                works.append(self._work(source, entry, target, plan))
+        if self.files is None:
+            self._rehearse(source, works)
+            return
+        for some in self._parts(self.files, works):
+            self._bring(self.files, source, some)
+            done = self._commit(self.files, source, catalog, some)
+            if self.report.move:
+                self._take_out(self.files, source, catalog, done)
+            if self.stop():
+                raise Interrupted
+
+    def _tell(
+        self, where: list[NotTaken], source: Source, id_: int, kind: FileKind | None, reason: str
+    ) -> None:
+        self.report.not_taken(where, NotTaken(id_, kind, source.name, reason))
+
+    def _work(self, source: Source, entry: Entry, target: Entry | None, plan: Plan) -> Work:
+        work = Work(entry, target, plan, self._directory(entry, target))
+        for kind in plan.lacks:
+            work.missed[kind] = entry.files[kind]["damage"]
+        for kind in plan.take:
+            file = entry.files[kind]
+            name = file["path"].rpartition("/")[2]
+            if work.directory is None or not _is_ours(entry.id, kind, file["path"]):
+                work.missed[kind] = "its path is none that this program makes"
+                continue
+            work.placements.append(
+                Placement(
+                    entry.id,
+                    kind,
+                    f"{source.root}/{file['path']}",
+                    file["size"],
+                    file["sha256"],
+                    work.directory,
+                    name,
+                    mends=target is not None and kind in target.files,
+                )
+            )
+        for kind, reason in work.missed.items():
+            self._tell(self.report.failed, source, entry.id, kind, reason)
+        return work
+
+    def _directory(self, entry: Entry, target: Entry | None) -> str | None:
+        """Where a recording belongs in the target: by its start, as a download would have it."""
+        if target is not None and target.row["directory"]:
+            return str(target.row["directory"])
+        with suppress(ValueError):
+            start = layout.parse_start(entry.row["start_time"])
+            return layout.directory_for(start, self.layout, self.zone)
+        with suppress(ValueError):  # of a rebuilt catalogue, which knows no start
+            return layout.checked_directory(entry.row["directory"] or "")
+        return None
+
+    def _parts(self, files: Files, works: list[Work]) -> Iterator[list[Work]]:
+        """What is brought over and recorded together."""
+        some: list[Work] = []
+        size = 0
+        for work in works:
+            size += sum(one.size for one in work.placements)
+            some.append(work)
+            if files.copying and size >= _COPIED_AT_ONCE:
+                yield some
+                some, size = [], 0
+        if some:
+            yield some
+
+    def _rehearse(self, source: Source, works: list[Work]) -> None:
+        for work in works:
+            for one in work.placements:
+                try:
+                    examine(one.source, one.size)
+                except NotTakenError as error:
+                    self._tell(self.report.failed, source, one.recording, one.kind, error.reason)
+                    work.missed[one.kind] = error.reason
+                else:
+                    self.report.files += 1
+                    self.report.bytes += one.size
+                    work.placed[one.kind] = work.source.files[one.kind]
+            self._tally(work, self._merged(work))
+
+    # --- one part ---------------------------------------------------------------------------
+
+    def _bring(self, files: Files, source: Source, works: list[Work]) -> None:
+        """Bring the files over; what became of each is in `works`."""
+        by_id = {work.source.id: work for work in works}
+        now = utc_now()
+        for one, result in files.place([work.placements for work in works if work.placements]):
+            work = by_id[one.recording]
+            if isinstance(result, NotTakenError):
+                where = self.report.contradictions if result.contradicts else self.report.failed
+                self._tell(where, source, one.recording, one.kind, result.reason)
+                work.missed[one.kind] = result.reason
+                work.untouched = work.untouched or result.contradicts
+                continue
+            file = StoredFile(one.recording, one.kind, result.path, one.size, one.sha256)
+            old = work.source.files[one.kind]
+            checked = result.how == "linked"
+            work.placed[one.kind] = rows.file_row(file, old, checked=checked, now=now)
+            work.ready.add(one.kind)
+            self._count_file(one, result)
+
+    def _count_file(self, one: Placement, result: Placed) -> None:
+        report = self.report
+        report.files += 1
+        report.bytes += one.size
+        report.linked += result.how == "linked"
+        report.copied += result.how == "copied"
+        if result.aside is not None:
+            report.kept_aside.append(result.aside)
+
+    def _commit(
+        self, files: Files, source: Source, catalog: Catalog, works: list[Work]
+    ) -> list[Work]:
+        """Flush, then record; returns the works that are recorded, or were nothing new."""
+        assert self.catalog is not None
+        unflushed = files.flush()
+        done: list[Work] = []
+        entries: list[Entry] = []
+        files_rows: list[dict[str, Any]] = []
+        for work in works:
+            settled = work.placed.keys() | work.missed.keys()
+            if work.untouched or not settled >= set(work.plan.take):  # or asked to stop
+                continue
+            if unflushed and f"{self.root}/{work.directory}" in unflushed:
+                reason = "its directory here could not be flushed to disk"
+                self._tell(self.report.failed, source, work.source.id, None, reason)
+                continue
+            entry = self._merged(work)
+            if self._tally(work, entry):
+                entries.append(entry)
+                files_rows += work.placed.values()
+            done.append(work)
+        removed = [e.id for e in entries if e.state is State.REMOVED]
+        past = rows.past_files(catalog, removed) if removed else []
+        if entries:
+            rows.write(self.catalog, entries, files_rows, past)
+        return done
+
+    def _merged(self, work: Work) -> Entry:
+        return rows.merged(
+            work.source,
+            work.target,
+            placed=work.placed,
+            missed=work.missed,
+            directory=work.directory,
+            now=utc_now(),
+        )
+
+    def _tally(self, work: Work, entry: Entry) -> bool:
+        """Count a recording; returns whether it brought anything new."""
+        if entry == work.target:
+            self.report.alike += not work.missed
+            return False
+        self.report.merged += 1
+        self.report.archived += bool(work.placed)
+        return True
+
+    # --- --move -----------------------------------------------------------------------------
+
+    def _take_out(self, files: Files, source: Source, catalog: Catalog, works: list[Work]) -> None:
+        """Empty the source of what the target has by now: files first, then what told of them."""
+        gone: list[int] = []
+        paths: list[str] = []
+        for work in works:
+            if work.missed or work.source.state is State.REMOVED:
+                continue
+            if (broken := self._not_held(files, source, work)) is not None:
+                reason = "this archive's own file is missing or changed: run verify"
+                self._tell(self.report.failed, source, work.source.id, broken, reason)
+                continue
+            gone.append(work.source.id)
+            paths += (f"{source.root}/{file['path']}" for file in work.source.files.values())
+        if not gone:
+            return
+        try:
+            for directory in remove_files(paths):
+                with suppress(FileNotFoundError):
+                    flush_directory(directory)
+        except OSError as error:
+            raise storage_error(error, "remove what was merged from", source.root) from error
+        rows.forget(catalog, gone)
+        self.report.moved += len(gone)
+
+    def _not_held(self, files: Files, source: Source, work: Work) -> FileKind | None:
+        """A file of the source that the target does not have, whatever its catalogue says."""
+        here = {**(work.target.files if work.target is not None else {}), **work.placed}
+        for kind, file in work.source.files.items():
+            mine, path = here.get(kind), f"{source.root}/{file['path']}"
+            if mine is None or mine["damage"] or not _is_ours(work.source.id, kind, file["path"]):
+                return kind
+            if kind not in work.ready and not files.holds(
+                mine["path"], mine["size"], mine["sha256"], path
+            ):
+                return kind
+        return None
+
+
+def _is_ours(recording: int, kind: FileKind, path: str) -> bool:
+    """Whether a path in a catalogue, which anybody may have written, is one of an archive's."""
+    directory, _, name = path.rpartition("/")
+    with suppress(ValueError):
+        return name in layout.file_names(recording, kind) and bool(
+            layout.checked_directory(directory)
+        )
+    return False

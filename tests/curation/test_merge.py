@@ -1,0 +1,478 @@
+"""`merge`: other archives come into one, whole, once each, and stay as they are unless moved."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support import (
+    archive_files,
+    assert_archive_equals,
+    catalog_path,
+    catalog_rows,
+    leftovers,
+    report_of,
+    run_cli,
+    run_here,
+    states,
+)
+from support.merging import (
+    MERGE_KEYS,
+    assert_proven,
+    change,
+    content,
+    merge_args,
+    merge_here,
+    shards,
+)
+from support.mounts import tmpfs
+from support.service import Serve
+
+from g2a_archive.archive.lock import RunLock
+from g2a_archive.curation import merge_rows
+from g2a_archive.demo import SimulatedService
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode, InputError, LockedError, StorageError
+from g2a_archive.models import FileKind, Shard
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(12, rate_limit=None)
+
+
+@pytest.fixture
+def parts(service: SimulatedService, tmp_path: Path) -> list[Path]:
+    """The service's recordings in three archives."""
+    return shards(service, tmp_path, 3)
+
+
+# --- what comes ---------------------------------------------------------------------------------
+
+
+def test_three_shards_become_one_archive(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    before = [content(part) for part in parts]
+    report = report_of(run_cli(merge_args(root, parts)))
+    assert list(report) == MERGE_KEYS
+    assert report["exit_code"] == 0
+    assert report["recordings"] == report["merged"] == report["archived"] == 12
+    assert report["files"] == report["linked"] == len(archive_files(root))
+    assert report["bytes"] == sum(path.stat().st_size for path in archive_files(root).values())
+    assert_archive_equals(service, root)
+    assert [content(part) for part in parts] == before
+    for name, path in archive_files(root).items():
+        assert any(os.path.samefile(path, part / name) for part in parts if (part / name).exists())
+    assert_proven(root)
+    # Once more, nothing is new.
+    whole = content(root)
+    again = merge_here(root, parts)
+    assert (again.exit_code, again.merged, again.files, again.alike) == (0, 0, 0, 12)
+    assert content(root).keys() == whole.keys()
+    assert [content(part) for part in parts] == before
+
+
+def test_a_download_afterwards_fetches_nothing(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    merge_here(root, parts)
+    service.requests.clear()
+    report = run_here(service, root, service.recordings)
+    assert report.already_archived == 12
+    assert service.requests.count == 0
+
+
+def test_move_empties_the_sources(service: SimulatedService, parts: list[Path], root: Path) -> None:
+    report = merge_here(root, parts, move=True)
+    assert (report.exit_code, report.moved) == (0, 12)
+    assert_archive_equals(service, root)
+    assert_proven(root)
+    for part in parts:
+        assert {path.name for path in part.iterdir()} == {".g2a-archive"}
+        assert states(part) == {}
+        assert_proven(part)
+    assert all(path.stat().st_nlink == 1 for path in archive_files(root).values())
+
+
+def test_into_an_archive_that_has_some_already(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, root, ids[:7])
+    kept = {name: path.stat().st_ino for name, path in archive_files(root).items()}
+    report = merge_here(root, parts, move=True)
+    assert (report.merged, report.alike, report.moved) == (5, 7, 12)
+    assert_archive_equals(service, root)
+    assert kept.items() <= {n: p.stat().st_ino for n, p in archive_files(root).items()}.items()
+    assert not any(archive_files(part) for part in parts)
+
+
+def test_other_layouts_and_catalogues_on_either_side(
+    service: SimulatedService, tmp_path: Path, root: Path
+) -> None:
+    source, source_catalog = tmp_path / "source", tmp_path / "source.sqlite3"
+    there = str(source_catalog)
+    run_here(service, source, service.recordings, layout="%Y", timezone="Asia/Tokyo", catalog=there)
+    catalog = tmp_path / "elsewhere" / "target.sqlite3"
+    report = merge_here(root, [f"{source}={source_catalog}"], layout="%Y-%m", catalog=str(catalog))
+    assert (report.exit_code, report.archived) == (0, 12)
+    assert not catalog_path(root).exists()
+    expected = {
+        f"{recording.start:%Y-%m}/{id_}.mp4" for id_, recording in service.recordings.items()
+    }
+    assert {name for name in archive_files(root) if name.endswith(".mp4")} == expected
+    assert_proven(root, "--catalog", catalog)
+
+
+def test_what_comes_later_joins_the_recording_where_it_is(
+    service: SimulatedService, tmp_path: Path, root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, root, ids, kinds=(FileKind.MP4,), layout="%Y")
+    source = tmp_path / "source"
+    run_here(service, source, ids)
+    report = merge_here(root, [source])
+    assert (report.exit_code, report.merged) == (0, 12)
+    assert {Path(name).parent.name for name in archive_files(root)} == {
+        f"{recording.start:%Y}" for recording in service.recordings.values()
+    }
+    assert len(archive_files(root)) == len(archive_files(source))
+    assert_proven(root)
+
+
+def test_from_another_file_system_copies_are_verified(
+    service: SimulatedService, tmp_path: Path, root: Path
+) -> None:
+    with tmpfs(tmp_path / "disk", "20M") as disk:
+        source = disk / "archive"
+        run_here(service, source, service.recordings)
+        bad = next(name for name in archive_files(source) if name.endswith(".mp4"))
+        right = (source / bad).read_bytes()
+        (source / bad).write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+        report = merge_here(root, [source], move=True)
+        assert report.exit_code == 1
+        assert [(one.file, one.reason) for one in report.failed] == [
+            ("mp4", "changed: not what was archived")
+        ]
+        assert report.copied == report.files == len(archive_files(root))
+        assert leftovers(root) == []
+        id_ = report.failed[0].id
+        assert states(root)[id_] == "damaged"
+        assert list(states(source)) == [id_]  # it stays there, with all of its files
+        # Once it is right again, the next merge ends the job.
+        (source / bad).write_bytes(right)
+        assert merge_here(root, [source], move=True).exit_code == 0
+        assert states(source) == {}
+    assert_archive_equals(service, root)
+    assert_proven(root)
+
+
+# --- what does not come -------------------------------------------------------------------------
+
+
+def test_contradictions_are_named_and_both_are_left(
+    service: SimulatedService, tmp_path: Path, root: Path
+) -> None:
+    ids = list(service.recordings)
+    source = tmp_path / "source"
+    run_here(service, source, ids)
+    run_here(service, root, ids[:6])
+    id_ = ids[2]
+    [(path,)] = catalog_rows(source, "SELECT path FROM file WHERE recording=? AND kind='mp4'", id_)
+    (source / path).write_bytes(b"\0\0\0\x14ftypisom" + b"other" * 2)
+    sql = "UPDATE file SET size = 22, sha256 = ? WHERE recording = ? AND kind = 'mp4'"
+    change(source, sql, hashlib.sha256((source / path).read_bytes()).hexdigest(), id_)
+    here, there = (root / path).read_bytes(), (source / path).read_bytes()
+    for move in (False, True):
+        report = merge_here(root, [source], move=move)
+        assert report.exit_code == 1
+        assert [(one.id, one.file) for one in report.contradictions] == [(id_, "mp4")]
+        assert ((root / path).read_bytes(), (source / path).read_bytes()) == (here, there)
+    assert list(states(source)) == [id_]
+    assert len(archive_files(source)) == 3
+    assert_proven(root)
+
+
+def test_a_file_that_stands_in_the_way(
+    service: SimulatedService, tmp_path: Path, root: Path
+) -> None:
+    """One that no catalogue knows: as it should be it is taken as it is, another one stays."""
+    ids = list(service.recordings)
+    [source] = shards(service, tmp_path, 1)
+    names = sorted(name for name in archive_files(source) if name.endswith(".mp4"))
+    for name, text in ((names[0], (source / names[0]).read_bytes()), (names[1], b"other")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text)
+    report = merge_here(root, [source], move=True)
+    assert report.exit_code == 1
+    [told] = report.contradictions
+    assert told.reason == "another file stands in its place here"
+    assert (root / names[1]).read_bytes() == b"other"
+    assert set(states(root)) == set(ids) - {told.id}
+    assert list(states(source)) == [told.id]
+    assert not (source / names[0]).exists()
+    assert report.linked == report.files - 1
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.write_bytes(b"short"), "changed: 5 bytes instead of {size:,}"),
+        (lambda path: (path.unlink(), path.mkdir()), "unreadable: not a plain file"),
+        (
+            lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
+            "unreadable: not a plain file",
+        ),
+    ],
+    ids=["missing", "short", "directory", "link"],
+)
+def test_a_source_s_damage_is_named_and_owed(
+    harm: object, reason: str, service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    assert callable(harm)
+    name, path = next((n, p) for n, p in archive_files(parts[0]).items() if n.endswith(".mp4"))
+    size = path.stat().st_size
+    harm(path)
+    report = merge_here(root, parts)
+    assert report.exit_code == 1
+    [told] = report.failed
+    assert (told.file, told.reason) == ("mp4", reason.format(size=size))
+    assert told.archive == str(parts[0])
+    assert states(root)[told.id] == "damaged"
+    assert name not in archive_files(root)
+    # It is owed, and all else is here.
+    assert run_here(service, root, [], owed=True).archived == 1
+    assert_archive_equals(service, root)
+
+
+def test_damage_that_the_source_knows(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    _, path = next((n, p) for n, p in archive_files(parts[0]).items() if n.endswith(".events"))
+    path.write_bytes(b"x")
+    assert run_cli(["verify", "--dest", parts[0]]).returncode == 1
+    report = merge_here(root, parts, move=True)
+    [told] = report.failed
+    assert told.file == "events"
+    assert states(root)[told.id] == "damaged"
+    assert list(states(parts[0])) == [told.id]
+    assert run_here(service, root, [], owed=True).archived == 1
+    assert_archive_equals(service, root)
+    # What is whole here needs the broken one no more.
+    assert merge_here(root, parts, move=True).exit_code == 0
+    assert archive_files(parts[0]) == {}
+
+
+def test_what_is_broken_here_is_mended(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    merge_here(root, parts)
+    name, path = next((n, p) for n, p in archive_files(root).items() if n.endswith(".mp4"))
+    path.unlink()
+    path.write_bytes(b"broken")
+    assert run_cli(["verify", "--dest", root]).returncode == 1
+    report = merge_here(root, parts)
+    assert (report.exit_code, report.merged, report.alike) == (0, 1, 11)
+    assert report.kept_aside == [f"{name}.kept-1"]
+    assert (root / f"{name}.kept-1").read_bytes() == b"broken"
+    (root / f"{name}.kept-1").unlink()
+    assert_archive_equals(service, root)
+
+
+def test_nothing_leaves_a_source_before_it_is_proven_to_be_here(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    """The catalogue here says that it has them; the disk says something else."""
+    merge_here(root, parts)
+    gone, other, *_ = sorted(archive_files(root))
+    (root / gone).unlink()
+    text = (root / other).read_bytes()
+    (root / other).unlink()
+    (root / other).write_bytes(text[:-1] + bytes([text[-1] ^ 1]))
+    report = merge_here(root, parts, move=True)
+    assert report.exit_code == 1
+    assert {one.reason for one in report.failed} == {
+        "this archive's own file is missing or changed: run verify"
+    }
+    told = {one.id for one in report.failed}
+    assert told == {int(Path(name).stem) for name in (gone, other)}
+    assert {id_ for part in parts for id_ in states(part)} == told
+    for name in (gone, other):
+        assert any((part / name).exists() for part in parts)
+    # Once `verify` has seen it, what is missing comes from there.
+    assert run_cli(["verify", "--dest", root]).returncode == 1
+    assert merge_here(root, parts, move=True).exit_code == 0
+    for path in root.rglob("*.kept-*"):
+        path.unlink()
+    assert_archive_equals(service, root)
+
+
+# --- who may, and what is refused ---------------------------------------------------------------
+
+
+def test_a_source_at_work_does_not_keep_the_others_out(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    lock = RunLock(parts[0] / ".g2a-archive" / "lock")
+    lock.acquire()
+    try:
+        result = run_cli(merge_args(root, parts))
+        assert result.returncode == 5
+        assert f"{parts[0]}: another run is working on this archive: host" in result.stderr
+        assert set(states(root)) == set(states(parts[1])) | set(states(parts[2]))
+    finally:
+        lock.release()
+    assert merge_here(root, parts).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_locks_are_held_and_let_go(
+    service: SimulatedService,
+    parts: list[Path],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = []
+
+    def look(*_: object) -> None:
+        for place in (root, parts[0]):
+            with pytest.raises(LockedError):
+                RunLock(place / ".g2a-archive" / "lock").acquire()
+            tried.append(place)
+
+    monkeypatch.setattr("g2a_archive.curation.merge_rows.merge_scans", look)
+    merge_here(root, parts[:1])
+    assert tried == [root, parts[0]]
+    for place in (root, parts[0]):
+        lock = RunLock(place / ".g2a-archive" / "lock")
+        lock.acquire()
+        lock.release()
+    lock = RunLock(root / ".g2a-archive" / "lock")
+    lock.acquire()
+    with pytest.raises(LockedError):
+        merge_here(root, parts)
+    lock.release()
+
+
+def test_a_newer_source_is_refused_before_anything_is_touched(
+    parts: list[Path], root: Path
+) -> None:
+    change(parts[2], "PRAGMA user_version = 99")
+    result = run_cli(merge_args(root, parts))
+    assert result.returncode == 6
+    assert "is of a newer g2a-archive (schema 99" in result.stderr
+    assert not root.exists()
+
+
+SQL = Path(__file__).parents[1] / "archive" / "schema_1.sql"
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_a_source_of_the_first_schema_is_read(
+    move: bool, serve: Serve, tmp_path: Path, root: Path
+) -> None:
+    service, source = serve(8, rate_limit=None), tmp_path / "old"
+    run_here(service, source, service.recordings)
+    catalog_path(source).unlink()
+    with closing(sqlite3.connect(catalog_path(source))) as db:
+        db.executescript(SQL.read_text(encoding="utf-8"))
+    whole = [i for i, state in states(source).items() if state == "archived"]
+    before = content(source)
+    report = merge_here(root, [source], move=move)
+    assert states(root).keys() >= set(whole)
+    assert {i for i, state in states(root).items() if state == "archived"} == set(whole)
+    if not move:
+        assert content(source) == before  # not migrated either
+    assert [one.id for one in report.failed] == [1400000002]  # whose events file was lost
+    assert run_cli(["verify", "--dest", root]).returncode == 0
+
+
+def test_what_cannot_be_meant(parts: list[Path], root: Path, tmp_path: Path) -> None:
+    merge_here(root, parts)
+    link = tmp_path / "link"
+    link.symlink_to(parts[0])
+    inner = parts[0] / "inner"
+    refusals: list[tuple[list[Path | str], type[Exception], str]] = [
+        ([root], InputError, "is the archive that it is to be merged into"),
+        ([parts[0], link], InputError, "has the same catalogue as"),
+        ([parts[0], f"{parts[1]}={catalog_path(root)}"], InputError, "has the same catalogue as"),
+        ([""], InputError, "the name of an archive must not be empty"),
+        ([tmp_path / "nowhere"], StorageError, "there is no archive at"),
+        ([f"{parts[0]}={tmp_path}/none.sqlite3"], StorageError, "there is no archive at"),
+    ]
+    for sources, error, text in refusals:
+        with pytest.raises(error, match=text):
+            merge_here(root, sources)
+    with pytest.raises(InputError, match="one lies within the other"):
+        merge_here(inner, [parts[0]])
+    assert not inner.exists()
+    assert run_cli(["merge", "--dest", root]).returncode == 2
+    assert run_cli(["merge", "--dest", root, "--no-create", tmp_path / "x"]).returncode == 6
+
+
+def test_a_name_with_an_equals_sign(service: SimulatedService, tmp_path: Path, root: Path) -> None:
+    source = tmp_path / "year=2014"
+    run_here(service, source, service.recordings)
+    assert merge_here(root, [source]).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_no_create_wants_an_archive(parts: list[Path], root: Path) -> None:
+    with pytest.raises(StorageError, match="not an archive yet, and --no-create"):
+        merge_here(root, parts, no_create=True)
+    assert not root.exists()
+
+
+def test_dry_run_says_what_would_come_and_does_nothing(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    real = merge_here(root.with_name("real"), parts)
+    next(iter(archive_files(parts[1]).values())).unlink()
+    before = [content(part) for part in parts]
+    for _ in range(2):
+        report = merge_here(root, parts, dry_run=True, move=True)
+        assert (report.exit_code, report.merged, report.archived) == (1, 12, 12)
+        assert report.files == real.files - 1
+        assert [one.reason for one in report.failed] == ["missing"]
+        assert [content(part) for part in parts] == before
+        assert not root.exists()
+    report = merge_here(root.with_name("real"), parts, dry_run=True)
+    assert (report.exit_code, report.merged, report.alike) == (0, 0, 12)
+
+
+def test_the_summary_and_quiet(parts: list[Path], root: Path) -> None:
+    args: list[str | Path] = ["merge", "--dest", root, "--min-free", "0", *parts]
+    first = run_cli(args)
+    assert first.returncode == 0
+    assert first.stdout.startswith("Merged 12 of 12 recordings: ")
+    assert "linked, 0 copied)" in first.stdout
+    assert run_cli([*args, "-q"]).stdout == ""
+    assert "12 alike" in run_cli(args).stdout
+    status = run_cli(["status", "--dest", root]).stdout
+    assert "merge" in status
+
+
+def test_asked_to_stop_it_keeps_what_has_come(
+    service: SimulatedService, parts: list[Path], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = StopSwitch()
+    write = merge_rows.write
+
+    def stopping(*args: object) -> None:
+        write(*args)  # type: ignore[arg-type]
+        switch.stop(ExitCode.SIGTERM)
+
+    monkeypatch.setattr(merge_rows, "write", stopping)
+    report = merge_here(root, parts, switch=switch)
+    assert report.exit_code == 143
+    assert set(states(root)) == set(states(parts[0]))
+    assert_archive_equals(service, root, Shard(1, 3).of(service.recordings))
+    monkeypatch.undo()
+    assert merge_here(root, parts).exit_code == 0
+    assert_archive_equals(service, root)

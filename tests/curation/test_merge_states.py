@@ -1,0 +1,211 @@
+"""What two catalogues know of a recording, brought together: owed, marked, removed, scanned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import archive_files, catalog_rows, run_here, states
+from support.merging import change, merge_here, shards
+from support.service import Serve
+
+from g2a_archive.demo import Response, SimulatedService
+from g2a_archive.models import FileKind, Shard
+
+OWED = "SELECT state, reason, owed_since, tries, last_try FROM recording WHERE id = ?"
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(6, rate_limit=None)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tmp_path / "source"
+
+
+def row(root: Path, columns: str, id_: int) -> tuple[object, ...]:
+    [found] = catalog_rows(root, f"SELECT {columns} FROM recording WHERE id = ?", id_)
+    return found
+
+
+# --- owed ---------------------------------------------------------------------------------------
+
+
+def test_owed_states_come_along(service: SimulatedService, source: Path, root: Path) -> None:
+    ids = list(service.recordings)
+    service.set_state(ids[0], "unavailable")
+    run_here(service, source, [*ids[:3], 999])
+    run_here(service, source, ids[:1])  # tried twice
+    change(source, "UPDATE recording SET owed_since = '2020-01-01T00:00:00Z' WHERE id = ?", ids[0])
+    for _ in range(2):  # a second time changes nothing
+        merge_here(root, [source])
+        assert states(root) == states(source)
+        for id_ in (ids[0], 999):
+            assert catalog_rows(root, OWED, id_) == catalog_rows(source, OWED, id_)
+    service.set_state(ids[0], "ready")
+    assert run_here(service, root, [], owed=True).archived == 1
+    # What is archived here stays so, whatever is still owed there.
+    report = merge_here(root, [source], move=True)
+    assert (report.exit_code, report.moved) == (0, 4)
+    assert states(root) == {**dict.fromkeys(ids[:3], "archived"), 999: "refused"}
+    assert states(source) == {}
+
+
+def test_owed_here_and_archived_there(service: SimulatedService, source: Path, root: Path) -> None:
+    ids = list(service.recordings)
+    for id_ in ids:
+        service.set_state(id_, "unavailable")
+    run_here(service, root, ids)
+    for id_ in ids:
+        service.set_state(id_, "ready")
+    run_here(service, source, ids)
+    merge_here(root, [source])
+    assert set(states(root).values()) == {"archived"}
+    assert row(root, "reason, owed_since", ids[0]) == (None, None)
+    assert row(root, "archived_at", ids[0]) == row(source, "archived_at", ids[0])
+
+
+def test_of_two_that_are_owed_the_later_try_counts(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    [id_, *_] = service.recordings
+    service.set_state(id_, "unavailable")
+    run_here(service, root, [id_])
+    run_here(service, source, [id_])
+    then = "UPDATE recording SET last_try = ?, tries = ?, owed_since = ?, reason = ?, state = ?"
+    change(root, then, "2026-01-02T00:00:00Z", 5, "2026-01-01T00:00:00Z", "here", "failed")
+    change(source, then, "2026-01-03T00:00:00Z", 2, "2025-12-01T00:00:00Z", "there", "lost")
+    for _ in range(2):
+        merge_here(root, [source])
+        [found] = catalog_rows(root, OWED, id_)
+        assert found == ("lost", "there", "2025-12-01T00:00:00Z", 5, "2026-01-03T00:00:00Z")
+
+
+def test_files_of_what_is_owed_come_too(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    [id_, *_] = service.recordings
+    service.fail_files(Response(404), kind="events")
+    run_here(service, source, [id_])
+    assert states(source) == {id_: "failed"}
+    merge_here(root, [source])
+    assert states(root) == {id_: "failed"}
+    assert {Path(name).suffix for name in archive_files(root)} == {".mp4", ".jpg"}
+    assert row(root, "reason", id_) == row(source, "reason", id_)
+
+
+def test_what_was_wanted_of_a_kind_there_is_owed_here(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    [id_, *_] = service.recordings
+    run_here(service, root, [id_], kinds=(FileKind.MP4,))
+    service.fail_files(Response(404), kind="events")
+    run_here(service, source, [id_])
+    merge_here(root, [source])
+    assert states(root) == {id_: "failed"}
+    assert len(archive_files(root)) == 2
+
+
+# --- marked, transcoded, found by sync ----------------------------------------------------------
+
+
+def test_marks_and_transcodings_come_along(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    first, second, *_ = service.recordings
+    run_here(service, source, [first, second])
+    run_here(service, root, [first, second])
+    change(source, "UPDATE recording SET marked_at = '2026-01-02', transcode_at = '2026-01-01'")
+    change(root, "UPDATE recording SET marked_at = '2026-01-05' WHERE id = ?", second)
+    change(source, "UPDATE recording SET scope = 'accountKey=1', list_order = 7")
+    merge_here(root, [source])
+    columns = "marked_at, transcode_at, scope, list_order"
+    assert row(root, columns, first) == ("2026-01-02", "2026-01-01", "accountKey=1", 7)
+    assert row(root, columns, second) == ("2026-01-05", "2026-01-01", "accountKey=1", 7)
+
+
+def test_how_far_sync_has_looked(tmp_path: Path, root: Path, service: SimulatedService) -> None:
+    """Of a query of which all shards come together, the whole is known."""
+    parts = shards(service, tmp_path, 3)
+    for number, part in enumerate(parts, 1):
+        until = f"2026-01-0{number}T00:00:00Z"
+        name = Shard(number, 3).scope("accountKey=1")
+        change(part, "INSERT INTO scan VALUES (?, ?)", name, until)
+        change(part, "INSERT INTO scan_gap VALUES (?, ?)", name, until)
+    change(parts[0], "INSERT INTO scan VALUES ('accountKey=2', '2026-02-01T00:00:00Z')")
+    merge_here(root, parts[:2])
+    assert catalog_rows(root, "SELECT 1 FROM scan WHERE scope = 'accountKey=1'") == []
+    merge_here(root, parts[2:])
+    scans = dict(catalog_rows(root, "SELECT * FROM scan"))
+    assert scans["accountKey=1"] == "2026-01-01T00:00:00Z"
+    assert scans["accountKey=2"] == "2026-02-01T00:00:00Z"
+    gaps = catalog_rows(root, "SELECT second FROM scan_gap WHERE scope = 'accountKey=1'")
+    assert len(gaps) == 3
+
+
+# --- removed ------------------------------------------------------------------------------------
+
+
+def remove(root: Path, id_: int) -> None:
+    """What `remove` leaves of a recording."""
+    for (path,) in catalog_rows(root, "SELECT path FROM file WHERE recording = ?", id_):
+        (root / path).unlink()
+    change(
+        root,
+        "INSERT INTO past_file (recording, kind, path, size, sha256, archived_at, revision, until, "
+        "why) SELECT recording, kind, path, size, sha256, archived_at, revision, revision + 1, "
+        "'removed' FROM file WHERE recording = ?",
+        id_,
+    )
+    change(root, "DELETE FROM file WHERE recording = ?", id_)
+    removed = "state = 'removed', removed_at = '2026-01-01', reason = 'told', kinds = 0"
+    change(root, f"UPDATE recording SET {removed} WHERE id = ?", id_)
+
+
+def test_what_was_removed_here_is_not_brought_back(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, source, ids)
+    run_here(service, root, ids[:1])
+    remove(root, ids[0])
+    report = merge_here(root, [source], move=True)
+    assert report.exit_code == 0
+    assert [one.id for one in report.removed] == [ids[0]]
+    assert states(root) == {**dict.fromkeys(ids, "archived"), ids[0]: "removed"}
+    assert len([n for n in archive_files(root) if str(ids[0]) in n]) == 0
+    assert states(source) == {ids[0]: "archived"}  # it was not taken, and stays
+    assert len(archive_files(source)) == 3
+
+
+def test_tombstones_come_along(service: SimulatedService, source: Path, root: Path) -> None:
+    ids = list(service.recordings)
+    run_here(service, source, ids)
+    remove(source, ids[0])
+    service.set_state(ids[0], "unavailable")
+    run_here(service, root, ids[:1])  # owed here
+    for _ in range(2):
+        report = merge_here(root, [source])
+        assert report.exit_code == 0
+        columns = "state, reason, removed_at, owed_since"
+        assert row(root, columns, ids[0]) == row(source, columns, ids[0])
+        past = "SELECT kind, size, sha256, why FROM past_file WHERE recording = ? ORDER BY kind"
+        assert len(catalog_rows(root, past, ids[0])) == 3
+        assert catalog_rows(root, past, ids[0]) == catalog_rows(source, past, ids[0])
+
+
+def test_removed_there_and_archived_here_is_a_contradiction(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, source, ids)
+    run_here(service, root, ids)
+    remove(source, ids[0])
+    report = merge_here(root, [source])
+    assert report.exit_code == 1
+    assert [(one.id, one.reason) for one in report.contradictions] == [
+        (ids[0], "removed there, and archived here")
+    ]
+    assert set(states(root).values()) == {"archived"}

@@ -1,0 +1,85 @@
+"""Archives that tests of `merge` bring together, and how they look at them afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import subprocess
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from g2a_archive.console.progress import Nothing
+from g2a_archive.curation.merge import Merge
+from g2a_archive.curation.merge_report import MergeReport
+from g2a_archive.curation.merge_work import Source
+from g2a_archive.demo import SimulatedService
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.models import RunSettings, Shard
+from support import catalog_path, run_cli, run_here
+
+MERGE_KEYS = [
+    *("started_at", "finished_at", "exit_code", "archives"),
+    *("recordings", "merged", "archived", "alike", "moved"),
+    *("files", "linked", "copied", "bytes", "removed", "contradictions", "failed"),
+    *("kept_aside", "seconds", "fingerprint"),
+]
+"""The keys of merge's JSON report, in their order."""
+
+
+def shards(service: SimulatedService, into: Path, count: int, **settings: Any) -> list[Path]:
+    """All recordings of the service in so many archives, each with its part."""
+    roots = [into / f"shard-{number}" for number in range(1, count + 1)]
+    for number, root in enumerate(roots, 1):
+        report = run_here(service, root, service.recordings, shard=Shard(number, count), **settings)
+        assert report.exit_code == 0
+    return roots
+
+
+def merge_args(target: Path, sources: Iterable[Path | str], *more: str | Path) -> list[str | Path]:
+    """`merge` with a JSON report."""
+    return ["merge", "--dest", target, "--min-free", "0", "--json", *more, *sources]
+
+
+def change(root: Path, sql: str, *values: object) -> None:
+    """Change a catalogue behind the program's back."""
+    with closing(sqlite3.connect(catalog_path(root))) as db, db:
+        db.execute(sql, values)
+
+
+def content(root: Path) -> dict[str, str]:
+    """Every file of an archive but its lock, and the SHA-256 of each."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name not in ("lock", "catalog.sqlite3.lock")
+    }
+
+
+def assert_proven(root: Path, *more: str | Path) -> None:
+    """`verify` and `sha256sum -c` find every file of the archive as it should be."""
+    result = run_cli(["verify", "--dest", root, *more])
+    assert result.returncode == 0, result.stdout + result.stderr
+    for sums in root.rglob("SHA256SUMS"):
+        check = ["sha256sum", "--strict", "--quiet", "-c", sums.name]
+        assert subprocess.run(check, cwd=sums.parent, check=False).returncode == 0
+
+
+def merge_here(
+    target: Path,
+    sources: Iterable[Path | str],
+    *,
+    move: bool = False,
+    switch: StopSwitch | None = None,
+    **settings: Any,
+) -> MergeReport:
+    """A whole `merge` in this process: all of it but its command line."""
+    merge = Merge(
+        RunSettings(dest=str(target), **{"min_free": 0, **settings}),
+        [Source.parse(str(source)) for source in sources],
+        move=move,
+        switch=switch or StopSwitch(),
+        display=Nothing(),
+    )
+    return merge.run()
