@@ -1,0 +1,53 @@
+"""`ARCHITECTURE.md` speaks of what is there: every path, every test, every folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+PACKAGE = TOP / "g2a_archive"
+PAGE = (PACKAGE / "ARCHITECTURE.md").read_text(encoding="utf-8")
+TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
+PATHS = sorted(
+    {
+        name
+        for name in re.findall(r"[\w.][\w./-]*", re.sub(r"::\w+", "", PAGE))
+        if name.endswith((".py", ".md", ".sh")) or re.fullmatch(r"[a-z_]+(/[a-z_]+)*/", name)
+    }
+)
+
+
+def test_there_are_some() -> None:
+    assert len(TESTS) > 30
+    assert len(PATHS) > 60
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_is_there(path: str) -> None:
+    assert (TOP / path).exists() or (PACKAGE / path).exists() or path == "__init__.py"
+
+
+@pytest.mark.parametrize(("path", "name"), TESTS)
+def test_every_test_is_there(path: str, name: str) -> None:
+    assert re.search(rf"^def {name}\(", (TOP / path).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_folder_has_its_row() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    rows = set(re.findall(r"^\| `(\w+)/` \|", PAGE, re.MULTILINE))
+    assert rows == folders
+    assert {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py", "__main__.py"} == {
+        name for name in re.findall(r"`(\w+\.py)`", PAGE) if (PACKAGE / name).is_file()
+    } - {"__init__.py", "__main__.py"}
+
+
+def test_every_promise_names_a_module_and_a_test() -> None:
+    rows = re.search(r"## What is promised\n(.*?)\n## ", PAGE, re.DOTALL)
+    assert rows
+    for row in re.findall(r"^\| [^|]+ \| `.*\|$", rows[1], re.MULTILINE):
+        _, _, where, noticed, _ = row.split("|")
+        assert re.fullmatch(r" `[\w/]+\.py`(, `[\w/]+\.py`)* ", where), row
+        assert "::test_" in noticed, row
