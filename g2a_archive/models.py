@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -71,9 +72,16 @@ class ListState(StrEnum):
     ALL = "all"
 
 
+@dataclass(frozen=True, slots=True)
+class Ago:
+    """An age: what time that is, the clock says when it is known to be right."""
+
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which recordings `list` and `sync` ask for; times are Unix time, whole seconds.
+    """Which recordings `list` and `sync` ask for; times are Unix time, whole seconds, or ages.
 
     `session_type` is the vendor's: 0 attended, 1 unattended. `archived`: those that are marked as
     archived on the service, instead of those that are not.
@@ -83,8 +91,8 @@ class Selection:
     user_keys: tuple[str, ...] = ()
     company_ids: tuple[str, ...] = ()
     session_type: int | None = None
-    since: int | None = None
-    until: int | None = None
+    since: int | Ago | None = None
+    until: int | Ago | None = None
     archived: bool = False
 
 
@@ -218,9 +226,22 @@ class RunSettings:
     shard: Shard | None = None
 
 
+def iso(at: int) -> str:
+    """Unix time as ISO 8601, as the catalogue, the report and the log have it.
+
+    `2026-11-23T02:00:05Z`: in this form, the order of texts is the order of times.
+    """
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def utc_now() -> str:
-    """The time now as the catalogue, the report and the log write it: `2026-11-23T02:00:05Z`."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """The time now by this machine's clock, as `iso` writes it."""
+    return iso(int(time.time()))
+
+
+def moment(when: int | Ago, now: float) -> int:
+    """A time, or an age before `now`, in Unix seconds."""
+    return int(now - when.seconds) if isinstance(when, Ago) else when
 
 
 def size_text(count: float) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from g2a_archive.archive import revisions
 from g2a_archive.archive.database import Database, insert
 from g2a_archive.archive.revisions import Fingerprint
-from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, utc_now
+from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
 
 _MANY = 20_000
 
@@ -193,9 +193,11 @@ class Catalog(Database):
         return int(self.scalar(sql, *done))
 
     def last_success(self) -> float | None:
-        """When a run last ended with exit code 0, in Unix time."""
+        """When a run last ended with exit code 0, in Unix time; never in the future."""
         value = self.scalar(
-            "SELECT max(CAST(strftime('%s', finished_at) AS INTEGER)) FROM run WHERE exit_code = 0"
+            "SELECT max(CAST(strftime('%s', finished_at) AS INTEGER)) FROM run "
+            "WHERE exit_code = 0 AND finished_at <= ?",
+            self.now(),
         )
         return None if value is None else float(value)
 
@@ -249,7 +251,7 @@ class Catalog(Database):
 
         `wanted` are the bits of the kinds of file that it asks for.
         """
-        now = utc_now()
+        now = self.now()
         with self.transaction() as db:
             insert(db, _QUEUE, ((id_, State.QUEUED.value, now, wanted) for id_ in ids))
 
@@ -259,7 +261,7 @@ class Catalog(Database):
         The caller has flushed the files and their directories before: from here on the archive
         claims to have them.
         """
-        now = utc_now()
+        now = self.now()
         ended = list(settlements)
         stale = {one.directory for one in ended if one.files and one.directory is not None}
         with self.transaction() as db:
@@ -270,7 +272,7 @@ class Catalog(Database):
 
     def damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
         """Record damage as (recording, kind, what is wrong): the recordings become owed."""
-        now = utc_now()
+        now = self.now()
         with self.transaction() as db:
             for recording, kind, what in findings:
                 db.execute(
@@ -288,7 +290,7 @@ class Catalog(Database):
         one since. A file that is good again is damaged no more, and its recording is archived
         again if nothing else is wrong with it.
         """
-        now = utc_now()
+        now = self.now()
         with self.transaction() as db:
             good = list(good)
             sound = f"{_CHECK} AND damage IS NULL"
@@ -308,7 +310,7 @@ class Catalog(Database):
         hold all of its files, and it is not among the `broken` (ID to reason); else it is owed.
         What the catalogue knows already stays as it is.
         """
-        now = utc_now()
+        now = self.now()
         found: dict[int, list[StoredFile]] = {recording: [] for recording in broken or ()}
         for file in files:
             found.setdefault(file.recording, []).append(file)
@@ -334,7 +336,7 @@ class Catalog(Database):
         Where that is news, it is a new revision of the archive, with a fingerprint of its own.
         """
         with self.transaction() as db:
-            revisions.record(db, list(sums), utc_now())
+            revisions.record(db, list(sums), self.now())
 
     def fingerprint(self) -> Fingerprint | None:
         """The fingerprint of the last revision; None where there is none yet."""
@@ -346,7 +348,7 @@ class Catalog(Database):
         """Record that a run has begun; returns its number for `end_run`."""
         with self.transaction() as db:
             sql = "INSERT INTO run (command, started_at) VALUES (?, ?)"
-            return db.execute(sql, (command, utc_now())).lastrowid or 0
+            return db.execute(sql, (command, self.now())).lastrowid or 0
 
     def end_run(self, run: int, outcome: dict[str, object]) -> None:
         """Record a run's outcome; the keys of `outcome` are columns of the table `run`."""

@@ -20,6 +20,7 @@ from g2a_archive.archive import schema
 from g2a_archive.archive.flushing import flush_directory, flush_file, write_trial
 from g2a_archive.archive.renaming import replace
 from g2a_archive.errors import CatalogError, storage_error, storage_sentence
+from g2a_archive.models import utc_now
 
 _T = TypeVar("_T")
 
@@ -83,6 +84,7 @@ class Database:
     ) -> None:
         self.path = path
         self.readonly = readonly
+        self.now: Callable[[], str] = utc_now  # a run knows better, once the service told the time
         self._interrupted = interrupted
         self._synchronous = "EXTRA" if readonly else self._make_file()
         # A reader opens for writing where it may, so that SQLite can undo what a killed run left

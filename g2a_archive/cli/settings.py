@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from g2a_archive.cli.config import ENV, Config, load_config
 from g2a_archive.cli.options import option_names
 from g2a_archive.errors import InputError
-from g2a_archive.models import ALL_KINDS, RunSettings, Selection, SyncSettings
+from g2a_archive.models import ALL_KINDS, RunSettings, Selection, SyncSettings, iso, moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +98,15 @@ def selection_of(ctx: click.Context) -> Selection:
             "whose recordings? the service wants a key",
             hint="use --account-key, --user-key or --company-id",
         )
-    if chosen.since is not None and chosen.since >= time.time():
-        raise InputError("--since is in the future")
-    if chosen.since is not None and chosen.until is not None and chosen.since >= chosen.until:
+    now = time.time()
+    since = None if chosen.since is None else moment(chosen.since, now)
+    until = None if chosen.until is None else moment(chosen.until, now)
+    if since is not None and since >= now:
+        raise InputError(
+            f"--since is in the future: this machine's clock says {iso(int(now))}",
+            hint="set the clock, or give another time",
+        )
+    if since is not None and until is not None and since >= until:
         raise InputError("--since is not before --until")
     return chosen
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from g2a_archive.archive import layout
-from g2a_archive.models import ALL_KINDS, ID_PLACES, FileKind, ListState, Shard
+from g2a_archive.models import ALL_KINDS, ID_PLACES, Ago, FileKind, ListState, Shard
 from g2a_archive.transport import address
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE | re.ASCII)
@@ -198,14 +197,14 @@ def parse_moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def parse_when(text: str) -> int:
-    """Unix time, in whole seconds, of a date, a time or an age such as `30d`.
+def parse_when(text: str) -> int | Ago:
+    """Unix time, in whole seconds, of a date or a time; or an age such as `30d`.
 
     Dates are midnight UTC; ages need their unit. Raises `ValueError`.
     """
     try:
         if re.fullmatch(r"\s*[\d.]+\s*[smhdw]\s*", text, re.IGNORECASE | re.ASCII):
-            return int(time.time() - parse_duration(text))
+            return Ago(parse_duration(text))
         return math.floor(parse_moment(text).timestamp())
     except (ValueError, OverflowError):
         raise ValueError(

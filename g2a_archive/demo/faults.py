@@ -145,6 +145,11 @@ def status(code: int, body: bytes = b"", **headers: str) -> Fault:
     return Fault(response=Response(code, named, body))
 
 
+def undated() -> Fault:
+    """Answer rightly, but do not tell the time."""
+    return Fault(headers={"Date": None})
+
+
 def says(value: object, code: int = 200) -> Fault:
     """Answer with a value as JSON: an error that comes with 200, say."""
     return Fault(response=Response.json(value, code))

@@ -142,6 +142,8 @@ class Download:
             from g2a_archive.download.assembly import make_service
 
             self._service = make_service(self.settings, self.credentials(), self.switch)
+            if self.catalog is not None:
+                self.catalog.now = self._service.clock.text
         return self._service
 
     def out_of_time(self) -> bool:
@@ -165,7 +167,10 @@ class Download:
     def _finished(self) -> Report:
         if self._recorded:
             return self.report
-        self.report.finished_at = utc_now()
+        report = self.report
+        report.finished_at = utc_now() if self._service is None else self._service.clock.text()
+        # The service may have told meanwhile that the clock was ahead.
+        report.started_at = min(report.started_at, report.finished_at)
         self.report.seconds = time.monotonic() - self._start
         return self.report
 
@@ -272,6 +277,7 @@ class Download:
             return
         self._recorded = True  # with this time of its end, which stays
         outcome: dict[str, object] = {
+            "started_at": report.started_at,
             "finished_at": report.finished_at,
             "exit_code": int(report.exit_code),
             "requested": report.requested,

@@ -65,6 +65,7 @@ class Service:
         self._session = session
         self._attribute = id_attribute
         self._ids_in = ids_in
+        self.clock = session.clock
         self._lock = threading.Lock()
         self._good_id: int | None = None
         self._good_list: str | None = None
@@ -283,7 +284,7 @@ class Service:
                     "the service refuses the credentials",
                     hint="get a new token; check client ID, secret and personal access token",
                 ) from None
-        return self._session.last_date
+        return self.clock.date
 
     def transcode(self, ids: Sequence[int]) -> list[int]:
         """Ask for the transcoding of at most 500 recordings; returns those that are refused.

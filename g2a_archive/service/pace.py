@@ -32,8 +32,11 @@ def backoff(attempt: int, retry_after: float | None = None) -> float:
     return wait
 
 
-def retry_after(value: str | None) -> float | None:
-    """Read a `Retry-After` header (RFC 9110: seconds, or a date); None where there is none."""
+def retry_after(value: str | None, date: str | None = None) -> float | None:
+    """Read a `Retry-After` header (RFC 9110: seconds, or a date); None where there is none.
+
+    `date` is the answer's own `Date`, from which a date counts; without it this machine's clock.
+    """
     if not value:
         return None
     if value.isascii() and value.strip().isdigit():
@@ -41,7 +44,8 @@ def retry_after(value: str | None) -> float | None:
     from email.utils import parsedate_to_datetime  # takes as long to load as a small archive
 
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        now = parsedate_to_datetime(date).timestamp() if date else time.time()
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -21,6 +21,7 @@ from g2a_archive.errors import (
     ServiceError,
     UnreachableError,
 )
+from g2a_archive.service.clock import Clock
 from g2a_archive.service.pace import CallPacer, backoff, pause, retry_after
 from g2a_archive.transport.sessions import (
     USER_AGENT,
@@ -89,7 +90,7 @@ class ApiSession:
         self._stop = stop
         self._pacer = pacer or CallPacer(stop, share)
         self._sessions: list[requests.Session] = []
-        self.last_date: str | None = None
+        self.clock = Clock()
 
     def call(
         self,
@@ -176,8 +177,9 @@ class ApiSession:
             stream=True,
         ) as response:
             body = body_of(response, _LARGEST_ANSWER)
-            after = retry_after(response.headers.get("Retry-After"))
-            self.last_date = response.headers.get("Date")
+            date = response.headers.get("Date")
+            after = retry_after(response.headers.get("Retry-After"), date)
+            self.clock.heard(date)
         if body is not None:
             self._sessions.append(session)
         return response.status_code, body, after

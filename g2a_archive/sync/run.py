@@ -18,10 +18,11 @@ from g2a_archive.console.progress import Snapshot
 from g2a_archive.console.report import Report, SyncReport
 from g2a_archive.download.run import Download
 from g2a_archive.errors import ExitCode, ServiceError, UnreachableError
-from g2a_archive.models import ListState, State, SyncSettings
+from g2a_archive.models import ListState, State, SyncSettings, iso
+from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.service.pace import pause
-from g2a_archive.sync.state import Ledger, Unmarked
-from g2a_archive.sync.windows import Listing, Query, iso, queries
+from g2a_archive.sync.state import SyncState, Unmarked
+from g2a_archive.sync.windows import Listing, Query, Span, queries, span_of
 
 log = logging.getLogger("g2a_archive")
 
@@ -54,7 +55,7 @@ class Sync:
         self._clock = clock
         self._wait = wait or (lambda seconds: pause(download.switch.event, seconds))
         self._queries = queries(settings.selection)
-        self._ledger = Ledger(None, ())
+        self._state = SyncState(None, (), Clock())
         self.report = download.report
         self.sync = self.report.sync = SyncReport()
 
@@ -66,8 +67,11 @@ class Sync:
         self._download.service()  # without credentials, nothing begins
         self._download.begin()
         scopes = [query.scope for query in self._queries]
-        self._ledger = Ledger(self._download.catalog, scopes, self._download.settings.shard)
+        download = self._download
+        clock = download.service().clock
+        self._state = SyncState(download.catalog, scopes, clock, download.settings.shard)
         found = self._list()
+        self._state.disbelieve_the_future()
         if self._stopped():
             return
         self._mark(found)
@@ -93,7 +97,8 @@ class Sync:
 
     def _list(self) -> Listing:
         """Ask for everything there is; what is found is remembered answer by answer."""
-        found = Listing(self._download.service().ready, shard=self._download.settings.shard)
+        service = self._download.service()
+        found = Listing(service.ready, clock=service.clock, shard=self._download.settings.shard)
         try:
             with self._download.display.watch(found.look):
                 for query in self._queries:
@@ -109,21 +114,14 @@ class Sync:
         return found
 
     def _list_query(self, found: Listing, query: Query) -> None:
-        selection, ledger = self._settings.selection, self._ledger
-        begin, resume = selection.since, None
-        scanned = ledger.scanned(query.scope)
-        usual = begin is None and selection.until is None
-        if usual and scanned is not None and not self._settings.full:
-            if self._settings.mark_archived:
-                # What is marked is not listed any more: one call may well tell all the rest.
-                resume = scanned - OVERLAP
-            else:
-                begin = scanned - OVERLAP
+        selection, state = self._settings.selection, self._state
+        usual = selection.since is None and selection.until is None
+        windows_before = state.ever_scanned(query.scope)
         alone = True
-        for one in found.walk(query, begin, selection.until, resume):
+        for one in found.walk(query, lambda: self._span(query)):
             alone = one.window.begin is None and not one.walked
-            remember = usual and (one.walked or scanned is not None)
-            ledger.found(
+            remember = usual and (one.walked or windows_before)
+            state.found(
                 one,
                 scanned=one.complete_until if remember else None,
                 gap=one.window.begin if one.overflows else None,
@@ -133,14 +131,25 @@ class Sync:
         if usual:
             self._close_gaps(found, query, told=alone)
 
+    def _span(self, query: Query) -> Span:
+        """Which starts to ask for, by what is known of the time now."""
+        chosen = span_of(self._settings.selection, self._download.service().clock.best())
+        scanned = self._state.scanned(query.scope)
+        if chosen.begin or chosen.end or self._settings.full or scanned is None:
+            return chosen
+        if self._settings.mark_archived:
+            # What is marked is not listed any more: one call may well tell all the rest.
+            return Span(resume=scanned - OVERLAP)
+        return Span(begin=scanned - OVERLAP)
+
     def _close_gaps(self, found: Listing, query: Query, *, told: bool) -> None:
         """Look again at seconds that once held more than the service told; `told`: all is."""
-        for second in self._ledger.gaps(query.scope):
+        for second in self._state.gaps(query.scope):
             if iso(second) in found.overflowing:
                 continue
             one = found.second(query, second)
             closed = [] if one.overflows else [second]
-            self._ledger.found(one, scanned=None, closed=closed)
+            self._state.found(one, scanned=None, closed=closed)
         self.sync.overflowing = found.overflowing
 
     # --- what to do -------------------------------------------------------------------------
@@ -148,7 +157,7 @@ class Sync:
     def _waiting(self, found: Listing) -> list[int]:
         """What waits to be transcoded, and is of interest: to be told as not available yet."""
         ids = found.ids(ListState.TRANSCODE)
-        done = self._ledger.without_interest(ids)
+        done = self._state.without_interest(ids)
         waiting = [id_ for id_ in ids if id_ not in done]
         self._download.request(waiting)
         self.report.unavailable += waiting
@@ -157,7 +166,7 @@ class Sync:
 
     def _todo(self, found: Listing, waiting: set[int]) -> list[int]:
         """What is ready, and what is owed from earlier runs, in the order of its start."""
-        ranks = {one.id: one.rank for one in self._ledger.owed() if one.id not in waiting}
+        ranks = {one.id: one.rank for one in self._state.owed() if one.id not in waiting}
         for id_ in found.ids(ListState.DOWNLOAD):
             ranks[id_] = max(found.rank(id_) or 0, ranks.get(id_, 0))
         return sorted(ranks, key=ranks.__getitem__)
@@ -168,9 +177,10 @@ class Sync:
         """Ask for what is to be transcoded; returns all whose transcoding is under way."""
         if not self._settings.transcode:
             return []
-        recent = iso(int(time.time() - ASK_AGAIN))
-        owed = self._ledger.owed()
-        under_way = {one.id for one in owed if (one.transcode_at or "") >= recent}
+        clock = self._download.service().clock
+        recent, latest = iso(int(clock.now() - ASK_AGAIN)), iso(int(clock.best()) + SKEW)
+        owed = self._state.owed()
+        under_way = {one.id for one in owed if recent <= (one.transcode_at or "") <= latest}
         wanted = [id_ for id_ in waiting if id_ not in under_way]
         self.sync.to_transcode = len(wanted)
         if self._download.settings.dry_run:
@@ -179,7 +189,7 @@ class Sync:
         def ask(ids: list[int]) -> None:
             refused = self._download.service().transcode(ids)
             accepted = [id_ for id_ in ids if id_ not in set(refused)]
-            self._ledger.asked_for_transcoding(accepted)
+            self._state.asked_for_transcoding(accepted)
             self.sync.transcoding += len(accepted)
             under_way.update(accepted)
             self._problems(refused, "the service refuses to transcode it")
@@ -192,7 +202,7 @@ class Sync:
         seconds = self._settings.wait
         if seconds is None or self._download.settings.dry_run or not asked:
             return
-        owed = {one.id: one.rank for one in self._ledger.owed() if one.state is State.UNAVAILABLE}
+        owed = {one.id: one.rank for one in self._state.owed() if one.state is State.UNAVAILABLE}
         pending = [id_ for id_ in asked if id_ in owed]
         until, delay = self._clock() + seconds, FIRST_POLL
         total = len(pending)
@@ -231,7 +241,7 @@ class Sync:
         if not self._settings.mark_archived or self.report.ends & _SERIOUS:
             return
         here: list[int] = []
-        for one in self._ledger.unmarked(found.ids(ListState.DOWNLOAD)):
+        for one in self._state.unmarked(found.ids(ListState.DOWNLOAD)):
             missing = self._missing(one)
             if missing is None:
                 here.append(one.id)
@@ -244,7 +254,7 @@ class Sync:
         def mark(ids: list[int]) -> None:
             refused = self._download.service().mark_archived(ids)
             accepted = [id_ for id_ in ids if id_ not in set(refused)]
-            self._ledger.marked(accepted)
+            self._state.marked(accepted)
             self.sync.marked += len(accepted)
             self._problems(refused, "the service refuses to mark it as archived")
 
@@ -267,7 +277,8 @@ class Sync:
         if self._settings.give_up_after is None or self.report.ends:
             return
         missed = {*self.report.unavailable, *self.report.refused, *self.report.failed_recordings()}
-        for one in self._ledger.give_up(time.time() - self._settings.give_up_after):
+        now = self._download.service().clock.now()
+        for one in self._state.give_up(now - self._settings.give_up_after):
             if self._download.settings.dry_run and one.id not in missed:
                 continue  # a real run would have it by now
             log.error(

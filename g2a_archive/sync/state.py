@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from g2a_archive.archive.catalog import Catalog
-from g2a_archive.models import ALL_KINDS, OWED_STATES, Shard, State, kinds_mask, utc_now
-from g2a_archive.sync.windows import Found, iso
+from g2a_archive.models import ALL_KINDS, OWED_STATES, Shard, State, iso, kinds_mask
+from g2a_archive.service.clock import SKEW, Clock
+from g2a_archive.sync.windows import Found
 
 WAITING = "waiting to be transcoded"
 """The reason of a recording that the service lists as ready for transcoding."""
@@ -64,15 +65,20 @@ class GivenUp:
     reason: str
 
 
-class Ledger:
+class SyncState:
     """One run's view of the catalogue; without one, or with one that is read only, it is empty
     or stays as it is. Every method may raise `CatalogError`.
     """
 
     def __init__(
-        self, catalog: Catalog | None, scopes: Sequence[str], shard: Shard | None = None
+        self,
+        catalog: Catalog | None,
+        scopes: Sequence[str],
+        clock: Clock,
+        shard: Shard | None = None,
     ) -> None:
         self._catalog = catalog
+        self._clock = clock
         self._shard = shard
         self._scopes = list(scopes)
         self._mine = f"scope IN ({','.join('?' * len(self._scopes))})"
@@ -94,12 +100,46 @@ class Ledger:
     # --- what was found ---------------------------------------------------------------------
 
     def scanned(self, scope: str) -> int | None:
-        """Until when (Unix time) all recordings of a scope have been found; None: not known."""
+        """Until when (Unix time) all recordings of a scope have been found; None: not known.
+
+        What a clock that was ahead has written is not believed.
+        """
         if self._catalog is None:
             return None
-        sql = "SELECT max(complete_until) FROM scan WHERE scope IN (?, ?)"
-        text = self._catalog.scalar(sql, scope, self._looked(scope))
+        sql = "SELECT max(complete_until) FROM scan WHERE scope IN (?, ?) AND complete_until <= ?"
+        text = self._catalog.scalar(sql, scope, self._looked(scope), self._future())
         return None if text is None else _unix(text)
+
+    def ever_scanned(self, scope: str) -> bool:
+        """Whether a scope needed windows, so that it is remembered how far they came."""
+        if self._catalog is None:
+            return False
+        sql = "SELECT count(*) FROM scan WHERE scope IN (?, ?)"
+        return bool(self._catalog.scalar(sql, scope, self._looked(scope)))
+
+    def _future(self) -> str:
+        """No honest clock has written a later time."""
+        return iso(int(self._clock.best()) + SKEW)
+
+    def disbelieve_the_future(self) -> None:
+        """Correct what a clock that was ahead has written of what is owed: as of now.
+
+        Or it would be asked for, tried and given up only when that time has come.
+        """
+        if self._writer is None:
+            return
+        with self._writer.transaction() as db:
+            values = {"now": self._clock.text(), "future": self._future()}
+            for column, instead in (
+                ("owed_since", ":now"),
+                ("last_try", ":now"),
+                ("transcode_at", "NULL"),
+            ):
+                db.execute(
+                    f"UPDATE recording SET {column} = {instead} "  # noqa: S608
+                    f"WHERE state <> 'archived' AND {column} > :future",
+                    values if instead != "NULL" else {"future": values["future"]},
+                )
 
     def gaps(self, scope: str) -> list[int]:
         """The seconds (Unix time) in which more recordings started than the service told."""
@@ -123,7 +163,7 @@ class Ledger:
         """
         if self._writer is None:
             return
-        scope, now = one.query.scope, utc_now()
+        scope, now = one.query.scope, self._clock.text()
         looked = self._looked(scope)
         with self._writer.transaction() as db:
             for sql, state, reason, ids in (
@@ -140,8 +180,9 @@ class Ledger:
             if scanned is not None:
                 db.execute(
                     "INSERT INTO scan VALUES (?, ?) ON CONFLICT (scope) DO UPDATE SET "
-                    "complete_until = max(complete_until, excluded.complete_until)",
-                    (looked, iso(scanned)),
+                    "complete_until = CASE WHEN complete_until > ? THEN excluded.complete_until "
+                    "ELSE max(complete_until, excluded.complete_until) END",
+                    (looked, iso(scanned), self._future()),
                 )
             if gap is not None:
                 db.execute("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", (looked, iso(gap)))
@@ -175,7 +216,7 @@ class Ledger:
         """Remember that the transcoding of `ids` was asked for now; it counts as a try."""
         if self._writer is None:
             return
-        now = utc_now()
+        now = self._clock.text()
         with self._writer.transaction() as db:
             db.executemany(
                 "UPDATE recording SET transcode_at = ?, last_try = ?, tries = tries + 1 "
@@ -215,7 +256,7 @@ class Ledger:
         """Remember that the service has marked `ids` as archived."""
         if self._writer is None:
             return
-        now = utc_now()
+        now = self._clock.text()
         with self._writer.transaction() as db:
             db.executemany(
                 "UPDATE recording SET marked_at = ? WHERE id = ?", ((now, id_) for id_ in ids)

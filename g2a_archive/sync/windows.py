@@ -6,14 +6,14 @@ is, the last answer tells: about 400 recordings are aimed at, as a window that i
 that is done with. Of a full answer nothing is wasted: its IDs are real, and where the first half
 of its window turns out to be empty, the second need not be asked for as a whole.
 
-Neighbouring windows share their edge. The vendor does not say whether `fromTime` and `toTime`
-include it; what both tell is taken once.
+Neighbouring windows overlap by a moment: the vendor does not say whether `fromTime` and `toTime`
+include their own instant, and one that neither of two windows included would be missed. What both
+tell is taken once.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,13 +22,17 @@ from urllib.parse import urlencode
 
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.errors import MalformedCallError
-from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard
+from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard, iso, moment
+from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.service.payloads import Ready
 
 log = logging.getLogger("g2a_archive")
 
 EARLIEST = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp())
 """Where the windows begin without `--since`, in Unix time: years before the service's first day."""
+
+_LATEST = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+"""No window begins later, whatever the clocks say."""
 
 _DAY = 86400
 _AIM = 400
@@ -73,11 +77,46 @@ def queries(selection: Selection) -> list[Query]:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A stretch of time in Unix seconds; None is without an edge."""
+class Span:
+    """What a listing is about, in Unix seconds; None is without an edge.
+
+    `sharp`: what starts at `begin` itself must be told. `resume`: what starts before is known, so
+    that where one call is not enough, the windows begin there.
+    """
 
     begin: int | None = None
     end: int | None = None
+    sharp: bool = False
+    resume: int | None = None
+
+    def differs(self, other: Span) -> bool:
+        """Whether it begins or ends elsewhere, beyond what passes between two looks at a clock."""
+        return any(
+            (mine is None) != (its is None) or abs((mine or 0) - (its or 0)) > SKEW
+            for mine, its in ((self.begin, other.begin), (self.end, other.end))
+        )
+
+
+def span_of(selection: Selection, now: float) -> Span:
+    """What a person asked for, if it is `now` (Unix time)."""
+    since, until = selection.since, selection.until
+    return Span(
+        None if since is None else moment(since, now),
+        None if until is None else moment(until, now),
+        sharp=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of time in Unix seconds; None is without an edge.
+
+    `sharp`: what starts at `begin` itself must be told, whether `fromTime` includes it or not.
+    """
+
+    begin: int | None = None
+    end: int | None = None
+    sharp: bool = False
 
     @property
     def is_second(self) -> bool:
@@ -88,7 +127,11 @@ class Window:
         """The query attributes of this window; `fractions` of a second set a second apart."""
         found = []
         if self.begin is not None:
-            found.append(("fromTime", iso(self.begin)))
+            begin = iso(self.begin)
+            if self.sharp:
+                before = iso(self.begin - 1)
+                begin = f"{before[:-1]}.998Z" if fractions else before
+            found.append(("fromTime", begin))
         if self.end is not None:
             # A second alone should not take in the next one, where `toTime` is inclusive.
             apart = self.is_second and fractions
@@ -96,14 +139,14 @@ class Window:
             found.append(("toTime", text))
         return found
 
+    @property
+    def fractional(self) -> bool:
+        """Whether its attributes hold fractions of a second, where they may."""
+        return self.is_second or (self.sharp and self.begin is not None)
+
     def __str__(self) -> str:
         begin = "the beginning" if self.begin is None else iso(self.begin)
         return f"{begin} to {'now' if self.end is None else iso(self.end)}"
-
-
-def iso(at: int) -> str:
-    """Unix time as ISO 8601: `2026-11-23T02:00:05Z`."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Walk:
@@ -113,20 +156,20 @@ class Walk:
     known, but for seconds that overflow. None until the first window is done with.
     """
 
-    def __init__(
-        self, begin: int | None, end: int | None, now: float, resume: int | None = None
-    ) -> None:
-        """`begin`, `end`, `now`: Unix time. `resume`: before that all is known already, so where
-        a call without a window is not enough, the windows begin there.
-        """
-        self.window: Window | None = Window(begin, end)
-        self._resume = resume
+    def __init__(self, span: Span, now: float, best: float | None = None) -> None:
+        """`now`, `best`: Unix time as `Clock` tells it."""
+        self.window: Window | None = first_window(span)
+        self._resume = span.resume
         self.complete_until: int | None = None
         self._first = True
-        self._open = end is None
-        self._at = EARLIEST if begin is None else begin
-        # Clocks differ: a day is enough for those that run ahead.
-        self._stop = int(now) + _DAY if end is None else end
+        self._open = span.end is None
+        self._at = EARLIEST if span.begin is None else span.begin
+        self._begin, self._sharp = self._at, span.sharp
+        # A day more, for a service whose clock is ahead; should that not do, see `_go_beyond`.
+        self._stop = int(now if best is None else best) + _DAY
+        self._step, self._beyond, self._all = _DAY, False, True
+        if span.end is not None:
+            self._stop = span.end
         self._horizon = min(int(now), self._stop)
         self._width = max(1, self._stop - self._at)
         self._base = self._at
@@ -138,12 +181,14 @@ class Walk:
         """Take in an answer; `count` is the length of the longest array that matters."""
         window = self.window
         assert window is not None, "the walk is over"
-        if count < LIST_LIMIT or window.is_second:
+        if self._at >= self._stop and self._open and count >= LIST_LIMIT:
+            self._go_beyond()
+        elif count < LIST_LIMIT or window.is_second:
             self._known(count)
         elif self._resume is not None:
             self._at = self._base = self._resume
             self._width, self._resume = max(1, self._stop - self._at), None
-            self.window = Window(self._at, None if self._open else self._stop)
+            self.window = self._window(None if self._open else self._stop)
             return
         else:
             self._full_to, self._rest = self._at + self._width, LIST_LIMIT
@@ -153,6 +198,8 @@ class Walk:
 
     def _known(self, count: int) -> None:
         """All of this window is known; go on behind it, with a width that this one suggests."""
+        window = self.window
+        self._all = not self._open or window is None or window.end is None
         if self._first:  # the call without windows was enough
             self._at, self.complete_until = self._stop, self._horizon
             return
@@ -164,9 +211,14 @@ class Walk:
         wider = min(_GROWTH, _AIM / count) if count else _GROWTH
         self._width = max(1, int(self._width * wider))
 
+    def _go_beyond(self) -> None:
+        """There is more, later than the clocks say that it can be: they are behind."""
+        self._stop = min(self._at + self._step, _LATEST)
+        self._width, self._step, self._beyond = self._step, 2 * self._step, True
+
     def _choose(self) -> None:
         if self._at >= self._stop:
-            self.window = None
+            self.window = None if self._all or self._at >= _LATEST else self._window(None)
             return
         full_to = self._full_to
         if full_to is not None and full_to > self._at and self._rest > LIST_LIMIT // 2:
@@ -175,13 +227,21 @@ class Walk:
                 self._width = max(1, min(self._width, full_to - self._at) // 2)
         end = min(self._at + self._width, self._stop)
         self._width = end - self._at
-        last = self._open and end == self._stop and self._width > 1
-        self.window = Window(self._at, None if last else end)
+        last = self._open and end == self._stop and self._width > 1 and not self._beyond
+        self.window = self._window(None if last else end)
+
+    def _window(self, end: int | None) -> Window:
+        return Window(self._at, end, sharp=self._sharp or self._at > self._begin)
 
     @property
     def share(self) -> float:
         """How much of the time is walked, 0 to 1, counted from the first recording."""
         return (self._at - self._base) / max(1, self._stop - self._base)
+
+
+def first_window(span: Span) -> Window:
+    """The window that a walk begins with: all of its span."""
+    return Window(span.begin, span.end, span.sharp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +268,14 @@ class Listing:
         self,
         ask: Ask,
         wanted: ListState = ListState.ALL,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
         shard: Shard | None = None,
     ) -> None:
         """`wanted` and `shard`: what of the answers matters; the rest is as if not told."""
         self._shard = shard
         self._ask = ask
         self._wanted = wanted
-        self._clock = clock
+        self._clock = clock or Clock()
         self._fractions = True
         self.calls = 0
         self.total = 1
@@ -223,18 +283,23 @@ class Listing:
         self._ranks: dict[int, int] = {}
         self._states: dict[int, ListState] = {}
 
-    def walk(
-        self, query: Query, begin: int | None, end: int | None, resume: int | None = None
-    ) -> Iterator[Found]:
-        """Make the calls for one query from `begin` to `end` (Unix time), as they are needed.
+    def walk(self, query: Query, span: Callable[[], Span] = Span) -> Iterator[Found]:
+        """Make the calls for one query and one span, as they are needed.
 
-        `resume` as in `Walk`. Raises what the call raises: `ServiceError`, `CredentialsError`,
-        `Interrupted`.
+        What time it is may turn out only with the first answer: if `span` then says something
+        else, that answer is thrown away. Raises what the call raises: `ServiceError`,
+        `CredentialsError`, `Interrupted`.
         """
-        walk = Walk(begin, end, self._clock(), resume)
         before, walked = self.calls, False
+        asked = span()
+        answer: Ready | None = self._call(query, first_window(asked))
+        now = span()
+        if now.differs(asked):
+            asked, answer = now, None
+        walk = Walk(replace(asked, resume=now.resume), self._clock.now(), self._clock.best())
         while (window := walk.window) is not None:
-            ready, count = self._ask_window(query, window)
+            ready, count = self._take_in(window, answer or self._call(query, window))
+            answer = None
             walk.answered(count)
             walked = walked or walk.window is not None
             self._estimate(before, walk.share)
@@ -244,14 +309,14 @@ class Listing:
 
     def second(self, query: Query, second: int) -> Found:
         """Ask for one second (Unix time) alone. Raises as `walk`."""
-        window = Window(second, second + 1)
-        ready, count = self._ask_window(query, window)
+        window = Window(second, second + 1, sharp=True)
+        ready, count = self._take_in(window, self._call(query, window))
         overflows = self._overflows(window, count)
         return Found(query, window, ready, _rank(window), None, overflows=overflows)
 
-    def _ask_window(self, query: Query, window: Window) -> tuple[Ready, int]:
-        """One list call: what matters of its answer, and the length of the longest array."""
-        ready = self._wanted_of(self._call(query, window))
+    def _take_in(self, window: Window, answer: Ready) -> tuple[Ready, int]:
+        """What matters of a call's answer, and the length of the longest array."""
+        ready = self._wanted_of(answer)
         count = max(
             len(ready.transcode) + ready.odd_transcode, len(ready.download) + ready.odd_download
         )
@@ -285,7 +350,7 @@ class Listing:
             params = window.params(fractions=self._fractions)
             return self._ask([*query.params, *params])
         except MalformedCallError:
-            if not (window.is_second and self._fractions):
+            if not (window.fractional and self._fractions):
                 raise
         # The vendor says "ISO 8601" and no more: perhaps fractions of a second are too much.
         self._fractions = False

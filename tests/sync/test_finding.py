@@ -38,7 +38,7 @@ from g2a_archive.demo import (
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode
 from g2a_archive.sync.run import OVERLAP
-from g2a_archive.sync.state import Ledger
+from g2a_archive.sync.state import SyncState
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -102,7 +102,7 @@ def test_stopped_between_two_calls(
     service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch = StopSwitch()
-    monkeypatch.setattr(Ledger, "found", lambda *_, **__: switch.stop(ExitCode.SIGTERM))
+    monkeypatch.setattr(SyncState, "found", lambda *_, **__: switch.stop(ExitCode.SIGTERM))
     assert sync_here(service, root, switch=switch).exit_code == 143
     assert counts(service) == {"list": 1}
 

@@ -6,16 +6,18 @@ import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from email.utils import formatdate
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from g2a_archive.errors import MalformedCallError
-from g2a_archive.models import ListState, Selection
+from g2a_archive.models import Ago, ListState, Selection, iso
+from g2a_archive.service.clock import Clock
 from g2a_archive.service.payloads import Ready
 from g2a_archive.sync import windows as listing
-from g2a_archive.sync.windows import EARLIEST, Listing, Query, Window, queries
+from g2a_archive.sync.windows import EARLIEST, Listing, Query, Span, Window, queries, span_of
 
 NOW = 1_770_000_000
 DAY = 86400
@@ -34,11 +36,13 @@ class Truth:
         starts: Sequence[float],
         *,
         inclusive: bool = True,
+        from_inclusive: bool = True,
         transcode_every: int = 0,
         fractions: bool = True,
     ) -> None:
         self.starts = sorted(starts)
         self.find = bisect_right if inclusive else bisect_left
+        self.find_first = bisect_left if from_inclusive else bisect_right
         self.every = transcode_every
         self.fractions = fractions
         self.asked: list[dict[str, str]] = []
@@ -47,9 +51,9 @@ class Truth:
         given = dict(params)
         self.asked.append(given)
         begin, end = given.get("fromTime"), given.get("toTime")
-        if end and "." in end and not self.fractions:
+        if "." in f"{begin}{end}" and not self.fractions:
             raise MalformedCallError("list call: the service answered 400 (malformed)")
-        first = bisect_left(self.starts, unix(begin)) if begin else 0
+        first = self.find_first(self.starts, unix(begin)) if begin else 0
         last = self.find(self.starts, unix(end)) if end else len(self.starts)
         ids = range(first + 1, last + 1)
         waits = [i for i in ids if self.every and i % self.every == 0]
@@ -64,7 +68,7 @@ def walk(
     wanted: ListState = ListState.ALL,
 ) -> Listing:
     found = new_listing(truth, wanted)
-    for _ in found.walk(QUERY, begin, end):
+    for _ in found.walk(QUERY, lambda: Span(begin, end)):
         pass
     assert found.calls == len(truth.asked)
     return found
@@ -95,7 +99,7 @@ def with_bursts(seed: int) -> list[float]:
 
 
 def new_listing(ask: listing.Ask, wanted: ListState = ListState.ALL) -> Listing:
-    return Listing(ask, wanted, clock=lambda: float(NOW))
+    return Listing(ask, wanted, clock=Clock(lambda: float(NOW)))
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
@@ -115,7 +119,7 @@ def new_listing(ask: listing.Ask, wanted: ListState = ListState.ALL) -> Listing:
 def test_everything_is_found_once_with_few_calls(
     starts: list[float], most_calls: int, inclusive: bool
 ) -> None:
-    truth = Truth(starts, inclusive=inclusive)
+    truth = Truth(starts, inclusive=inclusive, from_inclusive=inclusive)
     found = walk(truth)
     assert found.ids() == list(range(1, len(starts) + 1))  # each once, in start order
     assert found.overflowing == []
@@ -127,7 +131,7 @@ def test_the_bursts_of_a_second(inclusive: bool) -> None:
     """499 in one second are told by a call, however many start in the seconds beside it."""
     second = NOW - 100 * DAY
     starts = [second + s for s in range(-3, 4) for _ in range(499)]
-    found = walk(Truth(starts, inclusive=inclusive))
+    found = walk(Truth(starts, inclusive=inclusive, from_inclusive=inclusive))
     assert found.ids() == list(range(1, len(starts) + 1))
     assert found.overflowing == []
 
@@ -135,7 +139,9 @@ def test_the_bursts_of_a_second(inclusive: bool) -> None:
 def test_starts_between_two_seconds_are_found() -> None:
     starts = [NOW - 5 * DAY + n / 400 for n in range(4000)]
     for inclusive in (True, False):
-        assert len(walk(Truth(starts, inclusive=inclusive)).ids()) == 4000
+        for first in (True, False):
+            truth = Truth(starts, inclusive=inclusive, from_inclusive=first)
+            assert len(walk(truth).ids()) == 4000
 
 
 @pytest.mark.parametrize("fractions", [True, False])
@@ -144,10 +150,10 @@ def test_a_second_that_overflows_is_said(fractions: bool, caplog: pytest.LogCapt
     starts = business_days(2000, 1, 5) + [second] * 700
     truth = Truth(starts, fractions=fractions)
     found = walk(truth)
-    # Where no fraction of a second is taken, the second before cannot be told apart.
-    doubtful = [second] if fractions else [second - 1, second]
-    assert found.overflowing == [listing.iso(at) for at in doubtful]
-    assert listing.iso(second) in caplog.text
+    # Where no fraction of a second is taken, the seconds beside it cannot be told apart.
+    doubtful = [second] if fractions else [second - 1, second, second + 1]
+    assert found.overflowing == [iso(at) for at in doubtful]
+    assert iso(second) in caplog.text
     # The first 500 of that second and all others are found all the same.
     assert len(found.ids()) == 2000 + 500
     others = {place for place, at in enumerate(truth.starts, 1) if at != second}
@@ -163,22 +169,24 @@ def test_a_second_that_overflows_is_said(fractions: bool, caplog: pytest.LogCapt
     ),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
     st.sampled_from([0, 2, 3]),
 )
 @settings(max_examples=100, deadline=None)
 def test_what_is_not_found_is_said(
-    bursts: list[list[float]], inclusive: bool, fractions: bool, every: int
+    bursts: list[list[float]], inclusive: bool, first: bool, fractions: bool, every: int
 ) -> None:
     """Whatever the bursts: an ID that is missing started in a second that is said to overflow."""
     truth = Truth(
         [at for burst in bursts for at in burst],
         inclusive=inclusive,
+        from_inclusive=first,
         fractions=fractions,
         transcode_every=every,
     )
     found = walk(truth)
     missing = set(range(1, len(truth.starts) + 1)).difference(found.ids())
-    assert {listing.iso(int(truth.starts[i - 1])) for i in missing} <= set(found.overflowing)
+    assert {iso(int(truth.starts[i - 1])) for i in missing} <= set(found.overflowing)
 
 
 def test_only_the_array_that_is_wanted_counts() -> None:
@@ -197,7 +205,7 @@ def test_what_becomes_ready_meanwhile_is_told_once() -> None:
         [Ready((7,), tuple(range(1000, 1500))), Ready((7,), (7,)), Ready((), (7,)), Ready((7,), ())]
     )
     found = new_listing(lambda _: next(answers, Ready((), ())))
-    for _ in found.walk(QUERY, None, None):
+    for _ in found.walk(QUERY):
         pass
     assert found.ids(ListState.TRANSCODE) == []
     assert found.ids().count(7) == found.ids(ListState.DOWNLOAD).count(7) == 1
@@ -218,7 +226,7 @@ def test_progress_only_grows_and_ends() -> None:
     truth = Truth(with_bursts(8))
     found = new_listing(truth)
     until: list[int] = []
-    for one in found.walk(QUERY, None, None):
+    for one in found.walk(QUERY):
         view = found.look()
         assert view.done == found.calls < view.total or one.complete_until == NOW
         if one.complete_until is not None:
@@ -252,3 +260,54 @@ def test_the_attributes_of_windows() -> None:
         ("fromTime", "2000-01-01T00:00:00Z"),
         ("toTime", "2000-01-01T00:00:00.999Z"),
     ]
+    assert Window(EARLIEST, EARLIEST + 60, sharp=True).params() == [
+        ("fromTime", "1999-12-31T23:59:59.998Z"),
+        ("toTime", "2000-01-01T00:01:00Z"),
+    ]
+    assert Window(EARLIEST, EARLIEST + 1, sharp=True).params(fractions=False) == [
+        ("fromTime", "1999-12-31T23:59:59Z"),
+        ("toTime", "2000-01-01T00:00:01Z"),
+    ]
+
+
+@pytest.mark.parametrize("behind", [DAY, 40 * DAY, 365 * DAY, 56 * 365 * DAY])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_clock_that_is_behind_hides_nothing(behind: int, told: bool) -> None:
+    """Whether the service tells the time or not; what is complete is less than what is found."""
+    truth = Truth([NOW - 500 * DAY + n * 40_000 for n in range(1075)])
+    clock = Clock(lambda: float(NOW - behind))
+    found = Listing(truth, clock=clock)
+    if told:
+        clock.heard(formatdate(NOW, usegmt=True))
+    complete = [one.complete_until for one in found.walk(QUERY)]
+    assert found.ids() == list(range(1, 1076))
+    assert complete[-1] == NOW - behind
+    assert found.calls < (30 if told else 250)
+
+
+@pytest.mark.parametrize("ahead", [DAY, 365 * DAY, 9_000 * DAY])
+def test_a_clock_that_is_ahead_is_not_believed(ahead: int) -> None:
+    truth = Truth(business_days(3000, 2, 6))
+    clock = Clock(lambda: float(NOW + ahead))
+    clock.heard(formatdate(NOW, usegmt=True))
+    found = Listing(truth, clock=clock)
+    complete = [one.complete_until for one in found.walk(QUERY)]
+    assert found.ids() == list(range(1, 3001))
+    assert NOW - 60 <= (complete[-1] or 0) <= NOW
+
+
+def test_what_the_first_answer_tells_of_the_time_changes_what_is_asked_for() -> None:
+    """`--since 30d` and `--until 1d` by a clock that is a year ahead."""
+    truth = Truth([NOW - n * DAY - 5 for n in range(100)])
+    clock = Clock(lambda: float(NOW + 365 * DAY))
+    selection = Selection(since=Ago(30 * DAY), until=Ago(DAY))
+
+    def ask(params: Sequence[tuple[str, str]]) -> Ready:
+        clock.heard(formatdate(NOW, usegmt=True))
+        return truth(params)
+
+    found = Listing(ask, clock=clock)
+    for _ in found.walk(QUERY, lambda: span_of(selection, clock.best())):
+        pass
+    assert len(found.ids()) == 29
+    assert found.calls == 2

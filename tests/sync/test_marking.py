@@ -41,7 +41,7 @@ from g2a_archive.demo.faults import drop
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode
 from g2a_archive.models import ALL_KINDS
-from g2a_archive.sync.state import Ledger
+from g2a_archive.sync.state import SyncState
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -107,7 +107,7 @@ def test_a_mark_that_was_not_remembered_is_made_again(
     service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "marked", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(SyncState, "marked", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             sync_here(service, root, mark_archived=True)
     assert service.archived == set(service.recordings)

@@ -14,7 +14,7 @@ from g2a_archive.console import outputs
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, Interrupted
 from g2a_archive.models import ListState, Selection
-from g2a_archive.sync.windows import Listing, queries
+from g2a_archive.sync.windows import Listing, Span, queries, span_of
 
 _WORDS = {ListState.DOWNLOAD: "ready for download", ListState.TRANSCODE: "ready for transcoding"}
 
@@ -37,10 +37,15 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
     switch = StopSwitch()
     access = Access(settings, switch)
     with staged(settings, switch, access.secrets) as (display, _):
-        found = Listing(make_service(settings.run, access(), switch).ready, state)
+        service = make_service(settings.run, access(), switch)
+        found = Listing(service.ready, state, service.clock)
+
+        def span() -> Span:
+            return span_of(selection, service.clock.best())
+
         with display.watch(found.look):
             for query in queries(selection):
-                for _ in found.walk(query, selection.since, selection.until):
+                for _ in found.walk(query, span):
                     pass
         if switch.code is not None:
             raise Interrupted

@@ -1,0 +1,62 @@
+"""What time it is, where this machine's clock may be wrong, and the service tells its own.
+
+Nothing that a clock says of the future may be remembered as done: after a listing that was
+complete "until next year", nothing new would be found for a year. So the service's `Date` is
+believed before a local clock that is ahead of it. One that is behind does no harm: what it says to
+be done is less than what is, and is looked at again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from g2a_archive.models import iso
+
+SKEW = 300
+"""Seconds by which two honest clocks may differ."""
+
+
+class Clock:
+    """Tells the time in Unix seconds. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._offset: float | None = None  # of the service's time from the monotonic clock
+        self.date: str | None = None
+
+    def heard(self, date: str | None) -> None:
+        """Take in the `Date` of an answer that has just come; none, or nonsense, is no news."""
+        if date is None:
+            return
+        from email.utils import parsedate_to_datetime  # takes long to load
+
+        with suppress(ValueError, TypeError, OverflowError):
+            at = parsedate_to_datetime(date).timestamp()
+            with self._lock:
+                self._offset, self.date = at - self._monotonic(), date
+
+    def _service(self, otherwise: float) -> float:
+        with self._lock:
+            return otherwise if self._offset is None else self._offset + self._monotonic()
+
+    def now(self) -> float:
+        """The earlier of this machine's time and the service's: what is done is done by then."""
+        wall = self._wall()
+        return min(wall, self._service(wall))
+
+    def best(self) -> float:
+        """The time now as nearly as is known: the service's, or else this machine's."""
+        return self._service(self._wall())
+
+    def text(self) -> str:
+        """`now` as the catalogue writes it."""
+        return iso(int(self.now()))
