@@ -130,6 +130,11 @@ class Credentials:
         """Where the access token comes from, in words that hold no secret."""
         return self._source.description
 
+    @property
+    def renewed(self) -> float | None:
+        """When a sign-in was last renewed (Unix time); None where that does not matter."""
+        return self._source.renewed()
+
     def authorization(self) -> str:
         """Return the value of the Authorization header, renewed first if it is near its end.
 

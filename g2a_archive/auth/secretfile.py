@@ -3,6 +3,9 @@
 A replacement is written beside the file as `NAME.new`, flushed, then renamed over it, while a lock
 on `NAME.lock` keeps other processes away. A process killed between writing and renaming leaves a
 whole `NAME.new`, which the next one to take the lock puts in its place.
+
+A file that cannot be replaced (a mount of its own, as containers have them; a directory that is
+not to be written to) is its own lock, and is written in place, in one piece.
 """
 
 from __future__ import annotations
@@ -90,7 +93,7 @@ def locked(path: str | os.PathLike[str], wait: Wait) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     try:
-        descriptor = _take_lock(beside(target, ".lock"), target, wait)
+        descriptor = _lock_of(target, wait)
         try:
             _finish_replacement(target)
         except OSError:
@@ -100,7 +103,7 @@ def locked(path: str | os.PathLike[str], wait: Wait) -> Iterator[Path]:
         raise StorageError(
             f"cannot lock {target}: {os.strerror(error.errno or 0)}",
             hint="the service may replace the secret in it, so whoever runs this needs "
-            "permission to write to its directory",
+            "permission to write to it, or to its directory",
         ) from None
     try:
         yield target
@@ -117,34 +120,30 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
     """
     new = beside(target, ".new")
     try:
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, _CREATE, 0o600)
-        try:
-            _give_to_owner(descriptor, target)
-            os.write(descriptor, b"\n" * _ROOM)
-        except OSError:
-            os.close(descriptor)
-            new.unlink()
-            raise
+        descriptor = None if _is_mount(target) else _room_beside(target, new)
+        if descriptor is None:
+            _room_within(target)
     except OSError as error:
-        raise StorageError(
-            f"cannot write beside {target}: {os.strerror(error.errno or 0)}",
-            hint="the service may replace the secret in it: there must be room and permission "
-            "for the new one; nothing was changed",
-        ) from None
+        try:
+            descriptor = None
+            _room_within(target)
+        except OSError:
+            raise StorageError(
+                f"cannot write beside {target}: {os.strerror(error.errno or 0)}",
+                hint="the service may replace the secret in it: there must be room and permission "
+                "for the new one; nothing was changed",
+            ) from None
     begun = False
 
     def store(value: str) -> None:
         nonlocal begun
         begun = True
+        data = value.encode() + b"\n"
         try:
-            data = value.encode() + b"\n"
-            if os.pwrite(descriptor, data, 0) != len(data):
-                raise OSError(errno.ENOSPC, "short write")
-            os.ftruncate(descriptor, len(data))
-            flush_file(descriptor)
-            replace(new, target)
-            flush_directory(target.parent)
+            if descriptor is None:
+                _write_in_place(target, data)
+            else:
+                _replace(target, new, descriptor, data)
         except OSError as error:
             raise StorageError(
                 f"the new secret could not be kept in {target}: {os.strerror(error.errno or 0)}",
@@ -155,8 +154,9 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
     try:
         yield store
     finally:
-        os.close(descriptor)
-        if not begun:
+        if descriptor is not None:
+            os.close(descriptor)
+        if not begun and descriptor is not None:
             with suppress(OSError):
                 new.unlink()
 
@@ -173,6 +173,85 @@ def write_secret(path: str | os.PathLike[str], value: str, wait: Wait) -> None:
 def beside(target: Path, suffix: str) -> Path:
     """Return the lock (`.lock`) or the successor (`.new`) that belongs to a secret file."""
     return target.with_name(target.name + suffix)
+
+
+def _is_mount(target: Path) -> bool:
+    """Whether a file is a mount of its own, over which nothing can be renamed."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False  # elsewhere than on Linux the attempt will tell
+    places = {re.sub(rb"\\([0-7]{3})", _unescaped, line.split(b" ")[4]) for line in lines}
+    return os.fsencode(target) in places
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    return bytes([int(found[1], 8)])
+
+
+def _room_beside(target: Path, new: Path) -> int:
+    """Return a descriptor of `NAME.new`, for which there is room."""
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, _CREATE, 0o600)
+    try:
+        _give_to_owner(descriptor, target)
+        os.write(descriptor, b"\n" * _ROOM)
+    except OSError:
+        os.close(descriptor)
+        new.unlink()
+        raise
+    return descriptor
+
+
+def _room_within(target: Path) -> None:
+    """See to it that `target` can be written to, and grow."""
+    with open(target, "r+b", buffering=0) as file:
+        length = os.fstat(file.fileno()).st_size
+        if length > _ROOM:  # a killed process was just here
+            length = len((file.read(LARGEST) or b"").rstrip())
+        os.pwrite(file.fileno(), b"\n" * _ROOM, length)
+        file.truncate(length)
+
+
+def _replace(target: Path, new: Path, descriptor: int, data: bytes) -> None:
+    """Let what is in `NAME.new` take the place of `target`; where that fails, write it there."""
+    try:
+        if os.pwrite(descriptor, data, 0) != len(data):
+            raise OSError(errno.ENOSPC, "short write")
+        os.ftruncate(descriptor, len(data))
+        flush_file(descriptor)
+        replace(new, target)
+    except OSError as error:
+        try:
+            _write_in_place(target, data)
+        except OSError:
+            raise error from None
+        with suppress(OSError):
+            new.unlink()
+        return
+    flush_directory(target.parent)
+
+
+def _write_in_place(target: Path, data: bytes) -> None:
+    """Write over what is in `target`: in one piece, so that no kill leaves half of it."""
+    with open(target, "r+b", buffering=0) as file:
+        whole = data.ljust(os.fstat(file.fileno()).st_size, b"\n")
+        if os.pwrite(file.fileno(), whole, 0) != len(whole):
+            raise OSError(errno.ENOSPC, "short write")
+        flush_file(file.fileno())
+        file.truncate(len(data))
+        flush_file(file.fileno())
+
+
+def _lock_of(target: Path, wait: Wait) -> int:
+    """Return a descriptor that keeps others away: of a file beside, or of `target` itself."""
+    if not _is_mount(target):
+        try:
+            return _take_lock(beside(target, ".lock"), target, wait)
+        except OSError:
+            if not target.exists():
+                raise
+    return _take_lock(target, target, wait)
 
 
 def _take_lock(lock: Path, target: Path, wait: Wait) -> int:
@@ -211,9 +290,14 @@ def _finish_replacement(target: Path) -> None:
     except FileNotFoundError:
         newer = True
     if whole and newer:
-        replace(new, target)
-        flush_directory(target.parent)
-    else:
+        try:
+            replace(new, target)
+        except OSError:
+            _write_in_place(target, new.read_bytes())
+        else:
+            flush_directory(target.parent)
+            return
+    with suppress(OSError):
         new.unlink()
 
 

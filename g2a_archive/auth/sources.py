@@ -6,6 +6,8 @@ Each `fetch` brings a token; keeping it, and knowing when to fetch the next, is 
 from __future__ import annotations
 
 import base64
+import os
+from contextlib import suppress
 from typing import Protocol
 
 from g2a_archive.auth.endpoint import TokenAnswer, TokenEndpoint
@@ -35,6 +37,9 @@ class Source(Protocol):
     def secrets(self) -> frozenset[str]:
         """Return what must not be seen in any output."""
 
+    def renewed(self) -> float | None:
+        """When it was last renewed (Unix time), where it lapses if nobody uses it; else None."""
+
 
 class FixedToken:
     """An access token that a person gave."""
@@ -53,6 +58,9 @@ class FixedToken:
     def secrets(self) -> frozenset[str]:
         """See `Source`."""
         return frozenset({self._token})
+
+    def renewed(self) -> None:
+        """See `Source`."""
 
 
 class TokenFile:
@@ -76,6 +84,9 @@ class TokenFile:
     def secrets(self) -> frozenset[str]:
         """See `Source`."""
         return self._seen
+
+    def renewed(self) -> None:
+        """See `Source`."""
 
     def _read_again(self) -> str:
         try:
@@ -113,6 +124,9 @@ class PersonalAccessToken:
         """See `Source`."""
         return _client_secrets(self._endpoint) | {self._pat}
 
+    def renewed(self) -> None:
+        """See `Source`."""
+
 
 class RefreshToken:
     """A client with a refresh token in a file, where its replacements are kept."""
@@ -138,11 +152,21 @@ class RefreshToken:
                 if answer.refresh_token and answer.refresh_token != token:
                     self._seen |= {answer.refresh_token}
                     store(answer.refresh_token)
+                else:
+                    with suppress(OSError):
+                        os.utime(target)  # its age is the time since its last use
         return answer.access_token, answer.lifetime
 
     def secrets(self) -> frozenset[str]:
         """See `Source`."""
         return _client_secrets(self._endpoint) | self._seen
+
+    def renewed(self) -> float | None:
+        """See `Source`."""
+        try:
+            return os.stat(self._path).st_mtime
+        except OSError:
+            return None
 
     def _read(self, warn: Warn | None = None) -> str:
         return read_secret(self._path, "the refresh token", warn=warn)

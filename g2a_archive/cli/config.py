@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,29 @@ AUTH_KEYS = (
 _SECRETS = {"token", "client_secret", "pat"}
 
 
+_OTHERS = {"HOME", "XDG_CONFIG_HOME", "TMPDIR", "NETRC", "BROWSER", "NO_COLOR", "COLUMNS", "LINES"}
+"""Variables that are not ours, and are read somewhere; of proxies, requests knows best."""
+
+
+def drop_empty(environ: MutableMapping[str, str]) -> None:
+    """Take empty variables away: a script that sets one so means that it is not set."""
+    for name, value in [*environ.items()]:
+        if not value and (name.startswith(ENV) or name in _OTHERS):
+            del environ[name]
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the file says, with the chosen profile laid over it; `path` is None without a file."""
+    """What the file says, with the chosen profile laid over it; `path` is None without a file.
+
+    `unread` says why a file in the usual place was passed over: another user's home, say.
+    """
 
     path: Path | None = None
     profile: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     auth: Mapping[str, str] = field(default_factory=dict, repr=False)
+    unread: str | None = None
 
 
 def load_config(
@@ -43,28 +58,21 @@ def load_config(
 ) -> Config:
     """Read the file. `known` are the options that may stand in it, with underscores.
 
-    A file that is not there is an error only if `required`. Raises `InputError` for one that
-    cannot be read, for an unknown key (naming the nearest known one) or an unknown profile.
+    Unless it is `required`, or a profile of it is asked for, a file that is not there or is not for
+    this user is none. Raises `InputError` for one that cannot be read, for an unknown key (naming
+    the nearest known one) or an unknown profile.
     """
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        if required:
-            raise InputError(
-                f"there is no configuration file {path}",
-                hint="check --config or G2A_ARCHIVE_CONFIG",
-            ) from None
-        if profile is not None:
-            raise InputError(
-                f"there is no configuration file {path} with a profile {profile!r}",
-                hint="check --profile or G2A_ARCHIVE_PROFILE",
-            ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        if required or profile is not None:
+            raise _absent(path, None if required else profile) from None
         return Config()
     except OSError as error:
-        raise InputError(
-            f"cannot read the configuration file {path}: {error.strerror}",
-            hint="check --config or G2A_ARCHIVE_CONFIG",
-        ) from error
+        reason = f"cannot read the configuration file {path}: {error.strerror}"
+        if required or profile is not None or not isinstance(error, PermissionError):
+            raise InputError(reason, hint="check --config or G2A_ARCHIVE_CONFIG") from error
+        return Config(unread=reason)
     data = _parse(content, path)
     profiles = data.pop("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
@@ -85,11 +93,22 @@ def load_config(
     return Config(path, profile, options, auth)
 
 
+def _absent(path: Path, profile: str | None) -> InputError:
+    if profile is None:
+        return InputError(
+            f"there is no configuration file {path}", hint="check --config or G2A_ARCHIVE_CONFIG"
+        )
+    return InputError(
+        f"there is no configuration file {path} with a profile {profile!r}",
+        hint="check --profile or G2A_ARCHIVE_PROFILE",
+    )
+
+
 def _parse(content: bytes, path: Path) -> dict[str, Any]:
     import tomllib  # which takes a while, and most have no file
 
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         # tomllib's message tells the line, not the content.
         raise InputError(f"the configuration file {path} is not TOML: {error}") from None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 from typing import NoReturn
 
 import click
 
+from g2a_archive.cli.config import drop_empty
 from g2a_archive.cli.settings import source_of
 from g2a_archive.console.outputs import (
     complain,
@@ -93,6 +95,7 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run the command line; every exception that a person can cause becomes one sentence."""
+    drop_empty(os.environ)
     try:
         with interruptible():
             code = cli.main(args=arguments, prog_name="g2a-archive", standalone_mode=False)

@@ -64,7 +64,7 @@ def find_config(path: str | None, profile: str | None) -> Config:
     named = path or os.environ.get(f"{ENV}CONFIG")
     return load_config(
         Path(named) if named else app_dir() / "config.toml",
-        required=named is not None,
+        required=bool(named),
         profile=profile or os.environ.get(f"{ENV}PROFILE") or None,
         known=option_names(),
     )

@@ -54,10 +54,9 @@ def test_each_replacement_is_kept_before_it_is_used(
 def test_without_a_replacement_the_file_stays(
     client: AuthSettings, refresh_file: Path, watch: Watch
 ) -> None:
-    before = refresh_file.stat()
+    before, text = refresh_file.stat().st_ino, refresh_file.read_text()
     refreshing(client, refresh_file, watch).authorization()
-    after = refresh_file.stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (refresh_file.stat().st_ino, refresh_file.read_text()) == (before, text)
     assert sorted(os.listdir(refresh_file.parent)) == ["refresh_token", "refresh_token.lock"]
 
 
@@ -86,15 +85,15 @@ def test_a_dead_refresh_token_says_what_to_do(
 
 
 def broken(function: Callable[..., int], suffix: str) -> Callable[..., int]:
-    def fail(path: str | os.PathLike[str], *rest: object) -> int:
-        if os.fspath(path).endswith(suffix):
+    def fail(path: str | os.PathLike[str] | int, *rest: object) -> int:
+        if isinstance(path, int) or os.fspath(path).endswith(suffix):
             raise OSError(30, "Read-only file system")
         return function(path, *rest)
 
     return fail
 
 
-@pytest.mark.parametrize("suffix", [".lock", ".new"])
+@pytest.mark.parametrize("suffix", ["", ".new"])
 def test_no_place_for_a_replacement_is_noticed_before_the_old_one_is_spent(
     suffix: str,
     service: SimulatedService,
@@ -104,7 +103,8 @@ def test_no_place_for_a_replacement_is_noticed_before_the_old_one_is_spent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     credentials = refreshing(client, refresh_file, watch)
-    monkeypatch.setattr(os, "open", broken(os.open, suffix))
+    monkeypatch.setattr(os, "open", broken(os.open, suffix))  # beside it
+    monkeypatch.setattr(os, "pwrite", broken(os.pwrite, ""))  # nor in it
     with pytest.raises(StorageError, match="Read-only") as caught:
         credentials.authorization()
     assert caught.value.exit_code is ExitCode.STORAGE
@@ -123,6 +123,7 @@ def test_a_replacement_that_cannot_be_kept_is_told_and_found_again(
     credentials = refreshing(client, refresh_file, watch)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", broken(os.replace, ".new"))  # type: ignore[arg-type]
+        patch.setattr(secretfile, "_write_in_place", broken(os.pwrite, ""))
         with pytest.raises(StorageError, match="could not be kept") as caught:
             credentials.authorization()
     assert "old one may be dead" in caught.value.hint

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -23,13 +23,15 @@ from g2a_archive.archive.storage import catalog_path, check_destination, has_cat
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Access
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
-from g2a_archive.console.outputs import say
+from g2a_archive.console.inventory import plain
+from g2a_archive.console.outputs import say, say_json
 from g2a_archive.console.report import exit_code_of
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import (
     ArchiverError,
     ExitCode,
     InputError,
+    Interrupted,
     LockedError,
     StorageError,
     storage_error,
@@ -42,8 +44,16 @@ _SANE_SKEW = 300.0
 """Seconds by which the clocks of this machine and the service may differ."""
 
 
+class Finding(NamedTuple):
+    """What one look brought: at what, whether it is fine, and a sentence."""
+
+    check: str
+    ok: bool
+    message: str
+
+
 class Check:
-    """Looks at one thing after another; `lines` yields (fine, sentence)."""
+    """Looks at one thing after another; `findings` yields what it found."""
 
     def __init__(
         self,
@@ -62,22 +72,30 @@ class Check:
 
     @property
     def exit_code(self) -> ExitCode:
-        """As a run's would be, once `lines` is through."""
+        """As a run's would be, once `findings` is through."""
         return exit_code_of(self._codes)
 
-    def lines(self) -> Iterator[tuple[bool, str]]:
-        """One sentence for each thing looked at."""
-        yield True, f"configuration: {self._configuration}"
-        for step in (self._access, self._destination, self._lock, self._catalogue):
+    def findings(self) -> Iterator[Finding]:
+        """One for each thing looked at."""
+        yield Finding("configuration", True, f"configuration: {self._configuration}")
+        steps = {
+            "credentials": self._access,
+            "destination": self._destination,
+            "lock": self._lock,
+            "catalogue": self._catalogue,
+        }
+        for name, step in steps.items():
             try:
-                yield from step()
+                for fine, text in step():
+                    yield Finding(text.partition(":")[0], fine, text)
             except ArchiverError as error:
                 self._codes.add(error.exit_code)
-                yield False, str(error)
+                yield Finding(name, False, str(error))
 
     def _access(self) -> Iterator[tuple[bool, str]]:
         authorizer = self._credentials()
         service = self._service(authorizer)
+        renewed = getattr(authorizer, "renewed", None)  # before this very call renews it
         began = time.time()
         date = service.probe()
         source = getattr(authorizer, "description", "")
@@ -86,6 +104,13 @@ class Check:
             f"credentials: accepted by {self._settings.api_url}"
             + (f" ({source})" if source else ""),
         )
+        if renewed is not None:
+            age = max(0.0, began - renewed)
+            text = f"{age / 86400:.0f} days" if age >= 2 * 86400 else duration_text(age)
+            yield (
+                True,
+                f"sign-in: last renewed {text} ago, and now; one that is not for 30 days may lapse",
+            )
         yield self._clock(date, began)
 
     def _clock(self, date: str | None, began: float) -> tuple[bool, str]:
@@ -170,8 +195,11 @@ def _check(settings: Settings) -> ExitCode:
     from g2a_archive.download.assembly import make_service
 
     switch = StopSwitch()
+    access = Access(settings, switch)
     config = settings.config
     configuration = "no file, options and environment only"
+    if config.unread is not None:
+        configuration += f"; {config.unread}"
     if config.path is not None:
         configuration = f"read from {config.path}"
     if config.profile is not None:
@@ -180,9 +208,20 @@ def _check(settings: Settings) -> ExitCode:
         looks = Check(
             settings.run,
             configuration=configuration,
-            credentials=Access(settings, switch),
+            credentials=access,
             service=lambda authorizer: make_service(settings.run, authorizer, switch),
         )
-        for fine, text in looks.lines():
-            say(f"{'ok   ' if fine else 'FAIL '} {text}")
-    return switch.code or looks.exit_code
+        found = []
+        try:
+            for one in looks.findings():
+                found.append(one)
+                if switch.code is not None:
+                    raise Interrupted
+                if not settings.json:
+                    say(f"{'ok   ' if one.ok else 'FAIL '} {plain(one.message)}")
+        finally:
+            access.settle()
+    if settings.json:
+        checks = [one._asdict() for one in found]
+        say_json({"exit_code": int(looks.exit_code), "checks": checks})
+    return looks.exit_code

@@ -38,7 +38,7 @@ def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
 
 def _show_config(rows: Mapping[str, tuple[object, str]], config: Config) -> ExitCode:
     """`config show`: the settings in force (name to value and source), secrets masked."""
-    say(f"# configuration file: {config.path or 'none'}")
+    say(f"# configuration file: {config.path or config.unread or 'none'}")
     if config.profile is not None:
         say(f"# profile: {config.profile}")
     for name, (value, source) in rows.items():
