@@ -40,6 +40,8 @@ SOURCES: list[Row] = [
     ("timeout", "timeout", 60.0, ("1.5", 1.5), ("TIMEOUT", "2", 2.0), ("3.5", 3.5)),
     ("max_duration", "max_duration", None, ("'1h'", 3600.0), None, ("2m", 120.0)),
     ("min_free", "min_free", 1 << 30, ("0", 0), None, ("1M", 1 << 20)),
+    ("shard", "shard", None, ("'1/2'", {"number": 1, "count": 2}),
+     ("SHARD", "1/3", {"number": 1, "count": 3}), ("4/4", {"number": 4, "count": 4})),
     ("catalog", "catalog", None, ("'f'", "f"), ("CATALOG", "e", "e"), ("o", "o")),
     ("api_url", "api_url", "https://api.getgo.com/G2A/rest/v1",
      (f"'{URL.format('f')}'", URL.format("f")),
