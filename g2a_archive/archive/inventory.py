@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.layout import parse_start
+from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
+from g2a_archive.archive.leftovers import lying
 from g2a_archive.models import OWED_STATES, State
 
 PERIODS = {"year": 4, "month": 7, "day": 10}
@@ -66,7 +68,8 @@ class Summary:
     """The archive in a few numbers. `files` and `bytes` are those of files not known as damaged.
 
     Days are `2014-05-06`, times `2026-11-23T02:00:05Z`. `unchecked` files were never verified;
-    `oldest_check` is when the file verified longest ago was.
+    `oldest_check` is when the file verified longest ago was. `halves` are recordings of which
+    something lies in `partial/`, to be resumed, `half_bytes` how much.
     """
 
     archived: int
@@ -81,6 +84,8 @@ class Summary:
     oldest_check: str | None
     last_run: Run | None
     last_success: Run | None
+    halves: int = 0
+    half_bytes: int = 0
 
     @property
     def owed_count(self) -> int:
@@ -127,8 +132,11 @@ class RecordingDetail:
     files: tuple[FileDetail, ...] = ()
 
 
-def summary(catalog: Catalog) -> Summary:
-    """The archive in a few numbers. Raises `CatalogError`, as all functions here."""
+def summary(catalog: Catalog, root: Path | None = None) -> Summary:
+    """The archive in a few numbers; with its `root`, also what is half there.
+
+    Raises `CatalogError`, as all functions here.
+    """
     periods = by_period(catalog, "day")
     days = [period.name for period in periods if period.recordings and period.name != NO_DATE]
     states = {
@@ -142,6 +150,7 @@ def summary(catalog: Catalog) -> Summary:
         "SELECT count(damage), sum(checked_at IS NULL), min(checked_at) FROM file"
     )[0]
     lost = states.get(State.LOST)
+    halves, half_bytes = lying(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
     return Summary(
         archived=sum(period.recordings for period in periods),
         files=sum(period.files for period in periods),
@@ -155,6 +164,8 @@ def summary(catalog: Catalog) -> Summary:
         oldest_check=checks[2],
         last_run=_run(catalog, ""),
         last_success=_run(catalog, "WHERE exit_code = 0"),
+        halves=halves,
+        half_bytes=half_bytes,
     )
 
 

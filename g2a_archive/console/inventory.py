@@ -58,6 +58,10 @@ def summary_text(summary: Summary, name: str) -> str:
     ]
     if summary.lost:
         lines.append(("Given up", f"{summary.lost:,} recordings"))
+    if summary.halves:
+        lines.append(
+            ("Half here", f"{summary.halves:,} recordings, {size_text(summary.half_bytes)}")
+        )
     if summary.damaged_files:
         lines.append(("Damaged", f"{summary.damaged_files:,} files"))
     if summary.files:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from g2a_archive.archive import layout
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.archive.leftovers import sweep
 from g2a_archive.archive.mounts import unmounted_error
 from g2a_archive.archive.storage import (
     Storage,
@@ -198,7 +199,13 @@ class Download:
                 stopped = self.switch.event.is_set
                 self._storage = storage
                 self.catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stopped))
+                stack.callback(self._sweep, storage, self.catalog)
             yield
+
+    def _sweep(self, storage: Storage, catalog: Catalog) -> None:
+        """Remove halves that nobody will ask for again; the catalogue's troubles are told."""
+        with suppress(ArchiverError):
+            sweep(storage.partial, catalog)
 
     def fetch(self, wanted: Sequence[int]) -> None:
         """Archive what of `wanted` is not archived yet; only within `work`.

@@ -98,7 +98,7 @@ def _status(
                 lambda out: inventory_text.write_periods_csv(periods, out),
             )
         else:
-            summary = inventory.summary(catalog)
+            summary = inventory.summary(catalog, root)
             _show(
                 form,
                 lambda: inventory_text.summary_text(summary, str(root)),

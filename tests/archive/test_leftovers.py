@@ -1,0 +1,82 @@
+"""Halves in `partial/`: those that nobody will ask for again go away, the others are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support import catalog_rows, leftovers, run_cli, run_here
+from support.service import Serve
+
+from g2a_archive.archive.catalog import Catalog, Settlement
+from g2a_archive.demo import SimulatedService, faults, sample_recordings
+from g2a_archive.models import State
+
+SIZE = 600_000
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(sample_recordings(4, mp4_size=SIZE))
+
+
+@pytest.fixture
+def half(service: SimulatedService, root: Path) -> int:
+    """A recording whose MP4 came half, in a run that gave up."""
+    id_ = next(iter(service.recordings))
+    service.fail_files(faults.close(400_000), "mp4", id_)
+    assert run_here(service, root, service.recordings, retries=0).exit_code == 1
+    service.on_request.clear()
+    assert f"{id_}.mp4.part" in leftovers(root)
+    return id_
+
+
+def test_status_tells_what_is_half_here(half: int, root: Path) -> None:
+    text = run_cli(["status", "--dest", root])
+    assert "Half here      1 recordings, 39" in text.stdout, text.stdout
+    told = json.loads(run_cli(["status", "--json", "--dest", root]).stdout)
+    assert told["halves"] == 1
+    assert 400_000 <= told["half_bytes"] < 401_000
+
+
+def test_a_half_that_may_be_resumed_stays(half: int, service: SimulatedService, root: Path) -> None:
+    others = [id_ for id_ in service.recordings if id_ != half]
+    run_here(service, root, others)
+    assert f"{half}.mp4.part" in leftovers(root)
+    report = run_here(service, root, [half])
+    assert report.exit_code == 0
+    assert report.bytes < SIZE - 390_000
+    assert leftovers(root) == []
+    assert "Half here" not in run_cli(["status", "--dest", root]).stdout
+
+
+def test_a_half_of_a_recording_that_is_refused_now(half: int, serve: Serve, root: Path) -> None:
+    new = sample_recordings(6, mp4_size=SIZE)
+    later = serve([one for one in new if one.id != half])
+    report = run_here(later, root, [*later.recordings, half])
+    assert report.refused == [half]
+    assert leftovers(root) == []
+
+
+@pytest.mark.parametrize("state", [State.LOST, State.REMOVED, State.REFUSED, State.ARCHIVED])
+def test_a_half_that_nobody_will_ask_for(
+    state: State, half: int, service: SimulatedService, root: Path
+) -> None:
+    with Catalog(root / ".g2a-archive/catalog.sqlite3") as catalog:
+        catalog.settle([Settlement(half, state, kinds=7 * (state is State.ARCHIVED))])
+    others = [id_ for id_ in service.recordings if id_ != half]
+    (root / ".g2a-archive/partial/notes.txt").write_text("somebody's own")
+    run_here(service, root, others)
+    assert leftovers(root) == ["notes.txt"]
+
+
+def test_a_half_of_a_recording_that_the_catalogue_does_not_know(
+    half: int, service: SimulatedService, root: Path
+) -> None:
+    """It was lost, perhaps: the half can still be resumed."""
+    (root / ".g2a-archive/catalog.sqlite3").unlink()
+    others = [id_ for id_ in service.recordings if id_ != half]
+    run_here(service, root, others)
+    assert f"{half}.mp4.part" in leftovers(root)
+    assert half not in dict(catalog_rows(root, "SELECT id, state FROM recording"))
