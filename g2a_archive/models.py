@@ -192,6 +192,14 @@ class Shard:
         return f"{self.number}/{self.count}"
 
 
+class Tombstone(NamedTuple):
+    """A recording that was removed for good: when (`2026-11-23T02:00:05Z`), and why."""
+
+    id: int
+    removed_at: str
+    reason: str | None
+
+
 class Failure(NamedTuple):
     """One thing that went wrong with a recording, or with one of its files."""
 
@@ -217,6 +225,7 @@ class RunSettings:
     min_free: int = 1 << 30
     dry_run: bool = False
     no_create: bool = False
+    again: bool = False
     catalog: str | None = None
     set_mtime: bool = False
     ignore_size: bool = False

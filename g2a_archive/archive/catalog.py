@@ -69,6 +69,11 @@ ON CONFLICT (id) DO UPDATE SET wanted = wanted | excluded.wanted,
     owed_since = coalesce(owed_since, excluded.owed_since)
 """
 
+# What is fetched again is no longer to be deleted.
+_TO_STAY = (
+    "DELETE FROM removal WHERE recording IN (SELECT id FROM recording WHERE state = 'queued')"
+)
+
 _CHECK = """
 UPDATE file SET damage = ?, checked_at = ?
 WHERE recording = ? AND kind = ? AND path = ? AND size = ? AND sha256 = ?
@@ -101,6 +106,8 @@ INSERT INTO recording (id, state, directory, reason, owed_since, archived_at)
 VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET directory = coalesce(directory, excluded.directory)
 """
+
+_IS_REMOVED = "SELECT 1 FROM recording WHERE id = ? AND state = 'removed'"
 
 _ADOPT_FILE = """
 INSERT OR IGNORE INTO file (recording, kind, path, size, sha256, archived_at, revision)
@@ -188,9 +195,8 @@ class Catalog(Database):
 
     def owed_count(self) -> int:
         """How many recordings this archive owes."""
-        done = (State.ARCHIVED, State.LOST, State.REMOVED)
-        sql = "SELECT count(*) FROM recording WHERE state NOT IN (?, ?, ?)"
-        return int(self.scalar(sql, *done))
+        sql = "SELECT count(*) FROM recording WHERE state NOT IN ('archived', 'lost', 'removed')"
+        return int(self.scalar(sql))
 
     def last_success(self) -> float | None:
         """When a run last ended with exit code 0, in Unix time; never in the future."""
@@ -254,6 +260,7 @@ class Catalog(Database):
         now = self.now()
         with self.transaction() as db:
             insert(db, _QUEUE, ((id_, State.QUEUED.value, now, wanted) for id_ in ids))
+            db.execute(_TO_STAY)
 
     def settle(self, settlements: Iterable[Settlement]) -> None:
         """Record what became of recordings, and their new files, in one transaction.
@@ -320,9 +327,10 @@ class Catalog(Database):
                 whole = any(file.kind is FileKind.MP4 for file in its)
                 why = (broken or {}).get(recording) or (None if whole else "mp4: not found")
                 directory = its[0].path.rpartition("/")[0] if its else None
-                state, owed, done = (
-                    (State.FAILED, now, None) if why else (State.ARCHIVED, None, now)
-                )
+                owed, done = (now, None) if why else (None, now)
+                state = State.FAILED if why else State.ARCHIVED
+                if db.execute(_IS_REMOVED, (recording,)).fetchone():
+                    continue  # it stays unknown, and `verify` tells so
                 db.execute(_ADOPT, (recording, state, directory, why, owed, done))
                 for file in its:
                     if db.execute(_ADOPT_FILE, (*_row(file), now, next_)).rowcount:
@@ -340,8 +348,7 @@ class Catalog(Database):
 
     def fingerprint(self) -> Fingerprint | None:
         """The fingerprint of the last revision; None where there is none yet."""
-        sql = "SELECT time, files, digest FROM revision ORDER BY id DESC LIMIT 1"
-        rows = self.rows(sql)
+        rows = self.rows("SELECT time, files, digest FROM revision ORDER BY id DESC LIMIT 1")
         return Fingerprint(*rows[0]) if rows else None
 
     def begin_run(self, command: str) -> int:

@@ -26,11 +26,15 @@ _PAGE = 1000
 _ISO_DATE = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)(?!\d)")
 _OWED = ", ".join(f"'{state}'" for state in OWED_STATES)
 _RECORDING = (
-    "SELECT id, state, start_time, directory, reason, owed_since, tries, last_try, archived_at "
-    "FROM recording"
+    "SELECT id, state, start_time, directory, reason, owed_since, tries, last_try, archived_at, "
+    "removed_at FROM recording"
 )
 _FILE = (
     "SELECT recording, kind, path, size, sha256, archived_at, checked_at, damage FROM file WHERE"
+)
+_PAST_FILE = (
+    "SELECT recording, kind, path, size, sha256, archived_at, NULL, NULL FROM past_file "
+    "WHERE why = 'removed' AND"
 )
 _RUN = (
     "SELECT command, started_at, finished_at, exit_code, requested, archived, failed, files, "
@@ -79,6 +83,7 @@ class Summary:
     last_day: str | None
     owed: tuple[Owed, ...]
     lost: int
+    removed: int
     damaged_files: int
     unchecked: int
     oldest_check: str | None
@@ -129,6 +134,7 @@ class RecordingDetail:
     tries: int
     last_try: str | None
     archived_at: str | None
+    removed_at: str | None
     files: tuple[FileDetail, ...] = ()
 
 
@@ -149,8 +155,8 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
     checks = catalog.rows(
         "SELECT count(damage), sum(checked_at IS NULL), min(checked_at) FROM file"
     )[0]
-    lost = states.get(State.LOST)
     halves, half_bytes = lying(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
+    lost, removed = states.get(State.LOST), states.get(State.REMOVED)
     return Summary(
         archived=sum(period.recordings for period in periods),
         files=sum(period.files for period in periods),
@@ -159,6 +165,7 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
         last_day=max(days, default=None),
         owed=tuple(states[state] for state in OWED_STATES if state in states),
         lost=lost.count if lost else 0,
+        removed=removed.count if removed else 0,
         damaged_files=checks[0],
         unchecked=checks[1] or 0,
         oldest_check=checks[2],
@@ -250,5 +257,18 @@ def _details(catalog: Catalog, rows: list[Any]) -> Iterator[RecordingDetail]:
         marks = ",".join("?" * len(ids))
         for row in catalog.rows(f"{_FILE} recording IN ({marks}) ORDER BY recording, kind", ids):
             files[row[0]].append(FileDetail(*row[1:]))
+    for id_, its in _removed(catalog, [row[0] for row in rows if row[1] == State.REMOVED]).items():
+        files[id_] = [its[kind] for kind in sorted(its)]
     for row in rows:
         yield RecordingDetail(*(*row, tuple(files[row[0]])))
+
+
+def _removed(catalog: Catalog, ids: Sequence[int]) -> dict[int, dict[str, FileDetail]]:
+    """What removed recordings' files were, by kind; of one that was removed twice the last."""
+    found: dict[int, dict[str, FileDetail]] = {}
+    for start in range(0, len(ids), 500):
+        some = ids[start : start + 500]
+        marks = ",".join("?" * len(some))
+        for row in catalog.rows(f"{_PAST_FILE} recording IN ({marks}) ORDER BY id", some):
+            found.setdefault(row[0], {})[row[1]] = FileDetail(*row[1:])
+    return found

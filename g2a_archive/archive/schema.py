@@ -134,7 +134,7 @@ CREATE TABLE revision (
     files INTEGER NOT NULL,
     digest TEXT NOT NULL
 )""",
-    "CREATE TABLE removal (recording INTEGER PRIMARY KEY, listed INTEGER NOT NULL DEFAULT 0)",
+    "CREATE TABLE removal (recording INTEGER PRIMARY KEY, step INTEGER NOT NULL DEFAULT 0)",
     # Whoever replaces a file's row: what SHA256SUMS said before is not forgotten.
     """
 CREATE TRIGGER file_replaced BEFORE UPDATE OF path, sha256 ON file

@@ -9,5 +9,6 @@ from __future__ import annotations
 
 from g2a_archive.browse.entries import Entry, Owed
 from g2a_archive.browse.site import SiteResult, open_site, write_site
+from g2a_archive.browse.write import FOLDER
 
-__all__ = ["Entry", "Owed", "SiteResult", "open_site", "write_site"]
+__all__ = ["FOLDER", "Entry", "Owed", "SiteResult", "open_site", "write_site"]

@@ -32,6 +32,7 @@ COMMANDS = {
     "list": ("commands", "List what the service has."),
     "status": ("commands", "Say what the archive holds and what it still owes."),
     "verify": ("commands", "Read every file again, and hold it against its SHA-256."),
+    "remove": ("commands", "Take recordings out for good, and remember that."),
     "bag": ("commands", "Hand recordings over, as a BagIt bag."),
     "merge": ("commands", "Take other archives into this one."),
     "browse": ("commands", "Write pages to find and watch recordings in a browser."),

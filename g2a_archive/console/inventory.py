@@ -16,7 +16,7 @@ _WIDTH = 80
 _FILE_COLUMNS = ("path", "size", "sha256", "archived_at", "checked_at", "damage")
 _RECORDING_COLUMNS = (
     *("id", "state", "start_time", "directory", "archived_at"),
-    *("owed_since", "tries", "last_try", "reason"),
+    *("owed_since", "tries", "last_try", "reason", "removed_at"),
 )
 _OUTCOME_FIELDS = ("files", "bytes", "seconds", "left", "interrupted", "recorded")
 CSV_COLUMNS = (
@@ -62,6 +62,8 @@ def summary_text(summary: Summary, name: str) -> str:
         lines.append(
             ("Half here", f"{summary.halves:,} recordings, {size_text(summary.half_bytes)}")
         )
+    if summary.removed:
+        lines.append(("Removed", f"{summary.removed:,} recordings"))
     if summary.damaged_files:
         lines.append(("Damaged", f"{summary.damaged_files:,} files"))
     if summary.files:
@@ -119,6 +121,7 @@ def recording_text(one: RecordingDetail) -> str:
         ("Reason", plain(one.reason)),
         ("Started", plain(one.start_time)),
         ("Archived", one.archived_at or ""),
+        ("Removed", one.removed_at or ""),
         ("Owed since", one.owed_since or ""),
         ("Tried", f"{tried}, last {one.last_try}" if one.tries and one.last_try else "never"),
     ]
@@ -261,6 +264,7 @@ def write_summary_csv(summary: Summary, out: TextIO) -> None:
     rows.writerow(("archived", summary.archived, summary.files, summary.bytes, ""))
     rows.writerows((one.state, one.count, "", "", one.since or "") for one in summary.owed)
     rows.writerow(("lost", summary.lost, "", "", ""))
+    rows.writerow(("removed", summary.removed, "", "", ""))
 
 
 def _cell(value: Any) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from g2a_archive.errors import ArchiverError, ExitCode
-from g2a_archive.models import Failure, duration_text, size_text
+from g2a_archive.models import Failure, Tombstone, duration_text, size_text
 
 if TYPE_CHECKING:
     from g2a_archive.archive.revisions import Fingerprint
@@ -122,6 +122,7 @@ class Report:
     failed: list[Failure] = field(default_factory=list)
     kept_aside: list[str] = field(default_factory=list)
     unfinished: list[int] = field(default_factory=list)
+    removed: list[Tombstone] = field(default_factory=list)
     files: int = 0
     bytes: int = 0
     would_fetch: int = 0
@@ -182,6 +183,7 @@ class Report:
             "archived": self.archived,
             "unavailable": self.unavailable,
             "refused": self.refused,
+            "removed": [one._asdict() for one in self.removed],
             "failed": [
                 {"id": f.id, "file": str(f.file) if f.file else None, "reason": f.reason}
                 for f in self.failed
@@ -232,6 +234,9 @@ class Report:
                     "--json, and in `g2a-archive status`",
                 )
             )
+        for one in self.removed[:_SHOWN] if self.sync is None else ():
+            why = f": {one.reason}" if one.reason else ""
+            lines.append(("", f"  {one.id}  removed from the archive at {one.removed_at}{why}"))
         for name in self.kept_aside[:_SHOWN]:
             lines.append(("yellow", f"  kept aside, as another file stood in its place: {name}"))
         if len(self.kept_aside) > _SHOWN:
@@ -252,6 +257,8 @@ class Report:
         if not self.requested:
             what = "was asked for" if self.sync is None else "is listed or owed"
             return f"Nothing to do: no recording {what}"
+        if self.removed and self.already_archived + len(self.removed) == self.requested:
+            return "Nothing to do" + self._already() + self._taken_out()
         if self.already_archived == self.requested:
             if self.requested == 1:
                 return "Nothing to do: the recording is archived"
@@ -267,11 +274,18 @@ class Report:
             f"{duration_text(self.seconds)} ({size_text(speed)}/s)"
             + self._already()
             + (f"; {_counted(self.adopted, 'file')} adopted" if self.adopted else "")
+            + self._taken_out()
             + self._losses()
         )
 
     def _already(self) -> str:
         return f"; {self.already_archived:,} already archived" if self.already_archived else ""
+
+    def _taken_out(self) -> str:
+        """Removed ones are neither archived nor failed."""
+        if not self.removed:
+            return ""
+        return f"; {len(self.removed):,} removed earlier, which `--again` would fetch"
 
     def _losses(self) -> str:
         parts = []

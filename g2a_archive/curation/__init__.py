@@ -1,6 +1,7 @@
 """An archive's later life: recordings are handed over, taken out, or brought together.
 
-`bag` hands recordings over as a BagIt bag (`bagit` knows the format, `selection` what goes in).
+`remove` takes recordings out for good. `bag` hands some over as a BagIt bag (`bagit` knows the
+format, `selection` what goes in).
 `merge` takes other archives into one (`merge_work` a page of recordings; `merge_rows` knows what
 two catalogues say of one, `merge_files` brings files over, `merge_report` tells how it went).
 """

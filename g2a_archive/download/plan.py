@@ -30,6 +30,7 @@ class Plan:
 
     `missing` are files that are gone. `unmounted` are parts of the archive that are not mounted,
     and `unreachable` the recordings asked for that are archived there: they are left alone.
+    `removed` are those that `remove` took out.
     `failed` are those whose directory cannot be read, with the reason.
     """
 
@@ -40,12 +41,18 @@ class Plan:
     unmounted: list[MissingPart] = field(default_factory=list)
     unreachable: list[int] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
 
 
 def make_plan(
-    catalog: Catalog | None, root: Path, ids: Sequence[int], kinds: Sequence[FileKind]
+    catalog: Catalog | None,
+    root: Path,
+    ids: Sequence[int],
+    kinds: Sequence[FileKind],
+    *,
+    again: bool = False,
 ) -> Plan:
-    """Sort out what is archived already. `root` is the archive.
+    """Sort out what is archived already. `root` is the archive; `again`: also what was removed.
 
     Raises `StorageError` where the whole archive is not mounted, and `CatalogError`.
     """
@@ -72,12 +79,18 @@ def make_plan(
         plan.missing.append((id_, kind, "missing"))
     for one in catalog.known(pending.keys(), mask):
         plan.known[one.id] = one
+        if one.state is State.REMOVED and not again:
+            plan.removed.append(one.id)
+            del plan.known[one.id]
+    for id_ in plan.removed:
+        del pending[id_]
     for one in catalog.known(lost.keys()):  # as it is once the damage is recorded
         bits = one.kinds & ~lost[one.id]
         plan.known[one.id] = Known(one.id, State.DAMAGED, bits, one.absent, one.directory)
         pending[one.id] = None
     plan.todo = [id_ for id_ in ids if id_ in pending] if lost else list(pending)
-    plan.already = len(ids) - len(plan.todo) - len(plan.unreachable) - len(plan.failed)
+    left = len(plan.unreachable) + len(plan.failed) + len(plan.removed)
+    plan.already = len(ids) - len(plan.todo) - left
     return plan
 
 

@@ -22,6 +22,7 @@ from g2a_archive.archive.storage import (
     has_catalog,
     is_there,
 )
+from g2a_archive.archive.tombstones import resume, tombstones
 from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
@@ -200,6 +201,7 @@ class Download:
                 self._storage = storage
                 self.catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stopped))
                 stack.callback(self._sweep, storage, self.catalog)
+                resume(self.catalog, storage.root)
             yield
 
     def _sweep(self, storage: Storage, catalog: Catalog) -> None:
@@ -213,11 +215,13 @@ class Download:
         With `--dry-run`: ask for links, count, write nothing.
         """
         report, catalog, storage = self.report, self.catalog, self._storage
-        plan = make_plan(catalog, self.root, wanted, self.settings.kinds)
+        again = self.settings.again
+        plan = make_plan(catalog, self.root, wanted, self.settings.kinds, again=again)
         self.request(wanted)
         report.already_archived += plan.already
         report.unfinished += plan.unreachable
         report.failed += plan.failed
+        report.removed += tombstones(catalog, plan.removed) if catalog is not None else []
         for failure in plan.failed:
             log.error("recording %d: %s", failure.id, failure.reason)
         if plan.unmounted:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.layout import parse_name
+from g2a_archive.archive.tombstones import tombstones
 from g2a_archive.errors import CatalogError, Interrupted
 from g2a_archive.fixity.check import Finding, Outcome, check
 from g2a_archive.fixity.selection import VerifyOptions, selected
@@ -80,7 +81,7 @@ def verify(
 
 def _without_files(catalog: Catalog, ids: Sequence[int]) -> Iterator[Finding]:
     for recording in dict.fromkeys(ids):
-        if not catalog.files_of(recording):
+        if not catalog.files_of(recording) and not tombstones(catalog, [recording]):
             problem = "missing: the catalogue holds no file of this recording"
             yield Finding(recording, None, "", problem, False)
 

@@ -206,10 +206,10 @@ class SyncState:
     # --- what was asked for -----------------------------------------------------------------
 
     def without_interest(self, ids: Iterable[int]) -> set[int]:
-        """Those of `ids` that are archived, or were given up."""
+        """Those of `ids` that are archived, were given up, or were removed."""
         if self._catalog is None:
             return set()
-        done = (State.ARCHIVED, State.LOST)
+        done = (State.ARCHIVED, State.LOST, State.REMOVED)
         return {known.id for known in self._catalog.known(list(ids)) if known.state in done}
 
     def asked_for_transcoding(self, ids: Iterable[int]) -> None:
@@ -229,15 +229,18 @@ class SyncState:
     def unmarked(self, also: Iterable[int] = ()) -> list[Unmarked]:
         """Recordings of these scopes, and of `also`, that are archived whole but not marked yet.
 
-        Whole: each kind of file is in the catalogue, or is known not to exist.
+        Whole: each kind of file is in the catalogue, or is known not to exist. What was archived
+        and then removed here still counts, without files.
         """
         if self._catalog is None:
             return []
         more = set(also)
         sql = (
-            f"SELECT r.id, {self._mine} AS mine, r.kinds & ~r.absent, f.path, f.size "  # noqa: S608
+            f"SELECT r.id, {self._mine} AS mine, "  # noqa: S608
+            "CASE r.state WHEN 'removed' THEN -1 ELSE r.kinds & ~r.absent END, f.path, f.size "
             "FROM recording r LEFT JOIN file f ON f.recording = r.id AND f.damage IS NULL "
-            f"WHERE r.state = 'archived' AND r.kinds = {_ALL} AND r.marked_at IS NULL "
+            f"WHERE r.marked_at IS NULL AND (r.state = 'archived' AND r.kinds = {_ALL} "
+            "OR r.state = 'removed' AND r.archived_at IS NOT NULL) "
             "ORDER BY r.list_order, r.id"
         )
         files: dict[int, list[tuple[str, int]]] = {}
@@ -249,7 +252,7 @@ class SyncState:
         return [
             Unmarked(id_, tuple(its))
             for id_, its in files.items()
-            if its and len(its) == kinds[id_].bit_count()
+            if kinds[id_] < 0 or (its and len(its) == kinds[id_].bit_count())
         ]
 
     def marked(self, ids: Iterable[int]) -> None:

@@ -317,7 +317,7 @@ def test_periods_and_summary_as_csv(writer: Catalog, reader: Catalog) -> None:
     lines = out.getvalue().splitlines()
     assert lines[:2] == ["state,recordings,files,bytes,owed_since", "archived,1,3,3007,"]
     assert lines[2].startswith("refused,1,,,20")
-    assert lines[3:] == ["lost,0,,,"]
+    assert lines[3:] == ["lost,0,,,", "removed,0,,,"]
 
 
 # --- what a check found -----------------------------------------------------------------------

@@ -40,6 +40,7 @@ JSON_KEYS = {
     "archived": int,
     "unavailable": list,
     "refused": list,
+    "removed": list,
     "failed": list,
     "files": int,
     "bytes": int,

@@ -22,7 +22,7 @@ from g2a_archive.curation.bag import Bagging, Place, place
 from g2a_archive.curation.selection import Choice, choose_ids, choose_time
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
-from g2a_archive.models import size_text
+from g2a_archive.models import Ago, moment, size_text
 
 _BAG = [
     option("-f", "--file", "files", multiple=True, metavar="FILE",
@@ -49,8 +49,8 @@ def bag_command(
     where: str,
     ids: tuple[str, ...],
     files: tuple[str, ...],
-    since: int | None,
-    until: int | None,
+    since: int | Ago | None,
+    until: int | Ago | None,
     contact: str | None,
     zip_: bool,
     **_: Any,
@@ -64,12 +64,15 @@ def bag_command(
         raise InputError(
             "no recordings were named", hint="name IDs after DIR, or use -f FILE, --since, --until"
         )
-    if since is not None and until is not None and since >= until:
+    now = time.time()
+    begin = None if since is None else moment(since, now)
+    end = None if until is None else moment(until, now)
+    if begin is not None and end is not None and begin >= end:
         raise InputError("--since is not before --until")
     settings = settings_of(ctx)
     wanted = read_ids(ids, files) if ids or files else None
     there = place(where, Path(settings.run.dest), zipped=zip_)
-    return _bag(settings, there, wanted, (since, until), contact)
+    return _bag(settings, there, wanted, (begin, end), contact)
 
 
 class _Watched:

@@ -22,6 +22,7 @@ from g2a_archive.errors import ExitCode, InputError
     help="Recording IDs, one a line; - is standard input.",
 )
 @click.option("--owed", is_flag=True, help="Also every recording that this archive still owes.")
+@click.option("--again", is_flag=True, help="Also those named that `remove` took out.")
 @run_options
 @click.pass_context
 def download_command(

@@ -14,6 +14,7 @@ from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.revisions import Fingerprint
 from g2a_archive.archive.storage import Storage
+from g2a_archive.archive.tombstones import resume
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, option, options
@@ -213,6 +214,7 @@ def _rebuilt(
                 on_bytes=watched.more,
                 stop=switch.event.is_set,
             )
+            resume(catalog, storage.root)
             write_checksums(catalog, storage.root)
             return outcome
     finally:

@@ -1,0 +1,332 @@
+"""Recordings that were removed for good: how they go, and what is kept of them.
+
+A removal is claimed first, in one transaction: from then on nothing counts these recordings as
+archived. What is still to be done is remembered in the table `removal`, step by step: a line in
+`removed.csv`, which outlives a lost catalogue; the files; `SHA256SUMS`, the pages, and directories
+that are left empty. A run that is killed between any two of them leaves the rest to `resume`.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from g2a_archive.archive import mounts, pages, revisions
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.archive.domains import persistently
+from g2a_archive.archive.layout import ARCHIVE_DIR
+from g2a_archive.errors import LocalError, StorageError, storage_error
+from g2a_archive.models import ALL_KINDS, Tombstone, utc_now
+
+NAME = "removed.csv"
+_LISTED, _DELETED = 1, 2
+_TOGETHER = 500
+_HEAD = ("id", "start_time", "directory", "archived_at", "removed_at", "reason")
+_FILE = ("path", "size", "sha256")
+_COLUMNS = (*_HEAD, *(f"{kind}_{column}" for kind in ALL_KINDS for column in _FILE))
+# What a recording's files are called, those kept aside included.
+_NAME = re.compile(r"([1-9]\d{0,18})\.(mp4|events|jpg|png|gif|webp)(\.kept-\d+)?", re.ASCII)
+_PART = re.compile(r"([1-9]\d{0,18})\.(mp4|events|thumbnail)\..+", re.ASCII)
+
+_REMEMBER = """
+INSERT INTO past_file
+    (recording, kind, path, size, sha256, archived_at, revision, until, why)
+SELECT recording, kind, path, size, sha256, archived_at, revision, ?, 'removed'
+FROM file WHERE recording IN (SELECT recording FROM removal)
+"""
+_ENTOMB = """
+UPDATE recording SET state = 'removed', reason = ?, removed_at = ?, kinds = 0, absent = 0,
+    unoffered = 0, unoffered_since = NULL, owed_since = NULL
+WHERE state <> 'removed' AND id IN (SELECT recording FROM removal)
+"""
+_TO_DELETE = """
+SELECT m.recording, r.directory, p.path FROM removal m
+JOIN recording r ON r.id = m.recording
+LEFT JOIN past_file p ON p.recording = r.id AND p.why = 'removed'
+WHERE m.step = ?
+"""
+_LEFT_EMPTY = """
+SELECT DISTINCT r.directory FROM removal m JOIN recording r ON r.id = m.recording
+WHERE m.step = ? AND r.directory IS NOT NULL AND NOT EXISTS
+    (SELECT 1 FROM recording o JOIN file f ON f.recording = o.id WHERE o.directory = r.directory)
+"""
+
+log = logging.getLogger("g2a_archive")
+
+
+@dataclass(slots=True)
+class Removed:
+    """What became of files: how many were deleted, which were gone before, which stay, and why."""
+
+    deleted: int = 0
+    gone: list[str] = field(default_factory=list)
+    failed: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+def entomb(catalog: Catalog, ids: Sequence[int], reason: str | None) -> None:
+    """Claim that these recordings are removed, all or none; `resume` does the rest.
+
+    Raises `CatalogError`.
+    """
+    with catalog.transaction() as db:
+        until = revisions.upcoming(db)
+        db.executemany(
+            "INSERT OR REPLACE INTO removal (recording) VALUES (?)", ((id_,) for id_ in ids)
+        )
+        db.execute(_REMEMBER, (until,))
+        db.execute("DELETE FROM file WHERE recording IN (SELECT recording FROM removal)")
+        db.execute(_ENTOMB, (reason, utc_now()))
+
+
+def tombstones(catalog: Catalog, ids: Sequence[int]) -> list[Tombstone]:
+    """Those of `ids` that were removed. Raises `CatalogError`."""
+    found = []
+    for some in _some(ids):
+        marks = ",".join("?" * len(some))
+        sql = "SELECT id, removed_at, reason FROM recording WHERE state = 'removed' AND id IN "
+        found += [Tombstone(*row) for row in catalog.rows(f"{sql}({marks})", some)]
+    return found
+
+
+def resume(catalog: Catalog, root: Path) -> Removed:
+    """Finish what removals have begun, and bring back tombstones that a lost catalogue knew.
+
+    For whoever opens the archive at `root` for writing, with its lock. A file that cannot be
+    deleted is logged, and tried again the next time. Raises `StorageError`.
+    """
+    removed = Removed()
+    if not catalog.scalar("SELECT EXISTS (SELECT 1 FROM recording WHERE state = 'removed')"):
+        restore(catalog, root)
+    if not catalog.scalar("SELECT EXISTS (SELECT 1 FROM removal)"):
+        return removed
+    _list(catalog, root)
+    _delete(catalog, root, removed)
+    for id_, path, why in removed.failed:
+        log.error("recording %d: removed, but %s could not be deleted: %s", id_, path, why)
+    try:
+        write_checksums(catalog, root)
+    except LocalError as error:
+        log.error("%s", error)
+    try:
+        pages.write_again(catalog, root)
+    except StorageError as error:
+        log.error("the pages still name what was removed; `browse` writes them again: %s", error)
+    _tidy(catalog, root)
+    return removed
+
+
+def _some(ids: Sequence[int]) -> Iterator[list[int]]:
+    rest = iter(ids)
+    while some := list(islice(rest, _TOGETHER)):
+        yield some
+
+
+def _done(catalog: Catalog, ids: Sequence[int], step: int) -> None:
+    with catalog.transaction() as db:
+        sql = "UPDATE removal SET step = ? WHERE recording = ?"
+        db.executemany(sql, ((step, id_) for id_ in ids))
+
+
+# --- removed.csv -----------------------------------------------------------------------------
+
+
+def _list(catalog: Catalog, root: Path) -> None:
+    """Write the tombstones to `removed.csv`, flushed."""
+    sql = (
+        "SELECT r.id, r.start_time, r.directory, r.archived_at, r.removed_at, r.reason "
+        "FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = 0 ORDER BY r.id"
+    )
+    path = root / ARCHIVE_DIR / NAME
+    rows = catalog.rows(sql)
+    if not rows:
+        return
+    try:
+        with open(path, "a+", encoding="utf-8", newline="") as file:
+            if not file.tell():
+                csv.writer(file, lineterminator="\n").writerow(_COLUMNS)
+            elif _is_cut(path):
+                file.write("\n")  # a killed run's last line
+            for start in range(0, len(rows), _TOGETHER):
+                some = rows[start : start + _TOGETHER]
+                csv.writer(file, lineterminator="\n").writerows(_lines(catalog, some))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage_error(error, "write", path) from error
+    _done(catalog, [row[0] for row in rows], _LISTED)
+
+
+def _is_cut(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def _lines(catalog: Catalog, rows: Sequence[Any]) -> Iterator[list[Any]]:
+    files = last_files(catalog, [row[0] for row in rows])
+    for row in rows:
+        its = files[row[0]]
+        yield [*row, *(value for kind in ALL_KINDS for value in its.get(kind, ("", "", ""))[:3])]
+
+
+def last_files(catalog: Catalog, ids: Sequence[int]) -> dict[int, dict[str, tuple[Any, ...]]]:
+    """What removed recordings' files were, by kind: (path, size, SHA-256, archived)."""
+    marks = ",".join("?" * len(ids))
+    sql = (
+        "SELECT recording, kind, path, size, sha256, archived_at FROM past_file WHERE "  # noqa: S608
+        f"why = 'removed' AND recording IN ({marks}) ORDER BY id"
+    )
+    found: dict[int, dict[str, tuple[Any, ...]]] = defaultdict(dict)
+    for recording, kind, *rest in catalog.rows(sql, list(ids)):
+        found[recording][kind] = tuple(rest)
+    return found
+
+
+def restore(catalog: Catalog, root: Path) -> int:
+    """Take tombstones from `removed.csv` that the catalogue does not know; returns how many.
+
+    Left out is what the catalogue knows by now, and what has files in the archive, which were
+    fetched again since. Raises `StorageError`.
+    """
+    path = root / ARCHIVE_DIR / NAME
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            # Of several lines for one recording the last counts; one that is cut is none.
+            rows = {row["id"]: row for row in csv.DictReader(file) if _is_whole(row)}
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
+    except csv.Error as error:
+        raise StorageError(
+            f"cannot read {path}: {error}", hint="mend it, or move it away"
+        ) from None
+    count = 0
+    with catalog.transaction() as db:
+        now = revisions.upcoming(db)
+        for row in rows.values():
+            known = db.execute("SELECT 1 FROM recording WHERE id = ?", (int(row["id"]),)).fetchone()
+            files = [
+                (kind.value, *(row[f"{kind}_{column}"] for column in _FILE))
+                for kind in ALL_KINDS
+                if row[f"{kind}_path"]
+            ]
+            if known or any(os.path.lexists(root / file[1]) for file in files):
+                continue
+            db.execute(
+                "INSERT INTO recording (id, state, start_time, directory, archived_at, removed_at, "
+                "reason) VALUES (?, 'removed', ?, ?, ?, ?, ?)",
+                (int(row["id"]), *(row[name] or None for name in _HEAD[1:])),
+            )
+            db.executemany(
+                "INSERT INTO past_file (recording, kind, path, size, sha256, archived_at, "
+                "revision, until, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'removed')",
+                ((int(row["id"]), *file, row["archived_at"], now, now) for file in files),
+            )
+            count += 1
+    return count
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    return bool(set(row) == set(_COLUMNS) and None not in row.values() and row["id"].isdecimal())
+
+
+# --- the files -------------------------------------------------------------------------------
+
+
+def _delete(catalog: Catalog, root: Path, removed: Removed) -> None:
+    """Delete the files of all that is listed, those kept aside and those in `partial/`, too."""
+    wanted: dict[str, set[int]] = defaultdict(set)
+    expected: dict[str, dict[str, int]] = defaultdict(dict)
+    ids = set()
+    for id_, directory, path in catalog.rows(_TO_DELETE, (_LISTED,)):
+        ids.add(id_)
+        if path is not None:
+            expected[os.path.dirname(path)][os.path.basename(path)] = id_
+        for place in {directory, os.path.dirname(path) if path else None} - {None}:
+            wanted[place].add(id_)
+    _unlink(root, f"{ARCHIVE_DIR}/partial", ids, _PART, removed)
+    for directory, its in wanted.items():
+        if why := _out_of_sight(root, directory):
+            removed.failed += [(id_, directory, why) for id_ in sorted(its)]
+            continue
+        names = _unlink(root, directory, its, _NAME, removed)
+        gone = expected[directory].keys() - names
+        removed.gone += sorted(f"{directory}/{name}" for name in gone)
+    with catalog.transaction() as db:
+        sql = "INSERT OR IGNORE INTO stale_directory VALUES (?)"
+        db.executemany(sql, ((directory,) for directory in wanted))
+    _done(catalog, [*(ids - {id_ for id_, _, _ in removed.failed})], _DELETED)
+
+
+def _out_of_sight(root: Path, directory: str) -> str:
+    """Why nothing can be said of the files in a directory: "" where they are there, or gone."""
+    if os.path.isdir(root / directory):
+        return ""
+    top = root / directory.partition("/")[0]
+    look = mounts.look_at(top)
+    return f"{top} {look}: is the drive mounted?" if look else ""
+
+
+def _unlink(
+    root: Path, directory: str, ids: set[int], pattern: re.Pattern[str], removed: Removed
+) -> set[str]:
+    """Delete what belongs to `ids` in a directory; returns the names that were there."""
+    path = root / directory
+    try:
+        names = persistently(lambda: os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        removed.failed += [(id_, directory, error.strerror or str(error)) for id_ in sorted(ids)]
+        return set()
+    before = removed.deleted
+    for name in names:
+        match = pattern.fullmatch(name)
+        if match is None or int(match[1]) not in ids:
+            continue
+        try:
+            persistently(lambda name=name: os.unlink(path / name))  # type: ignore[misc]
+            removed.deleted += pattern is _NAME
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            why = error.strerror or str(error)
+            removed.failed.append((int(match[1]), f"{directory}/{name}", why))
+    if removed.deleted > before:
+        _flush(path)
+    return set(names)
+
+
+def _flush(path: Path) -> None:
+    # A name that comes back after a crash is found by the next `resume`, or by `verify`.
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _tidy(catalog: Catalog, root: Path) -> None:
+    """Remove directories that are left empty, and forget that there was something to do."""
+    for (directory,) in catalog.rows(_LEFT_EMPTY, (_DELETED,)):
+        path = root / directory
+        while path != root:
+            try:
+                path.rmdir()
+            except OSError:  # not empty, a mount point, or not ours to remove
+                break
+            path = path.parent
+    with catalog.transaction() as db:
+        db.execute("DELETE FROM removal WHERE step = ?", (_DELETED,))

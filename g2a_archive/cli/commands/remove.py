@@ -1,0 +1,161 @@
+"""`remove`: take recordings out of the archive for good, and remember that."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.storage import Storage
+from g2a_archive.archive.tombstones import Removed, resume
+from g2a_archive.cli import values
+from g2a_archive.cli.ids import read_ids
+from g2a_archive.cli.options import ARCHIVE, JSON, LOG, Parsed, option, options
+from g2a_archive.cli.run import reading, staged
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
+from g2a_archive.console import outputs
+from g2a_archive.curation import remove as removing
+from g2a_archive.curation.remove import Removal
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode, InputError
+from g2a_archive.models import Ago, moment, size_text
+
+_REMOVE = [
+    option("-f", "--file", "files", multiple=True, metavar="FILE",
+           help="Recording IDs, one a line; - is standard input."),
+    option("--before", metavar="WHEN", type=Parsed("when", values.parse_when),
+           help="All that started before a date, a time (UTC) or an age such as 3650d."),
+    option("--except", "held", multiple=True, metavar="FILE",
+           help="But none of the IDs in this file."),
+    option("--reason", metavar="TEXT", type=Parsed("text", values.line),
+           help="Why; it is kept with what is removed."),
+    option("--yes", is_flag=True, help="Do it: without, only say what would be removed."),
+    JSON,
+    *LOG,
+]  # fmt: skip
+
+
+@click.command("remove", cls=ConfiguredCommand)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@options([*_REMOVE, *ARCHIVE])
+@click.pass_context
+def remove_command(
+    ctx: click.Context,
+    /,
+    ids: tuple[str, ...],
+    files: tuple[str, ...],
+    before: int | Ago | None,
+    held: tuple[str, ...],
+    reason: str | None,
+    yes: bool,
+    **_: Any,
+) -> ExitCode:
+    """Take recordings out of the archive for good, and remember that.
+
+    Says what would be removed; with --yes deletes the files, and keeps a tombstone of each
+    recording. Nothing fetches it again, but `download --again ID`.
+    """
+    if not (ids or files or before is not None):
+        raise InputError(
+            "no recordings were named", hint="name their IDs, or use -f FILE or --before WHEN"
+        )
+    if before is not None and (ids or files):
+        raise InputError("--before removes by date, IDs by name: one of them at a time")
+    now = time.time()
+    limit = None if before is None else moment(before, now)
+    if limit is not None and limit > now:
+        raise InputError("--before is in the future")
+    wanted = None if limit is not None else read_ids(ids, files)
+    kept = set(read_ids((), held)) if held else set()
+    return _remove(settings_of(ctx), wanted, limit, kept, reason, yes=yes)
+
+
+def _remove(
+    settings: Settings,
+    wanted: list[int] | None,
+    before: int | None,
+    kept: set[int],
+    reason: str | None,
+    *,
+    yes: bool,
+) -> ExitCode:
+    """Choose, and with `yes` remove, under the archive's lock; then say what became of it."""
+    removed = None
+    with staged(settings, StopSwitch()) as (_, logs), ExitStack() as stack:
+        if yes:
+            with reading(settings.run):
+                pass  # there must be an archive: `open` would make one
+            storage = Storage(Path(settings.run.dest), catalog=settings.run.catalog)
+            storage.open(create=False)
+            stack.callback(storage.close)
+            root, catalog = storage.root, stack.enter_context(Catalog(storage.catalog))
+            resume(catalog, root)
+        else:
+            root, catalog = stack.enter_context(reading(settings.run))
+        if before is not None:
+            removal = removing.choose_before(catalog, before, kept)
+        else:
+            removal = removing.choose_ids(catalog, wanted or (), kept)
+        if yes and removal.ids:
+            removed = removing.remove(catalog, root, removal, reason)
+        _tell(settings, removal, removed, yes=yes)
+        if logs.failure is not None:
+            raise logs.failure
+    return ExitCode.FAILED if removed is not None and removed.failed else ExitCode.OK
+
+
+def _tell(settings: Settings, removal: Removal, removed: Removed | None, *, yes: bool) -> None:
+    if settings.json:
+        outputs.say_json(_json(removal, removed))
+        return
+    if settings.quiet:
+        return
+    more = "".join(
+        f"; {count:,} {what}"
+        for count, what in (
+            (removal.kept, "held back by --except"),
+            (removal.already, "removed already"),
+            (removal.undated, "of an unknown date"),
+        )
+        if count
+    )
+    if not removal.ids:
+        outputs.say(f"Nothing to remove: no recording was chosen{more}.")
+        return
+    days = f", started {removal.first_day} to {removal.last_day}" if removal.first_day else ""
+    many = f"{len(removal.ids):,} recordings" if len(removal.ids) != 1 else "1 recording"
+    what = f"{many}, {removal.files:,} files, {size_text(removal.bytes)}{days}"
+    if removed is None:
+        outputs.say(f"Would remove {what}{more}. `--yes` removes them for good.")
+        return
+    outputs.say(f"Removed {what}{more}.")
+    for path in removed.gone[:20]:
+        outputs.say(f"  gone already: {path}")
+    for id_, path, why in removed.failed[:20]:
+        outputs.say(f"  {id_}  not deleted yet: {path}: {why}")
+    if removed.failed:
+        outputs.say("The next run tries again to delete them.")
+
+
+def _json(removal: Removal, removed: Removed | None) -> dict[str, Any]:
+    done = removed or Removed()
+    return {
+        "removed": removed is not None,
+        "recordings": len(removal.ids),
+        "files": removal.files,
+        "bytes": removal.bytes,
+        "first_day": removal.first_day,
+        "last_day": removal.last_day,
+        "held_back": removal.kept,
+        "removed_already": removal.already,
+        "undated": removal.undated,
+        "deleted_files": done.deleted,
+        "gone_already": done.gone,
+        "not_deleted": [
+            {"id": str(id_), "path": path, "reason": why} for id_, path, why in done.failed
+        ],
+    }

@@ -1,0 +1,129 @@
+"""Taking recordings out of the archive for good: which, and what that takes along.
+
+What is done, and how a kill at any moment is survived, is `archive/tombstones`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from g2a_archive.archive import inventory
+from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.inventory import NO_DATE
+from g2a_archive.archive.mounts import missing_parts, unmounted_error
+from g2a_archive.archive.tombstones import Removed, entomb, resume
+from g2a_archive.curation.selection import started
+from g2a_archive.errors import InputError
+from g2a_archive.models import State
+
+_SHOWN = 10
+_PAGE = 1000
+_ROWS = (
+    "SELECT r.id, r.state, r.start_time, r.directory, count(f.kind), coalesce(sum(f.size), 0) "
+    "FROM recording r LEFT JOIN file f ON f.recording = r.id WHERE"
+)
+
+
+@dataclass(slots=True)
+class Removal:
+    """What is to be removed: IDs, ascending, their files and bytes, the first and the last day.
+
+    `kept` are those that `--except` holds back, `already` those that were removed before,
+    `undated` those whose start nobody knows, which a date therefore never removes.
+    """
+
+    ids: array[int] = field(default_factory=lambda: array("q"))
+    files: int = 0
+    bytes: int = 0
+    first_day: str | None = None
+    last_day: str | None = None
+    kept: int = 0
+    already: int = 0
+    undated: int = 0
+
+    def take(self, row: Sequence[Any], held: Collection[int]) -> None:
+        """Take in one recording, unless it is held back, or removed already."""
+        if row[1] == State.REMOVED:
+            self.already += 1
+            return
+        if row[0] in held:
+            self.kept += 1
+            return
+        self.ids.append(row[0])
+        self.files += row[4]
+        self.bytes += row[5]
+        day = inventory.day_of(row[2] or row[3])
+        if day != NO_DATE:
+            self.first_day = min(self.first_day or day, day)
+            self.last_day = max(self.last_day or day, day)
+
+
+def choose_ids(catalog: Catalog, ids: Collection[int], held: Collection[int]) -> Removal:
+    """These recordings, archived or owed. Raises `InputError` naming those that nobody knows."""
+    removal = Removal()
+    unknown: list[int] = []
+    wanted = sorted(set(ids))
+    for start in range(0, len(wanted), 500):
+        some = wanted[start : start + 500]
+        marks = ",".join("?" * len(some))
+        sql = f"{_ROWS} r.id IN ({marks}) GROUP BY r.id ORDER BY r.id"
+        known = {row[0]: row for row in catalog.rows(sql, some)}
+        for id_ in some:
+            if id_ in known:
+                removal.take(known[id_], held)
+            else:
+                unknown.append(id_)
+    if unknown:
+        more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+        names = ", ".join(map(str, unknown[:_SHOWN]))
+        raise InputError(
+            f"this archive has never heard of {names}{more}; nothing was removed",
+            hint="check the ID; take it out of the file",
+        )
+    return removal
+
+
+def choose_before(catalog: Catalog, before: int, held: Collection[int]) -> Removal:
+    """All recordings that started before `before` (Unix time)."""
+    removal = Removal()
+    last = 0
+    sql = f"{_ROWS} r.id > ? GROUP BY r.id ORDER BY r.id LIMIT {_PAGE}"
+    while rows := catalog.rows(sql, (last,)):
+        last = rows[-1][0]
+        for row in rows:
+            start = started(row[2], row[3])
+            if start is None and row[1] == State.ARCHIVED:
+                removal.undated += 1
+            elif start is not None and start < before and row[1] != State.REMOVED:
+                removal.take(row, held)
+    return removal
+
+
+def remove(catalog: Catalog, root: Path, removal: Removal, reason: str | None) -> Removed:
+    """Remove what was chosen; for whoever holds the archive's lock.
+
+    Raises `StorageError` where a part of the archive that holds any of it is not mounted: then
+    nothing was removed.
+    """
+    missing = missing_parts(catalog, root)
+    if missing:
+        places = {row[0] for row in _directories(catalog, removal.ids)}
+        there = [part for part in missing if any(part.holds(place) for place in places)]
+        if there:
+            raise unmounted_error(there)
+    entomb(catalog, removal.ids, reason)
+    return resume(catalog, root)
+
+
+def _directories(catalog: Catalog, ids: Sequence[int]) -> list[Any]:
+    rows = []
+    for start in range(0, len(ids), 500):
+        some = list(ids[start : start + 500])
+        marks = ",".join("?" * len(some))
+        sql = f"SELECT DISTINCT directory FROM recording WHERE id IN ({marks})"  # noqa: S608
+        rows += catalog.rows(sql, some)
+    return rows

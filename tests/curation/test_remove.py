@@ -1,0 +1,338 @@
+"""`remove`: recordings go for good, whatever happens in between, and a tombstone stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import (
+    archive_files,
+    assert_nothing_false,
+    catalog_path,
+    catalog_rows,
+    download_args,
+    report_of,
+    run_cli,
+    run_here,
+    states,
+)
+from support.removal import assert_removed, files_of, tombstones
+
+from g2a_archive.archive.lock import RunLock
+from g2a_archive.cli import main
+from g2a_archive.demo import SimulatedService
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def say(root: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command on the archive in this process: exit code, stdout, stderr."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main.run([str(args[0]), "--dest", str(root), *map(str, args[1:])])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def ids(service: SimulatedService, root: Path) -> list[int]:
+    """The IDs of an archive that holds all of them."""
+    assert run_here(service, root, service.recordings).exit_code == 0
+    return list(service.recordings)
+
+
+# --- what it does ----------------------------------------------------------------------------
+
+
+def test_without_yes_it_only_says_what_it_would_do(root: Path, ids: list[int], say: Say) -> None:
+    before = catalog_path(root).read_bytes(), archive_files(root)
+    code, out, err = say("remove", *ids[:3])
+    assert (code, err) == (0, "")
+    assert out.startswith("Would remove 3 recordings, 9 files, ")
+    assert ", started 2013-12-31 to 2014-01-01" in out
+    assert "`--yes` removes them for good" in out
+    assert (catalog_path(root).read_bytes(), archive_files(root)) == before
+    report = json.loads(say("remove", "--json", *ids[:3])[1])
+    assert (report["removed"], report["recordings"], report["files"]) == (False, 3, 9)
+    assert (report["first_day"], report["last_day"]) == ("2013-12-31", "2014-01-01")
+
+
+def test_what_is_removed_is_gone_and_remembered(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    row = catalog_rows(root, "SELECT sha256, size FROM file WHERE recording = ?", ids[0])
+    partial = root / ".g2a-archive" / "partial" / f"{ids[0]}.mp4.part"
+    partial.write_bytes(b"half")
+    aside = root / f"{files_of(root, ids[0])[0]}.kept-1"
+    aside.write_bytes(b"an older one")
+    code, out, err = say("remove", "--yes", "--reason", "retention of ten years", *ids[:3])
+    assert (code, err) == (0, "")
+    assert out.startswith("Removed 3 recordings, 9 files, ")
+    assert_removed(root, *ids[:3])
+    assert_nothing_false(service, root)
+    tomb = next(one for one in tombstones(root) if one["id"] == str(ids[0]))
+    assert tomb["reason"] == "retention of ten years"
+    assert {
+        (tomb[f"{k}_sha256"], int(tomb[f"{k}_size"])) for k in ("mp4", "events", "thumbnail")
+    } == (set(row))
+    assert say("verify")[0] == 0
+    assert say("verify", ids[0])[0] == 0
+    shown = say("status", ids[0])[1]
+    assert "removed" in shown
+    assert "retention of ten years" in shown
+    assert tomb["mp4_sha256"] in shown
+    assert "Removed        3 recordings" in say("status")[1]
+    exported = {one["id"]: one for one in json.loads(say("export", "--json")[1])}
+    one = exported[str(ids[0])]
+    assert (one["state"], one["files"]["mp4"]["sha256"]) == ("removed", tomb["mp4_sha256"])
+    assert one["removed_at"] == tomb["removed_at"]
+
+
+def test_nothing_fetches_it_again_but_again(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    say("remove", "--yes", "--reason", "a court's order", ids[0])
+    service.requests.clear()
+    report = run_here(service, root, ids)
+    assert (report.exit_code, report.already_archived, report.archived) == (0, 7, 0)
+    assert service.requests.count == 0
+    (told,) = report.to_json()["removed"]
+    assert (told["id"], told["reason"]) == (ids[0], "a court's order")
+    assert f"  {ids[0]}  removed from the archive at {told['removed_at']}: a court's order" in (
+        [line for _, line in report.summary()]
+    )
+    assert run_here(service, root, [], owed=True).exit_code == 0
+    assert run_here(service, root, [ids[0]], dry_run=True).would_fetch == 0
+    assert_removed(root, ids[0])
+    again = report_of(run_cli(download_args(root, "--again", *ids), service.environment()))
+    assert (again["exit_code"], again["archived"], again["removed"]) == (0, 1, [])
+    assert states(root)[ids[0]] == "archived"
+    assert len(files_of(root, ids[0])) == 3
+    assert catalog_rows(root, "SELECT removed_at FROM recording WHERE id = ?", ids[0]) == [(None,)]
+    assert say("verify")[0] == 0
+    # And once more.
+    assert say("remove", "--yes", ids[0])[0] == 0
+    assert_removed(root, ids[0])
+
+
+def test_the_fingerprint_knows_what_was_removed(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    lines = [say("status", "--fingerprint")[1].strip()]
+    say("remove", "--yes", ids[0])
+    lines.append(say("status", "--fingerprint")[1].strip())
+    run_here(service, root, [ids[0]], again=True)
+    lines.append(say("status", "--fingerprint")[1].strip())
+    say("remove", "--yes", ids[0], ids[1])
+    for line, removed in zip(lines, (6, 3, 6), strict=True):
+        code, out, _ = say("verify", "--json", "--fingerprint", line)
+        assert code == 0, out
+        assert json.loads(out)["proof"]["removed"] == removed
+    assert f"Recording {ids[0]}: removed since" in say("verify", "--fingerprint", lines[0])[1]
+
+
+def test_before_a_date_except_some(
+    root: Path, ids: list[int], say: Say, tmp_path: Path, service: SimulatedService
+) -> None:
+    limit = datetime(2014, 1, 1, tzinfo=UTC)
+    old = sorted(id_ for id_, one in service.recordings.items() if one.start < limit)
+    assert 1 < len(old) < len(ids)
+    held = tmp_path / "holds.txt"
+    held.write_text(f"{old[0]}  # Smith v. Jones\n4711\n")
+    args = "remove", "--before", "2014-01-01", "--except", held
+    assert "1 held back by --except" in say(*args)[1]
+    assert say(*args, "--yes")[0] == 0
+    assert_removed(root, *old[1:])
+    assert {id_ for id_, state in states(root).items() if state == "archived"} == (
+        {*ids} - {*old[1:]}
+    )
+    code, out, _ = say(*args, "--yes")
+    assert (code, out[:17]) == (0, "Nothing to remove")
+
+
+def test_before_an_age(root: Path, ids: list[int], say: Say) -> None:
+    assert "Nothing to remove" in say("remove", "--yes", "--before", "20000d")[1]
+    assert say("remove", "--yes", "--before", "30d")[0] == 0
+    assert_removed(root, *ids)
+
+
+def test_a_recording_that_is_owed_is_owed_no_more(
+    service: SimulatedService, root: Path, say: Say
+) -> None:
+    id_ = next(iter(service.recordings))
+    service.set_state(id_, "unavailable")
+    assert run_here(service, root, [id_]).exit_code == 3
+    assert say("remove", "--yes", id_)[0] == 0
+    assert states(root) == {id_: "removed"}
+    service.requests.clear()
+    assert run_here(service, root, [], owed=True).exit_code == 0
+    assert service.requests.count == 0
+
+
+def test_pages_are_written_again(root: Path, ids: list[int], say: Say) -> None:
+    assert say("browse", "--title", "Sessions of Example Ltd")[0] == 0
+    pages = root / "browse"
+
+    def naming(id_: int) -> list[str]:
+        return [p.name for p in pages.rglob("*.*") if str(id_) in p.read_text("utf-8")]
+
+    assert naming(ids[0])
+    assert say("remove", "--yes", ids[0])[0] == 0
+    assert naming(ids[0]) == []
+    assert naming(ids[1])
+    assert "Sessions of Example Ltd" in (root / "index.html").read_text("utf-8")
+
+
+def test_tombstones_outlive_the_catalogue(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    say("remove", "--yes", "--reason", "old", *ids[:2])
+    run_here(service, root, [ids[1]], again=True)
+    with open(root / ".g2a-archive" / "removed.csv", "a") as file:
+        file.write("123,half a li")  # of a killed run
+    before = catalog_rows(
+        root,
+        "SELECT id, start_time, directory, removed_at, reason, archived_at "
+        "FROM recording WHERE state = 'removed'",
+    )
+    for way in ("rebuild", "download"):
+        catalog_path(root).unlink()
+        if way == "rebuild":
+            assert say("verify", "--rebuild")[0] == 0
+        else:
+            report = run_here(service, root, ids)
+            assert (report.exit_code, len(report.removed), report.files) == (0, 1, 0)
+        assert (
+            catalog_rows(
+                root,
+                "SELECT id, start_time, directory, removed_at, reason, archived_at "
+                "FROM recording WHERE state = 'removed'",
+            )
+            == before
+        )
+        assert states(root)[ids[1]] == "archived"
+        assert "SHA-256" in say("status", ids[0])[1]
+    assert say("remove", "--yes", ids[2])[0] == 0
+    assert_removed(root, ids[0], ids[2])
+
+
+# --- what goes wrong -------------------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_deleted_is_told_and_the_others_go(
+    service: SimulatedService, root: Path, ids: list[int], say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = root / next(name for name in files_of(root, ids[0]) if name.endswith(".mp4"))
+    gone = root / files_of(root, ids[1])[0]
+    gone.unlink()
+    real = os.unlink
+
+    def refuse(path: Any, **more: Any) -> None:
+        if str(path) == str(stuck):
+            raise PermissionError(1, "Operation not permitted")
+        real(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        code, out, err = say("remove", "--yes", *ids[:2])
+    assert code == 1
+    assert f"{ids[0]}  not deleted yet: {stuck.relative_to(root)}: Operation not permitted" in out
+    assert f"gone already: {gone.relative_to(root)}" in out
+    assert "could not be deleted" in err
+    assert files_of(root, ids[0]) == [str(stuck.relative_to(root))]
+    assert states(root)[ids[0]] == "removed"
+    assert run_here(service, root, [ids[3]]).exit_code == 0  # tries again
+    assert_removed(root, *ids[:2])
+    assert say("verify")[0] == 0
+
+
+def test_a_disk_that_is_not_mounted_keeps_what_is_on_it(
+    root: Path, ids: list[int], say: Say, service: SimulatedService
+) -> None:
+    year = root / "2014"
+    away = root.parent / "away"
+    year.rename(away)
+    year.mkdir()
+    before = catalog_path(root).read_bytes()
+    code, _, err = say("remove", "--yes", *ids)
+    assert code == 6
+    assert "is the drive mounted?" in err
+    assert catalog_path(root).read_bytes() == before
+    year.rmdir()
+    away.rename(year)
+    assert say("remove", "--yes", *ids)[0] == 0
+    assert_removed(root, *ids)
+
+
+def test_not_without_the_lock(root: Path, ids: list[int], say: Say) -> None:
+    lock = RunLock(root / ".g2a-archive" / "lock")
+    lock.acquire()
+    try:
+        code, out, err = say("remove", "--yes", ids[0])
+        assert (code, out) == (5, "")
+        assert "another run is working on this archive" in err
+        assert say("remove", ids[0])[0] == 0  # to ask what would go is no harm
+    finally:
+        lock.release()
+    assert len(files_of(root, ids[0])) == 3
+
+
+BAD = "not a recording ID: "
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--yes"], "no recordings were named"),
+        (["--yes", "--before", "2999-01-01"], "--before is in the future"),
+        (["--yes", "--before", "soon"], "--before: 'soon' is no date, time or age"),
+        (["--yes", "4711"], "has never heard of 4711; nothing was removed"),
+        (["--yes", "--before", "10d", "FIRST"], "--before removes by date, IDs by name"),
+        (["--yes", "--before", "10d", "--except", "BAD"], BAD),
+        (["--yes", "FIRST", "--except", "nowhere"], "cannot read the IDs from nowhere"),
+        (["--yes", "FIRST", "x"], BAD),
+        (["--yes", "FIRST", "--reason", ""], "--reason: it must not be empty"),
+    ],
+)
+def test_bad_input_changes_nothing(
+    args: list[str], words: str, root: Path, ids: list[int], say: Say, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.txt"
+    bad.write_text("1\n1.23457E+18\n")
+    before = catalog_path(root).read_bytes(), archive_files(root)
+    given = [{"FIRST": str(ids[0]), "BAD": str(bad)}.get(arg, arg) for arg in args]
+    code, out, err = say("remove", *given)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+    assert (catalog_path(root).read_bytes(), archive_files(root)) == before
+
+
+def test_there_must_be_an_archive(root: Path, say: Say) -> None:
+    code, _, err = say("remove", "--yes", "1")
+    assert code == 6
+    assert "there is no archive at" in err
+    assert not root.exists()
+
+
+def test_an_archive_of_nothing_but_tombstones(
+    root: Path, ids: list[int], say: Say, service: SimulatedService
+) -> None:
+    assert say("remove", "--yes", *ids)[0] == 0
+    assert_removed(root, *ids)
+    assert archive_files(root) == {}
+    assert say("verify")[0] == 0
+    assert say("status", "--fingerprint")[1].split()[2] == "0"
+    assert run_here(service, root, ids).exit_code == 0
+    shutil.rmtree(root / ".g2a-archive" / "partial")
+    assert run_here(service, root, ids, again=True).archived == len(ids)
