@@ -90,7 +90,7 @@ UPDATE recording SET
 WHERE id = :id
 """
 
-_MEND = "UPDATE recording SET kinds = kinds | ?1, wanted = wanted | ?1 WHERE id = ?2"
+_MEND = "UPDATE recording SET kinds = kinds | :bit, wanted = wanted | :bit WHERE id = :id"
 
 _MENDED = """
 UPDATE recording SET state = 'archived', reason = NULL, owed_since = NULL
@@ -304,7 +304,7 @@ class Catalog(Database):
             done = db.executemany(sound, ((None, now, *_row(file)) for file in good)).rowcount
             for file in good if done < len(good) else ():
                 if db.execute(f"{_CHECK} AND damage > ''", (None, now, *_row(file))).rowcount:
-                    db.execute(_MEND, (file.kind.bit, file.recording))
+                    db.execute(_MEND, {"bit": file.kind.bit, "id": file.recording})
                     db.execute(_MENDED, {"id": file.recording})
             for file, what in broken:
                 if db.execute(_CHECK, (what, now, *_row(file))).rowcount:
@@ -334,7 +334,7 @@ class Catalog(Database):
                 db.execute(_ADOPT, (recording, state, directory, why, owed, done))
                 for file in its:
                     if db.execute(_ADOPT_FILE, (*_row(file), now, next_)).rowcount:
-                        db.execute(_MEND, (file.kind.bit, recording))
+                        db.execute(_MEND, {"bit": file.kind.bit, "id": recording})
                 if its:
                     db.execute("INSERT OR IGNORE INTO stale_directory VALUES (?)", (directory,))
 

@@ -279,8 +279,11 @@ class Bagging:
         """What `bag-info.txt` says, but for the Oxum."""
         choice = self.choice
         days = "" if choice.first_day == NO_DATE else f", {choice.first_day} to {choice.last_day}"
-        contact = {"Contact-Name": self.contact} if self.contact else {}
-        return contact | {
+        about = {"Contact-Name": self.contact} if self.contact else {}
+        fingerprint = self.catalog.fingerprint()
+        if fingerprint is not None:
+            about["Source-Fingerprint"] = str(fingerprint)
+        return about | {
             "Internal-Sender-Identifier": f"{os.uname().nodename}:{self.archive}",
             "Internal-Sender-Description": "an archive of GoToAssist Remote Support recordings",
             "External-Description": f"{len(choice.ids)} session recordings{days}; "

@@ -106,6 +106,8 @@ def test_what_is_said_of_it(service: SimulatedService, archive: Path) -> None:
     assert info["Payload-Oxum"] == f"{size}.{len(payload)}"
     assert (report["payload_bytes"], report["payload_files"]) == (size, len(payload))
     assert info["Contact-Name"] == "Jörg Müller"
+    line = run_cli(["status", "--fingerprint", "--dest", archive]).stdout.strip()
+    assert info["Source-Fingerprint"] == line
     assert info["Internal-Sender-Identifier"].endswith(f":{archive}")
     assert info["Bag-Software-Agent"] == f"g2a-archive {__version__}"
     assert (top / "bagit.txt").read_text() == (
