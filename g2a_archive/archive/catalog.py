@@ -10,20 +10,36 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from g2a_archive.archive import revisions
 from g2a_archive.archive.database import Database, insert
 from g2a_archive.archive.revisions import Fingerprint
-from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
+from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, iso
 
 _MANY = 20_000
+_ISO = "%Y-%m-%dT%H:%M:%SZ"
+
+LOOK_AGAIN = 20
+"""Hours after which a file that was not offered is looked for again: less than from one night to
+the next."""
+
+# What was tried in vain, night after night, comes last. One that was interrupted once is gone on
+# with first, and asking for what was not ready costs nothing.
+_FAILURES = """CASE WHEN state IN ('failed', 'refused') OR state = 'queued' AND tries > 1
+    THEN tries ELSE 0 END"""
 
 # A run for some kinds of file (--only) leaves what was asked for of another kind owed.
 _WANTED = "(recording.wanted | excluded.wanted | excluded.kinds)"
-_UNOFFERED = "((recording.unoffered | excluded.unoffered) & ~(recording.kinds | excluded.kinds))"
+# That the service has no such file is believed at the second look, a night after the first.
+_BELIEVED = f"""(recording.unoffered & excluded.unoffered & ~excluded.kinds & CASE
+    WHEN recording.unoffered_since <= strftime('{_ISO}', excluded.last_try, '-{LOOK_AGAIN} hours')
+    THEN 7 ELSE 0 END)"""
+_SETTLED = f"(recording.kinds | excluded.kinds | {_BELIEVED})"
+_UNOFFERED = f"((recording.unoffered | excluded.unoffered) & ~{_SETTLED})"
 _KEPT = f"""excluded.state = 'archived' AND recording.state NOT IN ('archived', 'lost', 'removed')
-    AND {_WANTED} & ~(recording.kinds | excluded.kinds | {_UNOFFERED}) <> 0"""
+    AND {_WANTED} & ~({_SETTLED} | {_UNOFFERED}) <> 0"""
 
 _SETTLE = f"""
 INSERT INTO recording (id, state, kinds, absent, wanted, unoffered, unoffered_since, start_time,
@@ -31,12 +47,15 @@ INSERT INTO recording (id, state, kinds, absent, wanted, unoffered, unoffered_si
 VALUES {{rows}}
 ON CONFLICT (id) DO UPDATE SET
     state = CASE WHEN {_KEPT} THEN recording.state ELSE excluded.state END,
-    kinds = recording.kinds | excluded.kinds,
-    absent = (recording.absent & ~excluded.kinds) | excluded.absent,
+    kinds = {_SETTLED},
+    absent = (recording.absent & ~excluded.kinds) | excluded.absent | {_BELIEVED},
     wanted = {_WANTED},
     unoffered = {_UNOFFERED},
     unoffered_since = CASE WHEN {_UNOFFERED} = 0 THEN NULL
-                           ELSE coalesce(recording.unoffered_since, excluded.unoffered_since) END,
+                           WHEN excluded.unoffered & ~recording.unoffered <> 0
+                           THEN excluded.unoffered_since
+                           ELSE coalesce(min(recording.unoffered_since, excluded.last_try),
+                                         recording.unoffered_since) END,
     start_time = coalesce(excluded.start_time, recording.start_time),
     directory = coalesce(excluded.directory, recording.directory),
     reason = CASE WHEN {_KEPT} THEN recording.reason ELSE excluded.reason END,
@@ -67,6 +86,7 @@ ON CONFLICT (id) DO UPDATE SET wanted = wanted | excluded.wanted,
     state = CASE WHEN state IN ('archived', 'lost', 'removed') THEN excluded.state ELSE state END,
     reason = CASE WHEN state IN ('archived', 'lost', 'removed') THEN NULL ELSE reason END,
     owed_since = coalesce(owed_since, excluded.owed_since)
+WHERE NOT (state = 'archived' AND unoffered <> 0 AND kinds | unoffered = 7)
 """
 
 # What is fetched again is no longer to be deleted.
@@ -126,6 +146,7 @@ class Known:
     directory: str | None = None
     unoffered: int = 0
     unoffered_since: str | None = None
+    failures: int = 0
 
 
 @dataclass(slots=True)
@@ -157,15 +178,25 @@ class Catalog(Database):
     # --- what a run asks --------------------------------------------------------------------
 
     def archived(self, ids: Collection[int], mask: int) -> Iterator[tuple[int, int, str]]:
-        """Those of `ids` archived with all of `mask`: (ID, bits of the files there, directory)."""
+        """Those of `ids` archived with all of `mask`: (ID, bits of the files there, directory).
+
+        Also those of which the service did not offer a file, until it is to be looked for again.
+        """
         columns = "SELECT id, kinds & ~absent, coalesce(directory, '') FROM recording"
-        where = f"state = 'archived' AND kinds & {mask:d} = {mask:d}"
+        now = self.now()
+        looked = iso(int(datetime.fromisoformat(now).timestamp()) - LOOK_AGAIN * 3600)
+        where = (
+            f"state = 'archived' AND (kinds & {mask:d} = {mask:d} OR unoffered <> 0 "
+            f"AND (kinds | unoffered) & {mask:d} = {mask:d} "
+            f"AND unoffered_since > '{looked}' AND unoffered_since <= '{now}')"
+        )
         yield from self._among(ids, columns, where)
 
     def known(self, ids: Collection[int], mask: int = 0) -> Iterator[Known]:
         """What the catalogue holds of `ids`, less those that are archived with all of `mask`."""
         columns = (
-            "SELECT id, state, kinds, absent, directory, unoffered, unoffered_since FROM recording"
+            "SELECT id, state, kinds, absent, directory, unoffered, unoffered_since, "  # noqa: S608
+            f"{_FAILURES} FROM recording"
         )
         where = f"NOT (state = 'archived' AND {mask:d} > 0 AND kinds & {mask:d} = {mask:d})"
         for row in self._among(ids, columns, where):
@@ -185,11 +216,15 @@ class Catalog(Database):
             yield from self.rows(f"{columns} WHERE {where} AND id IN ({marks})", part)
 
     def owed(self) -> list[int]:
-        """The IDs that this archive still owes, those owed longest first."""
+        """The IDs that this archive still owes, those owed longest first.
+
+        At their end those of which the service did not offer a file, which is not believed yet.
+        """
         marks = ",".join("?" * len(OWED_STATES))
         sql = (
             f"SELECT id FROM recording WHERE state IN ({marks}) "  # noqa: S608
-            "ORDER BY owed_since, id"
+            "OR (unoffered <> 0 AND state = 'archived') "
+            "ORDER BY state = 'archived', owed_since, id"
         )
         return [row[0] for row in self.rows(sql, OWED_STATES)]
 
@@ -255,6 +290,7 @@ class Catalog(Database):
     def queue(self, ids: Iterable[int], wanted: int = 0) -> None:
         """Remember IDs that the run is about to ask for, so that a killed run still owes them.
 
+        But not those that are archived as far as the service offered them, and looked at again.
         `wanted` are the bits of the kinds of file that it asks for.
         """
         now = self.now()

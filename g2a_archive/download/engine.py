@@ -260,7 +260,7 @@ class Run:
         if state is None:
             self.book.fail_recording(id_, reason)
             return
-        self.book.lost(id_, state)
+        self.book.lost(id_, state, self._plan.known.get(id_))
 
     def _begin(self, recording: Recording) -> None:
         known = self._plan.known.get(recording.id)

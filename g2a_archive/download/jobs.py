@@ -18,14 +18,15 @@ class Job:
     recording: Recording
     directory: str
     waiting: set[FileKind]
-    absent: int = 0
+    unoffered: int = 0
+    archived_before: bool = False
     dropped: bool = False
     files: list[StoredFile] = field(default_factory=list)
     failures: dict[FileKind, str] = field(default_factory=dict)
 
     def settlement(self) -> Settlement:
         """What the catalogue should record of this recording now."""
-        bits = self.absent
+        bits = 0
         for file in self.files:
             bits |= file.kind.bit
         state = State.QUEUED if self.dropped else State.ARCHIVED
@@ -36,7 +37,7 @@ class Job:
             id=self.recording.id,
             state=state,
             kinds=bits,
-            absent=self.absent,
+            unoffered=self.unoffered,
             start_time=self.recording.start_text,
             directory=self.directory,
             reason=reason or None,
@@ -62,7 +63,8 @@ def make_job(
     if directory is None:
         directory = directory_for(recording.start, settings.layout, zone)
     have = known.kinds if known is not None else 0
-    job = Job(recording, directory, set())
+    before = known is not None and known.state is State.ARCHIVED
+    job = Job(recording, directory, set(), archived_before=before)
     transfers = []
     for kind in settings.kinds:
         if have & kind.bit:
@@ -70,7 +72,7 @@ def make_job(
         if kind in recording.link_problems:
             job.failures[kind] = recording.link_problems[kind]
         elif kind not in recording.links:
-            job.absent |= kind.bit
+            job.unoffered |= kind.bit
         else:
             job.waiting.add(kind)
             old = sha256.get(kind)

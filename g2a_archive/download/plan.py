@@ -26,7 +26,8 @@ _FEW = 3
 
 @dataclass(slots=True)
 class Plan:
-    """`todo` keeps the order asked for; `known` has what the catalogue holds of those in it.
+    """`todo` keeps the order asked for, but for what failed often, which comes last; `known` has
+    what the catalogue holds of those in it.
 
     `missing` are files that are gone. `unmounted` are parts of the archive that are not mounted,
     and `unreachable` the recordings asked for that are archived there: they are left alone.
@@ -89,6 +90,9 @@ def make_plan(
         plan.known[one.id] = Known(one.id, State.DAMAGED, bits, one.absent, one.directory)
         pending[one.id] = None
     plan.todo = [id_ for id_ in ids if id_ in pending] if lost else list(pending)
+    failures = {one.id: one.failures for one in plan.known.values() if one.failures}
+    if failures:
+        plan.todo.sort(key=lambda id_: failures.get(id_, 0))
     left = len(plan.unreachable) + len(plan.failed) + len(plan.removed)
     plan.already = len(ids) - len(plan.todo) - left
     return plan

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from g2a_archive.archive.catalog import Catalog, Settlement
+from g2a_archive.archive.catalog import Catalog, Known, Settlement
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
 from g2a_archive.download.jobs import Job
@@ -62,8 +62,13 @@ class Book:
         if not job.waiting:
             self.end(job)
 
-    def lost(self, id_: int, state: State) -> None:
+    def lost(self, id_: int, state: State, known: Known | None = None) -> None:
         """The service left a recording out of its answer, or refused its ID."""
+        if known is not None and known.state is State.ARCHIVED and known.unoffered:
+            # Asked for because of a file that was not offered, and it still is not.
+            self._settle(Settlement(id_, State.ARCHIVED, unoffered=known.unoffered))
+            self.report.already_archived += 1
+            return
         refused = state is State.REFUSED
         (self.report.refused if refused else self.report.unavailable).append(id_)
         text = "refused by the service" if refused else "not available yet"
@@ -126,6 +131,8 @@ class Book:
         self._settle(job.settlement())
         if job.dropped:
             self.report.unfinished.append(job.recording.id)
+        elif job.archived_before and not (job.files or job.failures):
+            self.report.already_archived += 1  # a file that was not offered still is not
         elif not job.failures:
             self._claims.append(job.recording.id)
 

@@ -165,8 +165,12 @@ class Sync:
         return waiting
 
     def _todo(self, found: Listing, waiting: set[int]) -> list[int]:
-        """What is ready, and what is owed from earlier runs, in the order of its start."""
-        ranks = {one.id: one.rank for one in self._state.owed() if one.id not in waiting}
+        """What is ready, and what is owed from earlier runs, in the order of its start.
+
+        Also that of which the service did not offer a file at the first look.
+        """
+        ranks = dict(self._state.unoffered())
+        ranks |= {one.id: one.rank for one in self._state.owed() if one.id not in waiting}
         for id_ in found.ids(ListState.DOWNLOAD):
             ranks[id_] = max(found.rank(id_) or 0, ranks.get(id_, 0))
         return sorted(ranks, key=ranks.__getitem__)

@@ -203,6 +203,18 @@ class SyncState:
         rows = self._catalog.rows(sql, self._scopes)
         return [Owed(r[0], State(r[1]), r[2], r[3]) for r in rows if self._in_shard(r[0])]
 
+    def unoffered(self) -> list[tuple[int, int]]:
+        """Archived recordings of these scopes of which a file was not offered, which is not
+        believed yet: (ID, rank).
+        """
+        if self._catalog is None:
+            return []
+        sql = (
+            "SELECT id, coalesce(list_order, 0) FROM recording "  # noqa: S608
+            f"WHERE unoffered <> 0 AND state = 'archived' AND {self._mine}"
+        )
+        return [row for row in self._catalog.rows(sql, self._scopes) if self._in_shard(row[0])]
+
     # --- what was asked for -----------------------------------------------------------------
 
     def without_interest(self, ids: Iterable[int]) -> set[int]:

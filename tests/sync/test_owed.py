@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from support import (
     states,
 )
 from support import sync as sync_support
+from support.service import Serve
 from support.sync import (
+    TODAY,
     by_start,
     change,
     counts,
+    small,
     sync_here,
 )
 
@@ -25,7 +29,7 @@ from g2a_archive.demo import (
     Response,
     SimulatedService,
 )
-from g2a_archive.demo.faults import drop
+from g2a_archive.demo.faults import drop, stall
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode
 
@@ -149,3 +153,67 @@ def test_dry_run_gives_up_nothing_that_a_run_would_get(
     report = sync_here(service, root, run={"dry_run": True}, give_up_after=86400.0)
     assert report.sync is not None
     assert (report.would_fetch, report.sync.lost, report.exit_code) == (8, [], 0)
+
+
+# --- what fails night after night ---------------------------------------------------------------
+
+
+def with_old_ones_that_stall(serve: Serve, root: Path) -> tuple[SimulatedService, set[int]]:
+    """A service whose 12 oldest recordings failed last night and stall tonight; five are new."""
+    service = serve(small(12), rate_limit=None)
+    old = set(service.recordings)
+    service.fail_files(drop())
+    assert sync_here(service, root, run={"retries": 0}).exit_code == 1
+    service.on_request.clear()
+    new = [replace(one, id=one.id + 50_000) for one in small(5)]
+    service.set_recordings([*service.recordings.values(), *new])
+    service.requests.clear()
+    for id_ in old:
+        service.fail_files(stall(10), recording_id=id_)
+    return service, old
+
+
+@pytest.mark.parametrize("how", ["sync", "owed", "by ID"])
+def test_what_stalls_every_night_does_not_keep_the_new_ones_out(
+    how: str, serve: Serve, root: Path
+) -> None:
+    """The night is over when all workers are held up by old ones, as it were by --max-duration."""
+    service, old = with_old_ones_that_stall(serve, root)
+    switch = StopSwitch()
+    held_up: set[int] = set()
+
+    def night(request: Request) -> None:
+        if request.recording_id in old:
+            held_up.add(request.recording_id)
+            if len(held_up) == 2:
+                switch.stop(ExitCode.MAX_DURATION)
+
+    service.on_request.insert(0, night)
+    run = {"jobs": 2, "timeout": 6.0}
+    if how == "sync":
+        report = sync_here(service, root, run=run, switch=switch)
+    else:
+        new = sorted(set(service.recordings) - old)
+        ids = [*sorted(old), *new] if how == "by ID" else new
+        report = run_here(service, root, ids, owed=how == "owed", switch=switch, **run)
+    assert report.archived == 5
+    assert {i for i, state in states(root).items() if state == "archived"}.isdisjoint(old)
+
+
+def test_what_failed_more_often_comes_later(serve: Serve, root: Path) -> None:
+    service = serve(small(6), rate_limit=None)
+    sync_here(service, root, since=int(TODAY.timestamp()))  # makes an empty catalogue
+    once, thrice, refused, dropped, unavailable, fresh = by_start(service)
+    for id_, state, tries in (
+        (once, "failed", 1),
+        (thrice, "failed", 3),
+        (refused, "refused", 2),
+        (dropped, "queued", 1),  # it has come so far, and is gone on with
+        (unavailable, "unavailable", 9),  # which costs nothing to ask for
+    ):
+        sql = "INSERT INTO recording (id, state, tries, owed_since) VALUES (?, ?, ?, '2026')"
+        change(root, sql, id_, state, tries)
+    service.requests.clear()
+    sync_here(service, root, run={"jobs": 1})
+    asked = [int(value) for _, value in service.requests.calls("links")[0].query]
+    assert asked == [dropped, unavailable, fresh, once, refused, thrice]
