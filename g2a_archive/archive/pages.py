@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from g2a_archive import browse
-from g2a_archive.archive import layout
+from g2a_archive.archive import layout, revisions
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR
+from g2a_archive.browse import Entry, Owed
 from g2a_archive.errors import ArchiverError, storage_error
 from g2a_archive.models import FileKind, State, StoredFile
 
 TITLE = "GoToAssist recordings"
 _OPTIONS = "browse.json"
 
+_ENTRY = (
+    "SELECT r.id, r.start_time, r.directory, r.state, r.reason, r.owed_since, "
+    "f.kind, f.path, f.size, f.sha256 FROM recording r JOIN file f ON f.recording = r.id"
+)
+_OWED = (
+    "SELECT id, state, reason, owed_since, tries, last_try FROM recording "
+    "WHERE state NOT IN ('archived', 'removed') ORDER BY owed_since, id"
+)
 
-def write(catalog: Catalog, root: Path, *, title: str, timezone: str | None) -> browse.SiteResult:
-    """Write the pages, and remember with which title and time zone. Raises `StorageError`."""
-    result = browse.write_site(
+
+def write(
+    catalog: Catalog,
+    root: Path,
+    *,
+    title: str,
+    timezone: str | None,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> browse.SiteResult:
+    """Write the pages that have changed, and remember with which title and time zone.
+
+    `on_progress` is that of `browse.update_site`. Raises `StorageError` and `LockedError`.
+    """
+    result = browse.update_site(
         root,
-        _entries(catalog),
-        _owed(catalog),
+        CatalogPages(catalog),
         zone=layout.zone(timezone) if timezone else None,
         zone_name=timezone or "",
         title=title,
+        on_progress=on_progress,
     )
     path = root / ARCHIVE_DIR / _OPTIONS
     aside = path.with_name(f".{_OPTIONS}.part")
@@ -54,23 +76,55 @@ def write_again(catalog: Catalog, root: Path) -> None:
     write(catalog, root, title=title, timezone=timezone)
 
 
-def _entries(catalog: Catalog) -> Iterator[browse.Entry]:
-    rows = catalog.stream(
-        "SELECT r.id, r.start_time, r.directory, r.state, r.reason, r.owed_since, "
-        "f.kind, f.path, f.size, f.sha256 "
-        "FROM recording r JOIN file f ON f.recording = r.id ORDER BY r.id"
-    )
+class CatalogPages:
+    """A `browse.Source`: the catalogue as it is now, nothing of it held in memory."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def marks(self) -> Iterator[tuple[str, str]]:
+        """Each directory, and what tells whether anything in it has changed.
+
+        Its files are told by the digest of its `SHA256SUMS`; what is not archived, by all that the
+        pages say of it. Where `SHA256SUMS` is yet to be written, nothing tells.
+        """
+        sums = dict(self._catalog.rows(f"SELECT directory, sha256 FROM ({revisions.NOW})"))  # noqa: S608
+        for directory in self._catalog.stale_directories():
+            sums.pop(directory, None)
+        others: dict[str, Any] = {}
+        rows = self._catalog.stream(
+            "SELECT coalesce(directory, ''), id, state, reason, owed_since, start_time "
+            "FROM recording WHERE state <> 'archived' AND directory IS NOT NULL ORDER BY id"
+        )
+        for directory, *row in rows:
+            others.setdefault(directory, hashlib.sha256()).update(repr(row).encode())
+        sql = "SELECT DISTINCT coalesce(directory, '') FROM recording WHERE directory IS NOT NULL"
+        for (directory,) in self._catalog.rows(sql):
+            sha256 = sums.get(directory)
+            state = others[directory].hexdigest() if directory in others else "-"
+            yield directory, f"{sha256} {state}" if sha256 else ""
+
+    def entries(self, directory: str) -> Iterator[Entry]:
+        """The recordings of one directory that have files."""
+        where = "WHERE r.directory = ? ORDER BY r.id"
+        return _entries(self._catalog.stream(f"{_ENTRY} {where}", (directory,)))
+
+    def details(self, ids: Sequence[int]) -> Mapping[int, Entry]:
+        """Some recordings, by ID; those that have gone are left out."""
+        marks = ",".join("?" * len(ids))
+        rows = self._catalog.rows(f"{_ENTRY} WHERE r.id IN ({marks}) ORDER BY r.id", ids)
+        return {entry.id: entry for entry in _entries(rows)}
+
+    def owed(self) -> Iterator[Owed]:
+        """All that is owed or given up, what is owed longest first."""
+        for row in self._catalog.stream(_OWED):
+            yield Owed(row[0], State(row[1]), *row[2:])
+
+
+def _entries(rows: Iterable[Any]) -> Iterator[Entry]:
     for id_, group in groupby(rows, key=lambda row: row[0]):
         files = {}
         for row in group:
             kind = FileKind(row[6])
             files[kind] = StoredFile(id_, kind, *row[7:])
-        yield browse.Entry(id_, row[1], row[2], files, State(row[3]), reason=row[4], since=row[5])
-
-
-def _owed(catalog: Catalog) -> Iterator[browse.Owed]:
-    for row in catalog.rows(
-        "SELECT id, state, reason, owed_since, tries, last_try FROM recording "
-        "WHERE state NOT IN ('archived', 'removed') ORDER BY owed_since, id"
-    ):
-        yield browse.Owed(row[0], State(row[1]), *row[2:])
+        yield Entry(id_, row[1], row[2], files, State(row[3]), reason=row[4], since=row[5])

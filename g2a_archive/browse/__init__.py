@@ -1,14 +1,15 @@
 """Static pages to find and watch the archive's recordings in a browser, from `file://`.
 
-`write_site` takes the recordings as an iterable, in any order, and writes `index.html` at the
-archive's root and everything else in `browse/`, each file only where its content has changed.
+`update_site` asks a `Source` for the recordings, and writes `index.html` at the archive's root and
+everything else in `browse/`. What it kept of the last run there tells which pages have changed.
+`write_site` does the same once, for some recordings in memory.
 The pages need no server and no network; all but the search works without JavaScript.
 """
 
 from __future__ import annotations
 
-from g2a_archive.browse.entries import Entry, Owed
-from g2a_archive.browse.site import SiteResult, open_site, write_site
+from g2a_archive.browse.entries import Entry, Owed, Source
+from g2a_archive.browse.site import SiteResult, open_site, update_site, write_site
 from g2a_archive.browse.write import FOLDER
 
-__all__ = ["FOLDER", "Entry", "Owed", "SiteResult", "open_site", "write_site"]
+__all__ = ["FOLDER", "Entry", "Owed", "SiteResult", "Source", "open_site", "update_site", "write_site"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, tzinfo
-from typing import Self
+from datetime import UTC, date, datetime, timezone, tzinfo
+from typing import Protocol
 
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -71,19 +72,85 @@ class Placed:
         """The file of one kind, if the recording has it."""
         return next((file for file in self.files if file.kind == kind), None)
 
-    def to_json(self) -> str:
-        """All of it as text, for the shelf."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        fields["files"] = [(f.kind.value, f.path, f.size, f.sha256) for f in self.files]
-        return json.dumps(fields)
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote."""
-        fields = json.loads(text)
-        files = fields.pop("files")
-        of = fields["id"]
-        return cls(**fields, files=tuple(StoredFile(of, FileKind(f[0]), *f[1:]) for f in files))
+class Source(Protocol):
+    """Where the pages' content comes from; asked in one thread."""
+
+    def marks(self) -> Iterable[tuple[str, str]]:
+        """Every directory with recordings ("" for the archive itself), and its mark.
+
+        A mark is another one whenever a page could say something else of any recording in the
+        directory; "" where that is not known.
+        """
+        ...
+
+    def entries(self, directory: str) -> Iterable[Entry]:
+        """The recordings of one directory."""
+        ...
+
+    def details(self, ids: Sequence[int]) -> Mapping[int, Entry]:
+        """Some recordings, by ID; one that has gone meanwhile is left out."""
+        ...
+
+    def owed(self) -> Iterable[Owed]:
+        """All recordings that are owed, in the order in which they are to be shown."""
+        ...
+
+
+class Listed:
+    """A `Source` of recordings that come once, in any order; kept in a temporary file meanwhile."""
+
+    def __init__(self, entries: Iterable[Entry], owed: Iterable[Owed]) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, body TEXT)")
+        self._db.execute("BEGIN")
+        rows = ((entry.id, _as_text(entry)) for entry in entries)
+        self._db.executemany("REPLACE INTO entry VALUES (?, ?)", rows)
+        self._owed = owed
+
+    def marks(self) -> Iterable[tuple[str, str]]:
+        """All of it under one name."""
+        return (("", ""),)
+
+    def entries(self, directory: str) -> Iterable[Entry]:
+        """All recordings."""
+        return (_from_text(body) for (body,) in self._db.execute("SELECT body FROM entry"))
+
+    def details(self, ids: Sequence[int]) -> Mapping[int, Entry]:
+        """Some recordings, by ID."""
+        marks = ",".join("?" * len(ids))
+        rows = self._db.execute(f"SELECT id, body FROM entry WHERE id IN ({marks})", ids)  # noqa: S608
+        return {id_: _from_text(body) for id_, body in rows}
+
+    def owed(self) -> Iterable[Owed]:
+        """All that are owed."""
+        return self._owed
+
+    def close(self) -> None:
+        """Let go of the temporary file."""
+        self._db.close()
+
+
+def _as_text(entry: Entry) -> str:
+    fields = {name: getattr(entry, name) for name in entry.__slots__}
+    if isinstance(entry.start, datetime):
+        zone = entry.start.tzname() if entry.start.tzinfo else None
+        fields["start"] = [entry.start.isoformat(), zone]
+    fields["files"] = [(f.kind.value, f.path, f.size, f.sha256) for f in entry.files.values()]
+    return json.dumps(fields)
+
+
+def _from_text(body: str) -> Entry:
+    fields = json.loads(body)
+    if isinstance(fields["start"], list):
+        start = datetime.fromisoformat(fields["start"][0])
+        if (offset := start.utcoffset()) is not None and fields["start"][1] is not None:
+            start = start.replace(tzinfo=timezone(offset, fields["start"][1]))
+        fields["start"] = start
+    fields["state"] = State(fields["state"])
+    kinds = [(FileKind(kind), its) for kind, *its in fields["files"]]
+    fields["files"] = {kind: StoredFile(fields["id"], kind, *its) for kind, its in kinds}
+    return Entry(**fields)
 
 
 def parse_time(value: datetime | str | None) -> datetime | None:

@@ -7,7 +7,8 @@ so that a new recording changes one small file, and a search loads one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from g2a_archive.browse.pages import Book
 from g2a_archive.browse.shelf import Shelf
@@ -21,21 +22,31 @@ def script(key: str, value: object) -> str:
     return f"(self.g2a=self.g2a||{{}})[{json.dumps(key)}]={data};\n"
 
 
-def lookup_files(shelf: Shelf, book: Book, limit: int = IDS_PER_FILE) -> Iterator[tuple[str, str]]:
-    """Name and content of every file of the index.
+def lookup_files(
+    shelf: Shelf, book: Book, limit: int = IDS_PER_FILE
+) -> Iterator[tuple[str, bool, Callable[[], str]]]:
+    """Every file of the index: its name, whether it has changed, and what makes its content.
 
     `ids-12.js` has the IDs that begin with 12; `ids-12e.js` has 12 itself, where 12 was split.
     """
-    shards = {}
-    for name, rows in _shards(shelf, limit):
-        shards[name] = len(rows)
-        yield f"search/ids-{name}.js", script(f"ids-{name}", rows)
+    counts = {}
+    for name, prefix, count in _shards(shelf, limit):
+        exact = name != prefix
+        counts[name] = count
+        changed = shelf.is_touched(prefix, exact=exact)
+        yield f"search/ids-{name}.js", changed, partial(_ids, shelf, name, prefix, exact)
     days = {day.day: day.count for day in book.days.values()}
-    yield "search/days.js", script("days", {"days": days, "split": sorted(book.split)})
-    yield "search/shards.js", script("shards", shards)
+    split = sorted(book.split)
+    yield "search/days.js", True, lambda: script("days", {"days": days, "split": split})
+    yield "search/shards.js", True, lambda: script("shards", counts)
 
 
-def _shards(shelf: Shelf, limit: int) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+def _ids(shelf: Shelf, name: str, prefix: str, exact: bool) -> str:
+    return script(f"ids-{name}", shelf.find(prefix, exact=exact))
+
+
+def _shards(shelf: Shelf, limit: int) -> Iterator[tuple[str, str, int]]:
+    """Name, digits and number of IDs of each file."""
     pending = [str(digit) for digit in range(9, -1, -1)]
     while pending:
         prefix = pending.pop()
@@ -43,9 +54,8 @@ def _shards(shelf: Shelf, limit: int) -> Iterator[tuple[str, list[tuple[str, str
         if not count:
             continue
         if count <= limit:
-            yield prefix, shelf.find(prefix)
+            yield prefix, prefix, count
             continue
-        exact = shelf.find(prefix, exact=True)
-        if exact:
-            yield f"{prefix}e", exact
+        if exact := shelf.found(prefix, exact=True):
+            yield f"{prefix}e", prefix, exact
         pending += [f"{prefix}{digit}" for digit in range(9, -1, -1)]

@@ -26,6 +26,9 @@ CSP = (
     f"media-src {_LOCAL}; base-uri 'none'; form-action 'none'"
 )
 
+_NEAR = 10
+"""Parts of a list, before and after the current one, that are linked to."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 
 
@@ -87,14 +90,20 @@ def neighbours(before: tuple[str, str] | None, after: tuple[str, str] | None, wh
     return f'<nav class="turn" aria-label="{text(what)}">{"".join(parts)}</nav>\n'
 
 
-def part_links(stem_pages: Sequence[str], current: str) -> str:
-    """Links to all parts of a long list."""
-    if len(stem_pages) < 2:
+def part_links(pages: Sequence[str], current: str) -> str:
+    """Links to the parts of a long list: the first and last, and those around the current one."""
+    if len(pages) < 2:
         return ""
-    links = (
-        f'<a href="{text(page)}"{" aria-current=page" if page == current else ""}>{n}</a>'
-        for n, page in enumerate(stem_pages, 1)
-    )
+    at = pages.index(current) if current in pages else 0
+    shown = {0, len(pages) - 1, *range(max(0, at - _NEAR), min(len(pages), at + _NEAR + 1))}
+    links: list[str] = []
+    last = -1
+    for n in sorted(shown):
+        if n != last + 1:
+            links.append("…")
+        here = " aria-current=page" if n == at else ""
+        links.append(f'<a href="{text(pages[n])}"{here}>{n + 1}</a>')
+        last = n
     return f'<nav class="parts" aria-label="Parts of this list">Part {" ".join(links)}</nav>\n'
 
 

@@ -20,7 +20,7 @@ from g2a_archive.browse.markup import (
     text,
 )
 from g2a_archive.browse.recordings import STATE_TEXT, card, owed_table, recording
-from g2a_archive.browse.shelf import Day
+from g2a_archive.browse.shelf import Day, part_name
 from g2a_archive.browse.write import FOLDER
 from g2a_archive.models import State, size_text
 
@@ -30,17 +30,22 @@ HOME = ("../index.html", "All years")
 class Book:
     """All days that have recordings, and on which page each is found."""
 
-    def __init__(self, days: Sequence[Day], month_limit: int) -> None:
+    def __init__(self, days: Sequence[Day], limit: int) -> None:
         self.days = {day.day: day for day in days}
         self.years = _grouped(days, 4)
         self.months = _grouped(days, 7)
-        self.split = {m for m, known in self.months.items() if _count(known) > month_limit}
+        self.split = {m for m, known in self.months.items() if _count(known) > limit}
+        self._limit = limit
         self.month_list = list(self.months)
         self.most = {year: max(day.count for day in known) for year, known in self.years.items()}
 
     def page(self, day: str) -> str:
         """The page, in `browse/`, that shows a day: its month's, or its own in a big month."""
         return f"{day}.html" if day[:7] in self.split else f"{day[:7]}.html"
+
+    def parts(self, day: str) -> list[str]:
+        """All pages that show a day of a big month: one, but for very busy days."""
+        return [part_name(day, n) for n in range(-(-self.days[day].count // self._limit))]
 
     def link(self, day: str) -> str:
         """The address of a day from another page in `browse/`."""
@@ -64,11 +69,14 @@ def summary(days: Sequence[Day]) -> str:
 def index_page(
     site: Site,
     book: Book,
-    latest: Sequence[Placed],
+    latest: Sequence[tuple[Placed, str]],
     undated: int,
     owed: Mapping[State, int],
 ) -> str:
-    """The first page: totals, what is owed, the newest recordings, a strip for each year."""
+    """The first page: totals, what is owed, the newest recordings, a strip for each year.
+
+    `latest` are recordings, each with the name of the page in `browse/` that shows it.
+    """
     days = list(book.days.values())
     parts = [
         f'<h1 class="quiet">{text(site.title)}</h1>\n',
@@ -76,7 +84,7 @@ def index_page(
         owed_notice(owed),
     ]
     if latest:
-        cards = "".join(card(one, "", f"{FOLDER}/{book.page(one.day)}") for one in latest)
+        cards = "".join(card(one, "", f"{FOLDER}/{name}") for one, name in latest)
         parts.append(f'<section><h2>Newest</h2>\n<ul class="cards">{cards}</ul></section>\n')
     rows = []
     for year in reversed(book.years):
@@ -173,14 +181,17 @@ def month_page(
     return frame(site, month_text(month), _beside(head, _month(book, month), body))
 
 
-def day_page(site: Site, book: Book, day: str, recordings: Iterable[Placed]) -> str:
-    """A day of a month that is too big for one page."""
+def day_page(
+    site: Site, book: Book, day: str, recordings: Iterable[Placed], name: str | None = None
+) -> str:
+    """A day of a month that is too big for one page; or that part of it that is called `name`."""
     month = day[:7]
     keys = [known.day for known in book.months[month]]
     turn = _turn(keys, keys.index(day), lambda d: (f"{d}.html", day_text(d, weekday=False)), "Days")
     head = (
         crumbs(HOME, (f"{day[:4]}.html", day[:4]), (f"{month}.html", month_text(month)))
         + f"<h1>{day_text(day, weekday=False)}</h1>\n{turn}"
+        + part_links(book.parts(day), name or book.page(day))
     )
     body = day_section(book.days[day], recordings)
     return frame(site, day_text(day, weekday=False), _beside(head, _month(book, month), body))

@@ -1,30 +1,46 @@
-"""Writes the whole site: sort, then each page, the first one last."""
+"""Writes the whole site: sort, then each page that has changed, the first one last."""
 
 from __future__ import annotations
 
+import os
 import webbrowser
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from importlib.resources import files
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from urllib.parse import quote
 
+from g2a_archive import __version__
 from g2a_archive.browse import pages
-from g2a_archive.browse.entries import Entry, Owed
+from g2a_archive.browse.entries import Entry, Listed, Owed, Placed, Source, place
 from g2a_archive.browse.lookup import lookup_files
 from g2a_archive.browse.markup import Site
-from g2a_archive.browse.shelf import Shelf, part_name
+from g2a_archive.browse.shelf import Limits, Shelf, part_name
 from g2a_archive.browse.write import Writer
 
-_T = TypeVar("_T")
 ASSETS = ("style.css", "recordings.js", "search.js", "icon.svg")
-MONTH_LIMIT = 1000
-"""Recordings on a month's page; a month with more has a page for each day."""
-UNDATED_PER_PAGE = 1000
-OWED_PER_PAGE = 2000
+STATE = ".shelf.sqlite3"
+"""What a run keeps in `browse/` for the next one; without it, all pages are made again."""
+
+PER_PAGE = 250
+"""Recordings on a page at most. A month with more has a page for each day, a day with more several.
+
+No page is larger than 500 kB: where directories have long names, it is fewer.
+"""
+
+OWED_PER_PAGE = 500
 LATEST = 6
+_LARGEST, _EACH, _TIMES = 400_000, 1100, 8
+"""Bytes of a page's recordings, of each without its directory's name, and how often it has that."""
+
+_TOGETHER = 250
+
+Page = tuple[str, bool, Callable[[], str]]
+"""A page's name, whether it has changed, and what makes its content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,42 +64,69 @@ def write_site(
     title: str,
     zone_name: str = "",
 ) -> SiteResult:
-    """Write the pages of the archive at `root`; raises `StorageError`.
+    """Write pages of a few recordings below `root`, with nothing kept for another time.
 
-    `entries` may come in any order, `owed` is shown as it comes. With a `zone`, every time is
-    shown in it, and `zone_name` says its name; without one, as the recording's start gives it.
+    `entries` may come in any order; see `update_site`.
+    """
+    with closing(Listed(entries, owed)) as source:
+        return update_site(root, source, zone=zone, title=title, zone_name=zone_name, keep=False)
+
+
+def update_site(
+    root: Path,
+    source: Source,
+    *,
+    zone: tzinfo | None,
+    title: str,
+    zone_name: str = "",
+    keep: bool = True,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> SiteResult:
+    """Write the pages of the archive at `root` that have changed.
+
+    With a `zone`, every time is shown in it, and `zone_name` says its name; without one, as the
+    recording's start gives it. With `keep`, the next run can tell what has changed since.
+    `on_progress` hears what is being done ("directories read", "pages made"), how many are done,
+    and how many there are. Raises `StorageError`, and `LockedError` where another run is at it.
     """
     writer = Writer(root)
     site = Site(title, zone_name or _name(zone))
-    with Shelf() as shelf:
-        shelf.load(entries, owed, zone)
-        shelf.index(UNDATED_PER_PAGE, OWED_PER_PAGE)
-        book = pages.Book(shelf.days(), MONTH_LIMIT)
+    marks = dict(source.marks())
+    limits = Limits(_per_page(marks), OWED_PER_PAGE)
+    about = {"version": __version__, "title": title, "zone": f"{zone} {site.zone_name}"}
+    with Shelf(writer.folder / STATE if keep else None, about, limits) as shelf:
+        before = pages.Book(shelf.days(), limits.recordings)
+        for done, total in shelf.load(source, marks, zone):
+            on_progress("directories read", done, total)
         for name in ASSETS:
             writer.data(name, files(__package__).joinpath("assets", name).read_bytes())
-        for name, content in chain(
-            # What is linked to comes before what links, so that no moment has a dead link.
-            _day_pages(site, book, shelf),
-            _month_pages(site, book, shelf),
-            ((f"{year}.html", pages.year_page(site, book, year)) for year in book.years),
-            _undated_pages(site, shelf),
-            _owed_pages(site, shelf, zone),
-            lookup_files(shelf, book),
-        ):
-            writer.page(name, content)
-        states = shelf.owed_states()
-        latest = shelf.latest(LATEST)
-        undated = shelf.count(undated=True)
-        writer.page("index.html", pages.index_page(site, book, latest, undated, states))
-        writer.finish()
+        plan = _Plan(
+            site, source, shelf, zone, before, pages.Book(shelf.days(), limits.recordings), limits
+        )
+        names = {*ASSETS}
+        todo = []
+        for name, changed, content in plan.pages():
+            names.add(name)
+            if changed or shelf.fresh or not writer.has(name):
+                todo.append((name, content))
+        for done, (name, content) in enumerate(todo, 1):
+            writer.page(name, content())
+            on_progress("pages made", done, len(todo))
+        writer.finish(names)
         return SiteResult(
             root / "index.html",
-            shelf.count(),
-            sum(states.values()),
+            sum(day.count for day in plan.book.days.values()) + shelf.undated(),
+            sum(plan.states.values()),
             writer.written,
-            writer.unchanged,
+            len(names) - writer.written,
             writer.removed,
         )
+
+
+def _per_page(directories: Iterable[str]) -> int:
+    """How many recordings a page can hold: each names its directory several times."""
+    longest = max((len(quote(os.fsencode(name))) for name in directories), default=0)
+    return min(PER_PAGE, _LARGEST // (_EACH + _TIMES * longest))
 
 
 def _name(zone: tzinfo | None) -> str:
@@ -97,39 +140,108 @@ def open_site(index: Path) -> bool:
     return webbrowser.open(index.resolve().as_uri())
 
 
-def _day_pages(site: Site, book: pages.Book, shelf: Shelf) -> Iterator[tuple[str, str]]:
-    for month in sorted(book.split):
-        for day in book.months[month]:
-            page = pages.day_page(site, book, day.day, shelf.recordings(day.day))
-            yield f"{day.day}.html", page
+class _Plan:
+    """All pages there are to be, in an order in which no moment has a dead link."""
 
+    def __init__(
+        self,
+        site: Site,
+        source: Source,
+        shelf: Shelf,
+        zone: tzinfo | None,
+        before: pages.Book,
+        book: pages.Book,
+        limits: Limits,
+    ) -> None:
+        self.site, self.source, self.shelf, self.zone = site, source, shelf, zone
+        self.before, self.book, self.limits = before, book, limits
+        self.states = shelf.owed_states()
 
-def _month_pages(site: Site, book: pages.Book, shelf: Shelf) -> Iterator[tuple[str, str]]:
-    for month in book.months:
-        yield f"{month}.html", pages.month_page(site, book, month, shelf.recordings)
+    def pages(self) -> Iterator[Page]:
+        """Each page; what is linked to comes before what links."""
+        yield from self._day_pages()
+        yield from self._month_pages()
+        yield from self._year_pages()
+        yield from self._undated_pages()
+        yield from self._owed_pages()
+        yield from lookup_files(self.shelf, self.book)
+        yield "index.html", True, self._index
 
+    def _placed(self, ids: Iterator[int]) -> Iterator[Placed]:
+        """The recordings themselves, from the catalogue, some at a time."""
+        while some := [*islice(ids, _TOGETHER)]:
+            found = self.source.details(some)
+            yield from (place(found[id_], self.zone) for id_ in some if id_ in found)
 
-def _undated_pages(site: Site, shelf: Shelf) -> Iterator[tuple[str, str]]:
-    names = _part_names("undated", shelf.count(undated=True), UNDATED_PER_PAGE)
-    for name, some in zip(names, _parts(shelf.undated(), UNDATED_PER_PAGE), strict=True):
-        yield name, pages.undated_page(site, some, names, name)
+    def _day_pages(self) -> Iterator[Page]:
+        touched = {day[:7] for day in self.shelf.touched}
+        for month in sorted(self.book.split):
+            for day in self.book.months[month]:
+                for part, name in enumerate(self.book.parts(day.day)):
+                    # The month's calendar is on each of them.
+                    yield name, month in touched, partial(self._day, day.day, part, name)
 
+    def _day(self, day: str, part: int, name: str) -> str:
+        recordings = self._placed(self.shelf.recordings(day, part))
+        return pages.day_page(self.site, self.book, day, recordings, name)
 
-def _owed_pages(site: Site, shelf: Shelf, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
-    states = shelf.owed_states()
-    names = _part_names("owed", sum(states.values()), OWED_PER_PAGE)
-    if not names:
+    def _month_pages(self) -> Iterator[Page]:
+        changed = {day[:7] for day in self.shelf.touched}
+        changed |= _moved(list(self.before.months), list(self.book.months))
+        for month in self.book.months:
+            yield f"{month}.html", month in changed, partial(self._month, month)
+
+    def _month(self, month: str) -> str:
+        def recordings(day: str) -> Iterator[Placed]:
+            return self._placed(self.shelf.recordings(day))
+
+        return pages.month_page(self.site, self.book, month, recordings)
+
+    def _year_pages(self) -> Iterator[Page]:
+        changed = {day[:4] for day in self.shelf.touched}
+        changed |= _moved(list(self.before.years), list(self.book.years))
+        for year in self.book.years:
+            make = partial(pages.year_page, self.site, self.book, year)
+            yield f"{year}.html", year in changed, make
+
+    def _undated_pages(self) -> Iterator[Page]:
+        names = _part_names("undated", self.shelf.undated(), self.limits.recordings)
+        for part, name in enumerate(names):
+            make = partial(self._undated, part, names, name)
+            yield name, "" in self.shelf.touched, make
+
+    def _undated(self, part: int, names: Sequence[str], name: str) -> str:
+        some = self._placed(self.shelf.recordings("", part))
+        return pages.undated_page(self.site, some, names, name)
+
+    def _owed_pages(self) -> Iterator[Page]:
+        names = _part_names("owed", sum(self.states.values()), self.limits.owed)
         # There is always one, since every page links to it.
-        yield "owed.html", pages.owed_page(site, [], states, zone, [], "owed.html")
-    for name, some in zip(names, _parts(shelf.owed(), OWED_PER_PAGE), strict=True):
-        yield name, pages.owed_page(site, some, states, zone, names, name)
+        for part, name in enumerate(names or ["owed.html"]):
+            yield name, True, partial(self._owed, part, names, name)
+
+    def _owed(self, part: int, names: Sequence[str], name: str) -> str:
+        some = self.shelf.owed(part)
+        return pages.owed_page(self.site, some, self.states, self.zone, names, name)
+
+    def _index(self) -> str:
+        latest = dict(self.shelf.latest(LATEST))
+        shown = []
+        for one in self._placed(iter(latest)):
+            part = latest[one.id]
+            shown.append((one, part_name(one.day, part) if part else self.book.page(one.day)))
+        return pages.index_page(self.site, self.book, shown, self.shelf.undated(), self.states)
+
+
+def _moved(before: Sequence[str], after: Sequence[str]) -> set[str]:
+    """Those that have another neighbour than before."""
+
+    def neighbours(keys: Sequence[str]) -> Mapping[str, tuple[str, str]]:
+        return {k: (a, b) for a, k, b in zip(["", *keys], keys, [*keys[1:], ""], strict=False)}
+
+    old = neighbours(before)
+    return {key for key, its in neighbours(after).items() if old.get(key) != its}
 
 
 def _part_names(stem: str, count: int, per_page: int) -> list[str]:
     return [part_name(stem, part) for part in range(-(-count // per_page))]
-
-
-def _parts(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part

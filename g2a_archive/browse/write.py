@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,7 @@ FOLDER = "browse"
 GENERATOR = '<meta name="generator" content="g2a-archive browse">'
 _ASIDE = ".part"
 _OURS = re.compile(
-    r"\d{4}(-\d\d){0,2}\.html|(owed|undated)(-\d+)?\.html|search/[0-9a-z-]+\.js|"
+    r"\d{4}(-\d\d){0,2}\.html|\d{4}-\d\d-\d\d-\d+\.html|(owed|undated)(-\d+)?\.html|search/[0-9a-z-]+\.js|"
     rf"(search/)?\.[0-9a-z.-]+{re.escape(_ASIDE)}"
 )
 """Names in `browse/` that an earlier run may have left; nothing else there is ever removed."""
@@ -29,8 +30,8 @@ class Writer:
         self.written = 0
         self.unchanged = 0
         self.removed = 0
-        self._kept: set[str] = set()
         self._prepare()
+        self._there = self._names()
 
     def _prepare(self) -> None:
         for path in (self.folder, self.folder / "search"):
@@ -57,7 +58,6 @@ class Writer:
     def data(self, name: str, content: bytes) -> None:
         """Like `page`, with bytes."""
         path = self.root / name if name == "index.html" else self.folder / name
-        self._kept.add(name)
         if self._read(path) == content:
             self.unchanged += 1
             return
@@ -75,11 +75,15 @@ class Writer:
             raise storage_error(error, "write", path) from error
         self.written += 1
 
-    def finish(self) -> None:
-        """Remove the pages that are no longer needed, and flush the directories."""
-        for path in sorted(self.folder.glob("*")) + sorted(self.folder.glob("search/*")):
-            name = path.relative_to(self.folder).as_posix()
-            if name in self._kept or not _OURS.fullmatch(name) or path.is_dir():
+    def has(self, name: str) -> bool:
+        """Whether an earlier run has written such a page."""
+        return name in self._there or (name == "index.html" and (self.root / name).is_file())
+
+    def finish(self, pages: Collection[str]) -> None:
+        """Remove what is none of these `pages`, and flush the directories."""
+        for name in sorted(self._names()):
+            path = self.folder / name
+            if name in pages or not _OURS.fullmatch(name) or path.is_dir():
                 continue
             try:
                 path.unlink(missing_ok=True)
@@ -89,6 +93,14 @@ class Writer:
         if self.written or self.removed:
             for folder in (self.folder / "search", self.folder, self.root):
                 _flush(folder)
+
+    def _names(self) -> set[str]:
+        """What lies in `browse/` and `browse/search/`, relative to the former."""
+        try:
+            search = (f"search/{name}" for name in os.listdir(self.folder / "search"))
+            return {*os.listdir(self.folder), *search}
+        except OSError as error:
+            raise storage_error(error, "read", self.folder) from error
 
     @staticmethod
     def _read(path: Path, limit: int = -1) -> bytes | None:

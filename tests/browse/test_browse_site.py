@@ -139,7 +139,7 @@ def test_the_calendar_counts_days(tmp_path: Path) -> None:
 def test_a_big_month_has_a_page_for_each_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "MONTH_LIMIT", 2)
+    monkeypatch.setattr(site, "PER_PAGE", 2)
     entries = [entry(n, LATE.replace(day=1 + n)) for n in range(1, 4)]
     write(tmp_path, *entries, entry(9, LATE.replace(month=6)))
     assert 'href="2014-05-02.html#d2014-05-02"' in page(tmp_path, "browse/2014.html")
@@ -147,7 +147,7 @@ def test_a_big_month_has_a_page_for_each_day(
     assert 'id="r1"' in page(tmp_path, "browse/2014-05-02.html")
     assert 'id="r9"' in page(tmp_path, "browse/2014-06.html")
     assert '"split":["2014-05"]' in page(tmp_path, "browse/search/days.js")
-    monkeypatch.setattr(site, "MONTH_LIMIT", 1000)
+    monkeypatch.setattr(site, "PER_PAGE", 250)
     assert write(tmp_path, *entries).removed == 5  # the three days, June, the index of 9
 
 
@@ -155,7 +155,7 @@ def test_long_lists_come_in_parts_that_the_search_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(site, "OWED_PER_PAGE", 2)
-    monkeypatch.setattr(site, "UNDATED_PER_PAGE", 2)
+    monkeypatch.setattr(site, "PER_PAGE", 2)
     owed = [Owed(n, State.FAILED, f"reason {n}") for n in range(11, 16)]
     undated = [Entry(n, None, "somewhere") for n in range(21, 24)]
     write(tmp_path, *undated, owed=owed)

@@ -96,7 +96,7 @@ def test_a_failed_write_leaves_the_old_page_whole(
 def test_what_links_is_written_after_what_it_links_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "MONTH_LIMIT", 1)
+    monkeypatch.setattr(site, "PER_PAGE", 1)
     written: list[str] = []
     replace_path = Path.replace
 

@@ -95,7 +95,10 @@
       const mark = state ? "o" : "r";
       return { id, href: `${base}${place}#${mark}${id}`, text: id, note: state || "no date" };
     }
-    return { id, href: `${pageOf(place.slice(0, 10), split)}#r${id}`, text: id, note: place };
+    // "2014-05-06 12:30", and the part of the day's pages where that has several.
+    const [day, , part] = place.split(" ");
+    const page = part ? `${base}${day}-${part}.html` : pageOf(day, split);
+    return { id, href: `${page}#r${id}`, text: id, note: place.slice(0, 16) };
   }
 
   async function find(text) {

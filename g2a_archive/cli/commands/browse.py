@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 from g2a_archive.archive import pages
+from g2a_archive.archive.mounts import missing_parts, unmounted_error
 from g2a_archive.browse import open_site
 from g2a_archive.cli.options import ARCHIVE, TIMEZONE, option, options
 from g2a_archive.cli.run import reading
-from g2a_archive.cli.settings import ConfiguredCommand, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
+from g2a_archive.console.progress import Snapshot, choose_display
 from g2a_archive.errors import ExitCode
-from g2a_archive.models import RunSettings
 
 _BROWSE = [
     option("--title", default=pages.TITLE, show_default=True, help="Of the pages."),
@@ -30,13 +31,35 @@ def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> 
 
     Open DEST/index.html: no server and no network is needed. Only pages that changed are written.
     """
-    return _make_pages(settings_of(ctx).run, title=title, open_=open_)
+    return _make_pages(settings_of(ctx), title=title, open_=open_)
 
 
-def _make_pages(run: RunSettings, *, title: str, open_: bool) -> ExitCode:
+class _Watched:
+    """How far the pages are, for the display."""
+
+    def __init__(self) -> None:
+        self.view = Snapshot("Pages", 0, 0, None, unit="directories read")
+
+    def heard(self, what: str, done: int, total: int) -> None:
+        """So many of so many are done."""
+        self.view = Snapshot("Pages", done, total, None, unit=what)
+
+    def look(self) -> Snapshot:
+        """For the display."""
+        return self.view
+
+
+def _make_pages(settings: Settings, *, title: str, open_: bool) -> ExitCode:
     """`browse`: write the pages, say where they begin, and open them if asked."""
+    run = settings.run
+    watched = _Watched()
     with reading(run) as (root, catalog):
-        result = pages.write(catalog, root, title=title, timezone=run.timezone)
+        if parts := missing_parts(catalog, root):
+            raise unmounted_error(parts)
+        with choose_display(quiet=settings.quiet).watch(watched.look):
+            result = pages.write(
+                catalog, root, title=title, timezone=run.timezone, on_progress=watched.heard
+            )
     outputs.say(
         f"{result.recordings:,} recordings, {result.owed:,} owed: {result.written:,} pages "
         f"written, {result.unchanged:,} unchanged"

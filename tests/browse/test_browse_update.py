@@ -1,0 +1,236 @@
+"""A second run makes only the pages that have changed, and they are as if all had been made."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from support import run_cli
+from support.archive import MP4, Archive, video
+
+from g2a_archive.archive import checksums
+from g2a_archive.archive.catalog import Settlement
+from g2a_archive.archive.pages import CatalogPages
+from g2a_archive.browse import SiteResult, site, update_site
+from g2a_archive.models import State
+
+Zone = tzinfo | None
+BERLIN = ZoneInfo("Europe/Berlin")
+DAYS = tuple(f"20{year}/0{month}/0{day}" for year in (12, 13) for month in (3, 7) for day in (1, 2))
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
+    """Some recordings a day; few go on a page."""
+    for name, few in (("PER_PAGE", 4), ("OWED_PER_PAGE", 3)):
+        monkeypatch.setattr(site, name, few)
+    monkeypatch.setattr("g2a_archive.browse.lookup.lookup_files.__defaults__", (5,))
+    made = Archive(tmp_path / "recordings")
+    for number, day in enumerate(DAYS):
+        for recording in range(2 + number % 4 * 3):
+            add(made, 1000 * number + 10 * recording + 11, day)
+    yield made
+    made.catalog.close()
+
+
+def add(archive: Archive, recording: int, day: str) -> None:
+    archive.settle(recording, [archive.put(recording, MP4, video(f"{recording}"), day)], day)
+    checksums.write_checksums(archive.catalog, archive.root)
+
+
+def browse(
+    archive: Archive, root: Path | None = None, *, title: str = "All", zone: Zone = None
+) -> tuple[SiteResult, int]:
+    """Write the pages; what came of it, and how many were made."""
+    made = [0]
+
+    def heard(what: str, done: int, total: int) -> None:
+        if what == "pages made":
+            made.append(done)
+
+    source = CatalogPages(archive.catalog)
+    root = root or archive.root
+    result = update_site(root, source, zone=zone, title=title, on_progress=heard)
+    return result, made[-1]
+
+
+def pages(root: Path) -> dict[str, bytes]:
+    found = [root / "index.html", *root.glob("browse/**/*.*")]
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in found
+        if not path.name.startswith(".")
+    }
+
+
+def assert_as_if_new(archive: Archive, tmp_path: Path, **options: Any) -> None:
+    """The pages that are there are those that a first run would make."""
+    shutil.rmtree(tmp_path / "new", ignore_errors=True)
+    (tmp_path / "new").mkdir()
+    browse(archive, tmp_path / "new", **options)
+    assert pages(archive.root) == pages(tmp_path / "new")
+
+
+def damage(archive: Archive, _: Zone = None) -> None:
+    archive.catalog.damaged([(11, MP4, "missing")])
+
+
+def mend(archive: Archive, zone: Zone) -> None:
+    archive.catalog.damaged([(11, MP4, "missing")])
+    browse(archive, zone=zone)
+    archive.catalog.checked([archive.catalog.files_of(11)[MP4]])
+
+
+def replaced(archive: Archive, _: Zone = None) -> None:
+    archive.settle(7021, [archive.put(7021, MP4, video("other"), DAYS[7])], DAYS[7])
+    checksums.write_checksums(archive.catalog, archive.root)
+
+
+def moved(archive: Archive, _: Zone = None) -> None:
+    """Fetched again with another layout: the directory that it was in has one less."""
+    archive.settle(7021, [archive.put(7021, MP4, video("7021"), "2013-07-02")], "2013-07-02")
+    checksums.write_checksums(archive.catalog, archive.root)
+
+
+def owed(archive: Archive, _: Zone = None) -> None:
+    archive.catalog.settle(Settlement(n, State.UNAVAILABLE) for n in range(5000, 5008))
+
+
+def owed_no_more(archive: Archive, zone: Zone) -> None:
+    owed(archive, zone)
+    browse(archive, zone=zone)
+    add(archive, 5003, DAYS[0])
+
+
+def not_summed_yet(archive: Archive, _: Zone = None) -> None:
+    archive.settle(3, [archive.put(3, MP4, video("3"), DAYS[4])], DAYS[4])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda archive, zone: None,
+        lambda archive, zone: add(archive, 3, DAYS[0]),
+        lambda archive, zone: add(archive, 4, DAYS[3]),
+        lambda archive, zone: add(archive, 5, "2012/05/01"),
+        lambda archive, zone: add(archive, 6, "2011/01/01"),
+        damage,
+        mend,
+        replaced,
+        moved,
+        owed,
+        owed_no_more,
+        not_summed_yet,
+    ],
+)
+@pytest.mark.parametrize("zone", [None, BERLIN])
+def test_after_a_change_all_pages_are_right_and_few_were_made(
+    archive: Archive,
+    tmp_path: Path,
+    change: Callable[[Archive, Zone], None],
+    zone: Zone,
+) -> None:
+    first, _ = browse(archive, zone=zone)
+    change(archive, zone)
+    second, made = browse(archive, zone=zone)
+    assert made < first.written / 2
+    assert second.written <= made
+    assert_as_if_new(archive, tmp_path, zone=zone)
+    again, _ = browse(archive, zone=zone)
+    assert again.written == again.removed == 0
+
+
+def test_another_title_zone_or_version_makes_all_pages_anew(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = browse(archive)
+    for zone in (None, BERLIN):
+        browse(archive, title="Other", zone=zone)
+        assert_as_if_new(archive, tmp_path, title="Other", zone=zone)
+    monkeypatch.setattr(site, "__version__", "99")
+    (archive.root / "browse/2012.html").write_text("of an older version")
+    _, made = browse(archive, title="Other", zone=BERLIN)
+    assert made >= first.written - len(site.ASSETS)
+    assert_as_if_new(archive, tmp_path, title="Other", zone=BERLIN)
+
+
+@pytest.mark.parametrize("what", ["gone", "damaged", "empty"])
+def test_without_what_was_kept_all_is_made_again(
+    archive: Archive, tmp_path: Path, what: str
+) -> None:
+    first, _ = browse(archive)
+    state = archive.root / "browse" / site.STATE
+    if what == "gone":
+        state.unlink()
+    else:
+        state.write_bytes(b"no database at all" * 400 if what == "damaged" else b"")
+    add(archive, 3, DAYS[0])
+    _, made = browse(archive)
+    assert made >= first.written - len(site.ASSETS)
+    assert_as_if_new(archive, tmp_path)
+    assert browse(archive)[1] < 5
+
+
+def test_a_page_that_somebody_removed_comes_back(archive: Archive) -> None:
+    browse(archive)
+    before = pages(archive.root)
+    shard = next(name for name in before if "/ids-" in name)
+    for name in ("index.html", "browse/2012-07.html", shard):
+        (archive.root / name).unlink()
+    result, _ = browse(archive)
+    assert result.written == 3
+    assert pages(archive.root) == before
+
+
+def test_a_run_that_fails_half_way_is_made_good_by_the_next(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browse(archive)
+    add(archive, 3, DAYS[0])
+    with monkeypatch.context() as patch:
+        patch.setattr("g2a_archive.browse.pages.year_page", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            browse(archive)
+    browse(archive)
+    assert_as_if_new(archive, tmp_path)
+
+
+def test_no_page_is_larger_than_500_kb(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "recordings")
+    day = "ü" * 60 + "/2014-05-06"
+    (archive.root / day).mkdir(parents=True)
+    file = archive.put(1, MP4, video("one"), day)
+    archive.catalog.settle(
+        Settlement(
+            n,
+            State.DAMAGED,
+            7,
+            start_time="2014-05-06T12:00:00Z",
+            directory=day,
+            reason="mp4: " + "x" * 200,
+            files=[
+                file._replace(recording=n, kind=kind, path=f"{day}/{n}.{kind}", sha256="f" * 64)
+                for kind in type(MP4)
+            ],
+        )
+        for n in range(10**9, 10**9 + 1500)
+    )
+    result, _ = browse(archive)
+    assert result.recordings == 1500
+    sizes = {name: len(content) for name, content in pages(archive.root).items()}
+    assert max(sizes.values()) < 500_000
+    assert max(sizes.values()) > 100_000
+    archive.catalog.close()
+
+
+def test_the_command_makes_few_pages_the_second_time(archive: Archive) -> None:
+    for expected in ("pages written, 0 unchanged", " 0 pages written"):
+        run = run_cli(["browse", "-d", archive.root])
+        assert (run.returncode, run.stderr) == (0, "")
+        assert expected in run.stdout
+    assert run_cli(["verify", "-d", archive.root]).returncode == 0
