@@ -23,6 +23,22 @@ _KINDS = {
 FILE_NAME = re.compile(rf"([1-9][0-9]*)\.({'|'.join(_KINDS)})", re.ASCII)
 """A final file name: the recording's ID and an extension."""
 
+_LEFT_ABOUT = frozenset(
+    {
+        # Synology, QNAP, NetApp
+        *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb"),
+        *("#recycle", "#snapshot", "~snapshot", ".snapshot", ".snapshots"),
+        # Windows
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+        *("$recycle.bin", "recycler", "system volume information"),
+        # macOS
+        *(".ds_store", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems", ".apdisk"),
+        *("icon\r", "network trash folder", "temporary items"),
+        # Linux, and file systems
+        *(".directory", "lost+found", "aquota.user", "aquota.group", "quota.user", "quota.group"),
+    }
+)
+
 _FULL_DATE = re.compile(r"\d{4}-?(\d{2}-?\d{2}|W\d{2}-?\d|\d{3})([T ]|$)", re.IGNORECASE)
 _LEAP_SECOND = re.compile(r"((?<=:[0-5][0-9]:)|(?<=[Tt][0-2][0-9][0-5][0-9]))60(?![0-9])")
 _USUAL = re.compile(
@@ -157,6 +173,12 @@ def parse_name(name: str) -> tuple[int, FileKind] | None:
     if match is None or len(match[1]) > 19 or int(match[1]) > MAX_ID:
         return None
     return int(match[1]), _KINDS[match[2]]
+
+
+def is_left_about(name: str) -> bool:
+    """Whether a NAS, a desktop or a file system makes files or directories of this name."""
+    lower = name.lower()
+    return lower in _LEFT_ABOUT or lower.startswith(("._", ".trash-"))
 
 
 def file_name(recording: int, kind: FileKind, head: bytes) -> str:

@@ -23,15 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.layout import is_left_about
 from g2a_archive.errors import StorageError
-
-_NOTHING = frozenset(
-    {
-        *("@eaDir", "#recycle", "#snapshot", "lost+found", ".Trash-0", ".Trash-1000"),
-        *("$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini", ".DS_Store"),
-    }
-)
-"""What NAS systems and desktops leave about: a disk that holds no more than these holds nothing."""
 
 _UNREACHABLE = frozenset(
     {
@@ -135,7 +128,8 @@ def look_at(path: Path) -> str:
     seen = _names(path)
     if isinstance(seen, str):
         return seen
-    return "" if seen - _NOTHING else "is empty"
+    # A disk that holds no more than what systems leave about holds nothing.
+    return "is empty" if all(map(is_left_about, seen)) else ""
 
 
 def is_there(path: Path, names: Iterable[str]) -> bool:

@@ -12,4 +12,13 @@ from g2a_archive.browse.entries import Entry, Owed, Source
 from g2a_archive.browse.site import SiteResult, open_site, update_site, write_site
 from g2a_archive.browse.write import FOLDER
 
-__all__ = ["FOLDER", "Entry", "Owed", "SiteResult", "Source", "open_site", "update_site", "write_site"]
+__all__ = [
+    "FOLDER",
+    "Entry",
+    "Owed",
+    "SiteResult",
+    "Source",
+    "open_site",
+    "update_site",
+    "write_site",
+]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from g2a_archive.archive.hashing import hash_file
+from g2a_archive.archive.mounts import MissingPart
 from g2a_archive.errors import CatalogError, Interrupted, StorageError, storage_error
 from g2a_archive.fixity.tree import Tree, default_jobs, identity, in_bunches, in_parallel
 from g2a_archive.models import FileKind, StoredFile
@@ -28,6 +29,9 @@ _UNREADABLE_IN_A_ROW = 16
 """So many files that cannot be read, with none between that can: it is the drive."""
 
 _ATTEMPTS = 5
+
+MISSING = "missing"
+"""The problem of a file that is not there."""
 
 _NOT_THE_FILE = {
     *(errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT),
@@ -54,7 +58,10 @@ class Finding:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a check did: `left` files were not reached in time, or were being replaced."""
+    """What a check did: `left` files were not reached in time, or were being replaced.
+
+    `unmounted` are the parts of the archive that are not mounted; their files are `left`.
+    """
 
     files: int = 0
     bytes: int = 0
@@ -63,6 +70,7 @@ class Outcome:
     findings: list[Finding] = field(default_factory=list)
     interrupted: bool = False
     recorded: bool = True
+    unmounted: list[MissingPart] = field(default_factory=list)
 
 
 Current = Callable[[int, FileKind], StoredFile | None]
@@ -85,6 +93,7 @@ def check(
     count: int,
     *,
     current: Current,
+    unmounted: Callable[[set[str]], set[str]] = lambda directories: set(),
     record: Record,
     warn: Callable[[str], None],
     jobs: int | None = None,
@@ -101,13 +110,14 @@ def check(
     damage. A file that is wrong is told only if `current`, the catalogue's row read again, and
     the file itself are then still those that were compared: else it is checked again. Both are
     called in the calling thread, `on_bytes` in the reading threads. A `CatalogError` from
-    `record` becomes one `warn`ing, and the check goes on without recording.
+    `record` becomes one `warn`ing, and the check goes on without recording. Of the directories of
+    missing files, `unmounted` tells those that are only not mounted: nothing is told of these.
 
     After `max_duration` seconds no further file is begun; `stop` ends the check within moments.
     Raises `StorageError` where the archive as a whole cannot be read any more, with none of its
     files called damaged for that.
     """
-    one = _Check(Tree(root), current, record, warn, stop, on_bytes, clock)
+    one = _Check(Tree(root), current, unmounted, record, warn, stop, on_bytes, clock)
     one.until = math.inf if max_duration is None else one.begun + max_duration
     return one.run(files, count, jobs or default_jobs())
 
@@ -118,6 +128,7 @@ class _Check:
 
     tree: Tree
     current: Current
+    unmounted: Callable[[set[str]], set[str]]
     record: Record
     warn: Callable[[str], None]
     stop: Callable[[], bool]
@@ -173,7 +184,7 @@ class _Check:
         except PermissionError as error:
             return _wrong(file, f"unreadable: {error.strerror}", seen, damage=False)
         except (FileNotFoundError, NotADirectoryError):
-            return _wrong(file, "missing", seen)
+            return _wrong(file, MISSING, seen)
         except OSError as error:
             if error.errno in _NOT_THE_FILE:
                 raise storage_error(error, "read", self.tree.root / file.path) from error
@@ -213,6 +224,7 @@ class _Check:
         findings = [finding for suspect in self.suspects if (finding := self.judge(suspect))]
         if findings:
             self.tree.check()
+            findings = self.mounted(findings)
         self.outcome.findings += findings
         self.outcome.files += len(self.good) + len(findings)
         self.outcome.bytes += sum(file.size for file in self.good)
@@ -225,6 +237,14 @@ class _Check:
                 self.warn(f"what is found cannot be recorded: {error}")
         self.good, self.suspects = [], []
         self.flushed = self.clock()
+
+    def mounted(self, findings: list[Finding]) -> list[Finding]:
+        """The findings without those of files that are only out of sight."""
+        missing = {_directory(one.path) for one in findings if one.problem == MISSING}
+        away = self.unmounted(missing) if missing else set()
+        return [
+            one for one in findings if one.problem != MISSING or _directory(one.path) not in away
+        ]
 
     def judge(self, suspect: _Result) -> Finding | None:
         """The finding, if row and file are still those compared; a new file is compared anew."""
@@ -242,6 +262,10 @@ class _Check:
                 self.good.append(row)
                 return None
         return None
+
+
+def _directory(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _wrong(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME
+from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, is_left_about
 from g2a_archive.errors import Interrupted, storage_error
 from g2a_archive.models import StoredFile
 
@@ -23,25 +23,6 @@ _OURS = re.compile(
     rf"\..*|SHA256SUMS|{FILE_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.DOTALL | re.IGNORECASE
 )
 _OURS_AT_TOP = ("browse", "index.html")
-
-NOT_OURS = frozenset(
-    {
-        # Synology and QNAP
-        *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb"),
-        *("#recycle", "#snapshot", "~snapshot"),
-        # Windows
-        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
-        *("$recycle.bin", "recycler", "system volume information"),
-        # macOS
-        *("icon\r", "network trash folder", "temporary items"),
-        # file systems
-        *("lost+found", "aquota.user", "aquota.group", "quota.user", "quota.group"),
-    }
-)
-"""What NAS systems, desktops and file systems leave about, in lower case: nobody's loss.
-
-Names that begin with a dot are passed over, too: `.DS_Store`, `._*`, `.snapshot`, `.Trash-1000`.
-"""
 
 _KEPT_FOLDERS = 4096
 """Directories whose real path is remembered."""
@@ -134,8 +115,8 @@ class Tree:
     def walk(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Folder]:
         """Every directory with the files, and links, that are not the program's own; in order.
 
-        Left out are dot files, `SHA256SUMS`, files kept aside, the pages of `browse`, and what is
-        `NOT_OURS`. A link to a directory outside the archive is followed, once.
+        Left out are dot files, `SHA256SUMS`, files kept aside, the pages of `browse`, and what
+        systems leave about. A link to a directory outside the archive is followed, once.
         Raises `StorageError` where the archive is gone, and `Interrupted`.
         """
         stack = [""]
@@ -175,7 +156,7 @@ class Tree:
 
 
 def _is_passed_over(name: str, *, top: bool) -> bool:
-    if _OURS.fullmatch(name) or name.lower() in NOT_OURS:
+    if _OURS.fullmatch(name) or is_left_about(name):
         return True
     return top and name.lower() in _OURS_AT_TOP
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.layout import parse_name
+from g2a_archive.archive.mounts import missing_date, missing_parts, unmounted_error
 from g2a_archive.archive.tombstones import tombstones
 from g2a_archive.errors import CatalogError, Interrupted
 from g2a_archive.fixity.check import Finding, Outcome, check
@@ -44,8 +45,11 @@ def verify(
     """Check files of the archive at `root`, and record in the catalogue what is found.
 
     `on_begin` hears how many files, and bytes, there are to check; `on_bytes`, in several
-    threads, of bytes read. Raises `StorageError` where archive or catalogue cannot be read.
+    threads, of bytes read. Nothing is said or recorded of files in parts of the archive that are
+    not mounted: those are told in `unmounted` of what is returned. Raises `StorageError` where
+    archive or catalogue cannot be read, or nothing of the archive is mounted.
     """
+    mounts = _Mounts(catalog, root)
 
     def record(good: list[StoredFile], findings: list[Finding]) -> None:
         broken = ((one.file, one.problem) for one in findings if one.file)
@@ -58,8 +62,9 @@ def verify(
         on_begin(files.count, files.size)
         outcome = check(
             root,
-            files,
+            filter(mounts.has, files),
             files.count,
+            unmounted=mounts.missing,
             current=lambda recording, kind: catalog.files_of(recording).get(kind),
             record=record,
             warn=warn,
@@ -69,14 +74,48 @@ def verify(
             on_bytes=on_bytes,
         )
     outcome.recorded = outcome.recorded and not catalog.readonly
+    outcome.unmounted = mounts.parts
     outcome.findings += _without_files(catalog, options.ids or ())
     if options.everything and not outcome.interrupted:
         try:
-            outcome.findings += unknown(catalog, root, stop)
+            away = {part.directory for part in mounts.parts}
+            found = unknown(catalog, root, stop)
+            outcome.findings += (one for one in found if one.path not in away)
         except Interrupted:
             outcome.interrupted = True
     outcome.findings.sort(key=lambda finding: finding.path)
     return outcome
+
+
+class _Mounts:
+    """What of the archive is not mounted, as far as it is known."""
+
+    def __init__(self, catalog: Catalog, root: Path) -> None:
+        self._catalog = catalog
+        self._root = root
+        self.parts = missing_parts(catalog, root)
+        if any(not part.directory for part in self.parts):
+            raise unmounted_error(self.parts)
+
+    def has(self, file: StoredFile) -> bool:
+        """Whether a file can be there."""
+        return not any(part.holds(file.path.rpartition("/")[0]) for part in self.parts)
+
+    def missing(self, directories: set[str]) -> set[str]:
+        """Those of the directories that are not mounted, now that files in them are missing.
+
+        Raises `StorageError` where nothing of the archive is mounted any more.
+        """
+        now = missing_parts(self._catalog, self._root)
+        for directory in directories:
+            if not any(part.holds(directory) for part in now):
+                date = missing_date(self._catalog, self._root, directory)
+                now += [date] if date else []
+        known = {part.directory for part in self.parts}
+        self.parts += [part for part in now if part.directory not in known]
+        if any(not part.directory for part in now):
+            raise unmounted_error(now)
+        return {name for name in directories if any(part.holds(name) for part in now)}
 
 
 def _without_files(catalog: Catalog, ids: Sequence[int]) -> Iterator[Finding]:

@@ -156,7 +156,7 @@ def test_an_archive_that_vanishes_damages_nothing(
 
 def test_no_archive_at_all_is_a_storage_error(archive: Archive) -> None:
     archive.add(1)
-    with pytest.raises(StorageError, match="cannot read"):
+    with pytest.raises(StorageError, match="is the drive mounted"):
         verify(archive.catalog, archive.root / "gone", VerifyOptions(), warn=print)
 
 

@@ -93,6 +93,7 @@ def test_a_file_that_came_back_clears_the_damage(archive: Archive) -> None:
 def test_what_was_owed_for_another_reason_stays_owed(archive: Archive) -> None:
     file = archive.put(1, MP4, video("one"), "2014/05/06")
     archive.settle(1, [file], state=State.FAILED)
+    archive.add(2)
     (archive.root / file.path).unlink()
     archive.verify()
     assert archive.state(1) == ("failed", 0, None)

@@ -12,6 +12,7 @@ import click
 
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.archive.mounts import unmounted_error
 from g2a_archive.archive.revisions import Fingerprint
 from g2a_archive.archive.storage import Storage
 from g2a_archive.archive.tombstones import resume
@@ -174,6 +175,8 @@ def _verify(
         outputs.say_json(outcome_json(outcome) | proof_json(proof, outcome))
     elif outcome.findings or not settings.quiet:
         outputs.say(outcome_text(outcome) + proof_text(proof, outcome))
+    if outcome.unmounted:
+        raise unmounted_error(outcome.unmounted)
     if logs.failure is not None:
         raise logs.failure
     if switch.code is not None:
