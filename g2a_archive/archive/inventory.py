@@ -235,6 +235,11 @@ def owed_list(catalog: Catalog) -> Iterator[RecordingDetail]:
     return _pages(catalog, f"state IN ({_OWED}) AND")
 
 
+def count(catalog: Catalog) -> int:
+    """How many recordings the catalogue knows."""
+    return int(catalog.scalar("SELECT count(*) FROM recording"))
+
+
 def everything(catalog: Catalog) -> Iterator[RecordingDetail]:
     """All recordings, in the order of their IDs; however many, in little memory."""
     return _pages(catalog, "")

@@ -58,6 +58,19 @@ def guarded() -> Iterator[None]:
         raise stdout_error(error) from None
 
 
+@contextmanager
+def streamed() -> Iterator[TextIO]:
+    """Standard output for much text, in UTF-8 and with lines that end as they are written.
+
+    Raises `StorageError`: a full disk, a closed pipe.
+    """
+    with guarded():
+        out = opened()
+        if isinstance(out, TextIOWrapper):
+            out.reconfigure(encoding="utf-8", newline="")
+        yield out
+
+
 def complain(text: str, *, patience: float | None = None) -> None:
     """Write one line to stderr; there is nobody left to tell if that fails.
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 
 from g2a_archive.archive import inventory
+from g2a_archive.archive.inventory import RecordingDetail
 from g2a_archive.cli.options import ARCHIVE, option, options
 from g2a_archive.cli.run import reading
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import inventory as inventory_text
 from g2a_archive.console import outputs
+from g2a_archive.console.progress import Snapshot, choose_display
 from g2a_archive.errors import ExitCode, InputError
 from g2a_archive.models import RunSettings
 
@@ -35,17 +37,32 @@ def export_command(
     return _export(settings_of(ctx).run, form=form, output=output)
 
 
+class _Watched:
+    """How far the export is, for the display."""
+
+    def __init__(self, total: int) -> None:
+        self.done = 0
+        self.total = total
+
+    def counted(self, recordings: Iterable[RecordingDetail]) -> Iterator[RecordingDetail]:
+        """The recordings, counted as they are written."""
+        for one in recordings:
+            yield one
+            self.done += 1
+
+    def look(self) -> Snapshot:
+        """For the display."""
+        return Snapshot("Exporting", self.done, self.total, None)
+
+
 def _export(run: RunSettings, *, form: str, output: str | None) -> ExitCode:
     """`export`: the whole catalogue as CSV or JSON, to stdout or to a file that is replaced."""
     write = inventory_text.write_csv if form == "csv" else inventory_text.write_json
     with reading(run) as (_, catalog):
-        if output is not None:
-            with outputs.replacing(output) as out:
-                write(inventory.everything(catalog), out)
-        else:
-            with outputs.guarded():
-                out = outputs.opened()
-                if isinstance(out, io.TextIOWrapper):
-                    out.reconfigure(encoding="utf-8", newline="")
-                write(inventory.everything(catalog), out)
+        watched = _Watched(inventory.count(catalog))
+        # What is printed on a terminal shows by itself how far it is.
+        display = choose_display(quiet=output is None and outputs.on_terminal())
+        target = outputs.replacing(output) if output is not None else outputs.streamed()
+        with target as out, display.watch(watched.look):
+            write(watched.counted(inventory.everything(catalog)), out)
     return ExitCode.OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -81,13 +81,7 @@ def _status(
             details = [(id_, inventory.recording_detail(catalog, id_)) for id_ in ids]
             _show_recordings(details, form)
         elif owed:
-            rows = inventory.owed_list(catalog)
-            if form == "text":
-                outputs.say("\n".join(inventory_text.owed_text(rows)))
-            else:
-                _show_recordings(
-                    [(one.id, inventory.recording_detail(catalog, one.id)) for one in rows], form
-                )
+            _show_owed(inventory.owed_list(catalog), form)
         elif by is not None:
             periods = inventory.by_period(catalog, by)
             bars = outputs.on_terminal() and "utf" in (sys.stdout.encoding or "").lower()
@@ -119,6 +113,17 @@ def _show(
         outputs.write(out.getvalue())
     else:
         outputs.say(text())
+
+
+def _show_owed(owed: Iterable[inventory.RecordingDetail], form: str) -> None:
+    """However many: they are printed one by one."""
+    with outputs.streamed() as out:
+        if form == "json":
+            inventory_text.write_json(owed, out)
+        elif form == "csv":
+            inventory_text.write_csv(owed, out)
+        else:
+            out.writelines(f"{line}\n" for line in inventory_text.owed_text(owed))
 
 
 def _show_recordings(details: Sequence[tuple[int, Any]], form: str) -> None:
