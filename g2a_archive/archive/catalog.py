@@ -16,57 +16,15 @@ from typing import Any
 from g2a_archive.archive import revisions
 from g2a_archive.archive.database import Database, insert
 from g2a_archive.archive.revisions import Fingerprint
+from g2a_archive.archive.settling import LOOK_AGAIN, SETTLE
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, iso
 
 _MANY = 20_000
-_ISO = "%Y-%m-%dT%H:%M:%SZ"
-
-LOOK_AGAIN = 20
-"""Hours after which a file that was not offered is looked for again: less than from one night to
-the next."""
 
 # What was tried in vain, night after night, comes last. One that was interrupted once is gone on
 # with first, and asking for what was not ready costs nothing.
 _FAILURES = """CASE WHEN state IN ('failed', 'refused') OR state = 'queued' AND tries > 1
     THEN tries ELSE 0 END"""
-
-# A run for some kinds of file (--only) leaves what was asked for of another kind owed.
-_WANTED = "(recording.wanted | excluded.wanted | excluded.kinds)"
-# That the service has no such file is believed at the second look, a night after the first.
-_BELIEVED = f"""(recording.unoffered & excluded.unoffered & ~excluded.kinds & CASE
-    WHEN recording.unoffered_since <= strftime('{_ISO}', excluded.last_try, '-{LOOK_AGAIN} hours')
-    THEN 7 ELSE 0 END)"""
-_SETTLED = f"(recording.kinds | excluded.kinds | {_BELIEVED})"
-_UNOFFERED = f"((recording.unoffered | excluded.unoffered) & ~{_SETTLED})"
-_KEPT = f"""excluded.state = 'archived' AND recording.state NOT IN ('archived', 'lost', 'removed')
-    AND {_WANTED} & ~({_SETTLED} | {_UNOFFERED}) <> 0"""
-
-_SETTLE = f"""
-INSERT INTO recording (id, state, kinds, absent, wanted, unoffered, unoffered_since, start_time,
-                       directory, reason, owed_since, tries, last_try, archived_at)
-VALUES {{rows}}
-ON CONFLICT (id) DO UPDATE SET
-    state = CASE WHEN {_KEPT} THEN recording.state ELSE excluded.state END,
-    kinds = {_SETTLED},
-    absent = (recording.absent & ~excluded.kinds) | excluded.absent | {_BELIEVED},
-    wanted = {_WANTED},
-    unoffered = {_UNOFFERED},
-    unoffered_since = CASE WHEN {_UNOFFERED} = 0 THEN NULL
-                           WHEN excluded.unoffered & ~recording.unoffered <> 0
-                           THEN excluded.unoffered_since
-                           ELSE coalesce(min(recording.unoffered_since, excluded.last_try),
-                                         recording.unoffered_since) END,
-    start_time = coalesce(excluded.start_time, recording.start_time),
-    directory = coalesce(excluded.directory, recording.directory),
-    reason = CASE WHEN {_KEPT} THEN recording.reason ELSE excluded.reason END,
-    owed_since = CASE WHEN {_KEPT} THEN recording.owed_since
-                      WHEN excluded.owed_since IS NULL THEN NULL
-                      ELSE coalesce(recording.owed_since, excluded.owed_since) END,
-    tries = recording.tries + excluded.tries,
-    last_try = excluded.last_try,
-    archived_at = coalesce(excluded.archived_at, recording.archived_at),
-    removed_at = NULL
-"""  # noqa: S608 - no word in it comes from outside
 
 # A file that came again as it was is in SHA256SUMS since its first time.
 _STORE = """
@@ -308,7 +266,7 @@ class Catalog(Database):
         ended = list(settlements)
         stale = {one.directory for one in ended if one.files and one.directory is not None}
         with self.transaction() as db:
-            insert(db, _SETTLE, (_settled_row(one, now) for one in ended))
+            insert(db, SETTLE, (_settled_row(one, now) for one in ended))
             next_ = revisions.upcoming(db)
             insert(db, _STORE, (_file_row(f, now, next_) for one in ended for f in one.files))
             insert(db, _STALE, ((name,) for name in stale))

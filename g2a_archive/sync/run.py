@@ -22,7 +22,8 @@ from g2a_archive.models import ListState, State, SyncSettings, iso
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.service.pace import pause
 from g2a_archive.sync.state import SyncState, Unmarked
-from g2a_archive.sync.windows import Listing, Query, Span, queries, span_of
+from g2a_archive.sync.walk import Span, span_of
+from g2a_archive.sync.windows import Listing, Query, queries
 
 log = logging.getLogger("g2a_archive")
 

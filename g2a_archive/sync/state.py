@@ -1,6 +1,6 @@
 """What `sync` keeps in the catalogue: found, scanned, asked for, marked, given up.
 
-A `scope` is the query of a list call (`listing.Query.scope`): what one account's `sync` found is
+A `scope` is the query of a list call (`windows.Query.scope`): what one account's `sync` found is
 its own business, even where two share an archive.
 """
 

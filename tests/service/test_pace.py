@@ -87,6 +87,15 @@ def test_retry_after_as_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
     assert retry_after(formatdate(1_400_000_090, usegmt=True)) == 90.0
 
 
+def test_retry_after_as_a_date_counts_from_the_answer_s_own() -> None:
+    """Whatever this machine takes the time for."""
+    now = 1_400_000_000
+    date = formatdate(now, usegmt=True)
+    assert retry_after(formatdate(now + 90, usegmt=True), date) == 90.0
+    assert retry_after("7", date) == 7.0
+    assert retry_after(formatdate(now, usegmt=True), "soon") is None
+
+
 def test_a_pause_ends_with_the_run() -> None:
     stop = threading.Event()
     stop.set()

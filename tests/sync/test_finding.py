@@ -262,3 +262,25 @@ def test_since_looks_there_and_remembers_no_scan(serve: Serve, root: Path) -> No
     sync_here(service, root, since=int(since.timestamp()))
     assert states(root).keys() == {r.id for r in service.recordings.values() if r.start >= since}
     assert catalog_rows(root, "SELECT * FROM scan") == []
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("to_inclusive", [True, False])
+@pytest.mark.parametrize("from_inclusive", [True, False])
+def test_what_starts_at_the_edge_of_a_window_is_found(
+    from_inclusive: bool, to_inclusive: bool, serve: Serve, root: Path
+) -> None:
+    """One in each second: wherever the time is cut, one starts there."""
+    recordings = [
+        SimulatedRecording(100 + n, TODAY - timedelta(seconds=100 - n), state="transcode")
+        for n in range(40)
+    ]
+    service = serve(
+        recordings,
+        rate_limit=None,
+        most_ids=FEW,
+        from_time_inclusive=from_inclusive,
+        to_time_inclusive=to_inclusive,
+    )
+    assert sync_here(service, root).exit_code == 3
+    assert states(root).keys() == set(service.recordings)

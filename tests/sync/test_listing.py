@@ -17,7 +17,8 @@ from g2a_archive.models import Ago, ListState, Selection, iso
 from g2a_archive.service.clock import Clock
 from g2a_archive.service.payloads import Ready
 from g2a_archive.sync import windows as listing
-from g2a_archive.sync.windows import EARLIEST, Listing, Query, Span, Window, queries, span_of
+from g2a_archive.sync.walk import EARLIEST, Span, Window, span_of
+from g2a_archive.sync.windows import Listing, Query, queries
 
 NOW = 1_770_000_000
 DAY = 86400

@@ -14,7 +14,8 @@ from g2a_archive.console import outputs
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, Interrupted
 from g2a_archive.models import ListState, Selection
-from g2a_archive.sync.windows import Listing, Span, queries, span_of
+from g2a_archive.sync.walk import Span, span_of
+from g2a_archive.sync.windows import Listing, queries
 
 _WORDS = {ListState.DOWNLOAD: "ready for download", ListState.TRANSCODE: "ready for transcoding"}
 
