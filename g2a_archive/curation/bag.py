@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from email.utils import parseaddr
 from pathlib import Path
 
 from g2a_archive import __version__
@@ -279,7 +280,7 @@ class Bagging:
         """What `bag-info.txt` says, but for the Oxum."""
         choice = self.choice
         days = "" if choice.first_day == NO_DATE else f", {choice.first_day} to {choice.last_day}"
-        about = {"Contact-Name": self.contact} if self.contact else {}
+        about = _contact(self.contact or "")
         fingerprint = self.catalog.fingerprint()
         if fingerprint is not None:
             about["Source-Fingerprint"] = str(fingerprint)
@@ -293,6 +294,15 @@ class Bagging:
             "Bag-Size": size_text(choice.bytes),
             "Bag-Software-Agent": f"g2a-archive {__version__}",
         }
+
+
+def _contact(text: str) -> dict[str, str]:
+    """A name, an address, or both, as `Jane Doe <jane@example.org>`."""
+    name, address = parseaddr(text)
+    if "@" not in address:
+        name, address = text, ""
+    fields = {"Contact-Name": name, "Contact-Email": address}
+    return {label: value for label, value in fields.items() if value}
 
 
 def _files_below(folder: Path) -> list[str]:

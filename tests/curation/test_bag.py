@@ -29,6 +29,7 @@ from support.service import Serve
 from g2a_archive import __version__
 from g2a_archive.archive.lock import RunLock
 from g2a_archive.curation import bagit
+from g2a_archive.curation.bag import _contact
 from g2a_archive.demo import SimulatedService, sample_recordings
 from g2a_archive.demo.recordings import KINDS
 
@@ -220,6 +221,21 @@ def test_five_gigabytes_in_a_zip(tmp_path: Path) -> None:
     writer.payload("l.mp4", (piece for _ in range(count)), size=size, modified=1e9, packed=False)
     writer.finish({})
     subprocess.run(["unzip", "-tqq", tmp_path / "case.zip"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "address"),
+    [
+        ("Jane Doe", "Jane Doe", None),
+        ("Jane Doe <jane@example.org>", "Jane Doe", "jane@example.org"),
+        ("jane@example.org", None, "jane@example.org"),
+        ("Records, 2nd floor", "Records, 2nd floor", None),
+        ("<nobody>", "<nobody>", None),
+    ],
+)
+def test_who_answers_for_it(text: str, name: str | None, address: str | None) -> None:
+    expected = {"Contact-Name": name, "Contact-Email": address}
+    assert _contact(text) == {label: value for label, value in expected.items() if value}
 
 
 @pytest.mark.parametrize(
