@@ -93,6 +93,7 @@ class Shelf:
     def _begin(self, path: str) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
         self._db.execute("PRAGMA cache_size = -16384")
+        self._db.execute("PRAGMA secure_delete = ON")  # what was removed is gone here, too
         self._db.execute("BEGIN IMMEDIATE")
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         known = dict(self._db.execute("SELECT * FROM about")) if tables else {}
