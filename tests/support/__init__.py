@@ -49,7 +49,7 @@ JSON_KEYS = {
 }
 """The keys of the JSON report, in their order, and their types."""
 
-_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "COVERAGE_PROCESS_START", "COV_CORE_DATAFILE")
+_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
 
 
 # --- starting the program --------------------------------------------------------------------
