@@ -253,6 +253,15 @@ def moment(when: int | Ago, now: float) -> int:
     return int(now - when.seconds) if isinstance(when, Ago) else when
 
 
+def printable(text: str) -> str:
+    """`text` on one line, with what would steer a terminal written out: `\\x1b[31m`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
 def size_text(count: float) -> str:
     """A number of bytes for a person: `10.2 MB`, 1024-based like the options are."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -161,15 +161,6 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
                 new.unlink()
 
 
-def write_secret(path: str | os.PathLike[str], value: str, wait: Wait) -> None:
-    """Create or replace the secret file `path` (mode 0600), whole or not at all.
-
-    Raises `StorageError`, or `Interrupted` when `wait` says that the run should stop.
-    """
-    with locked(path, wait) as target, room_for_successor(target) as store:
-        store(value)
-
-
 def beside(target: Path, suffix: str) -> Path:
     """Return the lock (`.lock`) or the successor (`.new`) that belongs to a secret file."""
     return target.with_name(target.name + suffix)

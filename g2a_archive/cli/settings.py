@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -38,7 +40,28 @@ def app_dir() -> Path:
     return Path(click.get_app_dir("g2a-archive"))
 
 
-class ConfiguredCommand(click.Command):
+class Documented(click.Command):
+    """A command whose help is its function's docstring, also with `-OO`, which drops those."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        if more.get("help") is None and (callback := more.get("callback")) is not None:
+            more["help"] = callback.__doc__ or _written(callback)
+        super().__init__(*args, **more)
+
+
+def _written(function: Callable[..., Any]) -> str | None:
+    """A function's docstring as it stands in its module; None where that is not there."""
+    import ast
+    import inspect
+
+    try:
+        (definition,) = ast.parse(inspect.getsource(function)).body
+    except (OSError, SyntaxError):
+        return None
+    return ast.get_docstring(definition) if isinstance(definition, ast.FunctionDef) else None
+
+
+class ConfiguredCommand(Documented):
     """A command whose defaults come from the configuration file."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from g2a_archive.archive.inventory import Period, RecordingDetail, Run, Summary
 from g2a_archive.fixity.check import Outcome
-from g2a_archive.models import ALL_KINDS, size_text
+from g2a_archive.models import ALL_KINDS, printable, size_text
 
 _WIDTH = 80
 _FILE_COLUMNS = ("path", "size", "sha256", "archived_at", "checked_at", "damage")
@@ -44,7 +44,7 @@ def summary_text(summary: Summary, name: str) -> str:
     """What `status` shows of the archive called `name`; lines of 80 columns at most."""
     none = summary.first_day is None
     lines = [
-        ("Archive", plain(name)),
+        ("Archive", printable(name)),
         (
             "Archived",
             f"{summary.archived:,} recordings, {summary.files:,} files, {size_text(summary.bytes)}",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from g2a_archive.console.progress import Display
 from g2a_archive.errors import StorageError, storage_error
+from g2a_archive.models import printable
 
 if TYPE_CHECKING:
     from g2a_archive.console.logfile import LogFile
@@ -43,7 +44,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         if len(secret) >= 4:
             text = text.replace(secret, "…")
     text = _HEADER.sub(r"\1…", _ADDRESS.sub(r"\1/…", text))
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(text)
 
 
 class _Formatter(logging.Formatter):

@@ -15,11 +15,15 @@ from typing import TextIO
 from g2a_archive.console.logs import redact
 from g2a_archive.console.report import Report
 from g2a_archive.errors import ExitCode, StorageError, storage_error
+from g2a_archive.models import printable
 
 
 def say(text: str) -> None:
-    """Write a line to stdout. Raises `StorageError`: a full disk, a closed pipe."""
-    write(f"{text}\n")
+    """Write lines to stdout, what would steer a terminal written out.
+
+    Raises `StorageError`: a full disk, a closed pipe.
+    """
+    write("\n".join(map(printable, text.split("\n"))) + "\n")
 
 
 def write(text: str) -> None:
@@ -76,7 +80,7 @@ def complain(text: str, *, patience: float | None = None) -> None:
 
     Where stderr takes nothing for `patience` seconds (Ctrl-S), the line is left out.
     """
-    line = "".join(c if c.isprintable() else "?" for c in text)
+    line = printable(text)
     with suppress(OSError, ValueError, AttributeError):
         if patience is not None and not select.select([], [sys.stderr], [], patience)[1]:
             return

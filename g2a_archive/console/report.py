@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from g2a_archive.errors import ArchiverError, ExitCode
-from g2a_archive.models import Failure, Tombstone, duration_text, size_text
+from g2a_archive.models import Failure, Tombstone, duration_text, printable, size_text
 
 if TYPE_CHECKING:
     from g2a_archive.archive.revisions import Fingerprint
@@ -106,6 +106,7 @@ class Report:
 
     `fingerprint` is the archive's at the run's end, None where it has none.
 
+    `would` has the first recordings that a dry run would fetch: ID, directory, bytes of the MP4.
     `ends` are exit codes that ended the run before its time, `stops` the sentences about them.
     """
 
@@ -127,6 +128,7 @@ class Report:
     bytes: int = 0
     would_fetch: int = 0
     would_bytes: int = 0
+    would: list[tuple[int, str, int | None]] = field(default_factory=list)
     ends: set[ExitCode] = field(default_factory=set)
     stops: list[str] = field(default_factory=list)
     sync: SyncReport | None = None
@@ -148,6 +150,14 @@ class Report:
             self.ends.add(error.exit_code)
             self.stops.append(str(error))
             log.error("%s", error)
+
+    def rehearsed(self, recording: int, directory: str, size: int | None) -> None:
+        """Take in a recording that a run would fetch; `size` in bytes, of its MP4."""
+        self.would_fetch += 1
+        self.would_bytes += size or 0
+        if len(self.would) < _SHOWN:
+            self.would.append((recording, directory, size))
+        log.info("recording %d: would go to %s, %s", recording, directory, _size(size))
 
     def out_of_time(self) -> None:
         """Take in that `--max-duration` is over."""
@@ -222,6 +232,11 @@ class Report:
         if self.unfinished:
             text = f"  not finished: {len(self.unfinished):,}; run again to go on with them"
             lines.append(("yellow", text))
+        for id_, directory, size in self.would:
+            lines.append(("", f"  {id_}  {directory}  {_size(size)}"))
+        if self.would_fetch > len(self.would):
+            more = self.would_fetch - len(self.would)
+            lines.append(("", f"  … and {more:,} more: -v tells of each"))
         rows = self.not_archived()[: -len(self.unfinished) or None]
         for id_, reason in rows[:_SHOWN]:
             style = "yellow" if reason.startswith("unavailable") else "red"
@@ -302,6 +317,10 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def _size(size: int | None) -> str:
+    return "size not told" if size is None else size_text(size)
+
+
 def _recordings(count: int) -> str:
     return _counted(count, "recording")
 
@@ -316,11 +335,11 @@ def show(report: Report) -> None:
     terminal = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
     if not terminal:
         for _, line in report.summary():
-            print(line)
+            print(printable(line))
         return
     from rich.console import Console
     from rich.text import Text
 
     console = Console(file=sys.stdout, force_terminal=True, highlight=False)
     for style, line in report.summary():
-        console.print(Text(line, style), soft_wrap=True)
+        console.print(Text(printable(line), style), soft_wrap=True)

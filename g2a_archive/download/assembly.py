@@ -190,8 +190,9 @@ def rehearse(
                     report.failed.append(Failure(recording.id, None, str(error)))
                     continue
                 report.failed += [Failure(recording.id, k, why) for k, why in job.failures.items()]
-                report.would_fetch += bool(transfers)
-                report.would_bytes += sum(t.expected or 0 for t in transfers)
+                if transfers:
+                    sizes = [t.expected for t in transfers if t.expected is not None]
+                    report.rehearsed(recording.id, job.directory, sum(sizes) if sizes else None)
     except ArchiverError as error:
         report.note(error)
     if switch.code is not None:

@@ -17,8 +17,8 @@ from g2a_archive.archive.hashing import hash_file
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import Interrupted
 from g2a_archive.fixity.check import Finding, Outcome
-from g2a_archive.fixity.tree import Tree, default_jobs, in_parallel, printable
-from g2a_archive.models import FileKind, StoredFile
+from g2a_archive.fixity.tree import Tree, default_jobs, in_parallel
+from g2a_archive.models import FileKind, StoredFile, printable
 
 _TOGETHER = 500
 """Files of a directory that are looked at together."""

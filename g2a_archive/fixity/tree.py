@@ -177,13 +177,6 @@ def identity(info: os.stat_result) -> tuple[int, ...]:
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
-def printable(path: str) -> str:
-    """A path as it can be shown: what is no character, or would steer a terminal, is escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in path
-    )
-
-
 def default_jobs() -> int:
     """Files to read at once: as many as there are processors, but at least 2."""
     return max(2, os.cpu_count() or 1)

@@ -13,8 +13,8 @@ from g2a_archive.archive.tombstones import tombstones
 from g2a_archive.errors import CatalogError, Interrupted
 from g2a_archive.fixity.check import Finding, Outcome, check
 from g2a_archive.fixity.selection import VerifyOptions, selected
-from g2a_archive.fixity.tree import Tree, printable
-from g2a_archive.models import State, StoredFile
+from g2a_archive.fixity.tree import Tree
+from g2a_archive.models import State, StoredFile, printable
 
 _SOME = 500
 

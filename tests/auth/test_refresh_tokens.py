@@ -13,7 +13,7 @@ from support.auth import Watch, accepted, once_only, refreshing, secret_file, se
 
 from g2a_archive.auth import secretfile
 from g2a_archive.auth.credentials import AuthSettings
-from g2a_archive.auth.secretfile import locked, read_secret, room_for_successor, write_secret
+from g2a_archive.auth.secretfile import locked, read_secret, room_for_successor
 from g2a_archive.demo import (
     SimulatedService,
 )
@@ -178,10 +178,11 @@ def test_a_lock_file_that_was_removed_meanwhile_is_no_lock(
     assert len(taken) == 2
 
 
-def test_write_secret_is_for_the_owner_alone(tmp_path: Path, watch: Watch) -> None:
+def test_a_secret_file_is_for_the_owner_alone(tmp_path: Path, watch: Watch) -> None:
     path = tmp_path / "secret"
-    write_secret(path, "one", watch.wait)
-    write_secret(path, "two", watch.wait)
+    for value in ("one", "two"):
+        with locked(path, watch.wait) as target, room_for_successor(target) as store:
+            store(value)
     assert path.read_text() == "two\n"
     assert path.stat().st_mode & 0o777 == 0o600
 

@@ -257,7 +257,7 @@ def test_a_file_that_has_no_place_is_told_before_the_run(
 ) -> None:
     (tmp_path / "there").mkdir()
     for path, why in (
-        ("no\x1b[31m/where", f"{option}: there is no directory {tmp_path}/no?[31m ("),
+        ("no\x1b[31m/where", f"{option}: there is no directory {tmp_path}/no\\x1b[31m ("),
         ("there", f"{option}: there is a directory"),
     ):
         line = refused(still, tmp_path, [*RUN, FIRST, option, path])

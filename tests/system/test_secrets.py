@@ -203,7 +203,7 @@ REDACTED = [
     ("OAuth oauth_token=abc", "OAuth oauth_token=…"),
     ("it is hunter22 they say", "it is … they say"),
     ("plain words", "plain words"),
-    ("bell \x07 escape \x1b[2J newline \n end", "bell ? escape ?[2J newline ? end"),
+    ("bell \x07 escape \x1b[2J newline \n end", r"bell \x07 escape \x1b[2J newline \n end"),
 ]
 
 

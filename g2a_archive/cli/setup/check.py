@@ -23,7 +23,6 @@ from g2a_archive.archive.storage import catalog_path, check_destination, has_cat
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Access
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
-from g2a_archive.console.inventory import plain
 from g2a_archive.console.outputs import say, say_json
 from g2a_archive.console.report import exit_code_of
 from g2a_archive.download.stopping import StopSwitch
@@ -218,7 +217,7 @@ def _check(settings: Settings) -> ExitCode:
                 if switch.code is not None:
                     raise Interrupted
                 if not settings.json:
-                    say(f"{'ok   ' if one.ok else 'FAIL '} {plain(one.message)}")
+                    say(f"{'ok   ' if one.ok else 'FAIL '} {one.message}")
         finally:
             access.settle()
     if settings.json:

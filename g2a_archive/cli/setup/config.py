@@ -11,7 +11,7 @@ import click
 
 from g2a_archive.cli.config import AUTH_KEYS, Config, auth_values
 from g2a_archive.cli.options import run_options
-from g2a_archive.cli.settings import ConfiguredCommand, settings_of, settings_rows
+from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, settings_rows
 from g2a_archive.console.outputs import say
 from g2a_archive.errors import ExitCode
 from g2a_archive.models import ALL_KINDS, RunSettings
@@ -20,7 +20,11 @@ _DEFAULTS = {**asdict(RunSettings()), "only": ALL_KINDS}
 _SECRET_KEYS = ("token", "client_secret", "pat")
 
 
-@click.group("config", invoke_without_command=True)
+class ConfigGroup(Documented, click.Group):
+    """The group `config`."""
+
+
+@click.group("config", cls=ConfigGroup, invoke_without_command=True)
 @click.pass_context
 def config_command(ctx: click.Context, /) -> None:
     """Look at the settings."""

@@ -13,7 +13,7 @@ from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.cli import values
 from g2a_archive.cli.config import auth_values
 from g2a_archive.cli.options import Parsed, option, options, service_options
-from g2a_archive.cli.settings import ConfiguredCommand, Settings, app_dir, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Documented, Settings, app_dir, settings_of
 from g2a_archive.console.outputs import complain, say
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError
@@ -55,7 +55,7 @@ def login_command(
     )
 
 
-@click.command("logout")
+@click.command("logout", cls=Documented)
 def logout_command() -> ExitCode:
     """Forget what `login` kept."""
     return _logout()
