@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,35 @@ from g2a_archive.demo import (
     SimulatedService,
     sample_recordings,
 )
+
+SLOW = (
+    "system/*",
+    "browse/test_browse_chromium.py",
+    "browse/test_browse_scale.py",
+    "*/test_*_kill.py",
+    "*/test_*_failures.py",
+    "download/test_*fault*.py",
+    "download/test_hostile_answers.py",
+    "demo/test_demo_files.py",
+    "archive/test_domains.py",
+    "archive/test_odd_*.py",
+    "archive/test_unmounted.py",
+    "auth/test_refresh_processes.py",
+    "cli/test_ids.py",
+    "cli/test_options.py",
+    "cli/test_shard.py",
+)
+"""What takes long, and is the same with any Python: `-m "not slow"` leaves it out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests."""
+    here = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(here).as_posix()
+        if any(fnmatch(path, pattern) for pattern in SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     # Tests that are started by `nohup`, or in the background, would hand on what these ignore.
