@@ -36,6 +36,17 @@ ON CONFLICT (recording, kind) DO UPDATE SET
                     THEN revision ELSE excluded.revision END
 """
 
+# From each to the next one: as many look-ups in an index as there are directories.
+_DIRECTORIES = """
+WITH RECURSIVE some (name) AS (
+    SELECT min(directory) FROM recording
+    UNION ALL
+    SELECT (SELECT min(directory) FROM recording WHERE directory > name) FROM some
+    WHERE name IS NOT NULL
+)
+SELECT name FROM some WHERE name IS NOT NULL
+"""
+
 _STALE = "INSERT OR IGNORE INTO stale_directory VALUES {rows}"
 
 _QUEUE = """
@@ -208,15 +219,9 @@ class Catalog(Database):
             for row in self.rows(sql, (recording,))
         }
 
-    def directory_after(self, after: str, end: str) -> str | None:
-        """The first directory between `after` and `end` that an archived recording is in."""
-        found: str | None = self.scalar(
-            "SELECT directory FROM recording WHERE state = 'archived' AND kinds & ~absent <> 0 "
-            "AND directory > ? AND directory < ? ORDER BY directory LIMIT 1",
-            after,
-            end,
-        )
-        return found
+    def directories(self) -> list[str]:
+        """The directories of all recordings, archived or not, in the order of their bytes."""
+        return [row[0] for row in self.rows(_DIRECTORIES)]
 
     def archived_below(self, directory: str, end: str) -> int:
         """How many recordings are archived in `directory`, or between it and `end`."""

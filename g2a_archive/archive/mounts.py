@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ _UNREACHABLE = frozenset(
     }
 )
 """What a mount point says whose drive, server or FUSE program is gone."""
+
+_Tree = dict[str, "_Tree"]
 
 _LAST = "\U0010ffff"
 _SAID = 5
@@ -80,32 +82,33 @@ def missing_parts(catalog: Catalog, root: Path) -> list[MissingPart]:
     One listing a year and a month, none of a date directory; whoever lists those asks `look_at` of
     each that turns out to hold nothing. Raises `CatalogError`.
     """
-    tops = list(_children(catalog, ""))
-    if not tops:
+    tree = _tree(catalog)
+    if not tree:
         return []
     seen = _names(root)
-    if isinstance(seen, str) or not _any_there(root, seen, (name for name, _ in tops)):
+    if isinstance(seen, str) or not any(is_there(root / name, seen) for name in tree):
         look = seen if isinstance(seen, str) else "holds nothing of the archive"
-        return [_part(catalog, root, "", look)]
-    missing = []
-    for name, is_date in tops:
-        if is_date:
-            continue
-        if not is_there(root / name, seen):
+        return [part for part in [_part(catalog, root, "", look)] if part.recordings]
+    missing: list[MissingPart] = []
+    for name, below in tree.items():
+        if below and not is_there(root / name, seen):
             missing.append(_part(catalog, root, name, "is not there"))
-        else:
-            missing += _missing_in(catalog, root, name)
-    return missing
+        elif below:
+            missing += _missing_in(catalog, root, name, below)
+    # Recordings that have failed have a directory, too, which nobody has made.
+    return [part for part in missing if part.recordings]
 
 
-def _missing_in(catalog: Catalog, root: Path, directory: str) -> Iterator[MissingPart]:
+def _missing_in(catalog: Catalog, root: Path, directory: str, tree: _Tree) -> list[MissingPart]:
     """The parts that are missing in a directory that others belong into, or that itself."""
     if look := look_at(root / directory):
-        yield _part(catalog, root, directory, look)
-        return
-    for name, is_date in _children(catalog, directory):
-        if not is_date and os.path.lexists(root / name):
-            yield from _missing_in(catalog, root, name)
+        return [_part(catalog, root, directory, look)]
+    missing = []
+    for name, below in tree.items():
+        path = f"{directory}/{name}"
+        if below and os.path.lexists(root / path):
+            missing += _missing_in(catalog, root, path, below)
+    return missing
 
 
 def missing_date(catalog: Catalog, root: Path, directory: str) -> MissingPart | None:
@@ -137,11 +140,6 @@ def is_there(path: Path, names: Iterable[str]) -> bool:
     return path.name in names or os.path.lexists(path)
 
 
-def _any_there(root: Path, seen: set[str], wanted: Iterable[str]) -> bool:
-    """Whether any of the directories is there; a link that leads nowhere counts as one that is."""
-    return any(is_there(root / name, seen) for name in wanted)
-
-
 def _names(path: Path) -> set[str] | str:
     """What a directory holds, or why it looks unmounted; whoever else cannot read it is told."""
     try:
@@ -154,21 +152,14 @@ def _names(path: Path) -> set[str] | str:
         return {""}  # another owner's, or a file: no sign of an unmounted drive
 
 
-def _children(catalog: Catalog, directory: str) -> Iterator[tuple[str, bool]]:
-    """The directories in `directory` that archived recordings are in: (path, whether it is a date).
-
-    One look-up in an index for each, however many recordings there are.
-    """
-    start = f"{directory}/" if directory else ""
-    at, end = start, f"{directory}{_BELOW}" if directory else _LAST
-    given = set()  # one name may be both, after --layout was changed
-    while (found := catalog.directory_after(at, end)) is not None:
-        name = start + found[len(start) :].partition("/")[0]
-        is_date = name == found
-        at = found if is_date else name + _BELOW
-        if (name, is_date) not in given:
-            given.add((name, is_date))
-            yield name, is_date
+def _tree(catalog: Catalog) -> _Tree:
+    """The directories that the catalogue knows, each with those in it; none in a date directory."""
+    tree: _Tree = {}
+    for directory in catalog.directories():
+        place = tree
+        for name in directory.split("/"):
+            place = place.setdefault(name, {})
+    return tree
 
 
 def _part(catalog: Catalog, root: Path, directory: str, look: str) -> MissingPart:

@@ -67,8 +67,11 @@ class Writer:
             with aside.open("wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
+                with suppress(
+                    OSError
+                ):  # some shares can't; a page is made anew when it is not whole
+                    os.fsync(file.fileno())
+            _replace(aside, path)
         except OSError as error:
             with suppress(OSError):
                 aside.unlink()
@@ -111,6 +114,15 @@ class Writer:
             return None
         except OSError as error:
             raise storage_error(error, "read", path) from error
+
+
+def _replace(aside: Path, path: Path) -> None:
+    """Rename over an old page; some shares rename over nothing, and a page can be made again."""
+    try:
+        aside.replace(path)
+    except (FileExistsError, PermissionError):
+        path.unlink(missing_ok=True)
+        aside.replace(path)
 
 
 def _flush(folder: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from support import (
     catalog_path,
     clean_environment,
     download_args,
+    mounts,
     plain_args,
     relative_path,
     report_of,
@@ -137,6 +139,47 @@ def test_a_quota_that_is_used_up(night: str, service: SimulatedService, root: Pa
     assert_archive_equals(service, root)
 
 
+@pytest.mark.parametrize("command", ["check", "browse", "verify"])
+def test_the_other_commands_on_such_a_drive(
+    command: str, service: SimulatedService, root: Path
+) -> None:
+    """No flush, no free space told, no renaming over a file."""
+    run_here(service, root, list(service.recordings)[:4])
+    if command == "browse":
+        assert run_cli(["browse", "--dest", root]).returncode == 0
+        run_here(service, root, service.recordings)
+    faults = [
+        Fault("fsync", f"{root}*", errno.EINVAL),
+        Fault("statvfs", f"{root}*", ODD),
+        Fault("replace", f"{root}*", errno.EEXIST),
+    ]
+    result = run_cli([command, "--dest", root], {**service.environment(), **playing(faults)})
+    assert result.returncode == 0, result.stdout + result.stderr
+    if command == "check":
+        assert "it does not tell its free space" in result.stdout
+    if command == "browse":
+        assert not list(root.rglob("*.tmp"))
+
+
+def test_inodes_that_are_used_up_both_nights(service: SimulatedService, root: Path) -> None:
+    """The second night it is the catalogue's journal that can't be made."""
+    with mounts.tmpfs(root, "64m,nr_inodes=30"):
+        for night in ("first", "second"):
+            if night == "second":
+                for number in range(30):
+                    with suppress(OSError):
+                        (root / str(number)).touch()
+            result = run_cli(download_args(root, *service.recordings), service.environment())
+            assert result.returncode == ExitCode.STORAGE, result.stderr
+            assert "its inodes are used up" in result.stderr, night
+            assert "Traceback" not in result.stderr
+        for number in range(30):
+            (root / str(number)).unlink(missing_ok=True)
+        mounts.grow(root, "64m,nr_inodes=500")
+        assert run_here(service, root, service.recordings).exit_code == 0
+        assert_archive_equals(service, root)
+
+
 # --- what passes by itself --------------------------------------------------------------------
 
 
@@ -168,6 +211,8 @@ def test_a_share_that_keeps_names_in_lower_case(service: SimulatedService, root:
     service.requests.clear()
     again = report_of(run_cli(args, env))
     assert (again["exit_code"], again["already_archived"], service.requests.count) == (0, 8, 0)
+    verified = run_cli(["verify", "--dest", root], env)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 @pytest.mark.parametrize("name", ["EEXIST", "EPERM", "EACCES"])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,9 +13,11 @@ from typing import Any, NamedTuple
 import click
 
 from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.flushing import write_trial
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.lock import lock_holder
 from g2a_archive.archive.mounts import missing_parts, unmounted_error
+from g2a_archive.archive.space import free_space
 from g2a_archive.archive.storage import catalog_path, check_destination, has_catalog
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Access
@@ -139,21 +138,20 @@ class Check:
         while not place.is_dir():
             place = place.parent
         try:
-            with tempfile.TemporaryFile(dir=place) as trial:
-                trial.write(b"trial")
-                trial.flush()
-                os.fsync(trial.fileno())
-            free = shutil.disk_usage(place).free
+            write_trial(place)
         except OSError as error:
             raise storage_error(error, "write to the destination", place) from error
-        if free < self._settings.min_free:
-            raise StorageError(
-                f"destination: {self._root} has {size_text(free)} free, less than --min-free "
-                f"({size_text(self._settings.min_free)})",
-                hint="free some space",
-            )
+        room = "it does not tell its free space"
+        if told := free_space(place):
+            room = f"{size_text(told[0])} free"
+            if told[0] < self._settings.min_free:
+                raise StorageError(
+                    f"destination: {self._root} has {room}, less than --min-free "
+                    f"({size_text(self._settings.min_free)})",
+                    hint="free some space",
+                )
         new = "" if own.is_dir() else ", a new archive"
-        yield True, f"destination: {self._root} can be written{new}, {size_text(free)} free"
+        yield True, f"destination: {self._root} can be written{new}, {room}"
 
     def _lock(self) -> Iterator[tuple[bool, str]]:
         holder = lock_holder(self._root / ARCHIVE_DIR / "lock")
