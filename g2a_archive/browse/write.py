@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -67,10 +68,7 @@ class Writer:
             with aside.open("wb") as file:
                 file.write(content)
                 file.flush()
-                with suppress(
-                    OSError
-                ):  # some shares can't; a page is made anew when it is not whole
-                    os.fsync(file.fileno())
+                _flush_file(file.fileno())
             _replace(aside, path)
         except OSError as error:
             with suppress(OSError):
@@ -114,6 +112,15 @@ class Writer:
             return None
         except OSError as error:
             raise storage_error(error, "read", path) from error
+
+
+def _flush_file(fd: int) -> None:
+    """Flush, where the file system has a flush for files; a page can be made again."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY):
+            raise
 
 
 def _replace(aside: Path, path: Path) -> None:
