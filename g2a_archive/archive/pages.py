@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +13,7 @@ from g2a_archive import browse
 from g2a_archive.archive import layout, revisions
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR
+from g2a_archive.archive.renaming import replace
 from g2a_archive.browse import Entry, Owed
 from g2a_archive.errors import ArchiverError, storage_error
 from g2a_archive.models import FileKind, State, StoredFile
@@ -55,7 +55,7 @@ def write(
     aside = path.with_name(f".{_OPTIONS}.part")
     try:
         aside.write_text(json.dumps({"title": title, "timezone": timezone}), encoding="utf-8")
-        os.replace(aside, path)
+        replace(aside, path)
     except OSError as error:
         raise storage_error(error, "write", path) from error
     return result

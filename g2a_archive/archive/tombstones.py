@@ -24,6 +24,7 @@ from g2a_archive.archive import mounts, pages, revisions
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.domains import persistently
+from g2a_archive.archive.flushing import flush_directory, flush_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import LocalError, StorageError, storage_error
 from g2a_archive.models import ALL_KINDS, Tombstone, utc_now
@@ -160,7 +161,7 @@ def _list(catalog: Catalog, root: Path) -> None:
                 some = rows[start : start + _TOGETHER]
                 csv.writer(file, lineterminator="\n").writerows(_lines(catalog, some))
             file.flush()
-            os.fsync(file.fileno())
+            flush_file(file.fileno())
     except OSError as error:
         raise storage_error(error, "write", path) from error
     _done(catalog, [row[0] for row in rows], _LISTED)
@@ -311,11 +312,7 @@ def _unlink(
 def _flush(path: Path) -> None:
     # A name that comes back after a crash is found by the next `resume`, or by `verify`.
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush_directory(path)
 
 
 def _tidy(catalog: Catalog, root: Path) -> None:
