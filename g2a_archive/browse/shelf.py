@@ -9,6 +9,7 @@ file, where nothing is to be kept.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from g2a_archive.browse.entries import Entry, Owed, Source, place
+from g2a_archive.browse.write import flush_file
 from g2a_archive.errors import LockedError, StorageError
 from g2a_archive.models import State
 
@@ -55,6 +57,18 @@ class Limits:
 
     recordings: int
     owed: int
+
+
+def _flushes(path: str) -> bool:
+    """Whether the file system of a file, which may not be there yet, has a flush for files."""
+    try:
+        fd = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            return flush_file(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        return True  # SQLite finds out what is wrong
 
 
 class Shelf:
@@ -94,6 +108,8 @@ class Shelf:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
         self._db.execute("PRAGMA cache_size = -16384")
         self._db.execute("PRAGMA secure_delete = ON")  # what was removed is gone here, too
+        if path and not _flushes(path):
+            self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("BEGIN IMMEDIATE")
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         known = dict(self._db.execute("SELECT * FROM about")) if tables else {}

@@ -68,7 +68,7 @@ class Writer:
             with aside.open("wb") as file:
                 file.write(content)
                 file.flush()
-                _flush_file(file.fileno())
+                flush_file(file.fileno())
             _replace(aside, path)
         except OSError as error:
             with suppress(OSError):
@@ -114,13 +114,15 @@ class Writer:
             raise storage_error(error, "read", path) from error
 
 
-def _flush_file(fd: int) -> None:
-    """Flush, where the file system has a flush for files; a page can be made again."""
+def flush_file(fd: int) -> bool:
+    """Flush; False where the file system has no flush for files, as a page can be made again."""
     try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY):
             raise
+        return False
+    return True
 
 
 def _replace(aside: Path, path: Path) -> None:
