@@ -77,6 +77,33 @@ def test_a_call_that_is_interrupted(
     assert (process.returncode, err) == (code, "g2a-archive: interrupted\n")
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux' /proc")
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_person_who_is_asked_interrupts(
+    number: signal.Signals, code: int, service: SimulatedService, tmp_path: Path
+) -> None:
+    env = {**service.environment(renewable=True), "XDG_CONFIG_HOME": str(tmp_path)}
+    with start_cli(["login", "--paste"], env, stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        shown(process.stdout.fileno(), lambda seen: b"the code in it" in seen)
+        while "S (sleeping)" not in Path(f"/proc/{process.pid}/status").read_text():
+            time.sleep(0.01)  # not between the question and the waiting for its answer
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, "g2a-archive: interrupted\n")
+
+
+def test_ctrl_c_before_the_program_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("print('loading', flush=True)\nimport time\ntime.sleep(60)")
+    path = f"{tmp_path}:{clean_environment()['PYTHONPATH']}"
+    with start_cli(["status"], {"PYTHONPATH": path}) as process:
+        assert process.stdout is not None
+        shown(process.stdout.fileno(), lambda seen: b"loading" in seen)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (-signal.SIGINT, "")
+
+
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_browse_interrupted(
     number: signal.Signals, code: int, service: SimulatedService, root: Path

@@ -16,7 +16,7 @@ from g2a_archive.cli.options import Parsed, option, options, service_options
 from g2a_archive.cli.settings import ConfiguredCommand, Documented, Settings, app_dir, settings_of
 from g2a_archive.console.outputs import complain, say
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ExitCode, InputError
+from g2a_archive.errors import ExitCode, InputError, Interrupted
 
 _LOGIN = [
     option(
@@ -77,7 +77,7 @@ def _login(settings: Settings, *, authorize_url: str, redirect_uri: str, paste: 
             redirect_uri=redirect_uri,
             paste=paste,
             show=say,
-            ask=_ask,
+            ask=lambda prompt: _ask(prompt, switch),
             warn=complain,
             wait=switch.event.wait,
         )
@@ -85,11 +85,19 @@ def _login(settings: Settings, *, authorize_url: str, redirect_uri: str, paste: 
     return ExitCode.OK
 
 
-def _ask(prompt: str) -> str:
+def _ask(prompt: str, switch: StopSwitch) -> str:
+    """What a person types; a signal ends the waiting for it."""
+
+    def end() -> None:
+        raise Interrupted
+
+    switch.wake = end
     try:
         return input(prompt)
     except EOFError:
         raise InputError("nothing was pasted", hint="run login --paste in a terminal") from None
+    finally:
+        switch.wake = lambda: None
 
 
 def _logout() -> ExitCode:
