@@ -101,6 +101,7 @@ def test_min_free_is_kept(service: SimulatedService, root: Path) -> None:
         assert_stopped(report, "not enough space", "--min-free", "lower")
         assert archive_files(root) == {}
         assert report.bytes == 0
+        assert service.requests.count == 0  # it is looked at before anything is asked for
         assert run_here(service, root, service.recordings, min_free=32 << 20).exit_code == 0
         assert_archive_equals(service, root)
 
@@ -264,10 +265,10 @@ def in_flight(root: Path) -> Path:
 
 
 def forbidden(
-    service: SimulatedService, root: Path, place: Path
+    service: SimulatedService, root: Path, place: Path, mode: int = 0o555
 ) -> subprocess.CompletedProcess[str]:
-    """A run of all while `place` may not be written."""
-    place.chmod(0o555)
+    """A run of all while `place` may not be written, or has another `mode`."""
+    place.chmod(mode)
     try:
         return subprocess.run(
             [*unprivileged(), *command(plain_args(root, *service.recordings))],
@@ -313,6 +314,23 @@ def test_a_directory_of_another_owner_keeps_nothing_else_out(
     assert "permission to write there" in result.stderr
     assert_nothing_false(service, root)
     service.requests.clear()
+    assert run_here(service, root, ids).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_directory_that_cannot_be_read_keeps_nothing_else_out(
+    service: SimulatedService, root: Path
+) -> None:
+    """What the catalogue says of it may be right: it is told each night, and not fetched again."""
+    ids = list(service.recordings)
+    run_here(service, root, ids[:6])
+    service.requests.clear()
+    result = forbidden(service, root, root / directory_of(service, ids[5]), 0)
+    assert result.returncode == ExitCode.FAILED, result.stderr
+    assert f"recording {ids[5]}: cannot read the directory" in result.stderr
+    assert "Archived 2 of 8 recordings" in result.stdout
+    assert {entry.recording_id for entry in service.requests.file_requests()} == set(ids[6:])
+    assert set(states(root).values()) == {"archived"}
     assert run_here(service, root, ids).exit_code == 0
     assert_archive_equals(service, root)
 
