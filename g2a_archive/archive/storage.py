@@ -92,6 +92,7 @@ class Storage:
         self._made_lock = threading.Lock()
         self._refused: dict[str, LocalError] = {}
         self._unflushed: set[str] = set()
+        self._largest: dict[str, int | None] = {}
         self._trial_lock = threading.Lock()
         self._tried_until = 0.0
         self._device = -1
@@ -321,11 +322,14 @@ class Storage:
 
         FAT takes no file of 4 GiB. It is known beforehand, from `recordingSize`.
         """
+        if directory in self._largest:
+            return self._largest[directory]
         place = f"{self._root}/{directory}"
         while not os.path.isdir(place) and len(place) > len(self._root):
             place = os.path.dirname(place)
         known = [most for most in map(largest_file, (str(self.partial), place)) if most is not None]
-        return min(known, default=None)
+        most = self._largest[directory] = min(known, default=None)
+        return most
 
 
 def is_named(name: str, there: Collection[str], directory: str) -> bool:

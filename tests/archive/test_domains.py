@@ -340,5 +340,6 @@ def test_a_year_on_fat(storage: Storage, root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         space_module, "file_system_type", lambda path: 0x4D44 if path.startswith(fat) else 0xEF53
     )
-    assert storage.largest_file("2014/05/06") == (1 << 32) - 1
+    for _ in range(2):
+        assert storage.largest_file("2014/05/06") == (1 << 32) - 1
     assert storage.largest_file("2015/05/06") is None
