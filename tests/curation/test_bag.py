@@ -220,7 +220,7 @@ def test_five_gigabytes_in_a_zip(tmp_path: Path) -> None:
     size = len(piece) * count
     writer.payload("l.mp4", (piece for _ in range(count)), size=size, modified=1e9, packed=False)
     writer.finish({})
-    subprocess.run(["unzip", "-tqq", tmp_path / "case.zip"], check=True)
+    subprocess.run([sys.executable, "-m", "zipfile", "-t", tmp_path / "case.zip"], check=True)
 
 
 @pytest.mark.parametrize(
