@@ -279,6 +279,8 @@ class Download:
 
     def _record(self) -> None:
         """Keep the run's outcome in the catalogue; a failing disk has been told already."""
+        if self._service is not None and (wrong := self._service.clock.complaint()):
+            log.warning("%s", wrong)
         report, catalog, number = self._finished(), self.catalog, self._number
         if catalog is None:
             return

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from g2a_archive.models import iso
+from g2a_archive.models import duration_text, iso
 
 SKEW = 300
 """Seconds by which two honest clocks may differ."""
@@ -56,6 +56,17 @@ class Clock:
     def best(self) -> float:
         """The time now as nearly as is known: the service's, or else this machine's."""
         return self._service(self._wall())
+
+    def complaint(self) -> str | None:
+        """A sentence where this machine's clock and the service's differ by more than they may."""
+        wall = self._wall()
+        ahead = wall - self._service(wall)
+        if abs(ahead) <= SKEW:
+            return None
+        days = abs(ahead) / 86400
+        much = f"{days:.0f} days" if days >= 2 else duration_text(abs(ahead))
+        side = "ahead of" if ahead > 0 else "behind"
+        return f"this machine's clock is {much} {side} the service's: set it"
 
     def text(self) -> str:
         """`now` as the catalogue writes it."""

@@ -41,6 +41,9 @@ BAD_LAYOUTS = [
 BAD_VALUES: list[tuple[str, str, str]] = [
     ("--timezone", "Mars/Olympus", f"there is no time zone 'Mars/Olympus' ({ZONE})"),
     ("--timezone", "../../etc/localtime", f"there is no time zone '../../etc/localtime' ({ZONE})"),
+    ("--timezone", "Foo5", f"there is no time zone 'Foo5' ({ZONE})"),
+    ("--timezone", "UTC+3", f"there is no time zone 'UTC+3' ({ZONE})"),
+    ("--timezone", "EST5", f"there is no time zone 'EST5' ({ZONE})"),
     ("--timezone", "", f"there is no time zone '' ({ZONE})"),
     ("--limit-rate", "fast", f"'fast' is no rate; {SIZE} (bytes a second)"),
     ("--limit-rate", "0", f"'0' is no rate; {SIZE} (bytes a second)"),

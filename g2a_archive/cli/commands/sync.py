@@ -23,5 +23,5 @@ def sync_command(ctx: click.Context, /, **_: Any) -> ExitCode:
     from g2a_archive.cli.run import perform
     from g2a_archive.sync.run import Sync
 
-    wishes = sync_settings_of(ctx)
-    return perform(settings_of(ctx), "sync", lambda run: Sync(run, wishes).run())
+    options = sync_settings_of(ctx)
+    return perform(settings_of(ctx), "sync", lambda run: Sync(run, options).run())
