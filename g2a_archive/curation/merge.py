@@ -19,7 +19,9 @@ from g2a_archive.archive import layout
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.lock import NoLocksError, RunLock
+from g2a_archive.archive.mounts import missing_parts
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
+from g2a_archive.archive.tombstones import resume
 from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.curation import merge_rows as rows
 from g2a_archive.curation.merge_files import Files, device_of, prune
@@ -130,6 +132,11 @@ class Merge:
         stack.callback(storage.close)
         stop = self._switch.event.is_set
         self._catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
+        resume(self._catalog, self._root)  # what a killed `remove` has left
+        storage.unmounted = missing_parts(self._catalog, self._root)
+        for part in storage.unmounted:
+            if not part.directory:
+                raise part.error()
         self._files = stack.enter_context(Files(storage, stop, self._count))
         return self._catalog.begin_run("merge")
 
@@ -141,6 +148,7 @@ class Merge:
         if self._catalog is None or self._files is None:
             return
         try:
+            resume(self._catalog, self._root)  # what is to be done for tombstones that came
             write_checksums(self._catalog, self._root)
             fingerprint = self._catalog.fingerprint()
             self.report.fingerprint = str(fingerprint) if fingerprint else None
@@ -212,7 +220,8 @@ class Merge:
         try:
             for entries in self._pages(source, catalog):
                 taker.take(source, catalog, entries)
-            if self._catalog is not None and self._files is not None:
+            told = not taker.unmounted.get(source.name)
+            if self._catalog is not None and self._files is not None and told:
                 rows.merge_scans(self._catalog, catalog)
         finally:
             if self._move and not catalog.readonly:

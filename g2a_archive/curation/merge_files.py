@@ -35,12 +35,16 @@ _FEW_DIRECTORIES = 16
 
 
 class NotTakenError(Exception):
-    """A file was not taken; `contradicts` where another one stands in its place, untouched."""
+    """A file was not taken: the source does not have it as it should be.
 
-    def __init__(self, reason: str, *, contradicts: bool = False) -> None:
+    `contradicts`: another one stands in its place, untouched. `here`: the target could not take it.
+    """
+
+    def __init__(self, reason: str, *, contradicts: bool = False, here: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.contradicts = contradicts
+        self.here = here
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,8 @@ class Files:
                 and hash_file(standing, stop=self.stop) == (one.size, one.sha256)
             )
         except OSError as error:
-            raise NotTakenError(f"what stands in its place: {error.strerror}") from error
+            reason = f"what stands in its place cannot be read: {error.strerror}"
+            raise NotTakenError(reason, here=True) from error
         if same:  # a merge was killed before it could record it
             return Placed("there", os.path.relpath(standing, self.storage.root))
         if one.mends:
@@ -253,7 +258,7 @@ class Files:
             except ArchiverError:
                 self._broken = True
                 raise
-        raise NotTakenError(str(error)) from error
+        raise NotTakenError(str(error), here=True) from error
 
     def flush(self) -> set[str]:
         """Flush all names that files have got; returns the directories that could not be."""

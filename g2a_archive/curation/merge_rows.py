@@ -21,7 +21,10 @@ PAGE = 500
 
 _DONE = (State.ARCHIVED, State.REMOVED)
 _EARLIER = ("owed_since", "unoffered_since")
-_OF_A_REMOVED = ("state", "reason", "removed_at", "owed_since", "kinds", "wanted")
+_OF_A_REMOVED = (
+    *("state", "reason", "removed_at", "owed_since", "kinds", "absent", "wanted"),
+    *("unoffered", "unoffered_since"),
+)
 _LATER = ("tries", "last_try", "list_order", "transcode_at")
 
 
@@ -275,6 +278,8 @@ def write(
         here["until"] = here["revision"]
         names = [name for name in columns(catalog, "past_file") if name != "id"]
         _insert(db, "past_file", names, [{**file, **here} for file in past])
+        removed = ((entry.id,) for entry in entries if entry.state is State.REMOVED)
+        insert(db, "INSERT OR REPLACE INTO removal (recording) VALUES {rows}", removed)
         insert(db, "INSERT OR IGNORE INTO stale_directory VALUES {rows}", ((d,) for d in stale))
 
 

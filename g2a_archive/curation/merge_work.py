@@ -13,6 +13,7 @@ from typing import Any
 from g2a_archive.archive import layout
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.flushing import flush_directory
+from g2a_archive.archive.mounts import MissingPart, missing_parts, unmounted_error
 from g2a_archive.archive.storage import catalog_path
 from g2a_archive.curation import merge_rows as rows
 from g2a_archive.curation.merge_files import (
@@ -88,6 +89,7 @@ class Taker:
     layout: str
     zone: tzinfo | None
     stop: Callable[[], bool]
+    unmounted: dict[str, list[MissingPart]] = field(default_factory=dict)
 
     def take(self, source: Source, catalog: Catalog, entries: Sequence[Entry]) -> None:
         """Take a page of recordings of a source, whose catalogue is `catalog`.
@@ -106,6 +108,7 @@ class Taker:
                 self._tell(self.report.contradictions, source, entry.id, kind, reason)
             if not plan.kept_out and not plan.contradicts:
                 works.append(self._work(source, entry, target, plan))
+        works = self._mounted(source, catalog, works)
         if self.files is None:
             self._rehearse(source, works)
             return
@@ -116,6 +119,22 @@ class Taker:
                 self._take_out(self.files, source, catalog, done)
             if self.stop():
                 raise Interrupted
+
+    def _mounted(self, source: Source, catalog: Catalog, works: list[Work]) -> list[Work]:
+        """Without what lies on a drive of the source that is not mounted: that is no damage."""
+        if not any(work.placements for work in works):
+            return works
+        if source.name not in self.unmounted:
+            parts = self.unmounted[source.name] = missing_parts(catalog, source.root)
+            if parts:
+                self.report.note(unmounted_error(parts), source.name)
+        parts = self.unmounted[source.name]
+        return [
+            work
+            for work in works
+            if not work.placements
+            or not any(part.holds(work.source.row["directory"]) for part in parts)
+        ]
 
     def _tell(
         self, where: list[NotTaken], source: Source, id_: int, kind: FileKind | None, reason: str
@@ -198,7 +217,7 @@ class Taker:
                 where = self.report.contradictions if result.contradicts else self.report.failed
                 self._tell(where, source, one.recording, one.kind, result.reason)
                 work.missed[one.kind] = result.reason
-                work.untouched = work.untouched or result.contradicts
+                work.untouched = work.untouched or result.contradicts or result.here
                 continue
             file = StoredFile(one.recording, one.kind, result.path, one.size, one.sha256)
             old = work.source.files[one.kind]

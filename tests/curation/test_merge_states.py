@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import archive_files, catalog_rows, run_here, states
-from support.merging import change, merge_here, shards
+from support import archive_files, catalog_path, catalog_rows, run_cli, run_here, states
+from support.merging import assert_proven, change, merge_here, shards
 from support.service import Serve
 
 from g2a_archive.demo import Response, SimulatedService
@@ -149,19 +149,9 @@ def test_how_far_sync_has_looked(tmp_path: Path, root: Path, service: SimulatedS
 
 
 def remove(root: Path, id_: int) -> None:
-    """What `remove` leaves of a recording."""
-    for (path,) in catalog_rows(root, "SELECT path FROM file WHERE recording = ?", id_):
-        (root / path).unlink()
-    change(
-        root,
-        "INSERT INTO past_file (recording, kind, path, size, sha256, archived_at, revision, until, "
-        "why) SELECT recording, kind, path, size, sha256, archived_at, revision, revision + 1, "
-        "'removed' FROM file WHERE recording = ?",
-        id_,
-    )
-    change(root, "DELETE FROM file WHERE recording = ?", id_)
-    removed = "state = 'removed', removed_at = '2026-01-01', reason = 'told', kinds = 0"
-    change(root, f"UPDATE recording SET {removed} WHERE id = ?", id_)
+    """Remove a recording for good."""
+    result = run_cli(["remove", "--dest", root, "--yes", str(id_)])
+    assert result.returncode == 0, result.stderr
 
 
 def test_what_was_removed_here_is_not_brought_back(
@@ -194,6 +184,13 @@ def test_tombstones_come_along(service: SimulatedService, source: Path, root: Pa
         past = "SELECT kind, size, sha256, why FROM past_file WHERE recording = ? ORDER BY kind"
         assert len(catalog_rows(root, past, ids[0])) == 3
         assert catalog_rows(root, past, ids[0]) == catalog_rows(source, past, ids[0])
+    service.set_state(ids[0], "ready")
+    assert run_here(service, root, ids).archived == 0
+    # It is in the list that outlives a catalogue, too.
+    catalog_path(root).unlink()
+    assert run_cli(["verify", "--dest", root, "--rebuild"]).returncode == 0
+    assert states(root) == {**dict.fromkeys(ids, "archived"), ids[0]: "removed"}
+    assert_proven(root)
 
 
 def test_removed_there_and_archived_here_is_a_contradiction(

@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from g2a_archive.console.progress import Nothing
 from g2a_archive.curation.merge import Merge
 from g2a_archive.curation.merge_report import MergeReport
@@ -83,3 +85,9 @@ def merge_here(
         display=Nothing(),
     )
     return merge.run()
+
+
+@pytest.fixture
+def parts(service: SimulatedService, tmp_path: Path) -> list[Path]:
+    """The service's recordings in three archives; a test module takes this by name."""
+    return shards(service, tmp_path, 3)

@@ -1,0 +1,266 @@
+"""`merge`: locks, drives that are not there, sources that cannot be read, what cannot be meant."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support import (
+    archive_files,
+    assert_archive_equals,
+    catalog_path,
+    catalog_rows,
+    merging,
+    run_cli,
+    run_here,
+    states,
+)
+from support.merging import (
+    change,
+    content,
+    merge_args,
+    merge_here,
+)
+from support.mounts import bind, need_root
+from support.service import Serve
+
+from g2a_archive.archive.lock import RunLock
+from g2a_archive.curation import merge_rows
+from g2a_archive.demo import SimulatedService
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode, InputError, LockedError, StorageError
+from g2a_archive.models import Shard
+
+parts = merging.parts
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(12, rate_limit=None)
+
+
+# --- who may, and what is refused ---------------------------------------------------------------
+
+
+def test_a_source_at_work_does_not_keep_the_others_out(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    lock = RunLock(parts[0] / ".g2a-archive" / "lock")
+    lock.acquire()
+    try:
+        result = run_cli(merge_args(root, parts))
+        assert result.returncode == 5
+        assert f"{parts[0]}: another run is working on this archive: host" in result.stderr
+        assert set(states(root)) == set(states(parts[1])) | set(states(parts[2]))
+    finally:
+        lock.release()
+    assert merge_here(root, parts).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_locks_are_held_and_let_go(
+    service: SimulatedService,
+    parts: list[Path],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = []
+
+    def look(*_: object) -> None:
+        for place in (root, parts[0]):
+            with pytest.raises(LockedError):
+                RunLock(place / ".g2a-archive" / "lock").acquire()
+            tried.append(place)
+
+    monkeypatch.setattr("g2a_archive.curation.merge_rows.merge_scans", look)
+    merge_here(root, parts[:1])
+    assert tried == [root, parts[0]]
+    for place in (root, parts[0]):
+        lock = RunLock(place / ".g2a-archive" / "lock")
+        lock.acquire()
+        lock.release()
+    lock = RunLock(root / ".g2a-archive" / "lock")
+    lock.acquire()
+    with pytest.raises(LockedError):
+        merge_here(root, parts)
+    lock.release()
+
+
+def test_a_source_that_is_read_only(
+    service: SimulatedService, parts: list[Path], root: Path, tmp_path: Path
+) -> None:
+    need_root("mount")
+    with bind(parts[0], tmp_path / "read-only") as source:
+        subprocess.run(["mount", "-o", "remount,ro,bind", source], check=True)
+        report = merge_here(root, [source])
+        assert (report.exit_code, report.copied) == (0, report.files)
+        assert_archive_equals(service, root, Shard(1, 3).of(service.recordings))
+        # A run that works there, by another way, is seen all the same.
+        lock = RunLock(parts[0] / ".g2a-archive" / "lock")
+        lock.acquire()
+        assert merge_here(root, [source]).exit_code == 5
+        lock.release()
+        assert merge_here(root, [source], move=True).exit_code == 6
+        assert len(archive_files(source)) == report.files
+
+
+def test_a_drive_of_a_source_that_is_not_mounted_is_no_damage(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    change(parts[0], "INSERT INTO scan VALUES ('accountKey=1', '2026-02-01T00:00:00Z')")
+    years = [path for path in parts[0].iterdir() if path.name.isdigit()]
+    for year in years:
+        year.rename(year.with_name(f".{year.name}"))
+        year.mkdir()  # as a mount point without its drive is
+    report = merge_here(root, parts, move=True)
+    assert report.exit_code == 6
+    assert not report.failed
+    assert set(states(root)) == set(Shard(2, 3).of(service.recordings)) | set(
+        Shard(3, 3).of(service.recordings)
+    )
+    assert catalog_rows(root, "SELECT * FROM scan") == []  # not all of it is here
+    for year in years:
+        year.rmdir()
+        year.with_name(f".{year.name}").rename(year)
+    assert merge_here(root, parts, move=True).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_nothing_is_written_where_a_drive_of_this_archive_is_not_mounted(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    merge_here(root, parts[:1])
+    year = min(path for path in root.iterdir() if path.name.isdigit())
+    kept = year.rename(year.with_name(f".{year.name}"))
+    year.mkdir()
+    before = states(root)
+    report = merge_here(root, parts, move=True)
+    assert report.exit_code != 0
+    assert list(year.iterdir()) == []
+    year.rmdir()
+    kept.rename(year)
+    assert before.items() <= states(root).items()
+    assert "damaged" not in states(root).values()
+    assert merge_here(root, parts, move=True).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_newer_source_is_refused_before_anything_is_touched(
+    parts: list[Path], root: Path
+) -> None:
+    change(parts[2], "PRAGMA user_version = 99")
+    result = run_cli(merge_args(root, parts))
+    assert result.returncode == 6
+    assert "is of a newer g2a-archive (schema 99" in result.stderr
+    assert not root.exists()
+
+
+SQL = Path(__file__).parents[1] / "archive" / "schema_1.sql"
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_a_source_of_the_first_schema_is_read(
+    move: bool, serve: Serve, tmp_path: Path, root: Path
+) -> None:
+    service, source = serve(8, rate_limit=None), tmp_path / "old"
+    run_here(service, source, service.recordings)
+    catalog_path(source).unlink()
+    with closing(sqlite3.connect(catalog_path(source))) as db:
+        db.executescript(SQL.read_text(encoding="utf-8"))
+    whole = [i for i, state in states(source).items() if state == "archived"]
+    before = content(source)
+    report = merge_here(root, [source], move=move)
+    assert states(root).keys() >= set(whole)
+    assert {i for i, state in states(root).items() if state == "archived"} == set(whole)
+    if not move:
+        assert content(source) == before  # not migrated either
+    assert [one.id for one in report.failed] == [1400000002]  # whose events file was lost
+    assert run_cli(["verify", "--dest", root]).returncode == 0
+
+
+def test_what_cannot_be_meant(parts: list[Path], root: Path, tmp_path: Path) -> None:
+    merge_here(root, parts)
+    link = tmp_path / "link"
+    link.symlink_to(parts[0])
+    inner = parts[0] / "inner"
+    refusals: list[tuple[list[Path | str], type[Exception], str]] = [
+        ([root], InputError, "is the archive that it is to be merged into"),
+        ([parts[0], link], InputError, "has the same catalogue as"),
+        ([parts[0], f"{parts[1]}={catalog_path(root)}"], InputError, "has the same catalogue as"),
+        ([""], InputError, "the name of an archive must not be empty"),
+        ([tmp_path / "nowhere"], StorageError, "there is no archive at"),
+        ([f"{parts[0]}={tmp_path}/none.sqlite3"], StorageError, "there is no archive at"),
+    ]
+    for sources, error, text in refusals:
+        with pytest.raises(error, match=text):
+            merge_here(root, sources)
+    with pytest.raises(InputError, match="one lies within the other"):
+        merge_here(inner, [parts[0]])
+    assert not inner.exists()
+    assert run_cli(["merge", "--dest", root]).returncode == 2
+    assert run_cli(["merge", "--dest", root, "--no-create", tmp_path / "x"]).returncode == 6
+
+
+def test_a_name_with_an_equals_sign(service: SimulatedService, tmp_path: Path, root: Path) -> None:
+    source = tmp_path / "year=2014"
+    run_here(service, source, service.recordings)
+    assert merge_here(root, [source]).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_no_create_wants_an_archive(parts: list[Path], root: Path) -> None:
+    with pytest.raises(StorageError, match="not an archive yet, and --no-create"):
+        merge_here(root, parts, no_create=True)
+    assert not root.exists()
+
+
+def test_dry_run_says_what_would_come_and_does_nothing(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    real = merge_here(root.with_name("real"), parts)
+    next(iter(archive_files(parts[1]).values())).unlink()
+    before = [content(part) for part in parts]
+    for _ in range(2):
+        report = merge_here(root, parts, dry_run=True, move=True)
+        assert (report.exit_code, report.merged, report.archived) == (1, 12, 12)
+        assert report.files == real.files - 1
+        assert [one.reason for one in report.failed] == ["missing"]
+        assert [content(part) for part in parts] == before
+        assert not root.exists()
+    report = merge_here(root.with_name("real"), parts, dry_run=True)
+    assert (report.exit_code, report.merged, report.alike) == (0, 0, 12)
+
+
+def test_the_summary_and_quiet(parts: list[Path], root: Path) -> None:
+    args: list[str | Path] = ["merge", "--dest", root, "--min-free", "0", *parts]
+    first = run_cli(args)
+    assert first.returncode == 0
+    assert first.stdout.startswith("Merged 12 of 12 recordings: ")
+    assert "linked, 0 copied)" in first.stdout
+    assert run_cli([*args, "-q"]).stdout == ""
+    assert "12 alike" in run_cli(args).stdout
+    status = run_cli(["status", "--dest", root]).stdout
+    assert "merge" in status
+
+
+def test_asked_to_stop_it_keeps_what_has_come(
+    service: SimulatedService, parts: list[Path], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = StopSwitch()
+    write = merge_rows.write
+
+    def stopping(*args: object) -> None:
+        write(*args)  # type: ignore[arg-type]
+        switch.stop(ExitCode.SIGTERM)
+
+    monkeypatch.setattr(merge_rows, "write", stopping)
+    report = merge_here(root, parts, switch=switch)
+    assert report.exit_code == 143
+    assert set(states(root)) == set(states(parts[0]))
+    assert_archive_equals(service, root, Shard(1, 3).of(service.recordings))
+    monkeypatch.undo()
+    assert merge_here(root, parts).exit_code == 0
+    assert_archive_equals(service, root)
