@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
-from urllib.parse import SplitResult
 
 MAX_ID = 2**63 - 1
 """The largest recording ID that the catalogue can hold."""
@@ -112,7 +111,7 @@ class SyncSettings:
 class Link:
     """A secret address of one file, and when the service gave it (both clocks, seconds)."""
 
-    address: SplitResult = field(repr=False)
+    url: str = field(repr=False)
     wall: float
     monotonic: float
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.host import Authority, Host
 from support.service import Serve
 
 from g2a_archive.demo import (
@@ -18,6 +19,7 @@ from g2a_archive.demo import (
     SimulatedService,
     sample_recordings,
 )
+from g2a_archive.transport.downloads import Downloads
 
 SLOW = (
     "system/*",
@@ -98,3 +100,44 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 def at_once(monkeypatch: pytest.MonkeyPatch, no_backoff: None) -> None:
     """No pace: these tests count calls, and the service of theirs has no rate limit."""
     monkeypatch.setattr("g2a_archive.service.pace.CALL_INTERVAL", 0.0)
+
+
+# --- hosts that act out a script ----------------------------------------------------------------
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of this machine's network settings."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def authority(no_proxies: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """An authority that is trusted by way of REQUESTS_CA_BUNDLE."""
+    made = Authority(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.bundle))
+    return made
+
+
+@pytest.fixture(params=["plain", "tls"])
+def host(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Host]:
+    server = Host(authority.context() if request.param == "tls" else None)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def plain_host(no_proxies: None) -> Iterator[Host]:
+    server = Host()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def downloads() -> Iterator[Downloads]:
+    made = Downloads(2.0, jobs=4)
+    yield made
+    made.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
@@ -22,16 +23,50 @@ _HTML = re.compile(
 )
 
 
-def is_html(head: bytes, content_type: str | None = None) -> bool:
-    """Whether this is a web page, which is what an expired link can look like."""
+_XML_ERROR = re.compile(rb"(?:<\?xml[^>]*>|<!--(?:(?!-->).)*+-->|\s)*+<Error[\s>/]", re.DOTALL)
+
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+
+_ERROR_KEYS = {"error", "errors", "errorCode", "error_code", "error_description"}
+_LARGEST_ERROR = 4096
+
+
+def is_html_type(content_type: str | None) -> bool:
+    """Whether a `Content-Type` is that of a web page."""
     kind = (content_type or "").split(";")[0].strip().lower()
-    if kind in ("text/html", "application/xhtml+xml") and not is_mp4(head):
-        return True
-    if not head.lstrip(_BEFORE).startswith(b"<"):
+    return kind in ("text/html", "application/xhtml+xml")
+
+
+def is_html(head: bytes) -> bool:
+    """Whether this is a web page, which is what an expired link can look like."""
+    return head.lstrip(_BEFORE).startswith(b"<") and _HTML.match(_plain(head)) is not None
+
+
+def is_error_xml(head: bytes) -> bool:
+    """Whether this is an `<Error>` document, as object stores answer with."""
+    return head.lstrip(_BEFORE).startswith(b"<") and _XML_ERROR.match(_plain(head)) is not None
+
+
+def is_error_json(data: bytes) -> bool:
+    """Whether this is a small JSON object that tells of an error; `data` is all of the file."""
+    text = data.lstrip(_BEFORE)
+    if len(data) > _LARGEST_ERROR or not text.startswith(b"{"):
         return False
-    # Without NUL bytes, UTF-16 reads as ASCII.
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\xff\xfe").replace(b"\0", b"")
-    return _HTML.match(text) is not None
+    try:
+        value = json.loads(_plain(text))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and not _ERROR_KEYS.isdisjoint(value)
+
+
+def is_image(head: bytes) -> bool:
+    """Whether this begins as JPEG, PNG, GIF or WebP does."""
+    return head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _plain(head: bytes) -> bytes:
+    """Without a byte order mark, and without NUL bytes: so UTF-16 reads as ASCII."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\xff\xfe").replace(b"\0", b"")
 
 
 def is_mp4(head: bytes) -> bool:

@@ -24,7 +24,6 @@ from g2a_archive.archive.content import HEAD
 from g2a_archive.archive.flushing import flush_file
 from g2a_archive.archive.hashing import read_regular
 from g2a_archive.archive.renaming import replace
-from g2a_archive.transport.response import Answer
 
 _NOTE_AFTER_BYTES = 256 * 1024
 _NOTE_AFTER_SECONDS = 0.05
@@ -36,11 +35,8 @@ _WRITE_BACK_EVERY = 8 << 20
 less there is of it, the sooner its memory can serve again: with twice as much, a run of large files
 takes a tenth longer."""
 
-_LITTLE = 16384
-_LOCKED = 2047
-"""Bytes up to which hashlib keeps the interpreter's lock. For a little data, getting the lock back
-takes longer than the hash."""
 _GIVEN_BACK = 1 << 20
+_CUT_BUFFER = 1 << 18
 _LARGEST_NOTE = 1 << 20
 
 
@@ -51,16 +47,10 @@ class Validator(NamedTuple):
     modified: str | None = None
 
     @classmethod
-    def of(cls, answer: Answer) -> Validator:
-        """Take the validators from a response; a weak ETag cannot be used for ranges."""
-        etag = (answer.header("ETag") or "").strip()
-        modified = (answer.header("Last-Modified") or "").strip()
-        return cls.checked(etag, modified)
-
-    @classmethod
     def checked(cls, etag: str, modified: str) -> Validator:
         """Validators that can be sent back; others are left out."""
-        strong = etag[:1] == '"' == etag[-1:] and 3 <= len(etag) < 300
+        # A weak one cannot be used for ranges, and of doubled ones nobody knows which counts.
+        strong = etag[:1] == '"' == etag[-1:] and 3 <= len(etag) < 300 and '"' not in etag[1:-1]
         printable = etag.isascii() and etag.isprintable()
         fine = 10 < len(modified) < 60 and modified.isascii() and modified.isprintable()
         return cls(etag if strong and printable else None, modified if fine else None)
@@ -182,20 +172,51 @@ class Partial:
         _ = self.head
         self.close()
 
-    def append(self, data: memoryview) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Write and hash bytes."""
         if self.size == 0:
             self._head = bytes(data[:HEAD])
-        left = data
+        left = memoryview(data)
         while len(left):
             count = os.pwrite(self._fd, left, self.size)
             self.size += count
             left = left[count:]
-        step = _LOCKED if len(data) <= _LITTLE else len(data)
-        for at in range(0, len(data), step):
-            self.sha.update(data[at : at + step])
+        self.sha.update(data)
         self._hashed += len(data)
         self._grown()
+
+    def read(self, begin: int, count: int) -> bytes:
+        """`count` of the bytes that are here, from `begin` on."""
+        data = b""
+        while len(data) < count:
+            more = os.pread(self._fd, count - len(data), begin + len(data))
+            if not more:
+                raise OSError(errno.EIO, "the partial file became shorter")
+            data += more
+        return data
+
+    def digest(self, name: str) -> bytes:
+        """The whole file's digest by one of hashlib's algorithms; SHA-256 is at hand."""
+        if name == "sha256":
+            return self.sha.digest()
+        digest = hashlib.new(name, usedforsecurity=False)
+        for at in range(0, self.size, _CUT_BUFFER):
+            digest.update(self.read(at, min(_CUT_BUFFER, self.size - at)))
+        return digest.digest()
+
+    def whole_if_small(self) -> bytes:
+        """All of the file, or of a large one the beginning, which is longer than an error is."""
+        return self.read(0, min(self.size, 1 << 14))
+
+    def cut(self, size: int) -> None:
+        """Forget the bytes from `size` on; the others are hashed again."""
+        os.ftruncate(self._fd, size)
+        self.size, self._flushed = size, min(self._flushed, size)
+        self._written_back = min(self._written_back, size)
+        self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
+        self._hash(size, memoryview(bytearray(_CUT_BUFFER)), lambda: False)
+        if self._noted:
+            self.write_note()
 
     def _grown(self) -> None:
         """Now and then, keep a note beside bytes that have come, and get them written."""
@@ -219,12 +240,13 @@ class Partial:
             with contextlib.suppress(OSError):  # it is advice
                 os.posix_fadvise(self._fd, begin, self.size - begin, os.POSIX_FADV_DONTNEED)
 
-    def write_at(self, data: memoryview, offset: int) -> None:
+    def write_at(self, data: bytes, offset: int) -> None:
         """Write bytes further on in the file; `advance` hashes them in their turn."""
-        while len(data):
-            count = os.pwrite(self._fd, data, offset)
+        left = memoryview(data)
+        while len(left):
+            count = os.pwrite(self._fd, left, offset)
             offset += count
-            data = data[count:]
+            left = left[count:]
 
     def advance(self, size: int, buffer: memoryview) -> None:
         """All bytes before `size` are here now: hash those that are not hashed yet."""

@@ -24,14 +24,6 @@ from g2a_archive.errors import (
 )
 from g2a_archive.service.pace import backoff, retry_after
 from g2a_archive.transport import address
-from g2a_archive.transport.sessions import (
-    TooSlowError,
-    body_of,
-    explain,
-    new_session,
-    overseen,
-    rule_breaking,
-)
 
 TOKEN_URL = "https://authentication.logmeininc.com/oauth/token"  # noqa: S105 - an address
 
@@ -124,7 +116,8 @@ class TokenEndpoint:
 
     def _ask_once(self, form: Mapping[str, str], hint: str, grace: float) -> TokenAnswer | _Problem:
         """Return the answer, or what went wrong and whether to try again."""
-        import requests
+        from g2a_archive.transport.errors import NetworkError
+        from g2a_archive.transport.sessions import overseen
 
         try:
             status, body, after = overseen(
@@ -133,36 +126,23 @@ class TokenEndpoint:
                 stopped=lambda: self.wait(0),
                 grace=grace,
             )
-        except requests.RequestException as error:
-            reason = explain(error)
-            return _Problem(UnreachableError(f"{self._name}: {reason}"), again=True)
-        except TooSlowError:
-            slow = UnreachableError(f"{self._name}: the answer came too slowly")
-            return _Problem(slow, again=True)
-        except rule_breaking():
-            broken = BadAnswerError(f"{self._name}: the answer breaks the rules of HTTP")
-            return _Problem(broken, again=True)
+        except NetworkError as error:
+            kind = BadAnswerError if error.not_http else UnreachableError
+            return _Problem(kind(f"{self._name}: {error}"), again=not error.final)
         return self._judge(status, body, after, hint)
 
     def _exchange(self, form: Mapping[str, str]) -> tuple[int, bytes | None, float | None]:
         """Send the form: the answer's status, its body unless that is too long, `Retry-After`."""
-        import requests
+        from g2a_archive.transport.sessions import Caller
 
-        with new_session() as session:
-            session.trust_env = self.url.lower().startswith("https:")  # proxies; not loopback
-            with session.post(
-                self.url,
-                data=dict(form),
-                auth=requests.auth.HTTPBasicAuth(  # explicit, or a .netrc entry would win
-                    self.client_id.encode("latin-1"), self.client_secret.encode("latin-1")
-                ),
-                headers={"Accept": "application/json", "User-Agent": "g2a-archive"},
-                timeout=self.timeout,
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                body = body_of(response, LARGEST_ANSWER)
-                return response.status_code, body, retry_after(response.headers.get("Retry-After"))
+        reply = Caller(self.timeout).call(
+            "POST",
+            self.url,
+            most=LARGEST_ANSWER,
+            basic=(self.client_id.encode("latin-1"), self.client_secret.encode("latin-1")),
+            form=form,
+        )
+        return reply.status, reply.body, retry_after(reply.headers.get("Retry-After"))
 
     @property
     def _name(self) -> str:

@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING
 
 from g2a_archive.archive import checksums
 from g2a_archive.console.progress import FileView, Snapshot
-from g2a_archive.download.engine import Run
+from g2a_archive.download.engine import Engine
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.link_queue import CALLERS
 from g2a_archive.download.receive import Receiver
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.download.transfer import Fetcher
-from g2a_archive.download.turns import Turn, Turns
-from g2a_archive.download.workers import Pool
+from g2a_archive.download.workers import Workers
 from g2a_archive.errors import ArchiverError, ExitCode
 from g2a_archive.models import Failure, RunSettings
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import RateLimiter
 from g2a_archive.service.session import ApiSession, Authorizer
-from g2a_archive.transport.connection import Connections
+from g2a_archive.transport.downloads import Downloads
 
 if TYPE_CHECKING:
     from g2a_archive.archive.catalog import Catalog
@@ -37,9 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("g2a_archive")
 
-_KEPT_A_JOB = 3
-_FILES_A_JOB = 1 + _KEPT_A_JOB
-"""A file, a connection, and connections that are kept for other hosts."""
+_FILES_A_JOB = 6
+"""A file, a connection, and connections that are kept for four other hosts."""
 
 _OTHER_FILES = 48
 """The catalogue, the terminal, logs, directories, link calls; files that wait for their flush."""
@@ -69,10 +67,10 @@ def assemble(
     zone: tzinfo | None,
     switch: StopSwitch,
     deadline: float | None,
-) -> tuple[Run, Pool, Callable[[], Snapshot]]:
+) -> tuple[Engine, Workers, Callable[[], Snapshot]]:
     """The run, its threads (not started), and how to look at it while it goes on."""
     settings = replace(settings, jobs=possible_jobs(settings.jobs))
-    run = Run(
+    engine = Engine(
         settings,
         plan,
         report,
@@ -90,26 +88,24 @@ def assemble(
     def sums(directory: str) -> dict[str, str]:
         return checksums.read(storage.root / directory / checksums.NAME)
 
-    connections = Connections(settings.timeout, keep=_KEPT_A_JOB * settings.jobs)
-    turns = Turns()
+    downloads = Downloads(settings.timeout, jobs=settings.jobs)
     fetchers = [
         Fetcher(
             storage=storage,
             receiver=Receiver(
-                connections=connections,
+                downloads=downloads,
                 stop=switch.event,
                 space=storage.space,
                 timeout=settings.timeout,
-                turn=Turn(turns),
                 jobs=settings.jobs,
                 limiter=limiter,
             ),
             sums=sums,
         )
-        for _ in range(1 + settings.jobs)
+        for _ in range(settings.jobs)
     ]
-    pool = Pool(run.events, fetchers, service.links, CALLERS, set_mtime=settings.set_mtime)
-    return run, pool, lambda: _look(run, plan)
+    workers = Workers(engine.events, fetchers, service.links, CALLERS, set_mtime=settings.set_mtime)
+    return engine, workers, lambda: _look(engine, plan)
 
 
 def possible_jobs(jobs: int) -> int:
@@ -133,27 +129,27 @@ def possible_jobs(jobs: int) -> int:
     return possible
 
 
-def _look(run: Run, plan: Plan) -> Snapshot:
+def _look(engine: Engine, plan: Plan) -> Snapshot:
     """Sampled from another thread: what it reads may change meanwhile, and that is fine."""
     files = []
-    received = run.book.received
-    for transfer in list(run.active):
+    recorder = engine.recorder
+    received = recorder.received
+    for transfer in list(engine.active):
         part = transfer.part
         received += transfer.received
         pieces = transfer.pieces
         if part is not None and part.size:
             here = max(part.size, pieces.here) if pieces is not None else part.size
             files.append(FileView(transfer.name, here, part.total))
-    done, total = run.book.settled, len(plan.todo)
-    book = run.book
-    guess = book.expected_bytes * total // book.expected_count if book.expected_count else None
+    done, total = recorder.settled, len(plan.todo)
+    count = recorder.expected_count
     return Snapshot(
         what="Archiving",
         done=done,
         total=total,
         bytes=received,
-        bytes_total=guess,
-        failed=len(run.report.failed),
+        bytes_total=recorder.expected_bytes * total // count if count else None,
+        failed=len(engine.report.failed),
         files=tuple(files),
     )
 

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 from typing import NamedTuple
 
 from g2a_archive.archive import content
 from g2a_archive.archive.partial import NO_VALIDATOR, Validator
-from g2a_archive.models import FileKind
+from g2a_archive.models import FileKind, size_text
+from g2a_archive.transport.answer import Answer
 
 NEW_LINK_STATUSES = (401, 403, 404, 410)
 RETRY_STATUSES = (408, 421, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524)
+
+OVERLAP = 64 * 1024
+"""Bytes that are asked for again, and compared, where a validator cannot be relied on."""
+
+_EXPIRY = re.compile(rb"expir", re.IGNORECASE)
+
+_LARGEST = {FileKind.EVENTS: 256 << 20, FileKind.THUMBNAIL: 16 << 20}
+"""Bytes of a body whose length is not announced."""
 
 
 class Action(Enum):
     """What to do with an answer of the file host."""
 
-    START = auto()  # the body is the whole file
-    APPEND = auto()  # the body goes on where our bytes end
+    START = auto()  # the body is the whole file, and nothing is here that could be of use
+    COMPARE = auto()  # the body is the whole file, of which the beginning is here already
+    APPEND = auto()  # the body goes on where our bytes end, or a little before that
     COMPLETE = auto()  # all bytes are here already
+    OVERLAP = auto()  # the validator is another one: ask again, with some bytes to compare
     RESTART = auto()  # our bytes are of no use: ask again, for everything
     NEW_LINK = auto()  # the link is no longer good
     AGAIN = auto()  # the same request may work later
@@ -36,21 +48,58 @@ NO_RANGE = (None, None, None)
 
 
 class Seen(NamedTuple):
-    """What matters of an answer: `range` is `Content-Range` as (first, last, total)."""
+    """What matters of an answer: `range` is `Content-Range` as (first, last, total).
+
+    `length` is that of a whole body, `head` the beginning of an error's.
+    """
 
     status: int
     validator: Validator = NO_VALIDATOR
     range: tuple[int | None, int | None, int | None] = NO_RANGE
     decodable: bool = True
+    encoded: bool = False
+    proved: bool = True
+    length: int | None = None
+    head: bytes = b""
 
 
 class Held(NamedTuple):
-    """What we have of a file: bytes, the announced total, what `recordingSize` says."""
+    """What we have of a file: bytes, the announced total, what `recordingSize` says.
+
+    `scattered`: there are more bytes, with holes between. `moved`: another validator was seen for
+    what may be the same file.
+    """
 
     size: int = 0
     total: int | None = None
     expected: int | None = None
     validator: Validator = NO_VALIDATOR
+    scattered: bool = False
+    moved: bool = False
+
+    @property
+    def known(self) -> int | None:
+        """The file's length, as far as is known."""
+        return self.total if self.total is not None else self.expected
+
+
+def validator_of(answer: Answer) -> Validator:
+    """The validators of an answer; what cannot be sent back is left out."""
+    etag = (answer.header("ETag") or "").strip()
+    return Validator.checked(etag, (answer.header("Last-Modified") or "").strip())
+
+
+def largest(kind: FileKind, expected: int | None) -> int:
+    """Bytes that a body of no announced length, decoded, may have."""
+    return expected if expected is not None else _LARGEST.get(kind, 1 << 62)
+
+
+def too_much(expected: int | None, most: int) -> Verdict:
+    """More came than there should be."""
+    if expected is not None:
+        return Verdict(Action.AGAIN, "more bytes came than recordingSize tells")
+    text = f"more than {size_text(most)} came, and their number was not announced"
+    return Verdict(Action.FAIL, text)
 
 
 def can_resume(held: Held) -> bool:
@@ -60,51 +109,88 @@ def can_resume(held: Held) -> bool:
     return held.validator.condition is not None or held.expected is not None
 
 
+def range_headers(held: Held) -> dict[str, str]:
+    """The headers that ask for the rest of a file, or none where all of it is to come.
+
+    Where the validator is not to be relied on, some bytes that are here are asked for, too.
+    """
+    if not can_resume(held):
+        return {}
+    if held.moved:
+        return {"Range": f"bytes={first_asked(held)}-"}
+    headers = {"Range": f"bytes={held.size}-"}
+    if held.validator.condition is not None:
+        headers["If-Range"] = held.validator.condition
+    return headers
+
+
+def first_asked(held: Held) -> int:
+    """Where the bytes begin that `range_headers` asks for."""
+    return max(0, held.size - OVERLAP) if held.moved else held.size
+
+
 def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
     """Decide on an answer; `ranged` tells whether the request asked for the rest only."""
     status = seen.status
-    if status in NEW_LINK_STATUSES:
+    if status in NEW_LINK_STATUSES or (status == 400 and _EXPIRY.search(seen.head)):
         return Verdict(Action.NEW_LINK, f"the link was answered with {status}")
     if status == 416 and ranged:
         whole = seen.range[2] == held.size and held.total in (None, held.size)
         proved = held.expected in (None, held.size)
         action = Action.COMPLETE if whole and proved else Action.RESTART
         return Verdict(action, "the file host refused the part that was asked for (416)")
-    if status >= 500 or status in RETRY_STATUSES:
+    if status < 200 or status >= 500 or status in RETRY_STATUSES:
         return Verdict(Action.AGAIN, f"the file host answered {status}")
     if status not in (200, 206):
         return Verdict(Action.FAIL, f"the file host answered {status}")
     if not seen.decodable:
         return Verdict(Action.FAIL, "the file came in an unknown Content-Encoding")
-    if status == 200:
-        return Verdict(Action.START)
-    return _judge_part(seen, held, ranged=ranged)
+    if not seen.proved and held.expected is None:
+        return Verdict(Action.AGAIN, "the file came in an odd Content-Encoding, without a length")
+    if status == 206:
+        return _judge_part(seen, held, ranged=ranged)
+    comparable = held.size > 0 and not held.scattered and not seen.encoded
+    if comparable and seen.length in (None, held.known):
+        return Verdict(Action.COMPARE)
+    return Verdict(Action.START)
 
 
 def _judge_part(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
     first, last, total = seen.range
-    begin = held.size if ranged else 0
-    if first != begin or (total is not None and last != total - 1):
+    begin = first_asked(held) if ranged else 0
+    if first != begin or last is None or last < first or (total is not None and last >= total):
         return Verdict(Action.RESTART, "the file host sent another part than was asked for")
     if not ranged:
         return Verdict(Action.START)
-    known = held.total if held.total is not None else held.expected
-    if total is not None and known is not None and total != known:
+    if total is not None and held.known is not None and total != held.known:
         return Verdict(Action.RESTART, "the file changed its length at the host")
     if held.validator.etag and seen.validator.etag not in (None, held.validator.etag):
-        return Verdict(Action.RESTART, "the file changed at the host")
+        if held.moved:
+            return Verdict(Action.APPEND)
+        return Verdict(Action.OVERLAP, "the file changed at the host")
     return Verdict(Action.APPEND)
 
 
 def wrong_content(kind: FileKind, head: bytes, content_type: str | None = None) -> Verdict | None:
-    """Judge a file by its beginning; None where it can be what it should be."""
-    if not head:
-        return Verdict(Action.AGAIN, "the file is empty")
+    """Judge a file by its beginning; None where it can be what it should be.
+
+    A host's word for the type is believed only where the bytes say nothing better: events or a
+    picture may come as `text/html`.
+    """
     if kind is FileKind.MP4 and content.is_mp4(head):
         return None
-    if content.is_html(head, content_type):
+    if kind is FileKind.THUMBNAIL and content.is_image(head):
+        return None
+    page = content.is_html(head)
+    if kind is not FileKind.EVENTS and content.is_html_type(content_type) and head:
+        page = True
+    if page:
         return Verdict(Action.NEW_LINK, "the link was answered with a web page")
-    if kind is FileKind.MP4:
+    if content.is_error_xml(head):
+        return Verdict(Action.NEW_LINK, "the link was answered with an error document")
+    if kind is FileKind.MP4 and head:
+        if content.is_error_json(head):
+            return Verdict(Action.NEW_LINK, "the link was answered with an error document")
         return Verdict(Action.AGAIN, "what came is no MP4 (it has no ftyp box)")
     return None
 
@@ -116,13 +202,14 @@ def adoptable(
     size: int,
     expected: int | None,
     boxes_add_up: bool,
+    holes: bool = False,
 ) -> bool:
     """Whether a file found under a final name can be the recording's, before it is hashed.
 
-    Where no `recordingSize` tells an MP4's length, its boxes must add up.
+    An MP4 must add up and have no holes, which another downloader's file on its way has.
     """
-    if wrong_content(kind, head) is not None:
+    if not head or wrong_content(kind, head) is not None:
         return False
     if kind is not FileKind.MP4:
         return True
-    return size == expected if expected is not None else boxes_add_up
+    return boxes_add_up and not holes and (expected is None or size == expected)

@@ -22,14 +22,15 @@ from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
 from g2a_archive.download.finish import SMALL
+from g2a_archive.download.hosts import Hosts
 from g2a_archive.download.jobs import make_job
-from g2a_archive.download.link_queue import LinkFeed
+from g2a_archive.download.link_queue import LinkQueue
 from g2a_archive.download.plan import Plan
-from g2a_archive.download.recorder import Book
+from g2a_archive.download.recorder import Recorder
 from g2a_archive.download.results import Again, Failed, NewLink, Stopped, Stored, Transfer
 from g2a_archive.download.segments import WORTH_IT, Pieces
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.download.workers import Assisted, Attempted, Broken, Event, Events, Linked, Pool
+from g2a_archive.download.workers import Assisted, Attempted, Event, Events, Linked, Workers
 from g2a_archive.errors import (
     ArchiverError,
     Domain,
@@ -44,12 +45,16 @@ from g2a_archive.service.pace import backoff
 
 log = logging.getLogger("g2a_archive")
 
-_LAST_FILES, _MOST_EVENTS, _UNREACHABLE = 8, 256, 3
-_GATHER = 0.005  # seconds; small files come by the thousand a second
+_LAST_FILES = 8
+_MOST_EVENTS = 256
+_UNREACHABLE = 3
+_GATHER = 0.005
+"""Seconds; small files come by the thousand a second."""
+
 _STOP_SECONDS = 10.0
 
 
-class Run:
+class Engine:
     """Archives what a plan has to do. One object, one run."""
 
     def __init__(
@@ -75,30 +80,31 @@ class Run:
         self._switch = switch
         self._deadline = deadline
         self.events = Events()
-        self._pool: Pool | None = None
-        self._feed: LinkFeed | None = None
+        self._workers: Workers | None = None
+        self._links: LinkQueue | None = None
         self._ready: deque[Transfer] = deque()
         self._delayed: list[tuple[float, int, Transfer]] = []
         self._serial = count()
         self.active: set[Transfer] = set()
         self._helping = 0
-        self.book = Book(report, catalog, storage)
+        self.recorder = Recorder(report, catalog, storage)
+        self._hosts = Hosts()
         self._queued = False
         # More than there are jobs, so that none waits for this thread.
         self._enough = settings.jobs * 4
 
     # --- the loop -----------------------------------------------------------------------------
 
-    def execute(self, pool: Pool) -> None:
+    def execute(self, workers: Workers) -> None:
         """Run until nothing is left, or the switch is off; then everything is recorded.
 
         What ends a run early (storage, credentials, a signal, the time limit) is in the report.
         """
-        self._pool = pool
-        self._feed = LinkFeed(self._plan.todo, self._service, pool.ask)
+        self._workers = workers
+        self._links = LinkQueue(self._plan.todo, self._service, workers.ask)
         self._switch.wake = lambda: self.events.put(None)
         try:
-            pool.start()
+            workers.start()
             while self._pending and not self._switch.event.is_set():
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
@@ -116,18 +122,18 @@ class Run:
             self._wind_down()
 
     @property
-    def feed(self) -> LinkFeed:
-        assert self._feed is not None, "only while the run executes"
-        return self._feed
+    def links(self) -> LinkQueue:
+        assert self._links is not None, "only while the run executes"
+        return self._links
 
     @property
-    def pool(self) -> Pool:
-        assert self._pool is not None, "only while the run executes"
-        return self._pool
+    def workers(self) -> Workers:
+        assert self._workers is not None, "only while the run executes"
+        return self._workers
 
     @property
     def _pending(self) -> bool:
-        return bool(self.feed.pending or self._ready or self._delayed or self.active)
+        return bool(self.links.pending or self._ready or self._delayed or self.active)
 
     def _pump(self, now: float) -> None:
         """Hand out what can be done now: link calls, files, a commit."""
@@ -139,29 +145,42 @@ class Run:
             self._ready.appendleft(heapq.heappop(self._delayed)[2])
         handed_out = max(0, len(self.active) - self._enough)
         waiting = (len(self._ready) + handed_out) // len(self._settings.kinds)
-        self.feed.pump(now, waiting, idle=not self._ready and not self.active)
-        last = not self.feed.pending and len(self._ready) <= self._settings.jobs * _LAST_FILES
+        self.links.pump(now, waiting, idle=not self._ready and not self.active)
+        last = not self.links.pending and len(self._ready) <= self._settings.jobs * _LAST_FILES
         if last:
             # The last ones: large ones first, so that all workers end at about the same time.
             self._ready = deque(sorted(self._ready, key=lambda t: -((t.expected or 0) >> 20)))
         while self._ready and self._room(self._ready[0], last=last):
-            transfer = self._ready.popleft()
+            self._hand_out(self._ready.popleft(), now)
+        if self._settings.segments > 1 and not self._ready and not self.links.pending:
+            self._assign_helpers()
+        if self.recorder.due(now):
+            self.recorder.commit()
+
+    def _hand_out(self, transfer: Transfer, now: float) -> None:
+        """Have a file fetched, unless its host is down."""
+        due = self._hosts.wait_until(transfer.link.url, now)
+        if due is None:
+            reason = self._hosts.reason(transfer.link.url)
+            self.recorder.fail_file(transfer, f"the file host is not to be reached: {reason}")
+        elif due > now:
+            self._delay(transfer, due)
+        else:
             transfer.answered = False
             self.active.add(transfer)
-            self.pool.fetch(transfer)
-        if self._settings.segments > 1 and not self._ready and not self.feed.pending:
-            self._lend_hands()
-        if self.book.due(now):
-            self.book.commit()
+            self.workers.fetch(transfer)
+
+    def _delay(self, transfer: Transfer, due: float) -> None:
+        heapq.heappush(self._delayed, (due, next(self._serial), transfer))
 
     def _room(self, transfer: Transfer, *, last: bool) -> bool:
         """Whether one more file can be handed out; of small ones, as many as flush together."""
         out = len(self.active)
         if last or (transfer.expected or 0) > SMALL:
             return out < self._enough // (2 if last else 1)
-        return out < max(self._enough, self.pool.ahead)
+        return out < max(self._enough, self.workers.ahead)
 
-    def _lend_hands(self) -> None:
+    def _assign_helpers(self) -> None:
         """Nothing else is left to fetch: idle workers help with the largest files on their way."""
         idle = self._settings.jobs - len(self.active) - self._helping
         for transfer in sorted(self.active, key=lambda t: -t.missing) if idle > 0 else ():
@@ -174,7 +193,7 @@ class Run:
                 transfer.helpers += 1
                 self._helping += 1
                 idle -= 1
-                self.pool.assist(transfer)
+                self.workers.assist(transfer)
 
     def _assisted(self, event: Assisted) -> None:
         self._helping -= 1
@@ -185,9 +204,10 @@ class Run:
 
     def _await(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
-        until = self.feed.due(now + 1.0)
-        if self.book.uncommitted:
-            until = min(until, self.book.commit_at)
+        self.workers.look()
+        until = self.links.due(now + 1.0)
+        if self.recorder.uncommitted:
+            until = min(until, self.recorder.commit_at)
         if self._delayed:
             until = min(until, self._delayed[0][0])
         if self._deadline is not None:
@@ -204,13 +224,11 @@ class Run:
             self._assisted(event)
         elif isinstance(event, Linked):
             self._linked(event)
-        elif isinstance(event, Broken):
-            raise event.error
 
     # --- links --------------------------------------------------------------------------------
 
     def _linked(self, event: Linked) -> None:
-        self.feed.answered(event.ids)
+        self.links.answered(event.ids)
         answer = event.answer
         if isinstance(answer, BaseException):
             self._link_failure(answer, event.ids)
@@ -220,27 +238,27 @@ class Run:
             self._queued = True
             self._catalog.queue(self._plan.todo, kinds_mask(self._settings.kinds))
         self._sort_answer(answer)
-        if self._service.unreachable_in_a_row >= _UNREACHABLE and self.feed.open:
-            for id_ in self.feed.close():
-                self.book.fail_recording(id_, "not tried: the service could not be reached")
+        if self._service.unreachable_in_a_row >= _UNREACHABLE and self.links.open:
+            for id_ in self.links.close():
+                self.recorder.fail_recording(id_, "not tried: the service could not be reached")
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
         if isinstance(error, Interrupted):
-            self.report.unfinished += [i for i in ids if i not in self.feed.renewals]
+            self.report.unfinished += [i for i in ids if i not in self.links.renewals]
             return
         if not isinstance(error, ArchiverError) or isinstance(error, StorageError):
             raise error
         # No more links; the files whose links are here can still be fetched.
-        self.report.unfinished += [i for i in ids if i not in self.feed.renewals]
-        self.report.unfinished += self.feed.close()
-        for id_ in list(self.feed.renewals):
-            for transfer in self.feed.renewals.pop(id_):
-                self.book.drop(transfer)
+        self.report.unfinished += [i for i in ids if i not in self.links.renewals]
+        self.report.unfinished += self.links.close()
+        for id_ in list(self.links.renewals):
+            for transfer in self.links.renewals.pop(id_):
+                self.recorder.drop(transfer)
         self.report.note(error)
 
     def _sort_answer(self, answer: LinkAnswer) -> None:
         for recording in answer.recordings:
-            if recording.id in self.feed.renewals:
+            if recording.id in self.links.renewals:
                 self._renew(recording)
             else:
                 self._begin(recording)
@@ -253,14 +271,14 @@ class Run:
 
     def _lose(self, id_: int, reason: str, state: State | None) -> None:
         """No links for this recording; one that is under way already fails by its files."""
-        if id_ in self.feed.renewals:
-            for transfer in self.feed.renewals.pop(id_):
-                self.book.fail_file(transfer, f"no new link: {reason}")
+        if id_ in self.links.renewals:
+            for transfer in self.links.renewals.pop(id_):
+                self.recorder.fail_file(transfer, f"no new link: {reason}")
             return
         if state is None:
-            self.book.fail_recording(id_, reason)
+            self.recorder.fail_recording(id_, reason)
             return
-        self.book.lost(id_, state, self._plan.known.get(id_))
+        self.recorder.lost(id_, state, self._plan.known.get(id_))
 
     def _begin(self, recording: Recording) -> None:
         known = self._plan.known.get(recording.id)
@@ -268,16 +286,16 @@ class Run:
         try:
             job, transfers = make_job(recording, known, self._settings, self._zone, old)
         except ValueError as error:
-            self.book.fail_recording(recording.id, str(error))
+            self.recorder.fail_recording(recording.id, str(error))
             return
-        self.book.begin(job, transfers)
+        self.recorder.begin(job, transfers)
         self._ready.extend(transfers)
 
     def _renew(self, recording: Recording) -> None:
-        for transfer in self.feed.renewals.pop(recording.id):
+        for transfer in self.links.renewals.pop(recording.id):
             link = recording.links.get(transfer.kind)
             if link is None:
-                self.book.fail_file(transfer, "the service no longer gives a link to it")
+                self.recorder.fail_file(transfer, "the service no longer gives a link to it")
                 continue
             transfer.link = link
             self._ready.appendleft(transfer)
@@ -287,16 +305,18 @@ class Run:
     def _attempted(self, event: Attempted) -> None:
         transfer, outcome = event.transfer, event.outcome
         self.active.discard(transfer)
+        if transfer.answered:
+            self._hosts.answered(transfer.link.url)
         if isinstance(outcome, Stored):
-            self.book.stored(transfer, outcome)
+            self.recorder.stored(transfer, outcome)
         elif isinstance(outcome, Again):
             self._again(transfer, outcome)
         elif isinstance(outcome, NewLink):
             self._new_link(transfer, outcome)
         elif isinstance(outcome, Failed):
-            self.book.fail_file(transfer, outcome.reason)
+            self.recorder.fail_file(transfer, outcome.reason)
         elif isinstance(outcome, Stopped):
-            self.book.drop(transfer)
+            self.recorder.drop(transfer)
         elif isinstance(outcome, LocalError):
             self._refused_here(transfer, outcome)
         else:
@@ -305,19 +325,24 @@ class Run:
     def _refused_here(self, transfer: Transfer, error: LocalError) -> None:
         """The disk refuses this file. Raises `StorageError` where it proves to refuse all."""
         if error.domain is Domain.PASSING:
-            return self._again(transfer, Again(str(error)))
+            self._again(transfer, Again(str(error)))
+            return
         if error.domain is not Domain.FILE:
             self._storage.try_out(error)
-        return self.book.fail_file(transfer, str(error))
+        self.recorder.fail_file(transfer, str(error))
 
     def _again(self, transfer: Transfer, outcome: Again) -> None:
         if outcome.progress:
-            transfer.attempts = 0
+            transfer.attempts, transfer.renewed = 0, False
         transfer.attempts += 1
-        if transfer.attempts > self._settings.retries:
-            self.book.fail_file(transfer, outcome.reason)
-            return
+        last = transfer.attempts > self._settings.retries
         wait = backoff(transfer.attempts, outcome.wait)
+        due = time.monotonic() + wait
+        if outcome.unreachable:
+            self._hosts.unreachable(transfer.link.url, outcome.reason, due, last=last)
+        if last:
+            self.recorder.fail_file(transfer, outcome.reason)
+            return
         log.warning(
             "recording %d: %s: %s, retry %d/%d in %.1f s",
             transfer.recording,
@@ -327,15 +352,14 @@ class Run:
             self._settings.retries,
             wait,
         )
-        item = (time.monotonic() + wait, next(self._serial), transfer)
-        heapq.heappush(self._delayed, item)
+        self._delay(transfer, due)
 
     def _new_link(self, transfer: Transfer, outcome: NewLink) -> None:
         if transfer.renewed and not outcome.aged:
-            self.book.fail_file(transfer, f"{outcome.reason}, also with a new link")
+            self.recorder.fail_file(transfer, f"{outcome.reason}, also with a new link")
             return
         if ExitCode.CREDENTIALS in self.report.ends:  # nobody can be asked for another
-            self.book.drop(transfer)
+            self.recorder.drop(transfer)
             return
         transfer.renewed = transfer.renewed or not outcome.aged
         log.info(
@@ -344,38 +368,38 @@ class Run:
             transfer.kind,
             outcome.reason,
         )
-        self.feed.want_new_link(transfer, time.monotonic())
+        self.links.want_new_link(transfer, time.monotonic())
 
     # --- the end --------------------------------------------------------------------------------
 
     def _wind_down(self) -> None:
         """Stop what still runs, record all that is finished, bring the checksums up to date."""
-        unfinished = self.feed.unfinished() if self.feed.open else []
-        if self._pending or self.book.jobs:
+        unfinished = self.links.unfinished() if self.links.open else []
+        if self._pending or self.recorder.jobs:
             self._switch.stop()
-            self.pool.abort()
+            self.workers.abort()
             self._drain()
-        self.pool.close()
+        self.workers.close()
         self.report.unfinished += unfinished
         waiting = [
             *self._ready,
             *self.active,
             *(transfer for _, _, transfer in self._delayed),
-            *(transfer for some in self.feed.renewals.values() for transfer in some),
+            *(transfer for some in self.links.renewals.values() for transfer in some),
         ]
-        self.report.bytes += self.book.received + sum(one.received for one in waiting)
+        self.report.bytes += self.recorder.received + sum(one.received for one in waiting)
         if self.report.failed and not self._service.ever_answered:
             self.report.ends.add(ExitCode.SERVICE)
         if self._switch.code is not None:
             self.report.ends.add(self._switch.code)
-        for job in list(self.book.jobs.values()):
+        for job in list(self.recorder.jobs.values()):
             job.dropped = True
-            self.book.end(job)
+            self.recorder.end(job)
         try:
-            self.book.commit()
+            self.recorder.commit()
             write_checksums(self._catalog, self._storage.root)
         except ArchiverError as error:
-            self.book.give_up()
+            self.recorder.give_up()
             self.report.note(error)
 
     def _drain(self) -> None:
@@ -393,7 +417,7 @@ class Run:
                     self._attempted(event)
                     continue
                 self.active.discard(event.transfer)
-                self.book.received += event.transfer.received
+                self.recorder.received += event.transfer.received
                 outcome = event.outcome
                 if isinstance(outcome, ArchiverError) and not isinstance(outcome, LocalError):
                     self.report.note(outcome)

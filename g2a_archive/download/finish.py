@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from g2a_archive.archive.domains import Doing, local_error
-from g2a_archive.archive.flushing import GroupFlush
+from g2a_archive.archive.flushing import GroupFlush, flush_file
+from g2a_archive.archive.hashing import hash_file
 from g2a_archive.archive.layout import file_name, file_names
 from g2a_archive.archive.partial import Partial
 from g2a_archive.archive.storage import Storage
@@ -60,31 +61,42 @@ _MOST_OPEN = 8
 Ending = tuple[Transfer, Stored | BaseException]
 
 
-class Finisher:
-    """Flushes files and names them; `ended` hears of each.
+def spawn(work: Callable[..., None], *args: object) -> bool:
+    """Start a daemon thread; False where the system gives none."""
+    try:
+        threading.Thread(target=work, args=args, daemon=True).start()
+    except (RuntimeError, MemoryError):
+        return False
+    return True
 
-    Of files that were flushed together, `flushed` hears: they are still to be given to `name`. It
-    is quick, and many small steps of several threads would hold each other up.
-    """
+
+def no_threads() -> StorageError:
+    """There is not even one thread for a job that must be done."""
+    return StorageError(
+        "the system gives this program no threads",
+        hint="raise the limit of processes (ulimit -u) or of memory",
+    )
+
+
+class Finisher:
+    """Flushes files and names them; `ended` hears of each."""
 
     def __init__(
         self,
         storage: Storage,
         *,
         ended: Callable[[Sequence[Ending]], None],
-        flushed: Callable[[Sequence[Transfer]], None],
         jobs: int,
         set_mtime: bool,
     ) -> None:
         self._storage = storage
         self._ended = ended
-        self._flushed = flushed
         self._set_mtime = set_mtime
         self._together = False
-        self._small: queue.SimpleQueue[Sequence[Transfer] | None] = queue.SimpleQueue()
+        self._small: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
         self._each: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
         self._most = min(jobs, _MOST_THREADS)
-        self._threads: list[threading.Thread] = []
+        self._threads = 0
 
     def start(self) -> None:
         """Start the threads. Raises `StorageError`."""
@@ -93,45 +105,42 @@ class Finisher:
         except OSError as error:
             raise storage_error(error, "open", self._storage.partial) from error
         self._together = group is not None
-        if group is not None:
-            threading.Thread(target=self._work_groups, args=(group,), daemon=True).start()
+        if group is not None and not spawn(self._work_groups, group):
+            self._together = False
         self._start_threads(self._most if group is None else _LARGE_AT_ONCE)
 
     def _start_threads(self, count: int) -> None:
         """Have `count` threads that flush files one by one."""
-        while len(self._threads) < count:
-            self._threads.append(threading.Thread(target=self._work_each, daemon=True))
-            self._threads[-1].start()
+        while self._threads < count and spawn(self._work_each):
+            self._threads += 1
+        if not self._threads:
+            raise no_threads()
 
     @property
     def ahead(self) -> int:
         """How many files should be on their way at least; known after `start`."""
         return _AHEAD if self._together else 0
 
-    def put(self, transfers: Sequence[Transfer]) -> None:
-        """Take over files of which all bytes are here and right."""
-        small = []
-        for transfer in transfers:
-            part = transfer.part
-            assert part is not None
-            is_small = self._together and transfer.size < SMALL
-            try:
-                if is_small or self._each.qsize() >= _MOST_OPEN:
-                    part.put_away()
-            except OSError as error:
-                self._ended([(transfer, local_error(error, Doing.WRITE, part.path))])
-                continue
-            if is_small:
-                small.append(transfer)
-            else:
-                self._each.put(transfer)
+    def put(self, transfer: Transfer) -> None:
+        """Take over a file of which all bytes are here and right."""
+        part = transfer.part
+        assert part is not None
+        small = self._together and transfer.size < SMALL
+        try:
+            if small or self._each.qsize() >= _MOST_OPEN:
+                part.put_away()
+        except OSError as error:
+            self._ended([(transfer, local_error(error, Doing.WRITE, part.path))])
+            return
         if small:
-            self._small.put(small)
+            self._small.put(transfer)
+        else:
+            self._each.put(transfer)
 
     def close(self) -> None:
         """Let the threads end once they are through with what they have."""
         self._small.put(None)
-        for _ in self._threads:
+        for _ in range(self._threads):
             self._each.put(None)
 
     def _work_each(self) -> None:
@@ -140,12 +149,12 @@ class Finisher:
 
     def _work_groups(self, group: GroupFlush) -> None:
         enough = _MANY
-        while (some := self._small.get()) is not None:
-            waiting = [*some]
+        while (first := self._small.get()) is not None:
+            waiting = [first]
             time.sleep(_GATHER)
             with suppress(queue.Empty):
                 while (more := self._small.get_nowait()) is not None:
-                    waiting += more
+                    waiting.append(more)
                 self._small.put(None)
             if self._together and len(waiting) >= enough:
                 enough = _FEW
@@ -168,7 +177,7 @@ class Finisher:
         except BaseException as error:
             self._ended([(transfer, error) for transfer in transfers])
         else:
-            self._flushed(transfers)
+            self._name_all(transfers)
             if time.monotonic() - began > _LONG:
                 self._apart()
 
@@ -190,9 +199,9 @@ class Finisher:
         except BaseException as error:
             self._ended([(transfer, error)])
         else:
-            self.name([transfer])
+            self._name_all([transfer])
 
-    def name(self, transfers: Sequence[Transfer]) -> None:
+    def _name_all(self, transfers: Sequence[Transfer]) -> None:
         """Give files their names that were flushed, and tell of them together."""
         self._ended([(transfer, self._outcome(transfer)) for transfer in transfers])
 
@@ -211,21 +220,35 @@ class Finisher:
         """Give a flushed file its name. Raises `StorageError`."""
         head = part.head
         part.close()
+        digest = part.sha.hexdigest()
         names = file_names(transfer.recording, transfer.kind)
         name = file_name(transfer.recording, transfer.kind, head)
+        directory = f"{self._storage.root}/{transfer.directory}"
+        stored = StoredFile(
+            transfer.recording, transfer.kind, f"{transfer.directory}/{name}", part.size, digest
+        )
         try:
             self._storage.make_directory(transfer.directory)
+            if self._is_there(f"{directory}/{name}", stored):
+                part.discard()
+                return Stored(stored, adopted=True, flush=frozenset({directory}))
             aside = self._storage.publish(part.path, transfer.directory, names, name)
         except StorageError:
             with suppress(OSError):
                 part.write_note()  # whole and flushed: the next run need not fetch it all again
             raise
         part.done()
-        path = f"{transfer.directory}/{name}"
-        digest = part.sha.hexdigest()
-        stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
-        directory = f"{self._storage.root}/{transfer.directory}"
         return Stored(stored, aside=aside, flush=frozenset({directory}))
+
+    @staticmethod
+    def _is_there(path: str, stored: StoredFile) -> bool:
+        """Whether the very same file has the name already; nobody told its length before."""
+        with suppress(OSError):
+            if os.lstat(path).st_size == stored.size and hash_file(path)[1] == stored.sha256:
+                with open(path, "rb") as file:
+                    flush_file(file.fileno())
+                return True
+        return False
 
     def _stamp(self, transfer: Transfer) -> None:
         """`--set-mtime`. A share may refuse it; that is no reason to lose a recording.

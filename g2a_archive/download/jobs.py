@@ -62,6 +62,7 @@ def make_job(
     directory = known.directory if known is not None else None
     if directory is None:
         directory = directory_for(recording.start, settings.layout, zone)
+    expected = None if settings.ignore_size else recording.size
     have = known.kinds if known is not None else 0
     before = known is not None and known.state is State.ARCHIVED
     job = Job(recording, directory, set(), archived_before=before)
@@ -83,7 +84,7 @@ def make_job(
                     directory=directory,
                     start=recording.start,
                     link=recording.links[kind],
-                    expected=recording.size if kind is FileKind.MP4 else None,
+                    expected=expected if kind is FileKind.MP4 else None,
                     known_sha256=old.sha256 if old else None,
                 )
             )

@@ -14,7 +14,7 @@ _GATHER = 0.5
 """Seconds in which renewals gather, so that they go into one call."""
 
 
-class LinkFeed:
+class LinkQueue:
     """The IDs still to be asked for, the calls under way, and the files that want a new link."""
 
     def __init__(

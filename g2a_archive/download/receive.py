@@ -10,20 +10,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult
 
 from g2a_archive.archive import content
-from g2a_archive.archive.partial import Partial, Validator
+from g2a_archive.archive.partial import Partial
 from g2a_archive.archive.space import Space
-from g2a_archive.download import decisions as decide
-from g2a_archive.download.decisions import Action, Verdict
+from g2a_archive.download import decisions
+from g2a_archive.download.decisions import Action, Verdict, validator_of
 from g2a_archive.download.results import Transfer
 from g2a_archive.download.segments import Pieces
-from g2a_archive.download.turns import Turn
 from g2a_archive.errors import storage_error
 from g2a_archive.service.pace import RateLimiter
-from g2a_archive.transport.connection import Connections
-from g2a_archive.transport.response import Answer, NetworkError, explain
+from g2a_archive.transport.answer import Answer
+from g2a_archive.transport.downloads import Downloads
+from g2a_archive.transport.errors import NetworkError
 
 log = logging.getLogger("g2a_archive")
 
@@ -31,134 +30,95 @@ BUFFER = 256 * 1024
 SLOWEST = 1024
 """Bytes a second: a transfer slower than this for the whole time-out counts as stalled."""
 
-_MOMENT = 0.05
-"""Seconds in which bytes gather that are written together."""
-
-_SLOW_DISK = 0.003
-"""Seconds to store a buffer. Where it takes longer, all workers write at once."""
-
 _NOTE_EVERY = 0.5
 """Seconds between two notes of what has arrived out of order."""
+
+_CLAIM = 1 << 20
+"""Bytes of free space that a body of no announced length claims at a time."""
 
 
 @dataclass(slots=True)
 class Receiver:
-    """One worker's connections and buffer, and what all workers share."""
+    """One worker's buffer, and what all workers share."""
 
-    connections: Connections
+    downloads: Downloads
     stop: threading.Event
     space: Space
     timeout: float
-    turn: Turn
     jobs: int = 1
     limiter: RateLimiter | None = None
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(BUFFER)))
-    _cost: float = 0.0
-    _spare: memoryview | None = None
 
-    def view(self) -> memoryview:
-        """The buffer for one read: smaller where a rate limit should stay smooth."""
-        if self.limiter is None:
-            return self.buffer
-        return self.buffer[: self.limiter.step(self.jobs)]
-
-    def at_once(self, answer: Answer) -> bool:
-        """Whether all of the body is here as it is, and `receive` writes it in one go."""
-        return self.limiter is None and answer.waits and answer.missing == 0
+    def _step(self) -> int:
+        """Bytes to read at once: fewer where a rate limit should stay smooth."""
+        return BUFFER if self.limiter is None else self.limiter.step(self.jobs)
 
     def receive(
-        self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor
+        self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor, begin: int
     ) -> Verdict | None:
-        """Read a body to its end; a verdict where the content is wrong. Raises `NetworkError`.
+        """Read a body, whose first byte is at `begin` of the file, to its end.
 
-        Returns early when the run is asked to stop.
+        A verdict where the content is wrong. Bytes that are here already are compared, not
+        written. Returns early when the run is asked to stop, and where helpers are to share the
+        rest. Raises `NetworkError`, `OSError`.
         """
-        checked = part.size >= content.HEAD
-        over = False
-        if self.at_once(answer) and (body := answer.take()) is not None:
-            part.append(body)
-            self._count(transfer, len(body), floor)
-            return self._found_wrong(transfer, part, answer, checked=checked)
-        try:
-            while not over and not self.stop.is_set():
-                if transfer.pieces is not None and checked and part.total is not None:
-                    self.turn.give()
-                    self._share(transfer, part, answer, transfer.pieces)
-                    return None
-                over = self._gather(transfer, part, answer, floor)
-                if over or part.size >= content.HEAD:
-                    wrong = self._found_wrong(transfer, part, answer, checked=checked)
-                    if wrong is not None:
-                        return wrong
-                    checked = True
-        finally:
-            self.turn.give()
+        position, checked, claimed = begin, part.size >= content.HEAD, 0
+        most = decisions.largest(transfer.kind, transfer.expected)
+        bounded = answer.length is None or answer.encoded
+        while not (
+            transfer.pieces and checked and part.total is not None and position >= part.size
+        ):
+            data = answer.read(self._step())
+            if self.stop.is_set():  # what was read may come from a connection that was shut
+                return None
+            if bounded and position + len(data) > claimed:
+                claimed = position + _CLAIM
+                self.space.claim(transfer, _CLAIM, directory=transfer.directory)
+            fresh = self._compared(part, data, position, begin)
+            if fresh is None:
+                return Verdict(Action.RESTART, "the file changed at the host")
+            if fresh:
+                part.append(fresh)
+                self._flush_at_times(part)
+            elif not data and position < part.size:
+                part.cut(position)
+            position += len(data)
+            self._count(transfer, len(data), floor)
+            if not data or part.size >= content.HEAD:
+                wrong = None if checked else self._wrong(transfer, part, answer)
+                if wrong is None and part.size > most and (bounded or transfer.expected):
+                    wrong = decisions.too_much(transfer.expected, most)
+                if wrong is not None or not data:
+                    return wrong
+                checked = True
+            self._slow_down(len(data), floor)
         return None
 
     @staticmethod
-    def _found_wrong(
-        transfer: Transfer, part: Partial, answer: Answer, *, checked: bool
-    ) -> Verdict | None:
-        wrong = None if checked else _check_head(transfer, part, answer)
-        if wrong is None and part.size > (transfer.expected or part.size):
-            return Verdict(Action.AGAIN, "more bytes came than recordingSize tells")
-        return wrong
+    def _compared(part: Partial, data: bytes, position: int, begin: int) -> bytes | None:
+        """What of `data` is not in the file yet; None where a part of the file shows another one.
 
-    def _gather(self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor) -> bool:
-        """Write and hash at once what comes within a moment; True at the body's end.
-
-        One write for several reads: what bytes cost is mostly the number of calls.
+        Of a whole file, what differs takes the place of what was here.
         """
-        view = self.view()
-        filled, over, until = 0, False, 0.0
-        try:
-            while not over and filled < len(view):
-                count = self._read(answer, view[filled:], until)
-                if count is None:
-                    break
-                filled += count
-                over = count == 0 or answer.exhausted
-                now = time.monotonic()
-                until = until or now + _MOMENT
-                if now > until:
-                    break
-        finally:
-            if filled:
-                self._store(part, view[:filled])
-                self._count(transfer, filled, floor)
-            if filled < len(view) or self.limiter is not None:
-                self.turn.give()
-            else:
-                self.turn.look()
-        self._slow_down(filled, floor)
-        return over
+        if position >= part.size or not data:
+            return data
+        here = part.read(position, min(len(data), part.size - position))
+        if data.startswith(here):
+            return data[len(here) :]
+        if begin > 0:
+            return None
+        same = next(n for n, (a, b) in enumerate(zip(data, here, strict=False)) if a != b)
+        part.cut(position + same)
+        return data[same:]
 
-    def _read(self, answer: Answer, view: memoryview, until: float) -> int | None:
-        """Wait for bytes, and for a turn, and read; None where none come `until` then.
+    @staticmethod
+    def _wrong(transfer: Transfer, part: Partial, answer: Answer) -> Verdict | None:
+        kind = answer.header("Content-Type")
+        return decisions.wrong_content(transfer.kind, part.head, kind)
 
-        An `until` of 0 is the time-out. Raises `NetworkError`.
-        """
-        if not answer.waits:
-            return answer.read_now(view) if until else answer.read_into(view)
-        self.turn.take()
-        deadline = until or time.monotonic() + self.timeout
-        while (count := answer.read_now(view)) is None:
-            self.turn.give()
-            if not answer.wait(deadline - time.monotonic()):
-                if until:
-                    break
-                raise NetworkError(explain(TimeoutError()))
-            self.turn.take()
-        return count
-
-    def _store(self, part: Partial, data: memoryview) -> None:
-        if self._cost > _SLOW_DISK:
-            self.turn.give()
-        began = time.monotonic()
-        part.append(data)
-        self._cost += 0.1 * (time.monotonic() - began - self._cost)
+    @staticmethod
+    def _flush_at_times(part: Partial) -> None:
         if part.flush_due:
-            self.turn.give()
             part.flush()
 
     def _count(self, transfer: Transfer, count: int, floor: Floor) -> None:
@@ -174,7 +134,7 @@ class Receiver:
 
     # --- one file, several connections --------------------------------------------------------
 
-    def _share(self, transfer: Transfer, part: Partial, answer: Answer, pieces: Pieces) -> None:
+    def share(self, transfer: Transfer, part: Partial, answer: Answer, pieces: Pieces) -> None:
         """Fetch the rest piece by piece, together with whoever helps. Raises `NetworkError`."""
         assert part.total is not None
         # From here on the file has holes: the note must say so before the first one is made.
@@ -186,9 +146,8 @@ class Receiver:
 
         def look_around() -> None:
             nonlocal noted
-            part.advance(pieces.position, self._second_buffer())
-            if part.flush_due:
-                part.flush()
+            part.advance(pieces.position, self.buffer)
+            self._flush_at_times(part)
             if time.monotonic() - noted > _NOTE_EVERY:
                 noted = time.monotonic()
                 part.extents = pieces.extents
@@ -205,13 +164,8 @@ class Receiver:
             pieces.join()
             part.extents = pieces.extents
             if stream is not answer:
-                self.connections.release(stream)
-        part.advance(pieces.position, self._second_buffer())
-
-    def _second_buffer(self) -> memoryview:
-        if self._spare is None:
-            self._spare = memoryview(bytearray(1 << 20))
-        return self._spare
+                self.downloads.release(stream)
+        part.advance(pieces.position, self.buffer)
 
     def assist(self, transfer: Transfer) -> bool:
         """Help with a file that another worker has; False where that did not work.
@@ -233,7 +187,7 @@ class Receiver:
             raise storage_error(error, "write", part.path) from error
         finally:
             if stream is not None:
-                self.connections.release(stream)
+                self.downloads.release(stream)
         return True
 
     def _fetch(
@@ -253,33 +207,30 @@ class Receiver:
         assert part is not None
         position, end = piece
         floor = Floor(self.timeout)
-        view = self.view()
         try:
-            if stream is None or position != at or stream.drained:
+            if stream is None or position != at or stream.ended:
                 if stream is not None:
-                    self.connections.release(stream)
-                stream = _request_piece(self.connections, transfer.link.address, part, *piece)
-            while position < end and not (self.stop.is_set() or pieces.closed):
-                count = stream.read_into(view[: end - position])
-                if count == 0:
+                    self.downloads.release(stream)
+                stream = _request_piece(self.downloads, transfer.link.url, part, *piece)
+            while position < end and not pieces.closed:
+                data = stream.read(min(self._step(), end - position))
+                if self.stop.is_set():
+                    break
+                if not data:
                     raise NetworkError("the connection was closed early")
-                part.write_at(view[:count], position)
-                pieces.arrived(position, count)
-                position += count
-                self._count(transfer, count, floor)
-                self._slow_down(count, floor)
+                part.write_at(data, position)
+                pieces.arrived(position, len(data))
+                position += len(data)
+                self._count(transfer, len(data), floor)
+                self._slow_down(len(data), floor)
                 look_around()
         except BaseException:
             if stream is not None:  # its body is not at an end: nothing else can use it
-                self.connections.release(stream)
+                self.downloads.release(stream)
             raise
         finally:
             pieces.release(position, end)
         return stream, position
-
-
-def _check_head(transfer: Transfer, part: Partial, answer: Answer) -> Verdict | None:
-    return decide.wrong_content(transfer.kind, part.head, answer.header("Content-Type"))
 
 
 def splittable(answer: Answer, part: Partial) -> bool:
@@ -288,18 +239,21 @@ def splittable(answer: Answer, part: Partial) -> bool:
     return ranges and part.total is not None and part.validator.condition is not None
 
 
-def _request_piece(
-    connections: Connections, address: SplitResult, part: Partial, begin: int, end: int
-) -> Answer:
+def _request_piece(downloads: Downloads, url: str, part: Partial, begin: int, end: int) -> Answer:
     """Ask for the bytes from `begin` up to `end`. Raises `NetworkError` where others come."""
     headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": part.validator.condition or ""}
-    answer = connections.get(address, headers)
-    same = Validator.of(answer).etag in (None, part.validator.etag)
+    answer = downloads.get(url, headers)
+    same = validator_of(answer).etag in (None, part.validator.etag)
     right = answer.content_range() == (begin, end - 1, part.total)
     if answer.status != 206 or not right or not same or answer.encoded:
-        connections.release(answer)
+        downloads.release(answer)
         raise NetworkError(f"the file host answered {answer.status} to a part of the file")
     return answer
+
+
+def _shared(transfer: Transfer, part: Partial) -> bool:
+    """Whether helpers are to fetch parts of the rest."""
+    return transfer.pieces is not None and part.total is not None
 
 
 class Floor:
@@ -331,5 +285,5 @@ class Floor:
         if now - self._since < self._timeout:
             return
         if self._bytes < SLOWEST * self._timeout:
-            raise NetworkError(f"less than 1 kB/s for {self._timeout:g} s")
+            raise NetworkError(f"less than 1 kB/s for {self._timeout:g} s", timed_out=True)
         self._since, self._bytes = now, 0

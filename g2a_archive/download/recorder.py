@@ -24,7 +24,7 @@ _BATCH = 200
 _BATCH_SECONDS = 0.25
 
 
-class Book:
+class Recorder:
     """Kept by the run's main thread; others may look at its numbers."""
 
     def __init__(self, report: Report, catalog: Catalog, storage: Storage) -> None:

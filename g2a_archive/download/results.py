@@ -13,6 +13,13 @@ from g2a_archive.download.segments import Pieces
 from g2a_archive.models import FileKind, Link, StoredFile
 
 
+class Candidate(NamedTuple):
+    """A file under its final name that is ours if the host confirms its length."""
+
+    path: str
+    size: int
+
+
 @dataclass(slots=True, eq=False)
 class Transfer:
     """One file on its way. `expected` is `recordingSize` (the MP4's), in bytes."""
@@ -25,7 +32,10 @@ class Transfer:
     expected: int | None = None
     known_sha256: str | None = None
     attempts: int = 0
-    renewed: bool = False
+    renewed: bool = False  # since the last progress
+    empty: bool = False  # the host said so once already
+    moved: bool = False  # another validator was seen for what may be the same file
+    candidate: Candidate | None = None
     part: Partial | None = None
     high_water: int = 0
     received: int = 0
@@ -56,7 +66,12 @@ class Transfer:
         part = self.part
         if part is None:
             return Held(expected=self.expected)
-        return Held(part.size, part.total, self.expected, part.validator)
+        scattered = bool(part.extents)
+        return Held(part.size, part.total, self.expected, part.validator, scattered, self.moved)
+
+    def gained(self) -> bool:
+        """Whether more bytes are here than ever before."""
+        return self.size > self.high_water
 
 
 class Stored(NamedTuple):
@@ -69,11 +84,15 @@ class Stored(NamedTuple):
 
 
 class Again(NamedTuple):
-    """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds."""
+    """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds.
+
+    `progress`: bytes came that were not here before; `unreachable`: the host was not reached.
+    """
 
     reason: str
     wait: float | None = None
     progress: bool = False
+    unreachable: bool = False
 
 
 class NewLink(NamedTuple):
@@ -99,4 +118,4 @@ class Whole:
     """All bytes are here and right; the file is still to be flushed and named."""
 
 
-Outcome = Stored | Again | NewLink | Failed | Stopped
+Result = Stored | Again | NewLink | Failed | Stopped

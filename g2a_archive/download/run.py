@@ -263,7 +263,7 @@ class Download:
     def _run(self, storage: Storage, catalog: Catalog, plan: Plan, service: Service) -> None:
         from g2a_archive.download.assembly import assemble
 
-        run, pool, look = assemble(
+        engine, workers, look = assemble(
             self.settings,
             plan,
             self.report,
@@ -275,7 +275,7 @@ class Download:
             deadline=self._deadline,
         )
         with self.display.watch(look):
-            run.execute(pool)
+            engine.execute(workers)
 
     def _record(self) -> None:
         """Keep the run's outcome in the catalogue; a failing disk has been told already."""

@@ -1,7 +1,7 @@
 """One file, from a link to its last byte: adopt or fetch, resume, check, hash.
 
 A `Transfer` is one file's state and lives through all its attempts; a `Fetcher` is one worker's
-tools. An attempt ends in an outcome; what follows from it is the archiver's business.
+tools. An attempt ends in a result; what follows from it is the engine's business.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from g2a_archive.archive import content
 from g2a_archive.archive.domains import Doing, domain_of, local_error
 from g2a_archive.archive.flushing import flush_file
 from g2a_archive.archive.layout import file_names
-from g2a_archive.archive.partial import NO_VALIDATOR, Partial, Validator
+from g2a_archive.archive.partial import Partial, Validator
 from g2a_archive.archive.storage import Storage
-from g2a_archive.download import decisions as decide
-from g2a_archive.download.decisions import NO_RANGE, Action, Seen
+from g2a_archive.download import decisions
+from g2a_archive.download.decisions import NO_RANGE, Action, Seen, Verdict, validator_of
 from g2a_archive.download.receive import Floor, Receiver, splittable
 from g2a_archive.download.results import (
     Again,
+    Candidate,
     Failed,
     NewLink,
-    Outcome,
+    Result,
     Stopped,
     Stored,
     Transfer,
@@ -37,70 +37,38 @@ from g2a_archive.download.results import (
 )
 from g2a_archive.download.segments import Pieces
 from g2a_archive.errors import Domain
-from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile
+from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile, size_text
 from g2a_archive.service.pace import retry_after
-from g2a_archive.transport.connection import Connections
-from g2a_archive.transport.response import Answer, NetworkError
-from g2a_archive.transport.wire import Wire
+from g2a_archive.transport.answer import Answer
+from g2a_archive.transport.errors import NetworkError
 
 log = logging.getLogger("g2a_archive")
+
+_MOST_PARTS = 10_000
+"""Answers to one attempt, of which each is a part of what was asked for."""
 
 
 @dataclass(slots=True)
 class Fetcher:
-    """One thread's tools: a buffer, and what all threads share."""
+    """One worker's tools: a buffer, and what all workers share."""
 
     storage: Storage
     receiver: Receiver
     sums: Callable[[str], dict[str, str]] = lambda _: {}
 
     @property
-    def connections(self) -> Connections:
-        """The run's connections."""
-        return self.receiver.connections
-
-    @property
     def stop(self) -> threading.Event:
         """Set when the run is asked to stop."""
         return self.receiver.stop
 
-    def fetch(
-        self, transfer: Transfer, asked: Wire | None = None, came: bytes = b""
-    ) -> Outcome | Whole:
-        """Make one attempt, up to the last byte. Raises `StorageError`.
-
-        `asked` is a connection that the whole file was asked for on already, since it was
-        `quick`; `came` is what was read of the answer.
-        """
-
-        def act() -> Outcome | Whole:
-            if asked is not None:
-                return self._ask(transfer, {}, asked, came)
-            adopted = self._adopt(transfer)
-            if adopted is None:
-                return self._attempt(transfer)
-            self._leftover(transfer).discard()
-            return adopted
-
-        return self._guarded(transfer, act)
-
-    def quick(self, transfer: Transfer) -> bool:
-        """Whether all that can be done is to ask for the whole file. Raises `StorageError`."""
-        if self.receiver.limiter is not None or _aged(transfer.link) or self.stop.is_set():
-            return False
-        if transfer.part is None:
-            names = file_names(transfer.recording, transfer.kind)
-            if self.storage.find(transfer.directory, names) is not None:
-                return False
-        return self._part(transfer).size == 0
-
-    def take(self, transfer: Transfer, answer: Answer) -> Outcome | Whole:
-        """Take in an answer to a request for the whole file. Raises `StorageError`."""
-        return self._guarded(transfer, lambda: self._answered(transfer, answer, ranged=False))
-
-    def _guarded(self, transfer: Transfer, act: Callable[[], Outcome | Whole]) -> Outcome | Whole:
+    def fetch(self, transfer: Transfer) -> Result | Whole:
+        """Make one attempt, up to the last byte. Raises `LocalError`, `StorageError`."""
         try:
-            return act()
+            adopted = self._adopt(transfer)
+            if adopted is not None:
+                self._leftover(transfer).discard()
+                return adopted
+            return self._attempt(transfer)
         except OSError as error:
             path = transfer.part.path if transfer.part else self.storage.partial
             if error.errno in (errno.ENOSPC, errno.EDQUOT) and transfer.part is not None:
@@ -112,13 +80,24 @@ class Fetcher:
     # --- a file that is there already ---------------------------------------------------------
 
     def _adopt(self, transfer: Transfer) -> Stored | None:
-        """Take a file under its final name as ours, if it fits; None if it must be fetched."""
+        """Take a file under its final name as ours, if it fits; None if it must be fetched.
+
+        It fits where its sum is listed, or where it is an MP4 of `recordingSize` that adds up.
+        Another one is a candidate, until the host tells the length.
+        """
+        transfer.candidate = None
         names = file_names(transfer.recording, transfer.kind)
         path = self.storage.find(transfer.directory, names)
         if path is None or not os.path.isfile(path):
             return None
+        listed = transfer.known_sha256 or self.sums(transfer.directory).get(os.path.basename(path))
         try:
-            found = self._read(transfer, path)
+            if listed is None and not self._may_fit(transfer, path):
+                return None
+            if listed is None and transfer.expected is None:
+                transfer.candidate = Candidate(path, os.stat(path).st_size)
+                return None
+            return self._taken(transfer, path, listed)
         except OSError as error:
             if domain_of(error, Doing.READ) is not Domain.FILE:
                 raise local_error(error, Doing.READ, path) from error
@@ -129,77 +108,55 @@ class Fetcher:
                 error.strerror,
             )
             return None
-        if found is None:
-            return None
-        size, digest = found
-        listed = transfer.known_sha256 or self.sums(transfer.directory).get(os.path.basename(path))
-        if listed is not None and listed != digest:
-            return None
-        relative = f"{transfer.directory}/{os.path.basename(path)}"
-        stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)
-        return Stored(stored, adopted=True, flush=frozenset({os.path.dirname(path)}))
 
-    def _read(self, transfer: Transfer, path: str) -> tuple[int, str] | None:
-        """Size and SHA-256 of a file, flushed, that can be the recording's; None if it can't."""
+    @staticmethod
+    def _may_fit(transfer: Transfer, path: str) -> bool:
+        if os.path.lexists(f"{path}.aria2"):  # what that downloader has beside a half file
+            return False
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            fits = decide.adoptable(
+            video = transfer.kind is FileKind.MP4
+            return decisions.adoptable(
                 transfer.kind,
                 head=file.read(content.HEAD),
                 size=size,
                 expected=transfer.expected,
-                boxes_add_up=transfer.expected is None
-                and transfer.kind is FileKind.MP4
-                and content.boxes_add_up(file.fileno(), size),
+                boxes_add_up=video and content.boxes_add_up(file.fileno(), size),
+                holes=content.has_holes(file.fileno(), size),
             )
-            if not fits:
-                return None
-            file.seek(0)
+
+    @staticmethod
+    def _taken(transfer: Transfer, path: str, listed: str | None) -> Stored | None:
+        """The file as an archived one, flushed; None where its sum is not the one listed."""
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if listed not in (None, digest):
+                return None
             flush_file(file.fileno())
-        return size, digest
+        directory, name = os.path.split(path)
+        relative = f"{transfer.directory}/{name}"
+        stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)
+        return Stored(stored, adopted=True, flush=frozenset({directory}))
 
     # --- fetching -----------------------------------------------------------------------------
 
-    def _attempt(self, transfer: Transfer) -> Outcome | Whole:
+    def _attempt(self, transfer: Transfer) -> Result | Whole:
         if self.stop.is_set():
             return Stopped()
         if _aged(transfer.link):
             return NewLink("the link is older than 47 hours", aged=True)
+        largest = self.storage.largest_file(transfer.directory)
+        if transfer.expected is not None and largest is not None and transfer.expected > largest:
+            here = f"{self.storage.root / transfer.directory}"
+            return Failed(f"the file system of {here} takes no file over {size_text(largest)}")
+        self.storage.make_directory(transfer.directory)
         self._part(transfer)
-        held = transfer.held()
-        headers = {}
-        if decide.can_resume(held):
-            headers["Range"] = f"bytes={held.size}-"
-            if held.validator.condition is not None:
-                headers["If-Range"] = held.validator.condition
-        return self._ask(transfer, headers)
-
-    def _ask(
-        self,
-        transfer: Transfer,
-        headers: Mapping[str, str],
-        asked: Wire | None = None,
-        came: bytes = b"",
-    ) -> Outcome | Whole:
-        try:
-            answer = self.connections.get(transfer.link.address, headers, asked, came)
-        except NetworkError as error:
-            return self._broken(transfer, str(error))
-        return self._answered(transfer, answer, ranged="Range" in headers)
-
-    def _answered(self, transfer: Transfer, answer: Answer, *, ranged: bool) -> Outcome | Whole:
-        transfer.answered = True
-        part = transfer.part
-        assert part is not None
-        try:
-            return self._take(transfer, part, answer, ranged=ranged)
-        finally:
-            transfer.splittable = False
-            if transfer.pieces is not None:
-                transfer.pieces.close()
-                transfer.pieces = None
-            self.connections.release(answer)
+        for _ in range(_MOST_PARTS):
+            found = self._ask(transfer)
+            if found is not None:
+                return found
+        return Again("the file host sends parts without end", progress=True)
 
     def _part(self, transfer: Transfer) -> Partial:
         """What this run, or an earlier one, has of the file."""
@@ -216,42 +173,113 @@ class Fetcher:
             part.load()
         return part
 
-    def _take(
-        self, transfer: Transfer, part: Partial, answer: Answer, *, ranged: bool
-    ) -> Outcome | Whole:
+    def _ask(self, transfer: Transfer) -> Result | Whole | None:
+        """Send a request and act on its answer; None where the rest is to be asked for."""
+        headers = decisions.range_headers(transfer.held())
+        try:
+            answer = self.receiver.downloads.get(transfer.link.url, headers)
+        except NetworkError as error:
+            return self._broken(transfer, error)
+        transfer.answered = True
+        try:
+            return self._take(transfer, answer, ranged="Range" in headers)
+        finally:
+            transfer.splittable = False
+            if transfer.pieces is not None:
+                transfer.pieces.close()
+                transfer.pieces = None
+            self.receiver.downloads.release(answer)
+
+    def _take(self, transfer: Transfer, answer: Answer, *, ranged: bool) -> Result | Whole | None:
         """Act on an answer whose body is still to be read."""
-        part_of = answer.content_range() if answer.status != 200 else NO_RANGE
-        # Nothing is left to be resumed of what is written at once.
-        at_once = not ranged and self.receiver.at_once(answer)
-        validator = NO_VALIDATOR if at_once else Validator.of(answer)
-        seen = Seen(answer.status, validator, part_of, answer.decodable)
-        verdict = decide.judge(seen, transfer.held(), ranged=ranged)
-        if verdict.action is Action.START:
-            length = None if answer.encoded else answer.length
-            if transfer.expected is not None and length not in (None, transfer.expected):
-                return self._contradiction(transfer, answer, length or 0)
-            self.storage.space.claim(
-                transfer, length or 0, at_once=at_once, directory=transfer.directory
-            )
-            part.begin(length, Validator() if answer.encoded else seen.validator)
-        elif verdict.action is Action.APPEND:
-            self.storage.space.claim(transfer, answer.length or 0, directory=transfer.directory)
+        part = self._part(transfer)
+        seen = self._seen(answer)
+        held = transfer.held()
+        verdict = decisions.judge(seen, held, ranged=ranged)
+        if verdict.action in (Action.START, Action.COMPARE):
+            if (found := self._before_first_byte(transfer, answer)) is not None:
+                return found
+            if verdict.action is Action.START:
+                self._claim(transfer, answer.length or transfer.expected or 0)
+                validator = Validator() if answer.encoded else seen.validator
+                part.begin(_whole_length(answer), validator)
+            else:
+                self._compare(transfer, part, answer, seen)
+            return self._receive(transfer, part, answer, begin=0)
+        if verdict.action is Action.APPEND:
+            self._claim(transfer, answer.length or 0)
             part.resume(seen.range[2], self.receiver.buffer, self.stop.is_set)
-        elif verdict.action is Action.COMPLETE:
+            return self._receive(transfer, part, answer, begin=decisions.first_asked(held))
+        if verdict.action is Action.COMPLETE:
             part.resume(part.size, self.receiver.buffer, self.stop.is_set)
-            return self._finish(transfer, part, proved=True)
-        else:
-            return self._give_up(transfer, part, verdict, answer)
+            return self._finish(transfer, part, answer)
+        if verdict.action is Action.OVERLAP:
+            transfer.moved = True
+            return None
+        return self._give_up(transfer, part, verdict, answer)
+
+    def _seen(self, answer: Answer) -> Seen:
+        head = b""
+        if answer.status == 400:
+            try:
+                head = answer.read(content.HEAD)
+            except NetworkError:
+                head = b""
+        return Seen(
+            status=answer.status,
+            validator=validator_of(answer),
+            range=answer.content_range() if answer.status != 200 else NO_RANGE,
+            decodable=answer.decodable,
+            encoded=answer.encoded,
+            proved=answer.announced or answer.encoded or not answer.named_coding,
+            length=_whole_length(answer),
+            head=head,
+        )
+
+    def _compare(self, transfer: Transfer, part: Partial, answer: Answer, seen: Seen) -> None:
+        """The whole file comes once more: bytes that are here are held against it."""
+        self._claim(transfer, max(0, (answer.length or 0) - part.size))
+        if part.validator.condition is not None:
+            transfer.moved = transfer.moved or seen.validator != part.validator
+        part.resume(answer.length, self.receiver.buffer, self.stop.is_set)
+        part.validator = seen.validator
+
+    def _claim(self, transfer: Transfer, need: int) -> None:
+        self.storage.space.claim(transfer, need, directory=transfer.directory)
+
+    def _before_first_byte(self, transfer: Transfer, answer: Answer) -> Result | None:
+        """What the length of a whole file decides before any of it is written."""
+        length = _whole_length(answer)
+        if answer.status == 206:
+            length = answer.content_range()[2]
+        candidate = transfer.candidate
+        if candidate is not None and length is not None and length == candidate.size:
+            return self._taken(transfer, candidate.path, None)
+        if transfer.expected is not None and length not in (None, transfer.expected):
+            return self._contradiction(transfer, answer, length or 0)
+        if length == 0 and transfer.kind is not FileKind.MP4 and not transfer.empty:
+            transfer.empty = True
+            return NewLink("the file is empty")
+        return None
+
+    def _receive(
+        self, transfer: Transfer, part: Partial, answer: Answer, *, begin: int
+    ) -> Result | Whole | None:
         floor = Floor(self.receiver.timeout)
         transfer.splittable = splittable(answer, part)
         if part.extents:
             transfer.pieces = transfer.pieces or Pieces(self.receiver.jobs)
         try:
-            wrong = self.receiver.receive(transfer, part, answer, floor)
+            wrong = self.receiver.receive(transfer, part, answer, floor, begin)
+            shared = wrong is None and part.total is not None and part.size < part.total
+            if shared and transfer.pieces is not None and not self.stop.is_set():
+                self.receiver.share(transfer, part, answer, transfer.pieces)
         except NetworkError as error:
             if answer.encoded:  # our bytes are not those of the host, so they can't be resumed
                 part.discard()
-            return self._broken(transfer, str(error), slow=floor.slow)
+            elif error.ragged_end and not answer.announced and part.size == transfer.expected:
+                return self._finish(transfer, part, answer)
+            return self._broken(transfer, error, slow=floor.slow)
         if wrong is not None:
             part.discard()
             return self._give_up(transfer, part, wrong, answer)
@@ -260,34 +288,46 @@ class Fetcher:
             return Stopped()
         known = part.total if part.total is not None else transfer.expected
         if known is not None and part.size < known and not answer.encoded:
-            reason = f"only {part.size} of {known} bytes came"
-            return self._broken(transfer, reason, slow=floor.slow)
-        return self._finish(transfer, part, proved=answer.chunked or answer.length is not None)
+            return self._short(transfer, part, answer, known, floor)
+        return self._finish(transfer, part, answer)
 
-    def _contradiction(self, transfer: Transfer, answer: Answer, length: int) -> Outcome:
+    def _short(
+        self, transfer: Transfer, part: Partial, answer: Answer, known: int, floor: Floor
+    ) -> Result | None:
+        """Fewer bytes came than there are: of a part that was announced so, the rest is next."""
+        if answer.status == 206 and part.size > transfer.high_water and answer.ended:
+            transfer.high_water = part.size
+            return None
+        short = NetworkError(f"only {part.size} of {known} bytes came")
+        return self._broken(transfer, short, slow=floor.slow)
+
+    def _contradiction(self, transfer: Transfer, answer: Answer, length: int) -> Result:
         """The announced length is not `recordingSize`: nothing is written."""
-        with suppress(NetworkError):
-            head = bytes(
-                self.receiver.buffer[: answer.read_into(self.receiver.buffer[: content.HEAD])]
-            )
-            if content.is_html(head, answer.header("Content-Type")):
-                return NewLink("the link was answered with a web page")
+        try:
+            head = answer.read(content.HEAD)
+        except NetworkError:
+            head = b""
+        wrong = decisions.wrong_content(transfer.kind, head, answer.header("Content-Type"))
+        if wrong is not None and wrong.action is Action.NEW_LINK:
+            return NewLink(wrong.reason)
         return Again(
             f"the file host announces {length} bytes, recordingSize is {transfer.expected}"
         )
 
     def _give_up(
-        self, transfer: Transfer, part: Partial, verdict: decide.Verdict, answer: Answer
-    ) -> Outcome:
+        self, transfer: Transfer, part: Partial, verdict: Verdict, answer: Answer
+    ) -> Result:
         if verdict.action is Action.NEW_LINK:
             return NewLink(verdict.reason)
         if verdict.action is Action.FAIL:
             return Failed(verdict.reason)
         if verdict.action is Action.RESTART:
             part.discard()
-        return Again(verdict.reason, retry_after(answer.header("Retry-After")))
+            transfer.high_water = 0
+            transfer.moved = False
+        return Again(verdict.reason, retry_after(answer.header("Retry-After"), answer.header("Date")))
 
-    def _broken(self, transfer: Transfer, reason: str, *, slow: bool = False) -> Outcome:
+    def _broken(self, transfer: Transfer, error: NetworkError, *, slow: bool = False) -> Result:
         """The connection failed: keep the bytes for the next attempt or the next run.
 
         An attempt that was slower than the floor is no progress: else a host that sends a byte a
@@ -298,32 +338,51 @@ class Fetcher:
         part.suspend()
         if self.stop.is_set():
             return Stopped()
-        progress = part.size > transfer.high_water and not slow
+        if error.final:
+            return Failed(str(error))
+        progress = transfer.gained() and not slow
         transfer.high_water = max(transfer.high_water, part.size)
         at = f" at {part.size / 2**20:.1f} MB" if part.size else ""
-        return Again(f"{reason}{at}", progress=progress)
+        return Again(f"{error}{at}", progress=progress, unreachable=error.unreachable)
 
-    def _finish(self, transfer: Transfer, part: Partial, *, proved: bool) -> Outcome | Whole:
-        """All bytes came: prove that they are all."""
+    def _finish(self, transfer: Transfer, part: Partial, answer: Answer) -> Result | Whole:
+        """All bytes came: prove that they are all, and right."""
         if self.stop.is_set():
             part.suspend()
             return Stopped()
-        reason = ""
+        wrong = self._not_whole(transfer, part, answer)
+        if wrong is None:
+            return Whole()
+        part.discard()
+        return wrong
+
+    def _not_whole(self, transfer: Transfer, part: Partial, answer: Answer) -> Result | None:
         if part.total is not None and part.size != part.total:
-            reason = f"{part.size} bytes came, {part.total} were announced"
-        elif transfer.expected is not None and part.size != transfer.expected:
-            reason = f"{part.size} bytes came, recordingSize is {transfer.expected}"
-        elif (
-            transfer.kind is FileKind.MP4
-            and transfer.expected is None
-            and not proved
-            and not content.boxes_add_up(part.fd, part.size)
-        ):
-            reason = "the MP4 ended early"
-        if reason:
-            part.discard()
-            return Again(reason)
-        return Whole()
+            return Again(f"{part.size} bytes came, {part.total} were announced")
+        if transfer.expected is not None and part.size != transfer.expected:
+            return Again(f"{part.size} bytes came, recordingSize is {transfer.expected}")
+        if part.size == 0:
+            announced = answer.length == 0 and transfer.kind is not FileKind.MP4
+            if not announced:
+                return Again("the file is empty")
+            log.warning(
+                "recording %d: %s: it is empty at the host, too", transfer.recording, transfer.kind
+            )
+        unproved = transfer.expected is None and not answer.announced and answer.status < 400
+        if transfer.kind is FileKind.MP4 and unproved:
+            if not content.boxes_add_up(part.fd, part.size):
+                return Again("the MP4 ended early")
+        elif transfer.kind is not FileKind.MP4 and content.is_error_json(part.whole_if_small()):
+            return NewLink("the link was answered with an error document")
+        for name, told in answer.digests.items() if not answer.encoded else ():
+            if part.digest(name) != told:
+                return Again("what came does not match the digest that the host tells")
+        return None
+
+
+def _whole_length(answer: Answer) -> int | None:
+    """The file's length as an answer with a plain body tells it, where it is all of it."""
+    return answer.length if answer.status == 200 and not answer.encoded else None
 
 
 def _aged(link: Link) -> bool:

@@ -1,25 +1,27 @@
-"""The threads of a run: reactor, workers and finishers for files, callers that ask for links."""
+"""The threads of a run: workers and finishers for files, callers that ask for links."""
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from g2a_archive.download.finish import Finisher
-from g2a_archive.download.reactor import Begun, Reactor
-from g2a_archive.download.results import Outcome, Transfer, Whole
+from g2a_archive.download.finish import Finisher, no_threads, spawn
+from g2a_archive.download.results import Result, Transfer, Whole
 from g2a_archive.download.transfer import Fetcher
 from g2a_archive.models import LinkAnswer
+
+log = logging.getLogger("g2a_archive")
 
 
 class Attempted(NamedTuple):
     """An attempt at a file ended; `outcome` may be an exception that ends the run."""
 
     transfer: Transfer
-    outcome: Outcome | BaseException
+    outcome: Result | BaseException
 
 
 class Linked(NamedTuple):
@@ -36,13 +38,13 @@ class Assisted(NamedTuple):
     outcome: bool | BaseException
 
 
-class Broken(NamedTuple):
-    """A thread that the run cannot do without is at its end."""
+class Assist(NamedTuple):
+    """A worker is to help with a file that another one fetches."""
 
-    error: BaseException
+    transfer: Transfer
 
 
-Event = Attempted | Assisted | Linked | Broken | None
+Event = Attempted | Assisted | Linked | None
 
 
 class Events:
@@ -68,7 +70,7 @@ class Events:
         return bool(self._here) or not self._queue.empty()
 
 
-class Pool:
+class Workers:
     """Daemon threads that take work from queues and put what became of it into `events`.
 
     They are daemons because a name look-up or a connect that hangs cannot be interrupted, and
@@ -84,45 +86,49 @@ class Pool:
         *,
         set_mtime: bool = False,
     ) -> None:
-        """`fetchers`: one for the reactor, and one for each of as many workers as jobs."""
+        """`fetchers`: one for each of as many workers as jobs. `ask` makes a link call."""
         self._events = events
-        first, *others = fetchers
-        self._connections = first.connections
+        self._fetchers = fetchers
+        self._downloads = fetchers[0].receiver.downloads
         self._ask = ask
-        self._tasks: queue.SimpleQueue[Begun | Transfer | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Transfer | Assist | None] = queue.SimpleQueue()
         self._chunks: queue.SimpleQueue[Sequence[int] | None] = queue.SimpleQueue()
-        self._workers = len(others)
         self._callers = callers
         self._finisher = Finisher(
-            first.storage,
+            fetchers[0].storage,
             ended=lambda some: self._events.put(*(Attempted(*one) for one in some)),
-            flushed=lambda transfers: self._reactor.flushed(transfers),
-            jobs=self._workers,
+            jobs=len(fetchers),
             set_mtime=set_mtime,
         )
-        self._reactor = Reactor(
-            first,
-            self._workers,
-            hand_over=self._tasks.put,
-            whole=self._finisher.put,
-            name=self._finisher.name,
-            ended=self._ended,
-            broken=lambda error: self._events.put(Broken(error)),
-        )
-        self._busy = 1 + self._workers
-        self._busy_lock = threading.Lock()
-        works: list[tuple[Callable[..., None], tuple[Fetcher, ...]]] = [(self._react, ())]
-        works += [(self._work, (fetcher,)) for fetcher in others]
-        works += [(self._call, ())] * callers
-        self._threads = [
-            threading.Thread(target=work, args=args, daemon=True) for work, args in works
-        ]
+        self.running = 0
+        self._busy = 0
+        self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Start the threads. Raises `StorageError`."""
+        """Start the threads; fewer than asked for where the system gives no more, with a warning.
+
+        Raises `StorageError` where there is not even one.
+        """
         self._finisher.start()
-        for thread in self._threads:
-            thread.start()
+        callers = [spawn(self._call) for _ in range(self._callers)]
+        if not all(callers):
+            raise no_threads()
+        for fetcher in self._fetchers:
+            with self._lock:
+                self._busy += 1
+            if not spawn(self._work, fetcher):
+                with self._lock:
+                    self._busy -= 1
+                break
+            self.running += 1
+        if not self.running:
+            raise no_threads()
+        if self.running < len(self._fetchers):
+            log.warning(
+                "the system gives no more threads: only %d downloads run at a time, not %d",
+                self.running,
+                len(self._fetchers),
+            )
 
     @property
     def ahead(self) -> int:
@@ -130,69 +136,58 @@ class Pool:
         return self._finisher.ahead
 
     def fetch(self, transfer: Transfer) -> None:
-        """Have a file fetched, as soon as one of the jobs is free."""
-        self._reactor.put(transfer)
+        """Have a file fetched, as soon as one of the workers is free."""
+        self._tasks.put(transfer)
 
     def assist(self, transfer: Transfer) -> None:
         """Have the next worker that is free help with a file that is being fetched."""
-        self._tasks.put(transfer)
+        self._tasks.put(Assist(transfer))
 
     def ask(self, ids: Sequence[int]) -> None:
         """Hand a chunk of IDs to the next caller that is free."""
         self._chunks.put(ids)
 
+    def look(self) -> None:
+        """To be called now and then: ends requests whose answers trickle."""
+        self._downloads.end_late()
+
     def abort(self) -> None:
         """End transfers that wait for the network; the stop event must be set before."""
-        self._connections.abort()
-        self._reactor.look()
+        self._downloads.abort()
 
     def close(self) -> None:
         """Let the threads end once they are through with what they have."""
-        self._reactor.close()
-        for _ in range(self._workers):
+        for _ in range(self.running):
             self._tasks.put(None)
         for _ in range(self._callers):
             self._chunks.put(None)
         self._finisher.close()
 
-    def _ended(self, transfer: Transfer, outcome: Outcome | BaseException) -> None:
-        self._events.put(Attempted(transfer, outcome))
-
-    def _react(self) -> None:
-        self._reactor.run()
-        self._over()
-
     def _work(self, fetcher: Fetcher) -> None:
         while (task := self._tasks.get()) is not None:
-            if isinstance(task, Begun):
+            if isinstance(task, Transfer):
                 self._fetch(fetcher, task)
-                self._reactor.freed()
                 continue
             try:
-                self._events.put(Assisted(task, fetcher.receiver.assist(task)))
+                self._events.put(Assisted(task.transfer, fetcher.receiver.assist(task.transfer)))
             except BaseException as error:
-                self._events.put(Assisted(task, error))
-        self._over()
-
-    def _fetch(self, fetcher: Fetcher, begun: Begun) -> None:
-        transfer = begun.transfer
-        try:
-            outcome = fetcher.fetch(transfer, begun.wire, begun.came)
-        except BaseException as error:
-            self._ended(transfer, error)
-            return
-        if isinstance(outcome, Whole):
-            self._finisher.put([transfer])
-        else:
-            self._ended(transfer, outcome)
-
-    def _over(self) -> None:
-        """The last of the threads that have connections closes them."""
-        with self._busy_lock:
+                self._events.put(Assisted(task.transfer, error))
+        with self._lock:
             self._busy -= 1
             last = not self._busy
         if last:
-            self._connections.close()
+            self._downloads.close()
+
+    def _fetch(self, fetcher: Fetcher, transfer: Transfer) -> None:
+        try:
+            outcome = fetcher.fetch(transfer)
+        except BaseException as error:
+            self._events.put(Attempted(transfer, error))
+            return
+        if isinstance(outcome, Whole):
+            self._finisher.put(transfer)
+        else:
+            self._events.put(Attempted(transfer, outcome))
 
     def _call(self) -> None:
         while (ids := self._chunks.get()) is not None:

@@ -194,11 +194,11 @@ def _recording(id_: int, entry: Mapping[str, Any], wall: float, monotonic: float
         try:
             if not isinstance(value, str):
                 raise ValueError("it is no text")
-            parts = address.checked(value)
+            address.checked(value)
         except ValueError as error:
             problems[kind] = f"the link cannot be used: {error}"
         else:
-            urls[kind] = Link(parts, wall, monotonic)
+            urls[kind] = Link(value, wall, monotonic)
     return Recording(
         id=id_,
         start=start,

@@ -1,7 +1,6 @@
 """The session for the service's calls: user agent, time-outs, retries, errors translated.
 
-`requests` does the work here, where comfort counts; the bytes of recordings come over
-`connection.py`. Exceptions of the library are never chained or quoted: their texts hold addresses.
+The exceptions of the libraries below are never chained or quoted: their texts hold addresses.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from g2a_archive.errors import (
     BadAnswerError,
@@ -23,18 +22,8 @@ from g2a_archive.errors import (
 )
 from g2a_archive.service.clock import Clock
 from g2a_archive.service.pace import CallPacer, backoff, pause, retry_after
-from g2a_archive.transport.sessions import (
-    USER_AGENT,
-    TooSlowError,
-    body_of,
-    explain,
-    new_session,
-    overseen,
-    rule_breaking,
-)
-
-if TYPE_CHECKING:
-    import requests
+from g2a_archive.transport.errors import NetworkError
+from g2a_archive.transport.sessions import Caller, Reply, overseen
 
 log = logging.getLogger("g2a_archive")
 
@@ -89,7 +78,7 @@ class ApiSession:
         self._retries = retries
         self._stop = stop
         self._pacer = pacer or CallPacer(stop, share)
-        self._sessions: list[requests.Session] = []
+        self._caller = Caller(timeout)
         self.clock = Clock()
 
     def call(
@@ -124,68 +113,38 @@ class ApiSession:
             pause(self._stop, seconds)
 
     def _once(self, name: str, method: str, path: str, params: str, sent: object) -> Any:
-        import requests
-
         header = self.credentials.authorization()
         address = f"{self._base}{path}" + (f"?{params}" if params else "")
         try:
             with self._pacer.turn():
-                status, body, after = overseen(
-                    lambda: self._exchange(method, address, header, sent),
+                reply = overseen(
+                    lambda: self._caller.call(
+                        method, address, most=_LARGEST_ANSWER, authorization=header, sent=sent
+                    ),
                     seconds=max(_LONGEST_CALL, 5 * self._timeout),
                     stopped=self._stop.is_set,
                 )
-        except requests.exceptions.RequestException as error:
+        except NetworkError as error:
             if self._stop.is_set():
                 raise Interrupted from None
-            reason = explain(error)
-            raise _Again(UnreachableError(f"{name}: {reason}")) from None
-        except TooSlowError:
-            raise _Again(UnreachableError(f"{name}: the answer came too slowly")) from None
-        except rule_breaking():
-            raise _Again(BadAnswerError(f"{name}: the answer breaks the rules of HTTP")) from None
-        if body is None:
+            kind = BadAnswerError if error.not_http else UnreachableError
+            found = kind(f"{name}: {error}")
+            raise (found if error.final else _Again(found)) from None
+        self.clock.heard(reply.headers.get("Date"))
+        if reply.body is None:
             raise _Again(BadAnswerError(f"{name}: the answer is too large"))
-        self._judge(name, status, after, header)
-        if not body:
+        self._judge(name, reply, header)
+        if not reply.body:
             return None
         try:
-            return json.loads(body)
+            return json.loads(reply.body)
         except (ValueError, RecursionError):
             raise _Again(BadAnswerError(f"{name}: the answer is not JSON")) from None
 
-    def _exchange(
-        self, method: str, address: str, header: str, sent: object
-    ) -> tuple[int, bytes | None, float | None]:
-        """Send a request: the answer's status, its body unless that is too large, `Retry-After`.
-
-        A session is used by one call at a time, as `requests` does not promise more, and never
-        again after a call that failed, or that nobody waits for any more.
-        """
-        try:
-            session = self._sessions.pop()
-        except IndexError:
-            session = self._new_session()
-        with session.request(
-            method,
-            address,
-            json=sent,
-            # Given as `auth`, a .netrc entry can't take the header's place.
-            auth=_Header(header),
-            timeout=(self._timeout, self._timeout),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            body = body_of(response, _LARGEST_ANSWER)
-            date = response.headers.get("Date")
-            after = retry_after(response.headers.get("Retry-After"), date)
-            self.clock.heard(date)
-        if body is not None:
-            self._sessions.append(session)
-        return response.status_code, body, after
-
-    def _judge(self, name: str, status: int, after: float | None, header: str) -> None:
+    def _judge(self, name: str, reply: Reply, header: str) -> None:
         """Raise the error that a status stands for (vendor's reference: 200, 400, 403, 500)."""
+        status = reply.status
+        after = retry_after(reply.headers.get("Retry-After"), reply.headers.get("Date"))
         if 200 <= status < 300:
             return
         text = f"{name}: the service answered {status}"
@@ -209,23 +168,6 @@ class ApiSession:
         failure.status = status
         raise failure
 
-    def _new_session(self) -> requests.Session:
-        session = new_session()
-        session.headers["User-Agent"] = USER_AGENT
-        session.headers["Accept"] = "application/json"
-        return session
-
 
 class _UnusableAnswerError(ServiceError):
     """An answer that trying again would not change."""
-
-
-class _Header:
-    """Puts the `Authorization` header on a request (`requests` calls it)."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._value
-        return request

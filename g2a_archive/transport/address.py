@@ -5,10 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-_UNFIT = re.compile(r"[\s\x00-\x1f\x7f]")
-_SAFE = "/?:@!$&'()*+,;=-._~%[]{}|^`\"<>\\"
+_UNFIT = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @lru_cache(maxsize=64)
@@ -34,11 +33,13 @@ def checked(url: str) -> SplitResult:
     except ValueError as error:
         raise ValueError("it is no address") from error
     if _UNFIT.search(url):
-        raise ValueError("it has a space or a control character")
+        raise ValueError("it has a control character")
     if parts.scheme not in ("http", "https"):
         raise ValueError("it is no https:// address")
     if not host:
         raise ValueError("it names no host")
+    if any(character.isspace() for character in parts.netloc):
+        raise ValueError("its host name is no host name")
     if parts.username is not None or parts.password is not None:
         raise ValueError("it holds a user name")
     if parts.scheme == "http" and not is_loopback(host):
@@ -56,11 +57,3 @@ def checked(url: str) -> SplitResult:
     except UnicodeError as error:
         raise ValueError("it has a character that no address can have") from error
     return parts
-
-
-def request_target(parts: SplitResult) -> str:
-    """The path and query to send in a request line: ASCII only."""
-    target = parts.path or "/"
-    if parts.query:
-        target += f"?{parts.query}"
-    return target if target.isascii() else quote(target, safe=_SAFE)

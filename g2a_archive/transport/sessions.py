@@ -1,28 +1,105 @@
-"""What the service's calls and the token endpoint's share: sessions, time, words for failures."""
+"""Calls that answer with a small document: the service's, and the token endpoint's."""
 
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
-from g2a_archive import __version__
+import requests
+
 from g2a_archive.errors import Interrupted
-
-if TYPE_CHECKING:
-    import requests
-
-USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.version_info.minor})"
+from g2a_archive.transport.adapter import CONNECT_TIMEOUT, Adapter, Session
+from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 
 _T = TypeVar("_T")
 _LOOK_EVERY = 0.1
 
 
-class TooSlowError(Exception):
-    """An answer did not come to its end in time."""
+class Reply(NamedTuple):
+    """An answer; `body` is None where it was larger than it may be. Headers by any case."""
+
+    status: int
+    body: bytes | None
+    headers: Mapping[str, str]
+
+
+class Caller:
+    """Makes calls; safe to use from several threads. Follows no redirect.
+
+    A session is used by one call at a time, as `requests` does not promise more, and never again
+    after a call that failed, or that nobody waits for any more.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        """`timeout` in seconds, without a byte; to connect, 10 s if that is shorter."""
+        self._timeout = timeout
+        self._sessions: list[Session] = []
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        most: int,
+        authorization: str | None = None,
+        basic: tuple[bytes, bytes] | None = None,
+        form: Mapping[str, str] | None = None,
+        sent: object = None,
+    ) -> Reply:
+        """Send a request, and read an answer of up to `most` bytes. Raises `NetworkError`.
+
+        `authorization` is the header's value; `basic` are a name and a password for it. `form`
+        goes along form-encoded, `sent` as JSON.
+        """
+        try:
+            session = self._sessions.pop()
+        except IndexError:
+            session = Session(Adapter(hosts=2, connections=1))
+        try:
+            with session.request(
+                method,
+                url,
+                data=None if form is None else dict(form),
+                json=sent,
+                # Given as `auth`, a .netrc entry can't take the header's place.
+                auth=requests.auth.HTTPBasicAuth(*basic) if basic else _Header(authorization),
+                headers={"Accept": "application/json"},
+                timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                if response.status_code == 407:
+                    raise proxy_refusal(407)
+                reply = Reply(response.status_code, _body(response, most), response.headers)
+        except Exception as error:  # an answer that breaks the rules raises all sorts
+            raise translated(error) from None
+        if reply.body is not None:
+            self._sessions.append(session)
+        return reply
+
+
+class _Header:
+    """Puts an `Authorization` header on a request (`requests` calls it); None: puts none."""
+
+    def __init__(self, value: str | None) -> None:
+        self._value = value
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._value is not None:
+            request.headers["Authorization"] = self._value
+        return request
+
+
+def _body(response: requests.Response, most: int) -> bytes | None:
+    body = bytearray()
+    for part in response.iter_content(min(most, 65536)):
+        body += part
+        if len(body) > most:
+            return None
+    return bytes(body)
 
 
 def overseen(
@@ -31,7 +108,7 @@ def overseen(
     """What `act` returns or raises, done in a thread that is left to itself when it takes too long.
 
     The time-outs of `requests` count from byte to byte, so that an answer that trickles has none;
-    and what waits for a byte hears of no signal. Raises `TooSlowError` after `seconds`, and
+    and what waits for a byte hears of no signal. Raises `NetworkError` after `seconds`, and
     `Interrupted` as soon as `stopped` says so, or `grace` seconds later.
     """
     ended: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
@@ -54,65 +131,7 @@ def overseen(
                     raise Interrupted from None
                 grace -= _LOOK_EVERY
             elif time.monotonic() > until:
-                raise TooSlowError from None
+                raise NetworkError("the answer came too slowly", timed_out=True) from None
     if error is not None:
         raise error
     return value  # type: ignore[return-value]
-
-
-def new_session() -> requests.Session:
-    """A session that follows no redirect, and looks at none.
-
-    `requests` reads a redirect's whole body, and parses its `Location`, even where it is told not
-    to follow it: both can be anything.
-    """
-    import requests
-
-    class Session(requests.Session):
-        def get_redirect_target(self, resp: requests.Response) -> None:
-            return None
-
-    return Session()
-
-
-def body_of(response: requests.Response, most: int) -> bytes | None:
-    """The body of an answer that streams; None where it is larger than `most` bytes."""
-    body = bytearray()
-    for part in response.iter_content(min(most, 65536)):
-        body += part
-        if len(body) > most:
-            return None
-    return bytes(body)
-
-
-def rule_breaking() -> tuple[type[Exception], ...]:
-    """What an answer that breaks the rules of HTTP raises, and `requests` does not translate."""
-    import http.client
-
-    import urllib3
-
-    return ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException
-
-
-def explain(error: Exception) -> str:
-    """A word for a `requests` exception; its own text may hold the address, so it isn't used."""
-    from requests import exceptions
-
-    if isinstance(error, exceptions.ConnectTimeout):
-        return "no connection within the time-out"
-    if isinstance(error, exceptions.Timeout):
-        return "no answer within the time-out"
-    if isinstance(error, exceptions.SSLError):
-        return "the TLS connection failed (certificate or protocol)"
-    if isinstance(error, exceptions.ProxyError):
-        return "the proxy refused the connection"
-    if isinstance(error, exceptions.ContentDecodingError):
-        return "the answer cannot be decoded"
-    if "NameResolutionError" in repr(error):
-        return "the host name cannot be resolved"
-    if isinstance(error, exceptions.ConnectionError):
-        # `requests` reports a time-out while reading a streamed body as a ConnectionError.
-        if "timed out" in str(error):
-            return "no answer within the time-out"
-        return "the connection failed"
-    return "the connection broke off"

@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,10 +65,9 @@ def test_small_files_are_flushed_together(
     here = threading.Semaphore(0)
     put, flush = Finisher.put, GroupFlush.flush
 
-    def count(self: Finisher, transfers: Sequence[Transfer]) -> None:
-        put(self, transfers)
-        for _ in transfers:
-            here.release()
+    def count(self: Finisher, transfer: Transfer) -> None:
+        put(self, transfer)
+        here.release()
 
     def wait_for_all(self: GroupFlush) -> None:
         if not together:

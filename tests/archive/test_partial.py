@@ -235,8 +235,8 @@ def sparse(directory: Path) -> Partial:
     """A file of 10,000 bytes less [2000, 4000) and [5000, 9000)."""
     part = begun(directory, 2000)
     part.sparse = True
-    part.write_at(memoryview(b"m" * 1000), 4000)
-    part.write_at(memoryview(b"e" * 1000), 9000)
+    part.write_at(b"m" * 1000, 4000)
+    part.write_at(b"e" * 1000, 9000)
     part.extents = [(4000, 5000), (9000, 10_000)]
     return part
 
@@ -285,20 +285,13 @@ def test_holes_in_a_file_that_was_cut(
 
 
 def test_validators_from_headers() -> None:
-    class Headers:
-        def __init__(self, **values: str) -> None:
-            self.values = values
-
-        def header(self, name: str) -> str | None:
-            return self.values.get(name.replace("-", "_"))
-
-    def of(**values: str) -> Validator:
-        return Validator.of(Headers(**values))  # type: ignore[arg-type]
+    def of(ETag: str = "", Last_Modified: str = "") -> Validator:  # noqa: N803 - as they are sent
+        return Validator.checked(ETag, Last_Modified)
 
     date = "Tue, 06 May 2014 07:08:09 GMT"
     assert of(ETag='"1"', Last_Modified=date).condition == '"1"'
     assert of(ETag='W/"1"', Last_Modified=date).condition == date
-    for useless in ["", '"', '""', "1", 'W/"1"', '"\r\n"', '"\xe9"', f'"{"x" * 400}"']:
+    for useless in ["", '"', '""', "1", 'W/"1"', '"\r\n"', '"\xe9"', f'"{"x" * 400}"', '"1", "2"']:
         assert of(ETag=useless).condition is None
     for useless in ["", "now", "x" * 100, "Tue, 06 May\r\n2014 07:08:09"]:
         assert of(Last_Modified=useless).condition is None

@@ -220,13 +220,9 @@ class Way:
     jobs: int = 4
 
 
-@pytest.fixture(params=["worker", "handed over", "reactor"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
-    if request.param == "worker":
-        return Way()
-    if request.param == "reactor":  # these files are small enough for it, then
-        monkeypatch.setattr("g2a_archive.download.reactor.HEAD", 1 << 20)
-    return Way((GOOD, BAD), 1)
+@pytest.fixture(params=["new connection", "kept connection"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return Way() if request.param == "new connection" else Way((GOOD, BAD), 1)
 
 
 def pair(*kinds: Kind) -> list[SimulatedRecording]:

@@ -302,7 +302,7 @@ def test_any_json_is_read_or_refused(payload: Any) -> None:
         assert entry.size is None or 0 <= entry.size < 2**63
         assert not entry.links.keys() & entry.link_problems.keys()
         for link in entry.links.values():
-            assert address.checked(link.address.geturl())
+            assert address.checked(link.url)
         directory = layout.directory_for(entry.start, "%Y/%m/%d", None)
         assert [part for part in directory.split("/") if not part.isdigit()] == []
 

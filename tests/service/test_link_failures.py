@@ -208,7 +208,7 @@ def test_a_link_older_than_47_hours_is_renewed_before_it_is_used(
     age: float, service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def old(link: Link, wall: float, monotonic: float) -> float:
-        first_call = link.address.geturl().endswith("00000000")  # its serial number
+        first_call = link.url.endswith("00000000")  # its serial number
         return age if first_call else 0.0
 
     monkeypatch.setattr(Link, "age", old)

@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 from email.utils import formatdate
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -231,7 +230,7 @@ def test_steps_are_neither_tiny_nor_huge(rate: int, jobs: int) -> None:
     ],
 )
 def test_the_age_of_a_link(wall: float, monotonic: float, age: float) -> None:
-    assert Link(urlsplit("https://host/x"), 1000.0, 50.0).age(wall, monotonic) == age
+    assert Link("https://host/x", 1000.0, 50.0).age(wall, monotonic) == age
 
 
 def test_the_floor(clock: ManualClock) -> None:

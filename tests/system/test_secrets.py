@@ -118,7 +118,7 @@ def test_a_partial_file_that_stays_holds_no_link(serve: Serve, tmp_path: Path) -
         "g2a_archive.download.run.make_plan",
         "g2a_archive.service.client.urlencode",
         "g2a_archive.download.engine.make_job",
-        "g2a_archive.download.engine.Run._linked",
+        "g2a_archive.download.engine.Engine._linked",
     ],
 )
 def test_a_bug_shows_no_secret(

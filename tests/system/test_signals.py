@@ -143,14 +143,14 @@ def test_a_signal_while_every_file_is_in_its_pause(service: SimulatedService, ro
 
 _STUCK = """
 import sys, threading
-from g2a_archive.download import engine as archiver
+from g2a_archive.download import engine
 from g2a_archive.cli import main as cli
 
 def stuck(self):
     print("stuck", file=sys.stderr, flush=True)
     threading.Event().wait()
 
-archiver.Run._drain = stuck
+engine.Engine._drain = stuck
 sys.exit(cli.run(sys.argv[1:]))
 """
 

@@ -1,0 +1,262 @@
+"""The one set-up of requests and urllib3: how connections are made, kept and given up.
+
+The libraries speak HTTP, keep the pools, and read proxies and certificates from the environment.
+What is added is in the connections' classes: which address is tried first, when a kept
+connection is too old to be trusted, and how another thread ends a wait.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any, cast
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import BaseHTTPResponse
+from urllib3.util.connection import create_connection
+
+from g2a_archive import __version__
+from g2a_archive.errors import InputError
+
+USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.version_info.minor})"
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds to connect to one address, or `--timeout` if that is shorter."""
+
+_LONGEST_IDLE = 60.0
+"""Seconds since its last request after which a kept connection is not used again: a load balancer
+forgets it about then, and does not say so."""
+
+_Place = tuple[str, int]
+
+
+class Network:
+    """What is known of the hosts, and the requests that wait for an answer. For all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._good: dict[_Place, str] = {}
+        self._expired: dict[_Place, float] = {}
+        self._waiting: dict[Any, float] = {}
+        self._thread = threading.local()
+        self._aborted = False
+
+    def connect(self, connection: Any, usual: Any) -> socket.socket:
+        """A socket to the address that answered last, or else to the first that answers."""
+        if self._aborted:
+            raise ConnectionAbortedError
+        place = (connection.host, connection.port)
+        good = self._good.get(place)
+        if good is not None:
+            with suppress(OSError):
+                return create_connection(
+                    (good, connection.port),
+                    connection.timeout,
+                    source_address=connection.source_address,
+                    socket_options=connection.socket_options,
+                )
+            self._good.pop(place, None)
+        made: socket.socket = usual()
+        self._good[place] = made.getpeername()[0]
+        return made
+
+    def expire(self, place: _Place) -> None:
+        """The connections to this host that are kept now are not to be used again."""
+        self._expired[place] = time.monotonic()
+
+    def fresh(self, place: _Place, asked_at: float) -> bool:
+        """Whether a connection that was last used at `asked_at` (monotonic) may be used again."""
+        young = time.monotonic() - asked_at < _LONGEST_IDLE
+        return young and asked_at > self._expired.get(place, 0.0) and not self._aborted
+
+    def use(self, connection: Any) -> None:
+        """This thread sends a request on `connection`."""
+        self._thread.connection = connection
+
+    def begin(self, connection: Any) -> None:
+        """The headers of an answer are waited for on `connection`."""
+        self._waiting[connection] = time.monotonic()
+        if self._aborted:
+            shut(connection)
+
+    def end(self, connection: Any) -> bool:
+        """The headers have come, or will not; False where another thread ended the wait."""
+        return self._waiting.pop(connection, None) is not None
+
+    def last(self) -> Any:
+        """The connection that this thread used last, or None."""
+        return getattr(self._thread, "connection", None)
+
+    def forget(self) -> None:
+        """Let go of what `last` would tell."""
+        self._thread.connection = None
+
+    def end_late(self, timeout: float) -> None:
+        """End the requests whose headers have not come whole in `timeout` seconds.
+
+        The library's time-out counts from byte to byte: headers that trickle would have none.
+        """
+        until = time.monotonic() - timeout
+        for connection, since in list(self._waiting.items()):
+            if since < until:
+                self._waiting.pop(connection, None)
+                shut(connection)
+
+    def abort(self) -> None:
+        """End every request that waits for an answer, and let no new connection be made."""
+        self._aborted = True
+        for connection in list(self._waiting):
+            self._waiting.pop(connection, None)
+            shut(connection)
+
+
+def shut(connection: Any) -> None:
+    """End all reads and writes of a connection's socket, whichever thread waits in them."""
+    sock = connection.sock
+    if isinstance(sock, socket.socket):
+        with suppress(OSError):
+            # Not `sock.shutdown`: on a TLS socket it would take the session away from under the
+            # thread that reads.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _classes(network: Network) -> dict[str, type]:
+    """urllib3's pools, with connections that know `network`."""
+
+    class Kept:
+        """What both kinds of connection have in common."""
+
+        asked_at = 0.0
+        answers = 0
+
+        def _new_conn(self) -> socket.socket:
+            self.answers = 0
+            return network.connect(self, super()._new_conn)  # type: ignore[misc]
+
+        @property
+        def is_connected(self) -> bool:
+            place = (self.host, self.port)  # type: ignore[attr-defined]
+            # The library's own look comes first: is anything waiting that nobody asked for?
+            return bool(super().is_connected) and network.fresh(place, self.asked_at)  # type: ignore[misc]
+
+        def request(self, *args: Any, **more: Any) -> None:
+            self.asked_at = time.monotonic()
+            network.use(self)
+            super().request(*args, **more)  # type: ignore[misc]
+
+        def getresponse(self) -> Any:
+            network.begin(self)
+            try:
+                found = super().getresponse()  # type: ignore[misc]
+                self.answers += 1
+            except BaseException:
+                shut(self)  # at once, whoever still holds what was read of it
+                raise
+            finally:
+                in_time = network.end(self)
+            if not in_time:  # headers that are cut look like headers
+                found.close()
+                raise TimeoutError
+            return found
+
+    class Plain(Kept, HTTPConnection):
+        pass
+
+    class Encrypted(Kept, HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            if isinstance(self.sock, ssl.SSLSocket):
+                # An end that TLS did not announce may be a cut: no body is whole by it.
+                self.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = cast(Any, Plain)
+
+    class EncryptedPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = cast(Any, Encrypted)
+
+    return {"http": PlainPool, "https": EncryptedPool}
+
+
+class Adapter(HTTPAdapter):
+    """requests' adapter, on connections of ours. No request is ever repeated by it."""
+
+    def __init__(self, *, hosts: int = 4, connections: int = 4) -> None:
+        """Pools for the `hosts` used last, with so many idle `connections` each."""
+        self.network = Network()
+        super().__init__(pool_connections=hosts, pool_maxsize=connections, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        """As requests does, with our classes."""
+        super().init_poolmanager(*args, **more)
+        self.poolmanager.pool_classes_by_scheme = _classes(self.network)
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        """As requests does, with our classes, but for SOCKS, which has connections of its own."""
+        manager = super().proxy_manager_for(proxy, **more)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _classes(self.network)
+        return manager
+
+    def close(self) -> None:
+        """Close the connections that are kept, whoever still holds one of the pools."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it is no dict
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
+
+
+class Session(requests.Session):
+    """A session that follows no redirect, and looks at none.
+
+    `requests` reads a redirect's whole body, and parses its `Location`, even where it is told not
+    to follow it: both can be anything.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
+        self.headers["User-Agent"] = USER_AGENT
+        self.mount("https://", adapter)
+        self.mount("http://", adapter)
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None, always."""
+        return
+
+
+def check_certificates() -> None:
+    """Raise `InputError` for a `REQUESTS_CA_BUNDLE` (or `CURL_CA_BUNDLE`) that cannot be used."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        bundle = os.environ.get(name)
+        if not bundle:
+            continue
+        folder = os.path.isdir(bundle)
+        try:
+            ssl.create_default_context(
+                cafile=None if folder else bundle, capath=bundle if folder else None
+            )
+        except (OSError, ValueError) as error:
+            number = getattr(error, "errno", None)
+            what = "it holds no certificates"
+            if not isinstance(error, ssl.SSLError) and number:
+                what = os.strerror(number)
+            raise InputError(
+                f"{name} names {bundle!r}, which cannot be used: {what}",
+                hint="name a file of certificates in PEM form, or unset it",
+            ) from None
+        return
+
+
+def raw_of(response: requests.Response) -> BaseHTTPResponse:
+    """The response of urllib3, whose body is unread."""
+    return cast(BaseHTTPResponse, response.raw)

@@ -1,0 +1,221 @@
+"""A host's answer to one request: status, headers, and a body that is read piece by piece.
+
+The library reads; what is added is distrust. Two lengths that differ, or a transfer coding that is
+not plainly `chunked`, are no answer; a compressed body is whole only where its own end says so;
+what the host tells of a digest must be true.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from contextlib import suppress
+
+from urllib3.response import BaseHTTPResponse
+
+from g2a_archive.transport.digests import told_digests
+from g2a_archive.transport.errors import NetworkError, translated
+
+LARGEST = 2**60
+"""Bytes; a length that no disk has is no length."""
+
+_COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz")
+"""Content codings that change the bytes (IANA's list). Others, such as `utf-8`, `binary` or
+`aws-chunked`, are no codings of a body that a client gets."""
+
+_WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)$", re.IGNORECASE)
+_LITTLE = 65536
+"""Bytes up to which the rest of a body is read, so that its connection can be used again."""
+
+
+class Answer:
+    """An answer whose body is unread. `length`: bytes of the body as it is sent, or None."""
+
+    def __init__(self, raw: BaseHTTPResponse) -> None:
+        """Raises `NetworkError` where the headers contradict each other; `raw` is closed then."""
+        self._raw = raw
+        self.status = raw.status
+        try:
+            self.chunked = _chunked(raw)
+            self.length = None if self.chunked else _length(raw)
+        except NetworkError:
+            raw.close()
+            raise
+        if self.status in (204, 304):
+            self.length = 0
+        self._left = self.length
+        self.coding = _coding(raw.headers.get("Content-Encoding", ""))
+        self.named_coding = bool(raw.headers.get("Content-Encoding", "").strip())
+        self._inflate = Inflate(_WINDOW[self.coding]) if self.coding in _WINDOW else None
+        self.digests = told_digests(raw.headers, partial=self.status == 206)
+        self._encoded_digests = {
+            name: hashlib.new(name) for name in (self.digests if self.encoded else ())
+        }
+        self.ended = False
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the body is compressed, although it was asked for as it is."""
+        return self.coding is not None
+
+    @property
+    def decodable(self) -> bool:
+        """Whether `read` can undo the body's encoding."""
+        return self.coding is None or self._inflate is not None
+
+    @property
+    def announced(self) -> bool:
+        """Whether the body's end is marked, so that a cut shows."""
+        return self.chunked or self.length is not None
+
+    def header(self, name: str) -> str | None:
+        """A header's value, or None; doubled ones are joined by commas."""
+        value = self._raw.headers.get(name)
+        return None if value is None else str(value)
+
+    def content_range(self) -> tuple[int | None, int | None, int | None]:
+        """`Content-Range` as (first, last, total), each None where it is not told."""
+        match = _CONTENT_RANGE.match((self.header("Content-Range") or "").strip())
+        if not match:
+            return None, None, None
+        first, last, total = match.groups()
+        return (
+            int(first) if first else None,
+            int(last) if last else None,
+            int(total) if total != "*" else None,
+        )
+
+    def read(self, most: int) -> bytes:
+        """Wait for bytes and return up to `most` of them, decoded; b"" at the body's end.
+
+        Raises `NetworkError` where it ends before its length, its coding or a digest says so.
+        """
+        if self._inflate is None:
+            return self._read(most)
+        while not (data := self._inflate.more(most)):
+            piece = self._read(_LITTLE)
+            if not piece:
+                self._check_encoded()
+                return b""
+            for digest in self._encoded_digests.values():
+                digest.update(piece)
+            self._inflate.feed(piece)
+        return data
+
+    def _read(self, most: int) -> bytes:
+        if self._left is not None:
+            most = min(most, self._left)
+        try:
+            # At most one read of the socket: what came before a stall is not lost by it.
+            data = self._raw.read1(most, decode_content=False) if most else b""
+        except Exception as error:  # hostile chunks and headers raise all sorts
+            raise translated(error) from None
+        if not data:
+            if self._left:
+                raise NetworkError("the connection was closed early")
+            self.ended = True
+        elif self._left is not None:
+            self._left -= len(data)
+            self.ended = not self._left
+        return data
+
+    def _check_encoded(self) -> None:
+        assert self._inflate is not None
+        if not self._inflate.whole:
+            raise NetworkError("the compressed body ended early")
+        for name, digest in self._encoded_digests.items():
+            if digest.digest() != self.digests[name]:
+                raise NetworkError("what came does not match the digest that the host tells")
+
+    def close(self) -> None:
+        """Be done with the answer; its connection is kept where little or nothing is left."""
+        with suppress(Exception):
+            left = self._left if self._left is not None else _LITTLE
+            if self.announced and left <= _LITTLE:
+                while not self.ended and left >= 0:
+                    left -= len(self._read(_LITTLE)) or left + 1
+        with suppress(Exception):
+            if not self.ended:
+                self._raw.close()
+            self._raw.release_conn()
+
+    def interrupt(self) -> None:
+        """End a read that waits in another thread; what it returns is of no use any more."""
+        with suppress(Exception):  # the body may have come to its end just now
+            self._raw.shutdown()
+
+
+class Inflate:
+    """Undoes gzip (RFC 1952: of several members, zeros behind the last) or deflate."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._stream = zlib.decompressobj(window)
+        self._waiting = b""
+        self._begun = False
+
+    def feed(self, data: bytes) -> None:
+        """Take in more of the compressed body."""
+        self._waiting += data
+
+    def more(self, most: int) -> bytes:
+        """Up to `most` bytes, or b"" where more must be fed first. Raises `NetworkError`."""
+        try:
+            while self._waiting:
+                if self._stream.eof and not self._next_member():
+                    return b""
+                self._begun = True
+                data = self._stream.decompress(self._waiting, most)
+                self._waiting = self._stream.unconsumed_tail or self._stream.unused_data
+                if data:
+                    return data
+        except zlib.error:
+            raise NetworkError("the compressed body is damaged") from None
+        return b""
+
+    def _next_member(self) -> bool:
+        """Begin the next member; False where only padding is left."""
+        if not self._waiting.strip(b"\0"):
+            self._waiting = b""
+            return False
+        if self._window == _WINDOW["deflate"]:
+            raise NetworkError("the compressed body is damaged")
+        self._stream = zlib.decompressobj(self._window)
+        return True
+
+    @property
+    def whole(self) -> bool:
+        """Whether the compressed data came to their end."""
+        return self._stream.eof or not self._begun
+
+
+def _chunked(raw: BaseHTTPResponse) -> bool:
+    values = raw.headers.getlist("Transfer-Encoding")
+    if not values:
+        return False
+    if len(values) > 1 or values[0].lower() != "chunked":
+        raise NetworkError("the host's answer has a transfer coding that is not plainly chunked")
+    return True
+
+
+def _length(raw: BaseHTTPResponse) -> int | None:
+    """The announced length (RFC 9110, 8.6): equal doubles are one, others are no length."""
+    values = {
+        one.strip() for line in raw.headers.getlist("Content-Length") for one in line.split(",")
+    }
+    if not values:
+        return None
+    if len(values) > 1:
+        raise NetworkError("the host announces two lengths that differ")
+    (value,) = values
+    if not (value.isascii() and value.isdigit()) or len(value) > 25 or int(value) > LARGEST:
+        raise NetworkError("the host announces a length that cannot be")
+    return int(value)
+
+
+def _coding(header: str) -> str | None:
+    """The content coding that changes the bytes; several are one that nobody can undo."""
+    names = [name for one in header.lower().split(",") if (name := one.strip()) in _COMPRESSED]
+    return (names[0] if len(names) == 1 else ",".join(names)) if names else None

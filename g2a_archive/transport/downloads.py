@@ -1,0 +1,147 @@
+"""GETs of links: requests' adapter and its view of the environment, and no credentials at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.utils import requote_uri
+
+from g2a_archive.transport import address
+from g2a_archive.transport.adapter import CONNECT_TIMEOUT, USER_AGENT, Adapter, raw_of
+from g2a_archive.transport.answer import Answer
+from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 5
+_HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"}
+
+
+class Downloads:
+    """All of a run's connections to file hosts. Every method may be called by any thread."""
+
+    def __init__(self, timeout: float, *, jobs: int) -> None:
+        """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
+        self._timeout = timeout
+        self._adapter = Adapter(connections=jobs)
+        # Reads the environment as the service's calls do; sends nothing, and knows no secrets.
+        self._session = requests.Session()
+        self._environment: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._open: set[Answer] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def get(self, url: str, headers: Mapping[str, str]) -> Answer:
+        """Send a GET, follow redirects, and return the answer with its body unread.
+
+        `url` is one that `address.checked` let pass. Raises `NetworkError` where no answer came,
+        or a redirect leads where it must not. The answer must be given to `release`.
+        """
+        for _ in range(_MOST_REDIRECTS + 1):
+            request = self._prepared(url, headers)
+            response = self._send(request)
+            try:
+                location = self._session.get_redirect_target(response)
+            except UnicodeError:
+                location = None
+            if response.status_code not in _REDIRECTS or not location:
+                return self._answered(response)
+            self._answered(response).close()
+            url = _redirected(request.url or url, location)
+        raise NetworkError("too many redirects")
+
+    def release(self, answer: Answer) -> None:
+        """Be done with an answer; its connection is kept if its body was read to the end."""
+        with self._lock:
+            self._open.discard(answer)
+        answer.close()
+
+    def end_late(self) -> None:
+        """To be called now and then: ends requests whose headers trickle."""
+        self._adapter.network.end_late(self._timeout)
+
+    def abort(self) -> None:
+        """End every transfer at once: reads under way return or fail, nothing new begins.
+
+        What a read returns from then on is of no use.
+        """
+        self._stopped = True
+        self._adapter.network.abort()
+        with self._lock:
+            waiting = list(self._open)
+        for answer in waiting:
+            answer.interrupt()
+
+    def close(self) -> None:
+        """Close every connection that is kept."""
+        self._adapter.close()
+
+    def _answered(self, response: requests.Response) -> Answer:
+        answer = Answer(raw_of(response))
+        with self._lock:
+            self._open.add(answer)
+        return answer
+
+    def _prepared(self, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
+        request = requests.PreparedRequest()
+        try:
+            request.prepare_method("GET")
+            request.prepare_url(url, None)
+            request.prepare_headers({**_HEADERS, **headers})
+        except (requests.RequestException, ValueError):  # whose texts would quote the address
+            raise NetworkError("the address cannot be sent", final=True) from None
+        return request
+
+    def _settings(self, url: str) -> Mapping[str, Any]:
+        """Proxies and certificates for this host, as requests finds them in the environment."""
+        parts = urlsplit(url)
+        host = (parts.scheme, parts.netloc)
+        if host not in self._environment:
+            self._environment[host] = self._session.merge_environment_settings(
+                url, {}, True, None, None
+            )
+        return self._environment[host]
+
+    def _send(self, request: requests.PreparedRequest) -> requests.Response:
+        network = self._adapter.network
+        for again in (False, True):
+            network.forget()
+            try:
+                if self._stopped:
+                    raise NetworkError("stopped")
+                response = self._adapter.send(
+                    request,
+                    timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
+                    **self._settings(request.url or ""),
+                )
+                if response.status_code == 407:
+                    raw_of(response).close()
+                    raise proxy_refusal(407)
+                return response
+            except Exception as error:  # hostile headers raise all sorts
+                found = translated(error)
+            used = network.last()
+            if used is None or not used.answers or self._stopped:
+                break
+            # The host may have closed a kept connection meanwhile, or forgotten it: the others
+            # are as old. That is no failure of this file, so it gets a new connection at once.
+            network.expire((used.host, used.port))
+            if again or found.timed_out:
+                break
+        raise found from None
+
+
+def _redirected(url: str, location: str) -> str:
+    """Where a redirect leads, as requests sends it. Raises `NetworkError`."""
+    try:
+        target = urljoin(url, requote_uri(location))
+    except (ValueError, requests.RequestException):  # whose texts would quote the address
+        raise NetworkError("a redirect cannot be followed: it is no address") from None
+    try:
+        address.checked(target)
+    except ValueError as error:
+        raise NetworkError(f"a redirect cannot be followed: {error}") from None
+    return target

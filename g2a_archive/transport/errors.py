@@ -1,0 +1,163 @@
+"""What can go wrong on a connection, in words; translated once, here at the edge.
+
+The texts of the libraries' exceptions hold addresses, so none of them is ever quoted or chained.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+
+import requests
+import urllib3.exceptions as urllib3_errors
+
+_CERTIFICATE = {
+    10: "the host's TLS certificate has expired (or this machine's clock is wrong)",
+    9: "the host's TLS certificate is not valid yet (or this machine's clock is wrong)",
+    62: "the host's TLS certificate is for another name",
+    64: "the host's TLS certificate is for another address",
+}
+"""By OpenSSL's verify codes (X509_verify_cert_error_string); others are of no known authority."""
+
+_UNKNOWN_AUTHORITY = (
+    "the host's TLS certificate is of no authority that is trusted here "
+    "(REQUESTS_CA_BUNDLE can name others)"
+)
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+
+
+class NetworkError(Exception):
+    """No answer, or a broken one; the text says how, and holds no address.
+
+    `final`: trying again would not change it. `unreachable`: the host was not reached at all.
+    `ragged_end`: TLS ended without saying so, which may be a cut. `timed_out`: nothing came.
+    `not_http`: something came that breaks the rules.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        final: bool = False,
+        unreachable: bool = False,
+        ragged_end: bool = False,
+        timed_out: bool = False,
+        not_http: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.final = final
+        self.unreachable = unreachable
+        self.ragged_end = ragged_end
+        self.timed_out = timed_out
+        self.not_http = not_http
+
+
+def proxy_refusal(status: int) -> NetworkError:
+    """A proxy's own answer instead of the host's."""
+    if status == 407:
+        text = "the proxy wants a user name and password, or other ones (407)"
+        return NetworkError(text, final=True, unreachable=True)
+    if status == 403:
+        return NetworkError("the proxy does not let this host through (403)", unreachable=True)
+    return NetworkError(f"the proxy answered {status}", unreachable=True)
+
+
+def translated(error: BaseException) -> NetworkError:
+    """What an exception of requests, urllib3, http.client, ssl or socket comes to."""
+    if isinstance(error, NetworkError):
+        return error
+    causes = list(_causes(error))
+    for read in (_proxy, _tls, _unreached, _broken):
+        for cause in causes:
+            if (found := read(cause)) is not None:
+                return found
+    return NetworkError("the answer breaks the rules of HTTP", not_http=True)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that led to it, the innermost first: libraries wrap in several ways."""
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseException) and one not in seen:
+            seen.append(one)
+            inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+            waiting.extend(inner)
+    yield from reversed(seen)
+
+
+def _proxy(cause: BaseException) -> NetworkError | None:
+    if isinstance(cause, requests.exceptions.InvalidSchema):
+        return NetworkError(
+            "the proxy is a SOCKS proxy, and PySocks is not installed (pip install PySocks)",
+            final=True,
+            unreachable=True,
+        )
+    if isinstance(cause, requests.exceptions.InvalidProxyURL):
+        return NetworkError("the proxy's address is no address", final=True, unreachable=True)
+    if isinstance(cause, OSError) and (found := _TUNNEL.search(str(cause))):
+        return proxy_refusal(int(found[1]))
+    if isinstance(cause, urllib3_errors.ProxyError):
+        if any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _causes(cause)):
+            return None
+        return NetworkError("no connection to the proxy", unreachable=True)
+    return None
+
+
+def _tls(cause: BaseException) -> NetworkError | None:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        text = _CERTIFICATE.get(cause.verify_code, _UNKNOWN_AUTHORITY)
+        return NetworkError(text, unreachable=True)
+    if isinstance(cause, ssl.SSLEOFError) or (
+        isinstance(cause, ssl.SSLError) and "UNEXPECTED_EOF" in str(cause)
+    ):
+        return NetworkError("the connection was closed early", ragged_end=True)
+    return None
+
+
+def _unreached(cause: BaseException) -> NetworkError | None:
+    if isinstance(cause, socket.gaierror | urllib3_errors.NameResolutionError):
+        return NetworkError("the host name cannot be resolved", unreachable=True)
+    if isinstance(cause, ConnectionRefusedError):
+        return NetworkError("connection refused", unreachable=True)
+    if isinstance(cause, urllib3_errors.NewConnectionError) and _errno(cause) is None:
+        return NetworkError("no connection could be made", unreachable=True)
+    connect_timeout = requests.exceptions.ConnectTimeout | urllib3_errors.ConnectTimeoutError
+    if isinstance(cause, connect_timeout) and not isinstance(
+        cause, urllib3_errors.NewConnectionError
+    ):
+        return NetworkError("no connection within the time-out", unreachable=True, timed_out=True)
+    return None
+
+
+def _broken(cause: BaseException) -> NetworkError | None:
+    read_timeout = requests.exceptions.ReadTimeout | urllib3_errors.ReadTimeoutError
+    if isinstance(cause, TimeoutError | read_timeout):
+        return NetworkError("nothing came within the time-out", timed_out=True)
+    early = http.client.RemoteDisconnected | http.client.IncompleteRead
+    if isinstance(cause, early | urllib3_errors.IncompleteRead):
+        return NetworkError("the connection was closed early")
+    if isinstance(cause, ConnectionResetError | BrokenPipeError | ConnectionAbortedError):
+        return NetworkError("connection reset")
+    if isinstance(cause, urllib3_errors.InvalidHeader):
+        return NetworkError("the host announces two lengths that differ", not_http=True)
+    if isinstance(cause, urllib3_errors.DecodeError | requests.exceptions.ContentDecodingError):
+        return NetworkError("the compressed body is damaged", not_http=True)
+    if isinstance(cause, ssl.SSLError):
+        return NetworkError("the TLS connection failed")
+    if isinstance(cause, OSError) and (number := _errno(cause)) is not None:
+        return NetworkError(os.strerror(number).lower())
+    return None
+
+
+def _errno(error: BaseException) -> int | None:
+    for cause in _causes(error):
+        number = getattr(cause, "errno", None)
+        if isinstance(cause, OSError) and isinstance(number, int) and number > 0:
+            return number
+    return None

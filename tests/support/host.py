@@ -1,0 +1,112 @@
+"""A host that acts out a script, byte by byte: what no proper server would ever send."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import trustme
+
+Script = Callable[[socket.socket], None]
+
+
+class Host:
+    """A server on loopback that reads one request after another and acts out `script` for each.
+
+    `context`: it speaks TLS. `requests` holds the heads that came.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._done = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.script: Script = lambda sock: sock.sendall(answer(b""))
+        self.accepted = 0
+        self.requests: list[bytes] = []
+        self.port = self._listener.getsockname()[1]
+        scheme = "http" if context is None else "https"
+        self.url = f"{scheme}://localhost:{self.port}/a"
+        self._spawn(self._accept)
+
+    def _spawn(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self.accepted += 1
+                self._spawn(self._serve, sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        with suppress(OSError), sock:
+            if self._context is not None:
+                sock = self._context.wrap_socket(sock, server_side=True)
+            with sock:
+                while b"\r\n\r\n" in (head := sock.recv(65536)):
+                    self.requests.append(head)
+                    self.script(sock)
+
+    def silence(self) -> None:
+        """Wait until the test is over."""
+        self._done.wait(30)
+
+    def close(self) -> None:
+        """End it, and wait for its threads."""
+        self._done.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+
+def answer(body: bytes, *lines: str, status: str = "200 OK", length: bool = True) -> bytes:
+    """An answer with these header lines, and a `Content-Length` unless that is not wanted."""
+    told = [f"Content-Length: {len(body)}"] if length else []
+    head = "\r\n".join([f"HTTP/1.1 {status}", *told, *lines])
+    return head.encode("utf-8") + b"\r\n\r\n" + body
+
+
+def chunks(body: bytes, size: int = 1000) -> bytes:
+    """`body` in the chunked transfer coding."""
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [*parts, b""])
+
+
+def cut_off(sock: socket.socket) -> None:
+    """Close the connection below TLS, without a word of it."""
+    plain = socket.socket(fileno=socket.dup(sock.fileno()))
+    plain.shutdown(socket.SHUT_RDWR)
+    plain.close()
+
+
+def reset(sock: socket.socket) -> None:
+    """Close the connection with a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    plain = socket.socket(fileno=sock.detach())
+    plain.close()
+
+
+class Authority:
+    """A certificate authority of the test's own; `bundle` is the file that names it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.bundle = folder / "authority.pem"
+        self._ca.cert_pem.write_to_path(self.bundle)
+
+    def context(self, name: str = "localhost", *, expired: bool = False) -> ssl.SSLContext:
+        """What a host of this name speaks TLS with."""
+        until = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) if expired else None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._ca.issue_cert(name, not_after=until).configure_cert(context)
+        return context

@@ -1,0 +1,319 @@
+"""Connections to file hosts: kept, given up, timed out, ended from another thread."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from support.host import Authority, Host, Script, answer, cut_off, reset
+
+from g2a_archive.errors import InputError
+from g2a_archive.transport import adapter
+from g2a_archive.transport.adapter import check_certificates
+from g2a_archive.transport.answer import Answer
+from g2a_archive.transport.downloads import Downloads
+from g2a_archive.transport.errors import NetworkError
+
+BODY = random.Random(4).randbytes(300_000)
+
+
+def body_of(downloads: Downloads, url: str, step: int = 100_000) -> bytes:
+    found = downloads.get(url, {})
+    try:
+        return b"".join(iter(lambda: found.read(step), b""))
+    finally:
+        downloads.release(found)
+
+
+def read_into(came: bytearray, found: Answer) -> None:
+    """Read on, for ever."""
+    while True:
+        came += found.read(1 << 20)
+
+
+def sends(data: bytes) -> Script:
+    return lambda sock: sock.sendall(data)
+
+
+def test_one_connection_serves_many(host: Host, downloads: Downloads) -> None:
+    host.script = sends(answer(BODY))
+    assert [body_of(downloads, host.url) == BODY for _ in range(3)] == [True] * 3
+    assert host.accepted == 1
+
+
+UNASKED = {
+    "an answer": answer(b"WRONG FILE"),
+    "408": b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    "400": b"HTTP/1.0 400 Bad request\r\n\r\n<html>",
+    "a byte": b"\n",
+}
+
+
+@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED)
+@pytest.mark.parametrize("ends", [False, True], ids=["stays", "closes"])
+def test_what_nobody_asked_for_ends_a_kept_connection(
+    unasked: bytes, ends: bool, host: Host, downloads: Downloads
+) -> None:
+    """Or it would be the next file, and each later one that of the one before."""
+    sent = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        number = len(host.requests)
+        sock.sendall(answer(b"file %d" % number))
+        if number == 1:
+            release.wait(30)
+            sock.sendall(unasked)
+            if ends:
+                sock.shutdown(socket.SHUT_RDWR)
+            sent.set()
+
+    release = threading.Event()
+    host.script = script
+    assert body_of(downloads, host.url) == b"file 1"
+    release.set()
+    assert sent.wait(30)
+    assert [body_of(downloads, host.url) for _ in range(2)] == [b"file 2", b"file 3"]
+    assert host.accepted == 2
+
+
+def test_a_kept_connection_that_the_host_closed_costs_no_failure(
+    host: Host, downloads: Downloads
+) -> None:
+    """Also where its end is seen only once the next request is sent."""
+
+    def script(sock: socket.socket) -> None:
+        if len(host.requests) == 2:
+            cut_off(sock)
+            raise OSError
+        sock.sendall(answer(BODY))
+
+    host.script = script
+    assert body_of(downloads, host.url) == BODY
+    assert body_of(downloads, host.url) == BODY
+    assert host.accepted == 2
+
+
+def test_an_old_connection_is_not_used_again(
+    host: Host, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.script = sends(answer(BODY))
+    monkeypatch.setattr(adapter, "_LONGEST_IDLE", 0.0)
+    assert body_of(downloads, host.url) == body_of(downloads, host.url) == BODY
+    assert host.accepted == 2
+
+
+def test_a_connection_that_times_out_takes_the_old_ones_along(host: Host) -> None:
+    """A load balancer that forgot one has forgotten all."""
+    downloads = Downloads(0.5, jobs=4)
+    host.script = sends(answer(BODY))
+    both = threading.Barrier(2)
+
+    def together(_: int) -> None:
+        found = downloads.get(host.url, {})
+        both.wait(30)
+        while found.read(100_000):
+            pass
+        downloads.release(found)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(together, range(2)))
+    assert host.accepted == 2
+    host.script = lambda _: host.silence()
+    with pytest.raises(NetworkError, match="nothing came within the time-out"):
+        downloads.get(host.url, {})
+    assert host.accepted == 2
+    host.script = sends(answer(BODY))
+    assert body_of(downloads, host.url) == BODY
+    assert host.accepted == 3
+    downloads.close()
+
+
+def test_the_address_that_answered_is_tried_first(
+    plain_host: Host, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host of which one address is dead costs its time-out once, not for each connection."""
+    tried: list[str] = []
+    connect = socket.socket.connect
+
+    def note(self: socket.socket, place: Any) -> None:
+        tried.append(place[0])
+        connect(self, place)
+
+    def two(name: str, *_: object) -> list[tuple[Any, ...]]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        found = ("127.0.0.3", "127.0.0.1") if name == "localhost" else (name,)
+        return [(*kind, (address, plain_host.port)) for address in found]
+
+    monkeypatch.setattr("urllib3.util.connection.socket.getaddrinfo", two)
+    monkeypatch.setattr(socket.socket, "connect", note)
+    plain_host.script = sends(answer(BODY, "Connection: close"))
+    for _ in range(2):
+        assert body_of(downloads, plain_host.url) == BODY
+    assert tried == ["127.0.0.3", "127.0.0.1", "127.0.0.1"]
+
+
+def test_connecting_has_a_time_out_of_its_own(
+    plain_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[object] = []
+    send = adapter.Adapter.send
+
+    def note(self: adapter.Adapter, *args: Any, **more: Any) -> Any:
+        limits.append(more["timeout"])
+        return send(self, *args, **more)
+
+    monkeypatch.setattr(adapter.Adapter, "send", note)
+    for timeout in (60.0, 2.5):
+        body_of(Downloads(timeout, jobs=1), plain_host.url)
+    assert limits == [(10.0, 60.0), (2.5, 2.5)]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_abort_ends_a_wait(begun: bool, host: Host) -> None:
+    """A signal takes effect at once, whatever the time-out is."""
+    waiting = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        if begun:
+            sock.sendall(answer(BODY)[:1000])
+        waiting.set()
+        host.silence()
+
+    host.script = script
+    downloads = Downloads(3600.0, jobs=1)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(body_of, downloads, host.url)
+        assert waiting.wait(30)
+        while not ended.done():  # until it has come so far that it waits
+            downloads.abort()
+        assert ended.exception() is not None
+    with pytest.raises(NetworkError, match="stopped"):
+        downloads.get(host.url, {})
+
+
+def test_a_host_that_falls_silent(host: Host) -> None:
+    downloads = Downloads(0.3, jobs=1)
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(answer(BODY)[:100_000])
+        host.silence()
+
+    host.script = script
+    found = downloads.get(host.url, {})
+    came = bytearray()
+    with pytest.raises(NetworkError, match="nothing came within the time-out"):
+        read_into(came, found)
+    head = answer(BODY).index(BODY[:50])
+    assert len(came) == 100_000 - head, "what came before the stall is not lost"
+    downloads.release(found)
+
+
+def test_headers_that_trickle_run_out_of_time(host: Host) -> None:
+    """The library's time-out counts from byte to byte."""
+    downloads = Downloads(0.5, jobs=1)
+    stop = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\n")
+        while not stop.wait(0.1):
+            sock.sendall(b"X: y\r\n")
+
+    host.script = script
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(downloads.get, host.url, {})
+        while not ended.done():
+            downloads.end_late()
+        error = ended.exception()
+    stop.set()
+    assert isinstance(error, NetworkError)
+
+
+@pytest.mark.parametrize("how", [cut_off, reset])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_early_end(how: Any, chunked: bool, host: Host, downloads: Downloads) -> None:
+    def script(sock: socket.socket) -> None:
+        line = "Transfer-Encoding: chunked"
+        whole = answer(b"%x\r\n" % len(BODY) + BODY, line, length=False)
+        sock.sendall((whole if chunked else answer(BODY))[:200_000])
+        how(sock)
+        raise OSError
+
+    host.script = script
+    with pytest.raises(NetworkError, match=r"closed early|connection reset|TLS connection failed"):
+        body_of(downloads, host.url)
+
+
+@pytest.mark.parametrize("how", [cut_off, reset])
+def test_a_tls_end_that_was_not_announced_is_none(
+    how: Any, authority: Authority, downloads: Downloads
+) -> None:
+    """All that had come may be all of the file, or not: who knows the length may tell."""
+    host = Host(authority.context())
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(answer(BODY, length=False))
+        how(sock)
+        raise OSError
+
+    host.script = script
+    found = downloads.get(host.url, {})
+    came = bytearray()
+    with pytest.raises(NetworkError) as caught:
+        read_into(came, found)
+    assert came == BODY[: len(came)]
+    assert caught.value.ragged_end or how is reset
+    downloads.release(found)
+    host.close()
+
+
+# --- certificates -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expired", "word"),
+    [
+        ("localhost", True, "has expired"),
+        ("elsewhere.example", False, "is for another name"),
+    ],
+)
+def test_a_certificate_that_is_wrong(
+    name: str, expired: bool, word: str, authority: Authority, downloads: Downloads
+) -> None:
+    host = Host(authority.context(name, expired=expired))
+    with pytest.raises(NetworkError, match=word) as caught:
+        downloads.get(host.url, {})
+    assert caught.value.unreachable
+    host.close()
+
+
+def test_a_certificate_of_an_unknown_authority(
+    authority: Authority, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(authority.context())
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with pytest.raises(NetworkError, match="of no authority that is trusted here"):
+        downloads.get(host.url, {})
+    host.close()
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize(
+    ("content", "word"), [(None, "No such file"), (b"not PEM", "no certificates")]
+)
+def test_a_bundle_that_cannot_be_used(
+    name: str, content: bytes | None, word: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+    monkeypatch.setenv(name, str(bundle))
+    with pytest.raises(InputError, match=word) as caught:
+        check_certificates()
+    assert str(bundle) in caught.value.message
+    monkeypatch.delenv(name)
+    check_certificates()
