@@ -325,7 +325,9 @@ class Fetcher:
             part.discard()
             transfer.high_water = 0
             transfer.moved = False
-        return Again(verdict.reason, retry_after(answer.header("Retry-After"), answer.header("Date")))
+        return Again(
+            verdict.reason, retry_after(answer.header("Retry-After"), answer.header("Date"))
+        )
 
     def _broken(self, transfer: Transfer, error: NetworkError, *, slow: bool = False) -> Result:
         """The connection failed: keep the bytes for the next attempt or the next run.
