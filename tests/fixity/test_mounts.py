@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import run_cli
 from support.archive import Archive, video
+from support.odd_drive import playing
 
 from g2a_archive.archive import hashing
 from g2a_archive.errors import ExitCode, StorageError
@@ -116,3 +117,24 @@ def test_the_command_says_it_and_ends_with_6(archive: Archive) -> None:
     assert run.returncode == ExitCode.STORAGE
     assert "is the drive mounted?" in run.stderr
     assert not (archive.root / "browse").exists()
+
+
+def test_a_share_that_shows_all_names_in_lower_case(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "recordings")
+    archive.add(1, "2014/May/06")
+    archive.add(2, "2014/May/06")
+    archive.catalog.close()
+    env = playing(fold=archive.root)
+    day = archive.root / "2014/May/06"
+    (day / "SHA256SUMS").rename(day / "sha256sums")
+    day.parent.rename(archive.root / "2014/may")
+    run = run_cli(["verify", "-d", archive.root], env)
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    (archive.root / "2014/may/06/1.jpg").write_bytes(b"changed")
+    archive.database.unlink()
+    run = run_cli(["verify", "--rebuild", "-d", archive.root], env)
+    assert run.stdout.startswith("2014/may/06/1.jpg: changed: not what SHA256SUMS lists\n")
+    archive.write("2014/may/06/notes.txt", b"a note")
+    run = run_cli(["verify", "-d", archive.root], env)
+    assert "notes.txt: unknown" in run.stdout
+    assert "sha256sums" not in run.stdout
