@@ -231,19 +231,6 @@ class Catalog(Database):
         )
         return int(self.scalar(sql, directory, f"{directory}/" if directory else "", end))
 
-    def files_of_many(self, ids: Collection[int]) -> dict[tuple[int, FileKind], StoredFile]:
-        """The files of some recordings, by recording and kind; all of them at once in memory."""
-        columns = "SELECT recording, kind, path, size, sha256 FROM file"
-        wanted = sorted(ids)
-        files = {}
-        for start in range(0, len(wanted), 500):
-            part = wanted[start : start + 500]
-            marks = ",".join("?" * len(part))
-            for row in self.rows(f"{columns} WHERE recording IN ({marks})", part):
-                kind = FileKind(row[1])
-                files[row[0], kind] = StoredFile(row[0], kind, *row[2:])
-        return files
-
     def stale_directories(self) -> list[str]:
         """Directories whose `SHA256SUMS` is older than what the catalogue says of them."""
         return [row[0] for row in self.rows("SELECT directory FROM stale_directory")]

@@ -6,7 +6,7 @@ Everything is read in short steps, so that a run is never kept waiting by a slow
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
 from g2a_archive.archive.leftovers import lying
-from g2a_archive.models import OWED_STATES, State
+from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
 
 PERIODS = {"year": 4, "month": 7, "day": 10}
 """The periods of `by_period`, and how much of a date `2014-05-06` names each."""
@@ -238,6 +238,22 @@ def recordings(catalog: Catalog, ids: Sequence[int]) -> Iterator[RecordingDetail
 def owed_list(catalog: Catalog) -> Iterator[RecordingDetail]:
     """The recordings that this archive owes, in the order of their IDs."""
     return _pages(catalog, f"state IN ({_OWED}) AND")
+
+
+def files_of(
+    catalog: Catalog, recordings: Collection[int]
+) -> dict[tuple[int, FileKind], StoredFile]:
+    """The files of some recordings, by recording and kind; all of them at once in memory."""
+    columns = "SELECT recording, kind, path, size, sha256 FROM file"
+    wanted = sorted(recordings)
+    files = {}
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        marks = ",".join("?" * len(part))
+        for row in catalog.rows(f"{columns} WHERE recording IN ({marks})", part):
+            kind = FileKind(row[1])
+            files[row[0], kind] = StoredFile(row[0], kind, *row[2:])
+    return files
 
 
 def count(catalog: Catalog) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from g2a_archive.archive import checksums, content
 from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.hashing import hash_file
+from g2a_archive.archive.inventory import files_of
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import Interrupted
 from g2a_archive.fixity.check import Finding, Outcome
@@ -140,7 +141,7 @@ class _Rebuilding:
         """Which of these names are to be looked at, and what is missing of their recordings."""
         found = _Found(directory)
         keys = {name: parse_name(self.tree.key(name)) for name in names}
-        held = self.catalog.files_of_many({key[0] for key in keys.values() if key})
+        held = files_of(self.catalog, {key[0] for key in keys.values() if key})
         for name, key in keys.items():
             path = found.path(name)
             if key is None:

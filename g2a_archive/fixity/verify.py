@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.inventory import files_of
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.archive.mounts import missing_date, missing_parts, unmounted_error
 from g2a_archive.archive.tombstones import tombstones
@@ -77,14 +78,17 @@ def verify(
     outcome.unmounted = mounts.parts
     outcome.findings += _without_files(catalog, options.ids or ())
     if options.everything and not outcome.interrupted:
-        try:
-            away = {part.directory for part in mounts.parts}
-            found = unknown(catalog, root, stop)
-            outcome.findings += (one for one in found if one.path not in away)
-        except Interrupted:
-            outcome.interrupted = True
+        _add_unknown(outcome, catalog, root, stop)
     outcome.findings.sort(key=lambda finding: finding.path)
     return outcome
+
+
+def _add_unknown(outcome: Outcome, catalog: Catalog, root: Path, stop: Callable[[], bool]) -> None:
+    away = {part.directory for part in outcome.unmounted}
+    try:
+        outcome.findings += (one for one in unknown(catalog, root, stop) if one.path not in away)
+    except Interrupted:
+        outcome.interrupted = True
 
 
 class _Mounts:
@@ -149,7 +153,7 @@ def _unaccounted(
 ) -> Iterator[str]:
     """Those of the files called `names` in a directory that the catalogue does not account for."""
     keys = {name: parse_name(tree.key(name)) for name in names}
-    held = catalog.files_of_many({key[0] for key in keys.values() if key})
+    held = files_of(catalog, {key[0] for key in keys.values() if key})
     for name, key in keys.items():
         path = f"{directory}/{name}" if directory else name
         file = held.get(key) if key else None

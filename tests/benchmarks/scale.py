@@ -104,6 +104,8 @@ def _commands(
     yield "export --json -o FILE", ["export", "--json", "-o", out], (0,)
     yield "export --json", ["export", "--json"], (0,)
     os.unlink(out)
+    # The first run on an archive that was made by hand writes all SHA256SUMS.
+    yield "download ID, the first run", ["download", one], (0,)
     yield "browse, first", ["browse"], (0,)
     yield "browse, nothing new", ["browse"], (0,)
     yield "download ID, archived", ["download", one], (0,)

@@ -13,6 +13,7 @@ from support.archive import MP4, Archive, video
 
 from g2a_archive.archive import hashing
 from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.inventory import files_of
 from g2a_archive.errors import CatalogError, Interrupted, StorageError
 from g2a_archive.fixity import check, tree
 from g2a_archive.fixity.check import Finding
@@ -136,7 +137,7 @@ def test_an_archive_that_vanishes_damages_nothing(
                 archive.root.mkdir()
         return result
 
-    files = list(archive.catalog.files_of_many(range(1, 20)).values())
+    files = list(files_of(archive.catalog, range(1, 20)).values())
     monkeypatch.setattr(check, "hash_file", unplugged)
     recorded: list[Finding] = []
     with pytest.raises(StorageError, match="is the drive still mounted"):
