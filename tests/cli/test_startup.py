@@ -30,7 +30,7 @@ def imported(args: Args, cwd: Path, env: dict[str, str] | None = None) -> set[st
     )
     result = subprocess.run(
         [sys.executable, "-c", script, *map(str, args)],
-        env=clean_environment(env),
+        env={**clean_environment(env), "COVERAGE_PROCESS_START": ""},  # it would import much
         cwd=cwd,
         capture_output=True,
         text=True,
