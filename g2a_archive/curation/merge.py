@@ -167,6 +167,7 @@ class Merge:
             "files": report.files,
             "bytes": report.bytes,
             "seconds": round(report.seconds, 3),
+            "fingerprint": report.fingerprint,
         }
         try:
             if self._catalog is not None:

@@ -227,6 +227,39 @@ def test_tombstones_outlive_the_catalogue(
     assert_removed(root, ids[0], ids[2])
 
 
+def test_tombstones_come_along_into_another_archive(
+    service: SimulatedService, root: Path, ids: list[int], say: Say, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    assert run_here(service, other, ids).exit_code == 0
+    assert main.run(["remove", "--yes", "-d", str(other), *map(str, ids[:2])]) == 0
+    assert say("remove", "--yes", *ids[1:4])[0] == 0
+    root.rename(source := tmp_path / "source")
+    assert say("merge", other)[0] == 0
+    assert_removed(root, *ids[:2])
+    assert say("merge", source)[0] == 1  # 1 to 3 are removed in one, and archived in the other
+    catalog_path(root).unlink()
+    assert say("verify", "--rebuild")[0] == 0
+    assert_removed(root, *ids[:2])
+
+
+def test_what_was_removed_is_marked_as_archived_and_not_fetched(
+    service: SimulatedService, root: Path, say: Say
+) -> None:
+    ids = list(service.recordings)
+    env = service.environment()
+    sync: list[str | int | Path] = ["sync", "--account-key", "1000", "-d", root, "--min-free", "0"]
+    assert run_cli(sync, env).returncode == 0
+    assert say("remove", "--yes", ids[0])[0] == 0
+    service.requests.clear()
+    result = run_cli([*sync, "--mark-archived", "--json"], env)
+    assert result.returncode == 0, result.stderr
+    assert service.archived == frozenset(ids)
+    assert service.requests.counts["file"] == 0
+    assert_removed(root, ids[0])
+    assert run_cli([*sync, "--mark-archived"], env).returncode == 0  # nothing is told for ever
+
+
 # --- what goes wrong -------------------------------------------------------------------------
 
 
