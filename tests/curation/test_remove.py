@@ -290,6 +290,26 @@ def test_a_file_that_cannot_be_deleted_is_told_and_the_others_go(
     assert say("verify")[0] == 0
 
 
+def test_what_is_fetched_again_before_it_could_be_deleted_stays(
+    service: SimulatedService, root: Path, ids: list[int], say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.unlink
+
+    def refuse(path: Any, **more: Any) -> None:
+        if Path(path).name.startswith(f"{ids[0]}.") and "partial" not in str(path):
+            raise OSError(16, "Device or resource busy")
+        real(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        patch.setattr("g2a_archive.archive.domains._FIRST_WAIT", 0.0)
+        assert say("remove", "--yes", ids[0])[0] == 1
+        assert run_here(service, root, [ids[0]], again=True).exit_code == 0
+    assert run_here(service, root, ids).already_archived == len(ids)
+    assert len(files_of(root, ids[0])) == 3
+    assert say("verify")[0] == 0
+
+
 def test_a_disk_that_is_not_mounted_keeps_what_is_on_it(
     root: Path, ids: list[int], say: Say, service: SimulatedService
 ) -> None:
