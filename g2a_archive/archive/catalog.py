@@ -60,7 +60,8 @@ WHERE NOT (state = 'archived' AND unoffered <> 0 AND kinds | unoffered = 7)
 
 # What is fetched again is no longer to be deleted.
 _TO_STAY = (
-    "DELETE FROM removal WHERE recording IN (SELECT id FROM recording WHERE state = 'queued')"
+    "DELETE FROM removal WHERE recording IN "
+    "(SELECT id FROM recording WHERE state <> 'archived' AND state = 'queued')"
 )
 
 _CHECK = """
@@ -190,16 +191,20 @@ class Catalog(Database):
         At their end those of which the service did not offer a file, which is not believed yet.
         """
         marks = ",".join("?" * len(OWED_STATES))
-        sql = (
-            f"SELECT id FROM recording WHERE state IN ({marks}) "  # noqa: S608
-            "OR (unoffered <> 0 AND state = 'archived') "
-            "ORDER BY state = 'archived', owed_since, id"
+        sql = (  # each part by an index of its own
+            "SELECT id FROM (SELECT id, owed_since, 0 AS later FROM recording "  # noqa: S608
+            f"WHERE state <> 'archived' AND state IN ({marks}) UNION ALL "
+            "SELECT id, owed_since, 1 FROM recording WHERE unoffered <> 0 AND state = 'archived') "
+            "ORDER BY later, owed_since, id"
         )
         return [row[0] for row in self.rows(sql, OWED_STATES)]
 
     def owed_count(self) -> int:
         """How many recordings this archive owes."""
-        sql = "SELECT count(*) FROM recording WHERE state NOT IN ('archived', 'lost', 'removed')"
+        sql = (
+            "SELECT count(*) FROM recording "
+            "WHERE state <> 'archived' AND state NOT IN ('lost', 'removed')"
+        )
         return int(self.scalar(sql))
 
     def last_success(self) -> float | None:

@@ -237,7 +237,7 @@ def recordings(catalog: Catalog, ids: Sequence[int]) -> Iterator[RecordingDetail
 
 def owed_list(catalog: Catalog) -> Iterator[RecordingDetail]:
     """The recordings that this archive owes, in the order of their IDs."""
-    return _pages(catalog, f"state IN ({_OWED}) AND")
+    return _pages(catalog, f"state <> 'archived' AND state IN ({_OWED}) AND")
 
 
 def files_of(

@@ -27,7 +27,7 @@ _ENTRY = (
 )
 _OWED = (
     "SELECT id, state, reason, owed_since, tries, last_try FROM recording "
-    "WHERE state NOT IN ('archived', 'removed') ORDER BY owed_since, id"
+    "WHERE state <> 'archived' AND state <> 'removed' ORDER BY owed_since, id"
 )
 
 

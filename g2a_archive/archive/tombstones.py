@@ -106,7 +106,8 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     deleted is logged, and tried again the next time. Raises `StorageError`.
     """
     removed = Removed()
-    if not catalog.scalar("SELECT EXISTS (SELECT 1 FROM recording WHERE state = 'removed')"):
+    of_them = "SELECT 1 FROM recording WHERE state <> 'archived' AND state = 'removed'"  # by index
+    if not catalog.scalar(f"SELECT EXISTS ({of_them})"):
         restore(catalog, root)
     if not catalog.scalar("SELECT EXISTS (SELECT 1 FROM removal)"):
         return removed

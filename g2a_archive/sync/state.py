@@ -197,7 +197,7 @@ class SyncState:
             return []
         sql = (
             "SELECT id, state, coalesce(list_order, 0), transcode_at FROM recording "  # noqa: S608
-            f"WHERE state IN ({_OWED}) AND (scope IS NULL OR {self._mine}) "
+            f"WHERE state <> 'archived' AND state IN ({_OWED}) AND (scope IS NULL OR {self._mine}) "
             "ORDER BY list_order, owed_since, id"
         )
         rows = self._catalog.rows(sql, self._scopes)
@@ -288,8 +288,8 @@ class SyncState:
         if self._catalog is None:
             return []
         where = (
-            f"state IN ({_OWED}) AND state <> 'queued' AND tries <> 1 AND owed_since < ? "
-            f"AND (scope IS NULL OR {self._mine})"
+            f"state <> 'archived' AND state IN ({_OWED}) AND state <> 'queued' AND tries <> 1 "
+            f"AND owed_since < ? AND (scope IS NULL OR {self._mine})"
         )
         values = (iso(int(before)), *self._scopes)
         sql = (
