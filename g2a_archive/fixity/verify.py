@@ -7,15 +7,15 @@ from datetime import date
 from pathlib import Path
 
 from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.inventory import files_of
-from g2a_archive.archive.layout import parse_name
+from g2a_archive.archive.inventory import paths_of
+from g2a_archive.archive.layout import FILE_NAME, parse_name
 from g2a_archive.archive.mounts import missing_date, missing_parts, unmounted_error
 from g2a_archive.archive.tombstones import tombstones
 from g2a_archive.errors import CatalogError, Interrupted
 from g2a_archive.fixity.check import Finding, Outcome, check
 from g2a_archive.fixity.selection import VerifyOptions, selected
 from g2a_archive.fixity.tree import Tree
-from g2a_archive.models import State, StoredFile, printable
+from g2a_archive.models import MAX_ID, State, StoredFile, printable
 
 _SOME = 500
 
@@ -152,16 +152,16 @@ def _unaccounted(
     catalog: Catalog, tree: Tree, directory: str, names: Sequence[str]
 ) -> Iterator[str]:
     """Those of the files called `names` in a directory that the catalogue does not account for."""
-    keys = {name: parse_name(tree.key(name)) for name in names}
-    held = files_of(catalog, {key[0] for key in keys.values() if key})
-    for name, key in keys.items():
-        path = f"{directory}/{name}" if directory else name
-        file = held.get(key) if key else None
-        if file is not None and tree.key(file.path) == tree.key(path):
+    prefix = f"{directory}/" if directory else ""
+    ids = {int(name.partition(".")[0]) for name in names if FILE_NAME.fullmatch(tree.key(name))}
+    known = {tree.key(path) for path in paths_of(catalog, {id_ for id_ in ids if id_ <= MAX_ID})}
+    for name in names:
+        if tree.key(prefix + name) in known:  # nearly all
             continue
-        owed = key is not None and file is None and _is_owed(catalog, key[0])
-        if not owed:
-            yield path
+        key = parse_name(tree.key(name))
+        elsewhere = key is not None and key[1] in catalog.files_of(key[0])
+        if key is None or elsewhere or not _is_owed(catalog, key[0]):
+            yield prefix + name
 
 
 def _is_owed(catalog: Catalog, recording: int) -> bool:
