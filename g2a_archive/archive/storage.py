@@ -310,7 +310,7 @@ class Storage:
             if not full and time.monotonic() < self._tried_until:
                 return
             try:
-                if os.stat(self._root).st_dev != self._device:
+                if persistently(lambda: os.stat(self._root)).st_dev != self._device:
                     raise self._another_drive()
                 persistently(lambda: write_trial(self.partial, _LARGE_TRIAL if full else 1))
             except OSError as error:
