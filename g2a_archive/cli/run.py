@@ -97,10 +97,16 @@ class Access:
         self._credentials: Credentials | None = None
 
     def __call__(self) -> Credentials:
-        """The credentials. Raises `CredentialsError` where there are none, or half of them."""
+        """The credentials, before anything is asked with them.
+
+        Raises `CredentialsError` where there are none, or half of them; `InputError` where the
+        certificates that are to be trusted cannot be read.
+        """
         if self._credentials is None:
             from g2a_archive.auth.credentials import credentials_from
+            from g2a_archive.transport.adapter import check_certificates
 
+            check_certificates()
             if (warning := exposed(self._settings.config)) is not None:
                 log.warning("%s", warning)
             self._credentials = credentials_from(

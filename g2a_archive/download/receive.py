@@ -251,11 +251,6 @@ def _request_piece(downloads: Downloads, url: str, part: Partial, begin: int, en
     return answer
 
 
-def _shared(transfer: Transfer, part: Partial) -> bool:
-    """Whether helpers are to fetch parts of the rest."""
-    return transfer.pieces is not None and part.total is not None
-
-
 class Floor:
     """Fails a transfer that trickles: too few bytes in a whole time-out."""
 

@@ -274,3 +274,15 @@ def test_durations(text: str, seconds: float) -> None:
 def test_durations_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
         values.parse_duration(text)
+
+
+@pytest.mark.parametrize("command", ["download", "sync", "list", "login"])
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_certificates_that_cannot_be_read(
+    still: SimulatedService, tmp_path: Path, command: str, name: str
+) -> None:
+    more: dict[str, Args] = {"download": [FIRST], "login": []}
+    args = more.get(command, ["--account-key", 1])
+    env = {**still.environment(renewable=True), name: "/no/where.pem"}
+    line = refused(still, tmp_path, [command, *args], env)
+    assert line.startswith(f"g2a-archive: {name} names '/no/where.pem', which cannot be used: No")

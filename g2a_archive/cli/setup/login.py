@@ -17,6 +17,7 @@ from g2a_archive.cli.settings import ConfiguredCommand, Documented, Settings, ap
 from g2a_archive.console.outputs import complain, say
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
+from g2a_archive.transport.adapter import check_certificates
 
 _LOGIN = [
     option(
@@ -67,6 +68,7 @@ def _login(settings: Settings, *, authorize_url: str, redirect_uri: str, paste: 
     client = AuthSettings(
         **{key: value for key, value in values.items() if key.startswith(("client_", "token_url"))},  # type: ignore[arg-type]
     )
+    check_certificates()
     client = replace(client, timeout=settings.run.timeout, retries=settings.run.retries)
     switch = StopSwitch()
     with switch.signals():
