@@ -10,14 +10,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from test_browse_devtools import Pipe, Tab, chromium
 from test_browse_sample import OWED, PACIFIC, entry, sample
 
-from g2a_archive.browse import Entry, Owed, write_site
+from g2a_archive.browse import Entry, Owed, site, write_site
 from g2a_archive.models import FileKind, State, StoredFile
 
 HOSTILE = "</title></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u2028"
@@ -121,6 +121,23 @@ def test_an_id_is_found(tab: Tab, archive: Archive, page: str) -> None:
     assert tab.run("document.querySelector(':target').id") == f"r{wanted.id}"
     top = tab.run("document.querySelector(':target').getBoundingClientRect().top")
     assert 0 <= top < tab.run("innerHeight")
+
+
+def test_an_id_of_a_day_with_several_pages_is_found(
+    tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "PER_PAGE", 2)
+    start = datetime(2014, 5, 6, 12, tzinfo=PACIFIC)
+    busy = [Entry(number, start + timedelta(minutes=number)) for number in range(11, 17)]
+    write_site(tmp_path, busy, (), zone=None, title="Busy")
+    tab.open((tmp_path / "index.html").as_uri())
+    tab.click("#q")
+    tab.type("15")
+    tab.until("document.querySelector('#hits a[href$=\"2014-05-06-3.html#r15\"]')")
+    tab.navigating(lambda: tab.key("Enter"))
+    assert tab.run("document.querySelector(':target').id") == "r15"
+    tab.navigating(lambda: tab.click(".parts a[href='2014-05-06.html']"))
+    assert tab.run("document.querySelectorAll('.rec').length") == 2
 
 
 @pytest.mark.parametrize("allowed", [True, False])
