@@ -275,7 +275,10 @@ class Service:
             try:
                 self._with_renewal(
                     lambda: self._session.call(
-                        "trial call", "GET", "/archive/recordings", lambda _: None
+                        "trial call",
+                        "GET",
+                        "/archive/recordings",
+                        lambda answer: payloads.accepted("trial call", answer),
                     ),
                     _Chunk(),
                 )

@@ -220,6 +220,13 @@ def test_an_error_with_200_changes_nothing(
     assert service.archived >= ready
 
 
+def test_check_takes_no_error_with_200_for_a_welcome(service: SimulatedService, root: Path) -> None:
+    service.fail(faults.says({"error": "invalid_token"}), call="list")
+    result = run_cli(["check", "-d", root, "--retries", "0"], service.environment())
+    assert result.returncode == ExitCode.SERVICE, result.stdout
+    assert "trial call: the answer is an error, though its status is not" in result.stdout
+
+
 # --- sizes --------------------------------------------------------------------------------------
 
 NO_SIZES: list[Any] = [10**19, str(10**19), "garbage", "-1", -5, "1e9", 1.5, True, [], "9" * 400]
