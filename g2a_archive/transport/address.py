@@ -38,7 +38,7 @@ def checked(url: str) -> SplitResult:
         raise ValueError("it is no https:// address")
     if not host:
         raise ValueError("it names no host")
-    if any(character.isspace() for character in parts.netloc):
+    if any(character.isspace() or character == "%" for character in parts.netloc):
         raise ValueError("its host name is no host name")
     if parts.username is not None or parts.password is not None:
         raise ValueError("it holds a user name")

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import requests
 
 from g2a_archive.errors import Interrupted
-from g2a_archive.transport.adapter import CONNECT_TIMEOUT, Adapter, Session
+from g2a_archive.transport.adapter import CONNECT_TIMEOUT, Adapter, Session, check_certificates
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 
 _T = TypeVar("_T")
@@ -34,7 +34,11 @@ class Caller:
     """
 
     def __init__(self, timeout: float) -> None:
-        """`timeout` in seconds, without a byte; to connect, 10 s if that is shorter."""
+        """`timeout` in seconds, without a byte; to connect, 10 s if that is shorter.
+
+        Raises `InputError` for certificates that cannot be used.
+        """
+        check_certificates()
         self._timeout = timeout
         self._sessions: list[Session] = []
 

@@ -30,6 +30,7 @@ class Host:
         self.script: Script = lambda sock: sock.sendall(answer(b""))
         self.accepted = 0
         self.requests: list[bytes] = []
+        self._asked = threading.local()
         self.port = self._listener.getsockname()[1]
         scheme = "http" if context is None else "https"
         self.url = f"{scheme}://localhost:{self.port}/a"
@@ -54,7 +55,13 @@ class Host:
             with sock:
                 while b"\r\n\r\n" in (head := sock.recv(65536)):
                     self.requests.append(head)
+                    self._asked.head = head
                     self.script(sock)
+
+    @property
+    def head(self) -> bytes:
+        """The head of the request that the script that asks is to answer."""
+        return bytes(self._asked.head)
 
     def silence(self) -> None:
         """Wait until the test is over."""

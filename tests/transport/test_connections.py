@@ -6,11 +6,14 @@ import random
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support import run_cli
 from support.host import Authority, Host, Script, answer, cut_off, reset
 
+from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import InputError
 from g2a_archive.transport import adapter
 from g2a_archive.transport.adapter import check_certificates
@@ -317,3 +320,14 @@ def test_a_bundle_that_cannot_be_used(
     assert str(bundle) in caught.value.message
     monkeypatch.delenv(name)
     check_certificates()
+
+
+def test_a_bundle_that_is_missing_ends_a_run_before_it_begins(
+    service: SimulatedService, root: Path
+) -> None:
+    args: list[str | int | Path] = ["download", "--dest", root, *service.recordings]
+    result = run_cli(args, {**service.environment(), "REQUESTS_CA_BUNDLE": "/no/such/file.pem"})
+    assert result.returncode == 2
+    assert "REQUESTS_CA_BUNDLE names '/no/such/file.pem'" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not service.requests.counts

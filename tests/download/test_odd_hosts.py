@@ -1,0 +1,280 @@
+"""Whole runs against a host that answers oddly: what is right is archived, what is not fails."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import re
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support import archive_files, relative_path, report_of, run_cli, run_here, states
+from support.host import Host, answer, chunks
+from support.service import Serve
+
+from g2a_archive.demo import Fault, SimulatedRecording, SimulatedService, expected_bytes, faults
+from g2a_archive.demo.messages import Response
+from g2a_archive.demo.recordings import KINDS, Kind
+
+ID = 1_400_000_001
+START = datetime(2014, 5, 6, 7, 8, 9, tzinfo=UTC)
+CHUNKED = "Transfer-Encoding: chunked"
+XML = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
+
+Answers = Callable[[bytes, bytes], bytes]
+"""From a request's head, and the file's bytes, to what the host sends."""
+
+
+def bytes_of(service: SimulatedService, kind: Kind) -> bytes:
+    return b"".join(expected_bytes(service.recordings[ID], kind) or ())
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve([SimulatedRecording(ID, START, 30_000, 20_000, 6_000)])
+
+
+@pytest.fixture
+def odd(service: SimulatedService, plain_host: Host) -> Callable[[Kind, Answers], None]:
+    """Have the files of a kind answered by a host that acts oddly."""
+
+    def act(kind: Kind, answers: Answers) -> None:
+        body = bytes_of(service, kind)
+
+        def script(sock: socket.socket) -> None:
+            data = answers(plain_host.head, body)
+            sock.sendall(data)
+            told = re.search(rb"Content-Length: (\d+)\r\n", data[:2000])
+            if told is None or int(told[1]) != len(data.partition(b"\r\n\r\n")[2]):
+                raise OSError  # the end of the connection is the end of the body
+
+        plain_host.script = script
+        entry = {
+            "recordingId": ID,
+            "recordingStartTime": START.isoformat(),
+            "recordingSize": str(len(bytes_of(service, "mp4"))),
+            **{field: service.link(ID, one) for one, field in FIELDS.items()},
+            FIELDS[kind]: f"{plain_host.url.replace('https', 'http')}?secret",
+        }
+        service.fail(Fault(response=Response.json([entry])), call="links")
+
+    return act
+
+
+FIELDS: dict[Kind, str] = {
+    "mp4": "recordingUrl",
+    "events": "eventsUrl",
+    "thumbnail": "thumbnailUrl",
+}
+
+
+def whole(root: Path, service: SimulatedService, kind: Kind) -> bool:
+    found = archive_files(root).get(name_of(service, kind))
+    return found is not None and found.read_bytes() == bytes_of(service, kind)
+
+
+def name_of(service: SimulatedService, kind: Kind) -> str:
+    return relative_path(service.recordings[ID], kind)
+
+
+def md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+RIGHT: dict[str, Answers] = {
+    "the same length twice": lambda _, b: answer(b, f"Content-Length: {len(b)}"),
+    "chunked": lambda _, b: answer(chunks(b), CHUNKED, length=False),
+    "gzip of two members": lambda _, b: answer(
+        gzip.compress(b[:99]) + gzip.compress(b[99:]) + b"\0" * 9, "Content-Encoding: gzip"
+    ),
+    "aws-chunked, which it is not": lambda _, b: answer(b, "Content-Encoding: aws-chunked"),
+    "binary": lambda _, b: answer(b, "Content-Encoding: binary"),
+    "no length": lambda _, b: answer(b, length=False),
+    "a right digest": lambda _, b: answer(b, f"Content-MD5: {md5(b)}"),
+    "called a web page": lambda _, b: answer(b, "Content-Type: text/html"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("answers", RIGHT.values(), ids=RIGHT)
+def test_archived_as_it_is_meant(
+    answers: Answers,
+    kind: Kind,
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    root: Path,
+) -> None:
+    odd(kind, answers)
+    assert run_here(service, root, [ID]).exit_code == 0
+    assert all(whole(root, service, one) for one in KINDS)
+
+
+WRONG: dict[str, tuple[Answers, str]] = {
+    "a blank behind chunked": (
+        lambda _, b: answer(chunks(b), CHUNKED + " ", length=False),
+        "transfer coding|rules of HTTP|bytes came",
+    ),
+    "identity, chunked": (
+        lambda _, b: answer(chunks(b), "Transfer-Encoding: identity, chunked", length=False),
+        "transfer coding",
+    ),
+    "two lengths": (
+        lambda _, b: answer(b, f"Content-Length: {len(b) // 2}"),
+        "two lengths that differ",
+    ),
+    "909 TB": (lambda _, b: answer(b, "Content-Length: 999999999999999", length=False), ""),
+    "26 digits": (lambda _, b: answer(b, "Content-Length: " + "9" * 26, length=False), "length"),
+    "gzip, cut": (
+        lambda _, b: answer(gzip.compress(b)[:-9], "Content-Encoding: gzip"),
+        "ended early",
+    ),
+    "gzip, then cut gzip": (
+        lambda _, b: answer(
+            gzip.compress(b[:99]) + gzip.compress(b[99:])[:-9], "Content-Encoding: gzip"
+        ),
+        "ended early",
+    ),
+    "a wrong digest": (lambda _, b: answer(b, f"Content-MD5: {md5(b + b'x')}"), "digest"),
+    "an XML error with 200": (lambda _, b: answer(XML), "error document|recordingSize is|bytes"),
+    "a JSON error with 200": (
+        lambda _, b: answer(b'{"error": "expired"}'),
+        "error document|announces|bytes",
+    ),
+    "an odd coding, and no length": (
+        lambda _, b: answer(b, "Content-Encoding: utf-8", length=False),
+        "without a length",
+    ),
+}
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("answers", "word"), WRONG.values(), ids=WRONG)
+def test_never_archived(
+    answers: Answers,
+    word: str,
+    kind: Kind,
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    root: Path,
+) -> None:
+    """That file fails, by name; the others of the recording are there."""
+    odd(kind, answers)
+    report = run_here(service, root, [ID], retries=1)
+    if kind == "mp4" and "Content-Encoding: utf-8" in str(answers(b"", b"")):
+        assert report.exit_code == 0  # recordingSize proves it
+        return
+    assert report.exit_code == 1
+    assert [(one.id, str(one.file)) for one in report.failed] == [(ID, kind)]
+    assert re.search(word, report.failed[0].reason), report.failed
+    assert states(root) == {ID: "failed"}
+    assert [whole(root, service, one) for one in KINDS] == [one != kind for one in KINDS]
+
+
+@pytest.mark.parametrize("kind", ["events", "thumbnail"])
+def test_an_empty_file_is_archived_where_a_new_link_says_so_too(
+    kind: Kind, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+) -> None:
+    odd(kind, lambda _, b: answer(b""))
+    args: list[str | int | Path] = ["download", "--json", "--dest", root, "--min-free", "0", ID]
+    result = run_cli(args, service.environment())
+    assert report_of(result)["exit_code"] == 0
+    assert "it is empty at the host, too" in result.stderr
+    assert archive_files(root)[name_of(service, kind)].read_bytes() == b""
+    assert service.requests.counts["links"] == 2
+
+
+def test_an_empty_mp4_is_none(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    root: Path,
+    no_backoff: None,
+) -> None:
+    odd("mp4", lambda _, b: answer(b""))
+    assert run_here(service, root, [ID], retries=1).exit_code == 1
+    assert name_of(service, "mp4") not in archive_files(root)
+
+
+def test_parts_that_are_shorter_than_asked_for_are_progress(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    def part(head: bytes, body: bytes) -> bytes:
+        asked = re.search(rb"(?i)range: bytes=(\d+)-", head)
+        begin = int(asked[1]) if asked else 0
+        end = min(len(body), begin + 7_000)
+        span = f"Content-Range: bytes {begin}-{end - 1}/{len(body)}"
+        return answer(body[begin:end], span, 'ETag: "1"', status="206 Partial Content")
+
+    odd("mp4", part)
+    report = run_here(service, root, [ID], retries=0)
+    assert report.exit_code == 0
+    assert whole(root, service, "mp4")
+    assert len(plain_host.requests) == 5
+    assert report.bytes == sum(len(bytes_of(service, k)) for k in KINDS)
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("honours", [True, False], ids=["If-Range", "no If-Range"])
+def test_back_ends_with_validators_of_their_own(
+    honours: bool,
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    """A host that cuts each answer, and tells another ETag each time, is got through all the same.
+
+    The bytes that are here are proved by those that come again, not thrown away.
+    """
+
+    def one_of_many(head: bytes, body: bytes) -> bytes:
+        asked = re.search(rb"(?i)\r\nrange: bytes=(\d+)-", head)
+        lines = [f'ETag: "{len(plain_host.requests)}"', "Accept-Ranges: bytes"]
+        if asked is None or (honours and b"if-range" in head.lower()):
+            return answer(body, *lines)[: len(body) // 2]
+        begin = int(asked[1])
+        span = f"Content-Range: bytes {begin}-{len(body) - 1}/{len(body)}"
+        return answer(body[begin:], span, *lines, status="206 Partial Content")
+
+    odd("mp4", one_of_many)
+    report = run_here(service, root, [ID], retries=2)
+    assert report.exit_code == 0, report.failed
+    assert whole(root, service, "mp4")
+    assert len(plain_host.requests) == 3
+
+
+@pytest.mark.parametrize("text", ["<Code>ExpiredToken</Code>", '{"message": "link expired"}'])
+def test_a_400_that_speaks_of_expiry_gets_a_new_link(
+    text: str, service: SimulatedService, root: Path
+) -> None:
+    gone = Response(400, {}, text.encode())
+    service.fail_files(Fault(response=gone), "mp4", ID, times=1)
+    assert run_here(service, root, [ID]).exit_code == 0
+    assert service.requests.counts["links"] == 2
+
+
+def test_a_link_is_renewed_as_often_as_there_was_progress(
+    service: SimulatedService, root: Path, no_backoff: None
+) -> None:
+    for after in (5_000, 6_000, 7_000):
+        service.fail_files(faults.reset(after), "mp4", ID, times=1)
+        service.fail_files(faults.status(403), "mp4", ID, times=1)
+    assert run_here(service, root, [ID]).exit_code == 0
+    assert service.requests.counts["links"] == 4
+
+
+def test_ignore_size(service: SimulatedService, root: Path, no_backoff: None) -> None:
+    """A service that tells another size than the host sends is believed only without the option."""
+    service.fail_files(Fault(size=25_000), "mp4", ID)
+    report = run_here(service, root, [ID], retries=0)
+    assert report.exit_code == 1
+    assert "announces 25000 bytes, recordingSize is 30000" in report.failed[0].reason
+    assert run_here(service, root, [ID], ignore_size=True).exit_code == 0
+    assert archive_files(root)[name_of(service, "mp4")].stat().st_size == 25_000

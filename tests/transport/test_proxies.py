@@ -1,0 +1,223 @@
+"""Proxies, and what of the environment reaches a link's host: requests' way, and no secrets."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support.host import Authority, Host, answer
+
+from g2a_archive.transport.downloads import Downloads
+from g2a_archive.transport.errors import NetworkError
+from g2a_archive.transport.sessions import Caller
+
+BODY = b"what the host has"
+
+
+class Proxy:
+    """Answers CONNECT as `refusal` says, or leads to `host`, whatever name was asked for."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.refusal = b""
+        self.asked: list[bytes] = []
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self._threads.append(threading.Thread(target=self._serve, args=(sock,)))
+                self._threads[-1].start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with suppress(OSError), sock:
+            self.asked.append(sock.recv(65536))
+            if self.refusal:
+                sock.sendall(b"HTTP/1.1 " + self.refusal + b"\r\nContent-Length: 0\r\n\r\n")
+                return
+            with socket.create_connection(("127.0.0.1", self._host.port)) as beyond:
+                sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=_pump, args=(beyond, sock))
+                back.start()
+                _pump(sock, beyond)
+                back.join()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def secure(authority: Authority) -> Iterator[Host]:
+    """A host that is called `files.example`, and found through the proxy only."""
+    context: ssl.SSLContext = authority.context("files.example")
+    host = Host(context)
+    host.script = lambda sock: sock.sendall(answer(BODY))
+    yield host
+    host.close()
+
+
+@pytest.fixture
+def proxy(secure: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    made = Proxy(secure)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{made.port}")
+    yield made
+    made.close()
+
+
+def fetched(downloads: Downloads, url: str) -> bytes:
+    found = downloads.get(url, {})
+    try:
+        return found.read(1000)
+    finally:
+        downloads.release(found)
+        downloads.close()
+
+
+def test_through_a_proxy(secure: Host, proxy: Proxy, downloads: Downloads) -> None:
+    """The signature of a link covers `Host`, which has no port where that is the usual one."""
+    assert fetched(downloads, "https://files.example:443/a?secret") == BODY
+    assert proxy.asked[0].startswith(b"CONNECT files.example:443 ")
+    assert b"\r\nHost: files.example\r\n" in secure.requests[0]
+    assert secure.requests[0].startswith(b"GET /a?secret HTTP/1.1\r\n")
+
+
+def test_calls_and_downloads_go_the_same_way(proxy: Proxy, downloads: Downloads) -> None:
+    url = "https://files.example/call"
+    assert Caller(5.0).call("GET", url, most=100, authorization="Bearer x").body == BODY
+    assert fetched(downloads, url) == BODY
+    assert len(proxy.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "word", "final"),
+    [
+        (b"407 Proxy Authentication Required", "user name and password", True),
+        (b"403 Forbidden", "does not let this host through", False),
+        (b"503 Service Unavailable", "the proxy answered 503", False),
+    ],
+)
+def test_what_a_proxy_refuses(
+    refusal: bytes, word: str, final: bool, proxy: Proxy, downloads: Downloads
+) -> None:
+    proxy.refusal = refusal
+    with pytest.raises(NetworkError, match=word) as caught:
+        downloads.get("https://files.example/a?secret", {})
+    assert (caught.value.final, caught.value.unreachable) == (final, True)
+    with pytest.raises(NetworkError, match=word):
+        Caller(5.0).call("GET", "https://files.example/a?secret", most=100)
+
+
+def test_a_proxy_that_is_not_there(downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+    with pytest.raises(NetworkError, match=r"proxy|refused") as caught:
+        downloads.get("https://files.example/a", {})
+    assert caught.value.unreachable
+
+
+def test_a_socks_proxy_needs_pysocks(downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:1080")
+    with pytest.raises(NetworkError, match="PySocks") as caught:
+        downloads.get("https://files.example/a", {})
+    assert caught.value.final
+
+
+@pytest.mark.parametrize("no_proxy", ["localhost", "127.0.0.0/8,localhost:{port}", "*"])
+def test_no_proxy(
+    no_proxy: str,
+    authority: Authority,
+    proxy: Proxy,
+    downloads: Downloads,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host(authority.context())
+    host.script = lambda sock: sock.sendall(answer(BODY))
+    monkeypatch.setenv("NO_PROXY", no_proxy.format(port=host.port))
+    assert fetched(downloads, host.url) == BODY
+    assert proxy.asked == []
+    host.close()
+
+
+def test_no_credentials_cookies_or_netrc_reach_a_links_host(
+    plain_host: Host, downloads: Downloads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login me password hush\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    plain_host.script = lambda sock: sock.sendall(answer(BODY, "Set-Cookie: id=1"))
+    for _ in range(2):
+        found = downloads.get(plain_host.url, {})
+        assert found.read(1000) == BODY
+        downloads.release(found)
+    for head in plain_host.requests:
+        assert b"authorization" not in head.lower()
+        assert b"cookie" not in head.lower()
+
+
+REDIRECTS = {
+    "/a b.mp4?x=1 2": b"GET /a%20b.mp4?x=1%202 ",
+    "/d\u00e9j\u00e0.mp4": b"GET /d%C3%A9j%C3%A0.mp4 ",
+    "/d%C3%A9.mp4?s=%2F": b"GET /d%C3%A9.mp4?s=%2F ",
+    "//localhost:{port}/c": b"GET /c ",
+    "d": b"GET /d ",
+}
+
+
+@pytest.mark.parametrize(("location", "line"), REDIRECTS.items(), ids=list(REDIRECTS))
+def test_a_redirect_is_followed_as_requests_sends_it(
+    location: str, line: bytes, plain_host: Host, downloads: Downloads
+) -> None:
+    first = answer(b"", f"Location: {location.format(port=plain_host.port)}", status="302 Found")
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(first if len(plain_host.requests) == 1 else answer(BODY))
+
+    plain_host.script = script
+    assert fetched(downloads, plain_host.url) == BODY
+    assert plain_host.requests[1].startswith(line)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://example.com/",
+        "ftp://localhost/",
+        "https://",
+        "https://[::1/",
+        "https://user:hush@localhost/",
+        "https://local host/",
+        "http://localhost:{port}/a",
+    ],
+)
+def test_a_redirect_that_leads_nowhere(
+    location: str, plain_host: Host, downloads: Downloads
+) -> None:
+    text = location.format(port=plain_host.port)
+    sent = answer(b"", f"Location: {text}", status="302 Found")
+    plain_host.script = lambda sock: sock.sendall(sent)
+    with pytest.raises(NetworkError, match="redirect") as caught:
+        downloads.get(plain_host.url, {})
+    assert "hush" not in str(caught.value)
+    assert "example.com" not in str(caught.value)
