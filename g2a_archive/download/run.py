@@ -29,10 +29,10 @@ from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ArchiverError, InputError, Interrupted, unexpected
 from g2a_archive.models import RunSettings, kinds_mask, utc_now
-from g2a_archive.service.session import Authorizer
 
 if TYPE_CHECKING:
     from g2a_archive.service.client import Service
+    from g2a_archive.service.session import Authorizer
 
 log = logging.getLogger("g2a_archive")
 

@@ -98,7 +98,7 @@ def test_a_redirect_is_not_followed(
 def test_nobody_answers(with_pat: AuthSettings, service: SimulatedService, watch: Watch) -> None:
     service.stop()
     credentials = credentials_from(with_pat, warn=watch.warn, wait=watch.wait)
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1: the connection failed") as caught:
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1: connection refused") as caught:
         credentials.authorization()
     assert caught.value.exit_code is ExitCode.SERVICE
     assert len(watch.waits) == 2
@@ -144,8 +144,8 @@ def test_neither_netrc_nor_a_proxy_comes_between(
 ) -> None:
     netrc = secret_file(tmp_path / "netrc", "machine 127.0.0.1 login stranger password wrong\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9/")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
+    monkeypatch.setenv("no_proxy", "127.0.0.0/8")
     credentials = credentials_from(with_pat, warn=watch.warn, wait=watch.wait)
     assert accepted(service, credentials.authorization())
 
