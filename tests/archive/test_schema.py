@@ -219,6 +219,16 @@ def test_killed_while_migrating(
     assert own == ["catalog.sqlite3", KEPT, "lock", "partial"]
 
 
+def test_two_programs_that_migrate_at_once(old: Path) -> None:
+    """The second one waited for the first one's transaction, and finds nothing left to do."""
+    with Catalog(catalog_path(old)) as catalog:
+        kept = catalog_path(old).with_name(KEPT).read_bytes()
+        before = dump(catalog_path(old))
+        catalog._migrate()
+        assert dump(catalog_path(old)) == before
+    assert catalog_path(old).with_name(KEPT).read_bytes() == kept
+
+
 def test_a_disk_too_full_for_the_copy_leaves_the_old_catalogue(
     old: Path, service: SimulatedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -328,6 +328,32 @@ def test_a_disk_that_is_not_mounted_keeps_what_is_on_it(
     assert_removed(root, *ids)
 
 
+@pytest.mark.parametrize("mount_point", [True, False])
+def test_a_disk_that_goes_before_the_removal_is_over(
+    mount_point: bool,
+    root: Path,
+    ids: list[int],
+    say: Say,
+    service: SimulatedService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What could not be deleted is not forgotten while nobody can see it."""
+    with monkeypatch.context() as patch:
+        patch.setattr("g2a_archive.archive.tombstones._delete", lambda *_: None)
+        assert say("remove", "--yes", *ids)[0] == 0
+    year, away = root / "2014", root.parent / "away"
+    year.rename(away)
+    if mount_point:
+        year.mkdir()
+    assert "is the drive mounted?" in say("remove", "--yes", ids[0])[2]
+    if mount_point:
+        year.rmdir()
+    away.rename(year)
+    assert files_of(root, ids[0])
+    assert run_here(service, root, ids).exit_code == 0
+    assert_removed(root, *ids)
+
+
 def test_not_without_the_lock(root: Path, ids: list[int], say: Say) -> None:
     lock = RunLock(root / ".g2a-archive" / "lock")
     lock.acquire()
