@@ -24,6 +24,7 @@ from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.flushing import GroupFlush, flush_directory, flush_file
 from g2a_archive.archive.inventory import NO_DATE, RecordingDetail
 from g2a_archive.archive.lock import NoLocksError, RunLock
+from g2a_archive.archive.mounts import missing_date, missing_parts
 from g2a_archive.archive.space import free_space
 from g2a_archive.browse import Entry, write_site
 from g2a_archive.console.inventory import csv_rows
@@ -231,7 +232,7 @@ class Bagging:
 
     def _copy(self, writer: BagWriter, file: StoredFile) -> None:
         """One file of the archive into the bag, held against its recorded size and SHA-256."""
-        with _source(self.archive, file.path) as descriptor:
+        with self._source(file.path) as descriptor:
             status = os.fstat(descriptor)
             if status.st_size != file.size:
                 raise _wrong(file, f"{status.st_size:,} bytes, {file.size:,} were archived")
@@ -245,6 +246,37 @@ class Bagging:
         if digest != file.sha256:
             raise _wrong(file, f"SHA-256 is {digest[:16]}…, {file.sha256[:16]}… was archived")
         self.on_file()
+
+    @contextmanager
+    def _source(self, path: str) -> Iterator[int]:
+        """A file of the archive, open for reading; raises `ArchiverError` where there is none."""
+        try:
+            # A pipe in its place would let the reader wait for ever.
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(self.archive / path, flags)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._missing(path) from error
+        except OSError as error:
+            raise storage_error(error, "read", self.archive / path) from error
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ArchiverError(f"no bag was made: {path} is no file any more")
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _missing(self, path: str) -> ArchiverError:
+        """What is said of a file that is not there: a drive that isn't mounted is no loss."""
+        directory = path.rpartition("/")[0]
+        parts = [*missing_parts(self.catalog, self.archive)]
+        if (day := missing_date(self.catalog, self.archive, directory)) is not None:
+            parts.append(day)
+        for part in parts:
+            if part.holds(directory):
+                return part.error()
+        return ArchiverError(
+            f"no bag was made: {path} is missing", hint="`g2a-archive verify` tells more"
+        )
 
     def _pieces(self, descriptor: int, file: StoredFile) -> Iterator[memoryview]:
         buffer = memoryview(bytearray(min(_PIECE, file.size + 1)))
@@ -307,27 +339,6 @@ def _contact(text: str) -> dict[str, str]:
 
 def _files_below(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-
-
-@contextmanager
-def _source(archive: Path, path: str) -> Iterator[int]:
-    """A file of the archive, open for reading; raises `ArchiverError` where there is none."""
-    try:
-        # A pipe in its place would let the reader wait for ever.
-        descriptor = os.open(archive / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ArchiverError(
-            f"no bag was made: {path} is missing",
-            hint="is its drive mounted? `g2a-archive verify` tells more",
-        ) from error
-    except OSError as error:
-        raise storage_error(error, "read", archive / path) from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ArchiverError(f"no bag was made: {path} is no file any more")
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _wrong(file: StoredFile, what: str) -> ArchiverError:

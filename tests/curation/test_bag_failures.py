@@ -133,6 +133,16 @@ def test_a_file_that_is_not_what_was_archived(archive: Path, how: str, form: str
     assert words in said
 
 
+def test_a_year_that_is_not_mounted(archive: Path) -> None:
+    """The drive is told, not a loss: exit 6."""
+    year = next(archive.rglob("1400000003.mp4")).relative_to(archive).parts[0]
+    shutil.move(archive / year, archive.parent / "elsewhere")
+    (archive / year).mkdir()
+    said = refused(archive, "case", "1400000003", code=6)
+    assert f"{archive / year} is empty" in said
+    assert "is the drive mounted?" in said
+
+
 # --- disks, and others at the same place --------------------------------------------------------
 
 
