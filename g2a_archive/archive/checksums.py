@@ -19,13 +19,13 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from g2a_archive.archive import flushing
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.domains import Doing, local_error
-from g2a_archive.archive.hashing import open_regular
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.revisions import DirectorySums
+from g2a_archive.archive.disk import flushing
+from g2a_archive.archive.disk.domains import Doing, local_error
+from g2a_archive.archive.disk.hashing import open_regular
+from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.archive.layout import parse_name
-from g2a_archive.archive.renaming import recover, replace
-from g2a_archive.archive.revisions import DirectorySums
 from g2a_archive.errors import LocalError
 
 NAME = "SHA256SUMS"

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from g2a_archive.archive.content import HEAD
-from g2a_archive.archive.flushing import flush_file
-from g2a_archive.archive.hashing import read_regular
-from g2a_archive.archive.renaming import replace
+from g2a_archive.archive.disk.flushing import flush_file
+from g2a_archive.archive.disk.hashing import read_regular
+from g2a_archive.archive.disk.renaming import replace
 
 _NOTE_AFTER_BYTES = 256 * 1024
 _NOTE_AFTER_SECONDS = 0.05

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from g2a_archive.archive import flushing
-from g2a_archive.archive.domains import Doing, local_error, persistently
-from g2a_archive.archive.flushing import flush_file, write_trial
+from g2a_archive.archive.disk import flushing
+from g2a_archive.archive.disk.domains import Doing, local_error, persistently
+from g2a_archive.archive.disk.flushing import flush_file, write_trial
+from g2a_archive.archive.disk.lock import NoLocksError, RunLock
+from g2a_archive.archive.disk.mounts import MissingPart
+from g2a_archive.archive.disk.space import Space, largest_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
-from g2a_archive.archive.lock import NoLocksError, RunLock
-from g2a_archive.archive.mounts import MissingPart
-from g2a_archive.archive.space import Space, largest_file
 from g2a_archive.errors import Domain, InputError, LocalError, StorageError, storage_error
 
 _MOST_LISTED = 64

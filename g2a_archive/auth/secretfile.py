@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from g2a_archive.archive.flushing import flush_directory, flush_file
-from g2a_archive.archive.renaming import replace
+from g2a_archive.archive.disk.flushing import flush_directory, flush_file
+from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.errors import CredentialsError, Interrupted, StorageError
 
 LARGEST = 64 * 1024

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from g2a_archive.archive.inventory import Period, RecordingDetail, Run, Summary
+from g2a_archive.archive.database.inventory import Period, RecordingDetail, Run, Summary
 from g2a_archive.fixity.check import Outcome
 from g2a_archive.models import ALL_KINDS, printable, size_text
 

@@ -14,7 +14,7 @@ from g2a_archive.errors import ArchiverError, ExitCode
 from g2a_archive.models import Failure, Tombstone, duration_text, printable, size_text
 
 if TYPE_CHECKING:
-    from g2a_archive.archive.revisions import Fingerprint
+    from g2a_archive.archive.database.revisions import Fingerprint
 
 log = logging.getLogger("g2a_archive")
 

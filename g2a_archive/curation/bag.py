@@ -19,13 +19,13 @@ from email.utils import parseaddr
 from pathlib import Path
 
 from g2a_archive import __version__
-from g2a_archive.archive import inventory
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.flushing import GroupFlush, flush_directory, flush_file
-from g2a_archive.archive.inventory import NO_DATE, RecordingDetail
-from g2a_archive.archive.lock import NoLocksError, RunLock
-from g2a_archive.archive.mounts import missing_date, missing_parts
-from g2a_archive.archive.space import free_space
+from g2a_archive.archive.database import inventory
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.inventory import NO_DATE, RecordingDetail
+from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
+from g2a_archive.archive.disk.lock import NoLocksError, RunLock
+from g2a_archive.archive.disk.mounts import missing_date, missing_parts
+from g2a_archive.archive.disk.space import free_space
 from g2a_archive.browse import Entry, write_site
 from g2a_archive.console.inventory import csv_rows
 from g2a_archive.curation.bagit import BagWriter, Container, Folder, Zip

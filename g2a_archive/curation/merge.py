@@ -16,12 +16,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from g2a_archive.archive import layout
-from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.lock import NoLocksError, RunLock
-from g2a_archive.archive.mounts import missing_parts
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.tombstones import resume
+from g2a_archive.archive.disk.lock import NoLocksError, RunLock
+from g2a_archive.archive.disk.mounts import missing_parts
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
-from g2a_archive.archive.tombstones import resume
 from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.curation import merge_rows as rows
 from g2a_archive.curation.merge_files import Files, device_of, prune

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from g2a_archive.archive.domains import Doing, local_error
-from g2a_archive.archive.flushing import GroupFlush, flush_file
-from g2a_archive.archive.hashing import hash_file
+from g2a_archive.archive.disk.domains import Doing, local_error
+from g2a_archive.archive.disk.flushing import GroupFlush, flush_file
+from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
 from g2a_archive.errors import ArchiverError, Domain, Interrupted, LocalError

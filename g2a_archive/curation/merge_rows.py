@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from g2a_archive.archive import revisions
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.database import insert
+from g2a_archive.archive.database import revisions
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.connection import insert
 from g2a_archive.models import FileKind, Shard, State, StoredFile, kinds_mask
 
 PAGE = 500

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive import layout
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.flushing import flush_directory
-from g2a_archive.archive.mounts import MissingPart, missing_parts, unmounted_error
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.flushing import flush_directory
+from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounted_error
 from g2a_archive.archive.storage import catalog_path
 from g2a_archive.curation import merge_rows as rows
 from g2a_archive.curation.merge_files import (

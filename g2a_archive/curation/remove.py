@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from g2a_archive.archive import inventory
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.inventory import NO_DATE
-from g2a_archive.archive.mounts import missing_parts, unmounted_error
-from g2a_archive.archive.tombstones import Removed, entomb, resume
+from g2a_archive.archive.database import inventory
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.inventory import NO_DATE
+from g2a_archive.archive.database.tombstones import Removed, entomb, resume
+from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.curation.selection import started
 from g2a_archive.errors import InputError
 from g2a_archive.models import State

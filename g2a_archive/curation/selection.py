@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from g2a_archive.archive import inventory
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.inventory import NO_DATE
+from g2a_archive.archive.database import inventory
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.inventory import NO_DATE
 from g2a_archive.archive.layout import parse_start
 from g2a_archive.errors import ArchiverError
 from g2a_archive.models import State

@@ -17,9 +17,9 @@ from g2a_archive.console.progress import FileView, Snapshot
 from g2a_archive.download.engine import Engine
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.link_queue import CALLERS
-from g2a_archive.download.receive import Receiver
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.download.transfer import Fetcher
+from g2a_archive.download.transfer.attempt import Fetcher
+from g2a_archive.download.transfer.receive import Receiver
 from g2a_archive.download.workers import Workers
 from g2a_archive.errors import ArchiverError, ExitCode
 from g2a_archive.models import Failure, RunSettings
@@ -29,7 +29,7 @@ from g2a_archive.service.session import ApiSession, Authorizer
 from g2a_archive.transport.downloads import Downloads
 
 if TYPE_CHECKING:
-    from g2a_archive.archive.catalog import Catalog
+    from g2a_archive.archive.database.catalog import Catalog
     from g2a_archive.archive.storage import Storage
     from g2a_archive.console.report import Report
     from g2a_archive.download.plan import Plan

@@ -17,19 +17,19 @@ from contextlib import suppress
 from datetime import tzinfo
 from itertools import count
 
-from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
-from g2a_archive.download.finish import SMALL
 from g2a_archive.download.hosts import Hosts
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.link_queue import LinkQueue
 from g2a_archive.download.plan import Plan
 from g2a_archive.download.recorder import Recorder
-from g2a_archive.download.results import Again, Failed, NewLink, Stopped, Stored, Transfer
-from g2a_archive.download.segments import WORTH_IT, Pieces
 from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.download.transfer.finish import SMALL
+from g2a_archive.download.transfer.results import Again, Failed, NewLink, Stopped, Stored, Transfer
+from g2a_archive.download.transfer.segments import WORTH_IT, Pieces
 from g2a_archive.download.workers import Assisted, Attempted, Event, Events, Linked, Workers
 from g2a_archive.errors import (
     ArchiverError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from g2a_archive.download.results import Transfer
+from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.service.client import Service
 
 CALLERS = 2

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from g2a_archive.archive.catalog import Catalog, Known
-from g2a_archive.archive.domains import Doing, local_error, persistently
+from g2a_archive.archive.database.catalog import Catalog, Known
+from g2a_archive.archive.disk.domains import Doing, local_error, persistently
+from g2a_archive.archive.disk.mounts import MissingPart, missing_date, missing_parts
 from g2a_archive.archive.layout import file_names
-from g2a_archive.archive.mounts import MissingPart, missing_date, missing_parts
 from g2a_archive.archive.storage import is_named
 from g2a_archive.models import ALL_KINDS, Failure, FileKind, State, kinds_mask
 

@@ -10,11 +10,11 @@ import logging
 import time
 from collections.abc import Sequence
 
-from g2a_archive.archive.catalog import Catalog, Known, Settlement
+from g2a_archive.archive.database.catalog import Catalog, Known, Settlement
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
 from g2a_archive.download.jobs import Job
-from g2a_archive.download.results import Stored, Transfer
+from g2a_archive.download.transfer.results import Stored, Transfer
 from g2a_archive.errors import LocalError
 from g2a_archive.models import Failure, State
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive import layout
-from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.leftovers import sweep
-from g2a_archive.archive.mounts import unmounted_error
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.tombstones import resume, tombstones
+from g2a_archive.archive.disk.leftovers import sweep
+from g2a_archive.archive.disk.mounts import unmounted_error
 from g2a_archive.archive.storage import (
     Storage,
     catalog_path,
@@ -22,7 +23,6 @@ from g2a_archive.archive.storage import (
     has_catalog,
     is_there,
 )
-from g2a_archive.archive.tombstones import resume, tombstones
 from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan

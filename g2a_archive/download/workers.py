@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from g2a_archive.download.finish import Finisher, no_threads, spawn
-from g2a_archive.download.results import Result, Transfer, Whole
-from g2a_archive.download.transfer import Fetcher
+from g2a_archive.download.transfer.attempt import Fetcher
+from g2a_archive.download.transfer.finish import Finisher, no_threads, spawn
+from g2a_archive.download.transfer.results import Result, Transfer, Whole
 from g2a_archive.models import LinkAnswer
 
 log = logging.getLogger("g2a_archive")

@@ -16,8 +16,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from g2a_archive.archive.hashing import hash_file
-from g2a_archive.archive.mounts import MissingPart
+from g2a_archive.archive.disk.hashing import hash_file
+from g2a_archive.archive.disk.mounts import MissingPart
 from g2a_archive.errors import CatalogError, Interrupted, StorageError, storage_error
 from g2a_archive.fixity.tree import Tree, default_jobs, identity, in_bunches, in_parallel
 from g2a_archive.models import FileKind, StoredFile

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from g2a_archive.archive import checksums, revisions
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.hashing import hash_file
+from g2a_archive.archive import checksums
+from g2a_archive.archive.database import revisions
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.revisions import Fingerprint
+from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import parse_name
-from g2a_archive.archive.revisions import Fingerprint
 from g2a_archive.errors import ArchiverError, InputError, Interrupted
 from g2a_archive.fixity.check import Finding
 from g2a_archive.models import utc_now

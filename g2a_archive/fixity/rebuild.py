@@ -12,9 +12,9 @@ from itertools import groupby
 from pathlib import Path
 
 from g2a_archive.archive import checksums, content
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.hashing import hash_file
-from g2a_archive.archive.inventory import files_of
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.inventory import files_of
+from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import Interrupted
 from g2a_archive.fixity.check import Finding, Outcome

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.errors import StorageError
 from g2a_archive.models import MAX_ID, FileKind, StoredFile
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.inventory import paths_of
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.inventory import paths_of
+from g2a_archive.archive.database.tombstones import tombstones
+from g2a_archive.archive.disk.mounts import missing_date, missing_parts, unmounted_error
 from g2a_archive.archive.layout import FILE_NAME, parse_name
-from g2a_archive.archive.mounts import missing_date, missing_parts, unmounted_error
-from g2a_archive.archive.tombstones import tombstones
 from g2a_archive.errors import CatalogError, Interrupted
 from g2a_archive.fixity.check import Finding, Outcome, check
 from g2a_archive.fixity.selection import VerifyOptions, selected

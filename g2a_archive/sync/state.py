@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.models import ALL_KINDS, OWED_STATES, Shard, State, iso, kinds_mask
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.sync.windows import Found

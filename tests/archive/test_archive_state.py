@@ -98,7 +98,7 @@ def test_a_run_beside_a_reader_of_the_catalogue(service: SimulatedService, root:
 def test_a_catalogue_that_stays_locked(
     service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("g2a_archive.archive.database._PATIENCE", 0.3)
+    monkeypatch.setattr("g2a_archive.archive.database.connection._PATIENCE", 0.3)
     ids = list(service.recordings)
     run_here(service, root, ids[:2])
     with closing(sqlite3.connect(catalog_path(root))) as other:

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from g2a_archive.archive import checksums
-from g2a_archive.archive.catalog import Catalog, Settlement
-from g2a_archive.archive.hashing import hash_file
-from g2a_archive.archive.revisions import DirectorySums, lines_of
+from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.revisions import DirectorySums, lines_of
+from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.errors import Interrupted, StorageError
 from g2a_archive.models import FileKind, State, StoredFile
 

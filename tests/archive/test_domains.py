@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from support import mounts
 
-from g2a_archive.archive import space as space_module
-from g2a_archive.archive.domains import Doing, domain_of, local_error, persistently
-from g2a_archive.archive.space import Space
+from g2a_archive.archive.disk import space as space_module
+from g2a_archive.archive.disk.domains import Doing, domain_of, local_error, persistently
+from g2a_archive.archive.disk.space import Space
 from g2a_archive.archive.storage import Storage
 from g2a_archive.errors import Domain, ExitCode, LocalError, StorageError
 
@@ -204,7 +204,7 @@ def test_what_was_made_is_flushed_by_whoever_flushes_next(
     """Also by one whose own directory had been there: both may be claimed in one step."""
     flushed: list[str] = []
     monkeypatch.setattr(
-        "g2a_archive.archive.flushing.flush_directory", lambda path: flushed.append(str(path))
+        "g2a_archive.archive.disk.flushing.flush_directory", lambda path: flushed.append(str(path))
     )
     storage.make_directory("2014/05/06")
     assert storage.flush([f"{root}/2013"]) == {}
@@ -222,7 +222,7 @@ def test_a_directory_that_cannot_be_flushed_is_told(
 
     for directory in ("2014/05/06", "2014/05/07"):
         storage.make_directory(directory)
-    monkeypatch.setattr("g2a_archive.archive.flushing.flush_directory", flush)
+    monkeypatch.setattr("g2a_archive.archive.disk.flushing.flush_directory", flush)
     failed = storage.flush([bad, f"{root}/2014/05/07"])
     assert list(failed) == [bad]
     assert failed[bad].domain is DIRECTORY

@@ -14,9 +14,9 @@ import pytest
 from support import assert_archive_equals, run_here
 from support.service import Serve
 
-from g2a_archive.archive.flushing import GroupFlush
-from g2a_archive.download.finish import Finisher
-from g2a_archive.download.results import Transfer
+from g2a_archive.archive.disk.flushing import GroupFlush
+from g2a_archive.download.transfer.finish import Finisher
+from g2a_archive.download.transfer.results import Transfer
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="syncfs is a call of Linux")
 
@@ -49,7 +49,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(GroupFlush, "flush", note)
     for name, value in {"_MANY": 1, "_FEW": 1, "_LONG": math.inf}.items():
-        monkeypatch.setattr(f"g2a_archive.download.finish.{name}", value)
+        monkeypatch.setattr(f"g2a_archive.download.transfer.finish.{name}", value)
     return calls
 
 
@@ -99,7 +99,7 @@ def test_where_it_is_not_safe_each_file_is_flushed_by_itself(
         monkeypatch.setattr(os, "uname", lambda: old)
     else:
         monkeypatch.setattr(
-            "g2a_archive.archive.flushing._MAGIC", {0x6969}
+            "g2a_archive.archive.disk.flushing._MAGIC", {0x6969}
         )  # as if this were NFS only
     service = serve(20)
     assert run_here(service, root, service.recordings).exit_code == 0
@@ -123,7 +123,7 @@ def test_a_common_flush_that_fails_tells_nothing_of_any_file(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(GroupFlush, "flush", fail)
-    monkeypatch.setattr("g2a_archive.download.finish._MANY", 1)
+    monkeypatch.setattr("g2a_archive.download.transfer.finish._MANY", 1)
     service = serve(20)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
@@ -138,8 +138,8 @@ def test_a_common_flush_that_waits_for_others_is_not_repeated(
     together: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("g2a_archive.download.finish._LONG", -1.0)
-    monkeypatch.setattr("g2a_archive.download.finish._GATHER", 0.0)
+    monkeypatch.setattr("g2a_archive.download.transfer.finish._LONG", -1.0)
+    monkeypatch.setattr("g2a_archive.download.transfer.finish._GATHER", 0.0)
     service = serve(20)
     assert run_here(service, root, service.recordings, jobs=1).exit_code == 0
     assert_archive_equals(service, root)
@@ -151,7 +151,7 @@ def test_a_common_flush_that_waits_for_others_is_not_repeated(
 def test_then_several_files_are_flushed_at_a_time(
     serve: Serve, root: Path, together: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("g2a_archive.download.finish._LONG", -1.0)
+    monkeypatch.setattr("g2a_archive.download.transfer.finish._LONG", -1.0)
     meeting, met = threading.Barrier(4), threading.Event()
     fsync = os.fsync
 
@@ -175,8 +175,8 @@ def test_then_several_files_are_flushed_at_a_time(
 def test_files_that_wait_closed_are_opened_again(
     serve: Serve, root: Path, alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("g2a_archive.archive.flushing._MAGIC", set())
-    monkeypatch.setattr("g2a_archive.download.finish._MOST_OPEN", 0)
+    monkeypatch.setattr("g2a_archive.archive.disk.flushing._MAGIC", set())
+    monkeypatch.setattr("g2a_archive.download.transfer.finish._MOST_OPEN", 0)
     service = serve(20)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)

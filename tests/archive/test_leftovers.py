@@ -9,7 +9,7 @@ import pytest
 from support import catalog_rows, leftovers, run_cli, run_here
 from support.service import Serve
 
-from g2a_archive.archive.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
 from g2a_archive.models import State
 

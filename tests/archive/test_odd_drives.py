@@ -29,8 +29,8 @@ from support import (
 from support.odd_drive import ODD, Fault, playing
 from support.service import Serve
 
-from g2a_archive.archive.lock import RunLock, lock_holder
-from g2a_archive.archive.renaming import recover, replace
+from g2a_archive.archive.disk.lock import RunLock, lock_holder
+from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import ExitCode
 
@@ -293,7 +293,7 @@ def test_a_share_without_working_locks(service: SimulatedService, root: Path) ->
 
 _KILLED_COMMIT = """
 import os, signal, sys
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog
 from pathlib import Path
 catalog = Catalog(Path(sys.argv[1]))
 db = catalog._db

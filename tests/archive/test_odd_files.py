@@ -24,7 +24,7 @@ from support import (
 )
 from support.service import Serve
 
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.partial import boot_id
 from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.errors import CatalogError, ExitCode
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_read_is_fetched_again(
         raise OSError(errno.EIO, "Input/output error", path)
 
     monkeypatch.setattr(hashlib, "file_digest", bad_sector)
-    monkeypatch.setattr("g2a_archive.download.finish.hash_file", bad_too)
+    monkeypatch.setattr("g2a_archive.download.transfer.finish.hash_file", bad_too)
     report = run_here(service, root, service.recordings)
     assert (report.exit_code, report.archived) == (0, 3)
     assert report.kept_aside == [relative_path(broken, "mp4") + ".kept-1"]

@@ -11,9 +11,9 @@ import pytest
 from support import catalog_path, run_here
 from support.sync import sync_here
 
-from g2a_archive.archive import inventory
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.database import Database
+from g2a_archive.archive.database import inventory
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.connection import Database
 from g2a_archive.demo import SimulatedService, sample_recordings
 
 _LARGE = (

@@ -23,8 +23,8 @@ from support import (
     states,
 )
 
-from g2a_archive.archive import schema
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database import schema
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.demo import SimulatedService, expected_bytes
 from g2a_archive.demo.recordings import SUFFIXES, Kind
 from g2a_archive.errors import CatalogError, ExitCode
@@ -173,8 +173,8 @@ def test_a_read_only_catalogue_is_read_migrated(old: Path) -> None:
 _CRASH = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from g2a_archive.archive import schema
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database import schema
+from g2a_archive.archive.database.catalog import Catalog
 where, number = sys.argv[1], int(sys.argv[2])
 
 def die():
@@ -238,7 +238,7 @@ def test_a_disk_too_full_for_the_copy_leaves_the_old_catalogue(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("g2a_archive.archive.database.os.fsync", full)
+        patch.setattr("g2a_archive.archive.database.connection.os.fsync", full)
         report = run_here(service, old, service.recordings)
     assert report.exit_code == ExitCode.STORAGE
     assert dump(catalog_path(old)) == before

@@ -22,8 +22,8 @@ from support import (
     states,
 )
 
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.mounts import missing_date, missing_parts
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.mounts import missing_date, missing_parts
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import ExitCode
 

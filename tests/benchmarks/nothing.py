@@ -8,7 +8,7 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
-from g2a_archive.archive.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.models import FileKind, State, StoredFile
 

@@ -14,8 +14,8 @@ from support import run_cli
 from support.archive import MP4, Archive, video
 
 from g2a_archive.archive import checksums
-from g2a_archive.archive.catalog import Settlement
-from g2a_archive.archive.pages import CatalogPages
+from g2a_archive.archive.database.catalog import Settlement
+from g2a_archive.archive.database.pages import CatalogPages
 from g2a_archive.browse import SiteResult, site, update_site
 from g2a_archive.models import State
 

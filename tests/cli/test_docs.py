@@ -11,8 +11,8 @@ import click
 import pytest
 from support import JSON_KEYS
 
-from g2a_archive.archive import schema
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database import schema
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.cli.config import AUTH_KEYS, load_config
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.main import cli

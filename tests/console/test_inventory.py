@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from g2a_archive.archive import inventory
-from g2a_archive.archive.catalog import Catalog, Settlement
-from g2a_archive.archive.inventory import NO_DATE, Period
+from g2a_archive.archive.database import inventory
+from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.inventory import NO_DATE, Period
 from g2a_archive.console import inventory as inventory_text
 from g2a_archive.fixity.check import Finding, Outcome
 from g2a_archive.models import ALL_KINDS, FileKind, State, StoredFile, size_text, utc_now

@@ -27,7 +27,7 @@ from support import (  # fmt: skip
 from support.service import Serve
 
 from g2a_archive import __version__
-from g2a_archive.archive.lock import RunLock
+from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation import bagit
 from g2a_archive.curation.bag import _contact
 from g2a_archive.demo import SimulatedService, sample_recordings
@@ -257,11 +257,11 @@ def test_names_in_a_manifest(tmp_path: Path, path: str, written: str) -> None:
 def test_a_hundred_recordings_more_than_one_look_at_the_catalogue_takes(
     serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("g2a_archive.archive.inventory._PAGE", 20)
+    monkeypatch.setattr("g2a_archive.archive.database.inventory._PAGE", 20)
     monkeypatch.setattr("g2a_archive.curation.selection._PAGE", 7)
     service = serve(sample_recordings(30, mp4_size=(2000, 3000)))
     assert run_here(service, root, service.recordings).exit_code == 0
-    from g2a_archive.archive.catalog import Catalog
+    from g2a_archive.archive.database.catalog import Catalog
     from g2a_archive.curation.bag import Bagging, place
     from g2a_archive.curation.selection import choose_time
 

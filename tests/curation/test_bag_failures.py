@@ -15,8 +15,8 @@ from support import archives, clean_environment, run_cli
 from support.cli import tree
 from support.mounts import tmpfs
 
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.lock import RunLock
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation import bag as module
 from g2a_archive.curation.bag import Bagging, place
 from g2a_archive.curation.selection import choose_time
@@ -220,7 +220,7 @@ def test_two_at_the_same_place(archive: Path) -> None:
 _CRASH = """
 import itertools, os, signal, sys
 from g2a_archive.cli import main as cli
-from g2a_archive.archive.lock import RunLock
+from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation import bag, bagit
 where, when, number, kill = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 owner = {"os": os, "bag": bag, "RunLock": RunLock, "BagWriter": bagit.BagWriter,

@@ -37,7 +37,8 @@ KILLS = 8
 
 _CRASH = """
 import itertools, os, signal, sys
-from g2a_archive.archive import catalog, checksums, storage
+from g2a_archive.archive import checksums, storage
+from g2a_archive.archive.database import catalog
 from g2a_archive.cli import main as cli
 from g2a_archive.curation import merge_files, merge_rows, merge_work
 where, when, number = sys.argv[1], sys.argv[2], int(sys.argv[3])

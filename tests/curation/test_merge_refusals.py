@@ -27,7 +27,7 @@ from support.merging import (
 from support.mounts import bind, need_root
 from support.service import Serve
 
-from g2a_archive.archive.lock import RunLock
+from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation import merge_rows
 from g2a_archive.demo import SimulatedService
 from g2a_archive.download.stopping import StopSwitch

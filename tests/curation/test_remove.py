@@ -24,7 +24,7 @@ from support import (
 )
 from support.removal import assert_removed, files_of, tombstones
 
-from g2a_archive.archive.lock import RunLock
+from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.cli import main
 from g2a_archive.demo import SimulatedService
 
@@ -302,7 +302,7 @@ def test_what_is_fetched_again_before_it_could_be_deleted_stays(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refuse)
-        patch.setattr("g2a_archive.archive.domains._FIRST_WAIT", 0.0)
+        patch.setattr("g2a_archive.archive.disk.domains._FIRST_WAIT", 0.0)
         assert say("remove", "--yes", ids[0])[0] == 1
         assert run_here(service, root, [ids[0]], again=True).exit_code == 0
     assert run_here(service, root, ids).already_archived == len(ids)
@@ -339,7 +339,7 @@ def test_a_disk_that_goes_before_the_removal_is_over(
 ) -> None:
     """What could not be deleted is not forgotten while nobody can see it."""
     with monkeypatch.context() as patch:
-        patch.setattr("g2a_archive.archive.tombstones._delete", lambda *_: None)
+        patch.setattr("g2a_archive.archive.database.tombstones._delete", lambda *_: None)
         assert say("remove", "--yes", *ids)[0] == 0
     year, away = root / "2014", root.parent / "away"
     year.rename(away)

@@ -26,8 +26,9 @@ from g2a_archive.demo import SimulatedService
 _CRASH = """
 import itertools, os, signal, sys
 from pathlib import Path
-from g2a_archive.archive import checksums, pages, tombstones
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive import checksums
+from g2a_archive.archive.database import pages, tombstones
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.cli import main as cli
 where, when, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 owner, name = where.split(".")

@@ -9,7 +9,7 @@ import pytest
 
 from g2a_archive.archive import content
 from g2a_archive.archive.partial import Validator
-from g2a_archive.download.decisions import (
+from g2a_archive.download.transfer.decisions import (
     Action,
     Held,
     Seen,

@@ -22,7 +22,7 @@ from support import (
 from support.service import Serve
 
 from g2a_archive.demo import Fault, SimulatedRecording, SimulatedService, faults
-from g2a_archive.download.segments import Pieces
+from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.downloads import Downloads
 
@@ -42,8 +42,8 @@ def service(serve: Serve) -> SimulatedService:
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("g2a_archive.download.engine.WORTH_IT", 50_000)
-    monkeypatch.setattr("g2a_archive.download.segments.SMALLEST", 40_000)
-    monkeypatch.setattr("g2a_archive.download.segments.LARGEST", 120_000)
+    monkeypatch.setattr("g2a_archive.download.transfer.segments.SMALLEST", 40_000)
+    monkeypatch.setattr("g2a_archive.download.transfer.segments.LARGEST", 120_000)
 
 
 @pytest.fixture(autouse=True)
@@ -186,8 +186,8 @@ _PROGRAM = """
 import sys
 from g2a_archive.download import engine
 from g2a_archive.cli import main as cli
-from g2a_archive.download import receive
-from g2a_archive.download import segments
+from g2a_archive.download.transfer import receive
+from g2a_archive.download.transfer import segments
 # Everything is much smaller than in life, so the times are, too.
 receive._NOTE_EVERY = 0.02
 engine.WORTH_IT, segments.SMALLEST, segments.LARGEST = 50_000, 40_000, 120_000

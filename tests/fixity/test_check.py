@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from support.archive import MP4, Archive, video
 
-from g2a_archive.archive import hashing
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.inventory import files_of
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.inventory import files_of
+from g2a_archive.archive.disk import hashing
 from g2a_archive.errors import CatalogError, Interrupted, StorageError
 from g2a_archive.fixity import check, tree
 from g2a_archive.fixity.check import Finding

@@ -18,9 +18,9 @@ import pytest
 from support import catalog_path, catalog_rows, relative_path, run_cli, run_here
 from support.cli import Args
 
-from g2a_archive.archive import revisions
-from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.archive.database import revisions
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.cli import main
 from g2a_archive.console.outputs import metrics_text
 from g2a_archive.demo import SimulatedService, faults

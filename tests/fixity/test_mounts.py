@@ -13,7 +13,7 @@ from support import run_cli
 from support.archive import Archive, video
 from support.odd_drive import playing
 
-from g2a_archive.archive import hashing
+from g2a_archive.archive.disk import hashing
 from g2a_archive.errors import ExitCode, StorageError
 from g2a_archive.fixity import check
 from g2a_archive.fixity.selection import VerifyOptions

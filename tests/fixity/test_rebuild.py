@@ -10,7 +10,7 @@ import pytest
 from support.archive import MP4, THUMBNAIL, Archive, video
 
 from g2a_archive.archive import layout
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.fixity import rebuild as rebuilding
 from g2a_archive.fixity.rebuild import rebuild
 from g2a_archive.models import FileKind

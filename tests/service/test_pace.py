@@ -10,7 +10,7 @@ from email.utils import formatdate
 import pytest
 
 from g2a_archive.demo import ManualClock
-from g2a_archive.download.receive import SLOWEST, Floor
+from g2a_archive.download.transfer.receive import SLOWEST, Floor
 from g2a_archive.errors import Interrupted
 from g2a_archive.models import LINK_LIFETIME, Link
 from g2a_archive.service import pace

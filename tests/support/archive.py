@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from g2a_archive.archive import checksums
-from g2a_archive.archive.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.fixity.check import Outcome
 from g2a_archive.fixity.selection import VerifyOptions
 from g2a_archive.fixity.verify import verify

@@ -30,8 +30,8 @@ from support import (
 )
 from support.service import Serve
 
-from g2a_archive.archive.catalog import Catalog, Settlement
-from g2a_archive.archive.flushing import GroupFlush
+from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.disk.flushing import GroupFlush
 from g2a_archive.archive.layout import file_names
 from g2a_archive.demo import SimulatedService, sample_recordings
 from g2a_archive.models import FileKind
@@ -98,7 +98,7 @@ def _never(recording: int | None, kind: str | None, final: set[tuple[int, str]])
 
 _CRASH = """
 import itertools, os, signal, sys
-from g2a_archive.archive import catalog
+from g2a_archive.archive.database import catalog
 from g2a_archive.archive import checksums
 from g2a_archive.cli import main as cli
 from g2a_archive.archive import partial
@@ -202,7 +202,7 @@ def test_flushed_then_named_then_flushed_then_claimed(
         assert claimed.isdisjoint(unflushed_names)
         settle(self, settlements)
 
-    monkeypatch.setattr("g2a_archive.download.finish._MANY", together)
+    monkeypatch.setattr("g2a_archive.download.transfer.finish._MANY", together)
     monkeypatch.setattr(GroupFlush, "flush", note_group)
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "rename", note_rename)

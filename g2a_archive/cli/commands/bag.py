@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from g2a_archive.archive import layout
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, SINCE, TIMEZONE, UNTIL, Parsed, option

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from g2a_archive.archive import pages
-from g2a_archive.archive.mounts import missing_parts, unmounted_error
+from g2a_archive.archive.database import pages
+from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.browse import open_site
 from g2a_archive.cli.options import ARCHIVE, TIMEZONE, option, options
 from g2a_archive.cli.run import reading

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from g2a_archive.archive import inventory
-from g2a_archive.archive.inventory import RecordingDetail
+from g2a_archive.archive.database import inventory
+from g2a_archive.archive.database.inventory import RecordingDetail
 from g2a_archive.cli.options import ARCHIVE, option, options
 from g2a_archive.cli.run import reading
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of

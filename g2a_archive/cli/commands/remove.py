@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.tombstones import Removed, resume
 from g2a_archive.archive.storage import Storage
-from g2a_archive.archive.tombstones import Removed, resume
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, Parsed, option, options

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from g2a_archive.archive import inventory
+from g2a_archive.archive.database import inventory
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, option, options
 from g2a_archive.cli.run import reading

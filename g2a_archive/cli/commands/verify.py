@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.mounts import unmounted_error
-from g2a_archive.archive.revisions import Fingerprint
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.revisions import Fingerprint
+from g2a_archive.archive.database.tombstones import resume
+from g2a_archive.archive.disk.mounts import unmounted_error
 from g2a_archive.archive.storage import Storage
-from g2a_archive.archive.tombstones import resume
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, option, options

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import click
 
-from g2a_archive.archive.catalog import Catalog
-from g2a_archive.archive.flushing import write_trial
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.flushing import write_trial
+from g2a_archive.archive.disk.lock import lock_holder
+from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
+from g2a_archive.archive.disk.space import free_space
 from g2a_archive.archive.layout import ARCHIVE_DIR
-from g2a_archive.archive.lock import lock_holder
-from g2a_archive.archive.mounts import missing_parts, unmounted_error
-from g2a_archive.archive.space import free_space
 from g2a_archive.archive.storage import catalog_path, check_destination, has_catalog
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Access

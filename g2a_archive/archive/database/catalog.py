@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from g2a_archive.archive import revisions
-from g2a_archive.archive.database import Database, insert
-from g2a_archive.archive.revisions import Fingerprint
-from g2a_archive.archive.settling import LOOK_AGAIN, SETTLE
+from g2a_archive.archive.database import revisions
+from g2a_archive.archive.database.connection import Database, insert
+from g2a_archive.archive.database.revisions import Fingerprint
+from g2a_archive.archive.database.settling import LOOK_AGAIN, SETTLE
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, iso
 
 _MANY = 20_000

@@ -20,11 +20,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from g2a_archive.archive import mounts, pages, revisions
-from g2a_archive.archive.catalog import Catalog
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.domains import persistently
-from g2a_archive.archive.flushing import flush_directory, flush_file
+from g2a_archive.archive.database import pages, revisions
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk import mounts
+from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk.flushing import flush_directory, flush_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import LocalError, StorageError, storage_error
 from g2a_archive.models import ALL_KINDS, Tombstone, utc_now

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from typing import Self
 
-from g2a_archive.archive.space import file_system_type
+from g2a_archive.archive.disk.space import file_system_type
 
 _MAGIC = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994}
 """ext2 to ext4, XFS, Btrfs, F2FS, tmpfs (statfs(2))."""

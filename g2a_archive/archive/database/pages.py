@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from g2a_archive import browse
-from g2a_archive.archive import layout, revisions
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive import layout
+from g2a_archive.archive.database import revisions
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.layout import ARCHIVE_DIR
-from g2a_archive.archive.renaming import replace
 from g2a_archive.browse import Entry, Owed
 from g2a_archive.errors import ArchiverError, storage_error
 from g2a_archive.models import FileKind, State, StoredFile

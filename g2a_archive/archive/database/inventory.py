@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.leftovers import lying
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
-from g2a_archive.archive.leftovers import lying
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
 
 PERIODS = {"year": 4, "month": 7, "day": 10}

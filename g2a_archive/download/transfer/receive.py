@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from g2a_archive.archive import content
+from g2a_archive.archive.disk.space import Space
 from g2a_archive.archive.partial import Partial
-from g2a_archive.archive.space import Space
-from g2a_archive.download import decisions
-from g2a_archive.download.decisions import Action, Verdict, validator_of
-from g2a_archive.download.results import Transfer
-from g2a_archive.download.segments import Pieces
+from g2a_archive.download.transfer import decisions
+from g2a_archive.download.transfer.decisions import Action, Verdict, validator_of
+from g2a_archive.download.transfer.results import Transfer
+from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.errors import storage_error
 from g2a_archive.service.pace import RateLimiter
 from g2a_archive.transport.answer import Answer

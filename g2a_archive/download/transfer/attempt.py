@@ -16,15 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from g2a_archive.archive import content
-from g2a_archive.archive.domains import Doing, domain_of, local_error
-from g2a_archive.archive.flushing import flush_file
+from g2a_archive.archive.disk.domains import Doing, domain_of, local_error
+from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.partial import Partial, Validator
 from g2a_archive.archive.storage import Storage
-from g2a_archive.download import decisions
-from g2a_archive.download.decisions import NO_RANGE, Action, Seen, Verdict, validator_of
-from g2a_archive.download.receive import Floor, Receiver, splittable
-from g2a_archive.download.results import (
+from g2a_archive.download.transfer import decisions
+from g2a_archive.download.transfer.decisions import NO_RANGE, Action, Seen, Verdict, validator_of
+from g2a_archive.download.transfer.receive import Floor, Receiver, splittable
+from g2a_archive.download.transfer.results import (
     Again,
     Candidate,
     Failed,
@@ -35,7 +35,7 @@ from g2a_archive.download.results import (
     Transfer,
     Whole,
 )
-from g2a_archive.download.segments import Pieces
+from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.errors import Domain
 from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile, size_text
 from g2a_archive.service.pace import retry_after

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from g2a_archive.archive.partial import Partial
-from g2a_archive.download.decisions import Held
-from g2a_archive.download.segments import Pieces
+from g2a_archive.download.transfer.decisions import Held
+from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.models import FileKind, Link, StoredFile
 
 

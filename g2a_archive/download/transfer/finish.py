@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from g2a_archive.archive.domains import Doing, local_error
-from g2a_archive.archive.flushing import GroupFlush, flush_file
-from g2a_archive.archive.hashing import hash_file
+from g2a_archive.archive.disk.domains import Doing, local_error
+from g2a_archive.archive.disk.flushing import GroupFlush, flush_file
+from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_name, file_names
 from g2a_archive.archive.partial import Partial
 from g2a_archive.archive.storage import Storage
-from g2a_archive.download.results import Stored, Transfer
+from g2a_archive.download.transfer.results import Stored, Transfer
 from g2a_archive.errors import StorageError, storage_error
 from g2a_archive.models import StoredFile
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
-from g2a_archive.archive import schema
-from g2a_archive.archive.flushing import flush_directory, flush_file, write_trial
-from g2a_archive.archive.renaming import replace
+from g2a_archive.archive.database import schema
+from g2a_archive.archive.disk.flushing import flush_directory, flush_file, write_trial
+from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.errors import CatalogError, storage_error, storage_sentence
 from g2a_archive.models import utc_now
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from g2a_archive.archive.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.layout import is_left_about
 from g2a_archive.errors import StorageError
 

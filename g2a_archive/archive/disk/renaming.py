@@ -11,7 +11,7 @@ import errno
 import os
 from contextlib import suppress
 
-from g2a_archive.archive.domains import persistently
+from g2a_archive.archive.disk.domains import persistently
 
 _REFUSED = (errno.EEXIST, errno.EPERM, errno.EACCES, errno.ENOTSUP)
 _OLD = ".old"
