@@ -18,7 +18,7 @@ import yaml
 from support import archive_files, assert_archive_equals, clean_environment
 from support.merging import assert_proven
 from support.service import Serve
-from support.slurm import slurm
+from support.slurm import Slurm, slurm
 
 from g2a_archive.demo import Request, SimulatedService, sample_recordings
 from g2a_archive.models import Shard
@@ -48,7 +48,20 @@ def id_file(service: SimulatedService, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("first", [1, 0])
+def submitted(
+    cluster: Slurm, first: int, ids: Path, root: Path, env: dict[str, str]
+) -> tuple[str, str]:
+    """The numbers of the array, and of the merge behind it."""
+    if first == 1:
+        merge = cluster.run("bash", SLURM, ids, root, "3", env=env).split()[-1]
+        return str(int(merge) - 1), merge
+    # An array of one's own, that begins elsewhere.
+    words = ("sbatch", "--parsable")
+    array = cluster.run(*words, "--array=10-14:2", SLURM, ids, root, env=env)
+    return array, cluster.run(*words, f"--dependency=afterany:{array}", SLURM, ids, root, env=env)
+
+
+@pytest.mark.parametrize("first", [1, 10])
 def test_slurm_with_one_task_killed_and_requeued(
     first: int, serve: Serve, tmp_path: Path, program: Path, root: Path
 ) -> None:
@@ -70,17 +83,7 @@ def test_slurm_with_one_task_killed_and_requeued(
     service.on_request.append(hold)
     env = environment(service, program)
     with slurm(tmp_path / "slurm") as cluster:
-        if first == 1:
-            said = cluster.run("bash", SLURM, ids, root, "3", env=env)
-            merge = said.split()[-1]
-            array = str(int(merge) - 1)
-        else:  # an array of one's own, that begins elsewhere
-            words = ("sbatch", "--parsable", "--array=10-14:2", SLURM, ids, root)
-            array = cluster.run(*words, env=env)
-            merge = cluster.run(
-                *("sbatch", "--parsable", f"--dependency=afterany:{array}", SLURM, ids, root),
-                env=env,
-            )
+        array, merge = submitted(cluster, first, ids, root, env)
         task = f"{array}_{2 if first == 1 else 12}"
         assert reached.wait(120), cluster.run("squeue")
         text = (tmp_path / f"{root.name}.shard-2" / ".g2a-archive" / "lock").read_text()
