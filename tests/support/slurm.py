@@ -56,6 +56,7 @@ class Slurm:
         done = subprocess.run(
             [str(word) for word in words],
             env={**(env or os.environ), **self.environment},
+            cwd=self.at,  # where jobs leave what they print
             capture_output=True,
             text=True,
             timeout=PATIENCE,
