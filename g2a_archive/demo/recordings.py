@@ -158,13 +158,6 @@ def sample_recordings(
         at = begin + timedelta(seconds=int((share * days) * 86400))
         return at.astimezone(timezone(chance.choice(OFFSETS)))
 
-    def state(number: int) -> State:
-        if unavailable_every and (number + 1) % unavailable_every == 0:
-            return "unavailable"
-        if transcode_every and (number + 1) % transcode_every == 0:
-            return "transcode"
-        return "ready"
-
     recordings = [
         SimulatedRecording(
             id=first_id + number,
@@ -173,8 +166,16 @@ def sample_recordings(
             events_size=None if events_size is None else draw(events_size),
             thumbnail_size=None if thumbnail_size is None else draw(thumbnail_size),
             session_type=1 if chance.random() < 0.3 else 0,
-            state=state(number),
+            state=_state_of(number + 1, unavailable_every, transcode_every),
         )
         for number in range(count)
     ]
     return sorted(recordings, key=lambda recording: recording.start)
+
+
+def _state_of(number: int, unavailable_every: int, transcode_every: int) -> State:
+    if unavailable_every and number % unavailable_every == 0:
+        return "unavailable"
+    if transcode_every and number % transcode_every == 0:
+        return "transcode"
+    return "ready"

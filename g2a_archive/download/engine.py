@@ -7,29 +7,24 @@ then one commit for all that ended since the last.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import queue
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import tzinfo
-from itertools import count
 
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
-from g2a_archive.download.hosts import Hosts
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.link_queue import LinkQueue
 from g2a_archive.download.plan import Plan
 from g2a_archive.download.recorder import Recorder
+from g2a_archive.download.schedule import Schedule
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.download.transfer.finish import SMALL
 from g2a_archive.download.transfer.results import Again, Failed, NewLink, Stopped, Stored, Transfer
-from g2a_archive.download.transfer.segments import WORTH_IT, Pieces
 from g2a_archive.download.workers import Assisted, Attempted, Event, Events, Linked, Workers
 from g2a_archive.errors import (
     ArchiverError,
@@ -45,7 +40,6 @@ from g2a_archive.service.pace import backoff
 
 log = logging.getLogger("g2a_archive")
 
-_LAST_FILES = 8
 _MOST_EVENTS = 256
 _UNREACHABLE = 3
 _GATHER = 0.005
@@ -82,16 +76,16 @@ class Engine:
         self.events = Events()
         self._workers: Workers | None = None
         self._links: LinkQueue | None = None
-        self._ready: deque[Transfer] = deque()
-        self._delayed: list[tuple[float, int, Transfer]] = []
-        self._serial = count()
-        self.active: set[Transfer] = set()
-        self._helping = 0
         self.recorder = Recorder(report, catalog, storage)
-        self._hosts = Hosts()
+        self._schedule = Schedule(
+            jobs=settings.jobs, segments=settings.segments, unreachable=self._not_asked
+        )
         self._queued = False
-        # More than there are jobs, so that none waits for this thread.
-        self._enough = settings.jobs * 4
+
+    @property
+    def active(self) -> set[Transfer]:
+        """The files on their way."""
+        return self._schedule.active
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -108,7 +102,7 @@ class Engine:
             while self._pending and not self._switch.event.is_set():
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
-                if self._ready and len(self.active) > self._enough // 2:
+                if self._schedule.busy:
                     # The workers have enough to do: let a few more events come together, as
                     # waking up for each would take the interpreter from the workers each time.
                     self._switch.event.wait(_GATHER)
@@ -133,7 +127,7 @@ class Engine:
 
     @property
     def _pending(self) -> bool:
-        return bool(self.links.pending or self._ready or self._delayed or self.active)
+        return self.links.pending or self._schedule.pending
 
     def _pump(self, now: float) -> None:
         """Hand out what can be done now: link calls, files, a commit."""
@@ -141,66 +135,20 @@ class Engine:
             self.report.out_of_time()
             self._switch.stop()
             return
-        while self._delayed and self._delayed[0][0] <= now:
-            self._ready.appendleft(heapq.heappop(self._delayed)[2])
-        handed_out = max(0, len(self.active) - self._enough)
-        waiting = (len(self._ready) + handed_out) // len(self._settings.kinds)
-        self.links.pump(now, waiting, idle=not self._ready and not self.active)
-        last = not self.links.pending and len(self._ready) <= self._settings.jobs * _LAST_FILES
-        if last:
-            # The last ones: large ones first, so that all workers end at about the same time.
-            self._ready = deque(sorted(self._ready, key=lambda t: -((t.expected or 0) >> 20)))
-        while self._ready and self._room(self._ready[0], last=last):
-            self._hand_out(self._ready.popleft(), now)
-        if self._settings.segments > 1 and not self._ready and not self.links.pending:
-            self._assign_helpers()
+        schedule = self._schedule
+        waiting = schedule.waiting // len(self._settings.kinds)
+        self.links.pump(now, waiting, idle=schedule.idle)
+        schedule.hand_out(self.workers, now, more=self.links.pending)
         if self.recorder.due(now):
             self.recorder.commit()
 
-    def _hand_out(self, transfer: Transfer, now: float) -> None:
-        """Have a file fetched, unless its host is down."""
-        due = self._hosts.wait_until(transfer.link.url, now)
-        if due is None:
-            reason = self._hosts.reason(transfer.link.url)
-            self.recorder.fail_file(transfer, f"the file host is not to be reached: {reason}")
-        elif due > now:
-            self._delay(transfer, due)
-        else:
-            transfer.answered = False
-            self.active.add(transfer)
-            self.workers.fetch(transfer)
-
-    def _delay(self, transfer: Transfer, due: float) -> None:
-        heapq.heappush(self._delayed, (due, next(self._serial), transfer))
-
-    def _room(self, transfer: Transfer, *, last: bool) -> bool:
-        """Whether one more file can be handed out; of small ones, as many as flush together."""
-        out = len(self.active)
-        if last or (transfer.expected or 0) > SMALL:
-            return out < self._enough // (2 if last else 1)
-        return out < max(self._enough, self.workers.ahead)
-
-    def _assign_helpers(self) -> None:
-        """Nothing else is left to fetch: idle workers help with the largest files on their way."""
-        idle = self._settings.jobs - len(self.active) - self._helping
-        for transfer in sorted(self.active, key=lambda t: -t.missing) if idle > 0 else ():
-            if not transfer.splittable or transfer.missing < WORTH_IT:
-                continue
-            most = self._settings.segments - 1 - transfer.helper_failures
-            while idle > 0 and transfer.helpers < most:
-                if transfer.pieces is None:
-                    transfer.pieces = Pieces(self._settings.segments)
-                transfer.helpers += 1
-                self._helping += 1
-                idle -= 1
-                self.workers.assist(transfer)
+    def _not_asked(self, transfer: Transfer, reason: str) -> None:
+        self.recorder.fail_file(transfer, f"the file host is not to be reached: {reason}")
 
     def _assisted(self, event: Assisted) -> None:
-        self._helping -= 1
-        event.transfer.helpers -= 1
+        self._schedule.helped(event.transfer, well=event.outcome is True)
         if isinstance(event.outcome, BaseException) and not isinstance(event.outcome, LocalError):
             raise event.outcome
-        event.transfer.helper_failures += event.outcome is not True
 
     def _await(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
@@ -208,8 +156,8 @@ class Engine:
         until = self.links.due(now + 1.0)
         if self.recorder.uncommitted:
             until = min(until, self.recorder.commit_at)
-        if self._delayed:
-            until = min(until, self._delayed[0][0])
+        if (due := self._schedule.next_at) is not None:
+            until = min(until, due)
         if self._deadline is not None:
             until = min(until, self._deadline)
         try:
@@ -289,7 +237,7 @@ class Engine:
             self.recorder.fail_recording(recording.id, str(error))
             return
         self.recorder.begin(job, transfers)
-        self._ready.extend(transfers)
+        self._schedule.add(transfers)
 
     def _renew(self, recording: Recording) -> None:
         for transfer in self.links.renewals.pop(recording.id):
@@ -298,7 +246,7 @@ class Engine:
                 self.recorder.fail_file(transfer, "the service no longer gives a link to it")
                 continue
             transfer.link = link
-            self._ready.appendleft(transfer)
+            self._schedule.add_first(transfer)
 
     # --- what became of a file ----------------------------------------------------------------
 
@@ -306,7 +254,7 @@ class Engine:
         transfer, outcome = event.transfer, event.outcome
         self.active.discard(transfer)
         if transfer.answered:
-            self._hosts.answered(transfer.link.url)
+            self._schedule.hosts.answered(transfer.link.url)
         if isinstance(outcome, Stored):
             self.recorder.stored(transfer, outcome)
         elif isinstance(outcome, Again):
@@ -339,7 +287,7 @@ class Engine:
         wait = backoff(transfer.attempts, outcome.wait)
         due = time.monotonic() + wait
         if outcome.unreachable:
-            self._hosts.unreachable(transfer.link.url, outcome.reason, due, last=last)
+            self._schedule.hosts.unreachable(transfer.link.url, outcome.reason, due, last=last)
         if last:
             self.recorder.fail_file(transfer, outcome.reason)
             return
@@ -352,7 +300,7 @@ class Engine:
             self._settings.retries,
             wait,
         )
-        self._delay(transfer, due)
+        self._schedule.delay(transfer, due)
 
     def _new_link(self, transfer: Transfer, outcome: NewLink) -> None:
         if transfer.renewed and not outcome.aged:
@@ -382,9 +330,7 @@ class Engine:
         self.workers.close()
         self.report.unfinished += unfinished
         waiting = [
-            *self._ready,
-            *self.active,
-            *(transfer for _, _, transfer in self._delayed),
+            *self._schedule.all(),
             *(transfer for some in self.links.renewals.values() for transfer in some),
         ]
         self.report.bytes += self.recorder.received + sum(one.received for one in waiting)

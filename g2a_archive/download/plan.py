@@ -45,6 +45,25 @@ class Plan:
     removed: list[int] = field(default_factory=list)
 
 
+def _archived(
+    catalog: Catalog, pending: dict[int, None], mask: int
+) -> dict[tuple[str, int], array[int]]:
+    """Take what is archived out of `pending`: the IDs by directory and kinds.
+
+    Plain arrays: a million recordings should not take more memory than their IDs do.
+    """
+    there: dict[tuple[str, int], array[int]] = {}
+    for id_, bits, directory in catalog.archived(pending.keys(), mask):
+        place = directory, bits & mask
+        if place not in there:
+            there[place] = array("q")
+        there[place].append(id_)
+    for some in there.values():
+        for id_ in some:
+            del pending[id_]
+    return there
+
+
 def make_plan(
     catalog: Catalog | None,
     root: Path,
@@ -64,16 +83,7 @@ def make_plan(
     plan = Plan([], unmounted=missing_parts(catalog, root))
     if plan.unmounted and not plan.unmounted[0].directory:
         raise plan.unmounted[0].error()
-    # Plain arrays: a million recordings should not take more memory than their IDs do.
-    there: dict[tuple[str, int], array[int]] = {}
-    for id_, bits, directory in catalog.archived(pending.keys(), mask):
-        place = directory, bits & mask
-        if place not in there:
-            there[place] = array("q")
-        there[place].append(id_)
-    for some in there.values():
-        for id_ in some:
-            del pending[id_]
+    there = _archived(catalog, pending, mask)
     lost: dict[int, int] = defaultdict(int)
     for id_, kind in _Look(catalog, root, plan).missing(there):
         lost[id_] |= kind.bit

@@ -128,54 +128,64 @@ def shut(connection: Any) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def _classes(network: Network) -> dict[str, type]:
-    """urllib3's pools, with connections that know `network`."""
+class _Kept:
+    """What both kinds of connection have in common; `network` is set by `_classes`."""
 
-    class Kept:
-        """What both kinds of connection have in common."""
+    network: Network
+    asked_at = 0.0
+    answers = 0
 
-        asked_at = 0.0
-        answers = 0
+    def _new_conn(self) -> socket.socket:
+        self.answers = 0
+        return self.network.connect(self, super()._new_conn)  # type: ignore[misc]
 
-        def _new_conn(self) -> socket.socket:
-            self.answers = 0
-            return network.connect(self, super()._new_conn)  # type: ignore[misc]
+    @property
+    def is_connected(self) -> bool:
+        place = (self.host, self.port)  # type: ignore[attr-defined]
+        # The library's own look comes first: is anything waiting that nobody asked for?
+        return bool(super().is_connected) and self.network.fresh(place, self.asked_at)  # type: ignore[misc]
 
-        @property
-        def is_connected(self) -> bool:
-            place = (self.host, self.port)  # type: ignore[attr-defined]
-            # The library's own look comes first: is anything waiting that nobody asked for?
-            return bool(super().is_connected) and network.fresh(place, self.asked_at)  # type: ignore[misc]
+    def request(self, *args: Any, **more: Any) -> None:
+        self.asked_at = time.monotonic()
+        self.network.use(self)
+        super().request(*args, **more)  # type: ignore[misc]
 
-        def request(self, *args: Any, **more: Any) -> None:
-            self.asked_at = time.monotonic()
-            network.use(self)
-            super().request(*args, **more)  # type: ignore[misc]
+    def getresponse(self) -> Any:
+        self.network.begin(self)
+        try:
+            found = super().getresponse()  # type: ignore[misc]
+            self.answers += 1
+        except BaseException:
+            shut(self)  # at once, whoever still holds what was read of it
+            raise
+        finally:
+            in_time = self.network.end(self)
+        if not in_time:  # headers that are cut look like headers
+            found.close()
+            raise TimeoutError
+        return found
 
-        def getresponse(self) -> Any:
-            network.begin(self)
-            try:
-                found = super().getresponse()  # type: ignore[misc]
-                self.answers += 1
-            except BaseException:
-                shut(self)  # at once, whoever still holds what was read of it
-                raise
-            finally:
-                in_time = network.end(self)
-            if not in_time:  # headers that are cut look like headers
-                found.close()
-                raise TimeoutError
-            return found
 
-    class Plain(Kept, HTTPConnection):
-        pass
+class _Plain(_Kept, HTTPConnection):
+    pass
 
-    class Encrypted(Kept, HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            if isinstance(self.sock, ssl.SSLSocket):
-                # An end that TLS did not announce may be a cut: no body is whole by it.
-                self.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+
+class _Encrypted(_Kept, HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        if isinstance(self.sock, ssl.SSLSocket):
+            # An end that TLS did not announce may be a cut: no body is whole by it.
+            self.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+
+
+def _classes(known: Network) -> dict[str, type]:
+    """urllib3's pools, with connections that know `known`."""
+
+    class Plain(_Plain):
+        network = known
+
+    class Encrypted(_Encrypted):
+        network = known
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = cast(Any, Plain)

@@ -41,7 +41,7 @@ def service(serve: Serve) -> SimulatedService:
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("g2a_archive.download.engine.WORTH_IT", 50_000)
+    monkeypatch.setattr("g2a_archive.download.schedule.WORTH_IT", 50_000)
     monkeypatch.setattr("g2a_archive.download.transfer.segments.SMALLEST", 40_000)
     monkeypatch.setattr("g2a_archive.download.transfer.segments.LARGEST", 120_000)
 
@@ -184,13 +184,13 @@ def test_the_disk_fails_while_others_help(
 
 _PROGRAM = """
 import sys
-from g2a_archive.download import engine
+from g2a_archive.download import schedule
 from g2a_archive.cli import main as cli
 from g2a_archive.download.transfer import receive
 from g2a_archive.download.transfer import segments
 # Everything is much smaller than in life, so the times are, too.
 receive._NOTE_EVERY = 0.02
-engine.WORTH_IT, segments.SMALLEST, segments.LARGEST = 50_000, 40_000, 120_000
+schedule.WORTH_IT, segments.SMALLEST, segments.LARGEST = 50_000, 40_000, 120_000
 sys.exit(cli.run(sys.argv[1:]))
 """
 

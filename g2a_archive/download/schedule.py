@@ -1,0 +1,133 @@
+"""Which file is fetched when: those that wait, those on their way, those that come later."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+
+from g2a_archive.download.hosts import Hosts
+from g2a_archive.download.transfer.finish import SMALL
+from g2a_archive.download.transfer.results import Transfer
+from g2a_archive.download.transfer.segments import WORTH_IT, Pieces
+from g2a_archive.download.workers import Workers
+
+_LAST_FILES = 8
+"""For each worker: where fewer wait, and no more links come, it is the end of the run."""
+
+
+class Schedule:
+    """Hands files to the workers. Kept by the run's main thread; others may look at `active`."""
+
+    def __init__(
+        self, *, jobs: int, segments: int, unreachable: Callable[[Transfer, str], None]
+    ) -> None:
+        """`unreachable` hears of files whose host was given up, and why."""
+        self._jobs = jobs
+        self._segments = segments
+        self._unreachable = unreachable
+        self._ready: deque[Transfer] = deque()
+        self._delayed: list[tuple[float, int, Transfer]] = []
+        self._serial = count()
+        self._helping = 0
+        # More than there are jobs, so that none waits for the main thread.
+        self._enough = jobs * 4
+        self.active: set[Transfer] = set()
+        self.hosts = Hosts()
+
+    @property
+    def pending(self) -> bool:
+        """Whether any file is still to come, or on its way."""
+        return bool(self._ready or self._delayed or self.active)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the workers have nothing to do, now and next."""
+        return not self._ready and not self.active
+
+    @property
+    def busy(self) -> bool:
+        """Whether the workers have enough to do for a while."""
+        return bool(self._ready) and len(self.active) > self._enough // 2
+
+    @property
+    def waiting(self) -> int:
+        """Files that wait for a worker."""
+        return len(self._ready) + max(0, len(self.active) - self._enough)
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next delayed file is due (monotonic seconds); None where there is none."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def all(self) -> Iterator[Transfer]:
+        """Every file that is still to come, or on its way."""
+        yield from self._ready
+        yield from self.active
+        yield from (transfer for _, _, transfer in self._delayed)
+
+    def add(self, transfers: Iterable[Transfer]) -> None:
+        """These are to be fetched, after what waits already."""
+        self._ready.extend(transfers)
+
+    def add_first(self, transfer: Transfer) -> None:
+        """This one is to be fetched next."""
+        self._ready.appendleft(transfer)
+
+    def delay(self, transfer: Transfer, due: float) -> None:
+        """This one is to be fetched at `due` (monotonic seconds)."""
+        heapq.heappush(self._delayed, (due, next(self._serial), transfer))
+
+    def hand_out(self, workers: Workers, now: float, *, more: bool) -> None:
+        """Have files fetched, as many as there is room for; `more`: others are still to come."""
+        while self._delayed and self._delayed[0][0] <= now:
+            self._ready.appendleft(heapq.heappop(self._delayed)[2])
+        last = not more and len(self._ready) <= self._jobs * _LAST_FILES
+        if last:
+            # The last ones: large ones first, so that all workers end at about the same time.
+            self._ready = deque(sorted(self._ready, key=lambda t: -((t.expected or 0) >> 20)))
+        while self._ready and self._room(self._ready[0], workers, last=last):
+            self._begin(self._ready.popleft(), workers, now)
+        if self._segments > 1 and not self._ready and not more:
+            self._assign_helpers(workers)
+
+    def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:
+        """Have a file fetched, unless its host is down."""
+        due = self.hosts.wait_until(transfer.link.url, now)
+        if due is None:
+            self._unreachable(transfer, self.hosts.reason(transfer.link.url))
+        elif due > now:
+            self.delay(transfer, due)
+        else:
+            transfer.answered = False
+            self.active.add(transfer)
+            workers.fetch(transfer)
+
+    def _room(self, transfer: Transfer, workers: Workers, *, last: bool) -> bool:
+        """Whether one more file can be handed out; of small ones, as many as flush together."""
+        out = len(self.active)
+        if last or (transfer.expected or 0) > SMALL:
+            return out < self._enough // (2 if last else 1)
+        return out < max(self._enough, workers.ahead)
+
+    def _assign_helpers(self, workers: Workers) -> None:
+        """Nothing else is left to fetch: idle workers help with the largest files on their way."""
+        idle = self._jobs - len(self.active) - self._helping
+        for transfer in sorted(self.active, key=lambda t: -t.missing) if idle > 0 else ():
+            if not transfer.splittable or transfer.missing < WORTH_IT:
+                continue
+            most = self._segments - 1 - transfer.helper_failures
+            while idle > 0 and transfer.helpers < most:
+                if transfer.pieces is None:
+                    transfer.pieces = Pieces(self._segments)
+                transfer.helpers += 1
+                self._helping += 1
+                idle -= 1
+                workers.assist(transfer)
+
+    def helped(self, transfer: Transfer, *, well: bool) -> None:
+        """A worker's help with a file ended."""
+        self._helping -= 1
+        transfer.helpers -= 1
+        transfer.helper_failures += not well
