@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from g2a_archive.archive import content
+from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.space import Space
 from g2a_archive.archive.partial import Partial
 from g2a_archive.download.transfer import decisions
 from g2a_archive.download.transfer.decisions import Action, Verdict, validator_of
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.download.transfer.segments import Pieces
-from g2a_archive.errors import storage_error
 from g2a_archive.service.pace import RateLimiter
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.downloads import Downloads
@@ -170,7 +170,7 @@ class Receiver:
     def assist(self, transfer: Transfer) -> bool:
         """Help with a file that another worker has; False where that did not work.
 
-        Raises `StorageError`.
+        Raises `LocalError`.
         """
         pieces, part = transfer.pieces, transfer.part
         if pieces is None or part is None:
@@ -184,7 +184,7 @@ class Receiver:
             log.info("recording %d: a helping connection failed: %s", transfer.recording, error)
             return False
         except OSError as error:
-            raise storage_error(error, "write", part.path) from error
+            raise local_error(error, Doing.WRITE, part.path) from error
         finally:
             if stream is not None:
                 self.downloads.release(stream)
