@@ -22,21 +22,21 @@ from g2a_archive.demo import (
 from g2a_archive.transport.downloads import Downloads
 
 SLOW = (
-    "system/*",
-    "browse/test_browse_chromium.py",
-    "browse/test_browse_scale.py",
+    *(f"{folder}/*" for folder in ("system", "browse", "curation", "demo", "sync", "console")),
+    "cli/test_ids.py",
+    "cli/test_options.py",
+    "cli/test_shard.py",
+    "cli/test_docs.py",
     "*/test_*_kill.py",
     "*/test_*_failures.py",
     "download/test_*fault*.py",
     "download/test_hostile_answers.py",
-    "demo/test_demo_files.py",
     "archive/test_domains.py",
     "archive/test_odd_*.py",
     "archive/test_unmounted.py",
+    "archive/test_storage.py",
     "auth/test_refresh_processes.py",
-    "cli/test_ids.py",
-    "cli/test_options.py",
-    "cli/test_shard.py",
+    "test_architecture.py",
 )
 """What takes long, and is the same with any Python: `-m "not slow"` leaves it out."""
 
