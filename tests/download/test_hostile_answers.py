@@ -46,7 +46,7 @@ LINKS: list[object] = [
     "http://127.0.0.1:port/x",
     "http://[::1/x",
     "http://127.0.0.1/x\r\nX-Other: y",
-    "http://127.0.0.1/ x",
+    "http://127.0.0.1 /x",
     "http://127.0.0.1/\0",
     "https://\ud800.example/x",
     "x" * 100_000,

@@ -74,10 +74,10 @@ def test_a_call_that_fails_twice_is_tried_again(
         (faults.redirect("https://example.org/"), "the service answered 302 (check --api-url)"),
         (faults.html(), "link call: the answer is not JSON"),
         (Fault(response=Response(200, {}, b"{}")), "the answer is not a list of recordings"),
-        (faults.drop(), "link call: the connection failed"),
-        (faults.stall(10), "link call: no answer within the time-out"),
-        (faults.close(100), "link call: the connection broke off"),
-        (faults.gzipped() | Fault(headers={"Content-Encoding": "deflate"}), "cannot be decoded"),
+        (faults.drop(), "link call: the connection was closed early"),
+        (faults.stall(10), "link call: nothing came within the time-out"),
+        (faults.close(100), "link call: the connection was closed early"),
+        (faults.gzipped() | Fault(headers={"Content-Encoding": "deflate"}), "is damaged"),
     ],
 )
 def test_a_call_that_fails_to_the_end(
