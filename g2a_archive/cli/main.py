@@ -20,7 +20,7 @@ from g2a_archive.console.outputs import (
     settle_standard_streams,
     version_lines,
 )
-from g2a_archive.download.stopping import interruptible
+from g2a_archive.download.stopping import end_after, interruptible
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted, unexpected
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -89,6 +89,8 @@ def main() -> NoReturn:
     """Run the command line and end the process with the exit code of the README's table."""
     reserve_standard_streams()
     code = run(sys.argv[1:])
+    if code in (ExitCode.SIGINT, ExitCode.SIGTERM):
+        end_after(5.0, ExitCode(code))  # whoever reads our output may have stopped reading
     settle_standard_streams()
     gc.freeze()  # the system takes all memory back at once; nothing need be looked at before
     sys.exit(code)

@@ -21,6 +21,22 @@ _CODES = {
 }
 
 
+LONGEST = 45.0
+"""Seconds from a signal to the end of the program, whatever holds it up: what is archived is safe
+at any instant, and whoever stops a service kills it a little later."""
+
+
+def end_after(seconds: float, code: ExitCode) -> threading.Timer | None:
+    """End this process with `code` by then, unless the timer is cancelled; None without threads."""
+    timer = threading.Timer(seconds, os._exit, (int(code),))
+    timer.daemon = True
+    try:
+        timer.start()
+    except RuntimeError:
+        return None
+    return timer
+
+
 class StopSwitch:
     """Turned off once; `event` is what every wait of the run listens to.
 
@@ -46,11 +62,16 @@ class StopSwitch:
         An `Interrupted` that leaves the block tells the code of what was first.
         """
 
+        timers: list[threading.Timer | None] = []
+
         def handle(number: int, _: FrameType | None) -> None:
             if number == signal.SIGINT and self.code is not None:
                 _show_cursor()
                 os._exit(int(ExitCode.SIGINT))
-            self.stop(_CODES[signal.Signals(number)])
+            code = _CODES[signal.Signals(number)]
+            if not timers:
+                timers.append(end_after(LONGEST, code))
+            self.stop(code)
 
         with _handled(handle):
             try:
@@ -58,6 +79,10 @@ class StopSwitch:
             except Interrupted as stop:
                 stop.code = self.code or stop.code
                 raise
+            finally:
+                for timer in timers:
+                    if timer is not None:
+                        timer.cancel()
 
     @contextmanager
     def hurried(self, seconds: float) -> Iterator[None]:

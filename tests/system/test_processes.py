@@ -9,6 +9,7 @@ import pty
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from support import (
     assert_archive_equals,
+    assert_nothing_false,
     catalog_rows,
     clean_environment,
     command,
@@ -284,3 +286,38 @@ def test_a_lock_file_that_fails_when_it_is_closed(
     monkeypatch.setattr(os, "close", failing)
     report = run_here(service, root, service.recordings)
     assert (report.exit_code, report.archived) == (0, 2)
+
+
+_HELD_UP = """
+import sys, threading
+from g2a_archive.download import engine, stopping
+from g2a_archive.cli import main
+stopping.LONGEST = 0.5
+
+def held_up(self):
+    print("held up", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+engine.Engine._drain = held_up
+sys.exit(main.run(sys.argv[1:]))
+"""
+
+
+def test_a_signal_ends_the_program_whatever_holds_it_up(
+    service: SimulatedService, root: Path
+) -> None:
+    service.fail_files(stall(1000), "mp4", FIRST)
+    args = [str(arg) for arg in plain_args(root, *service.recordings)]
+    with subprocess.Popen(
+        [sys.executable, "-c", _HELD_UP, *args],
+        env=clean_environment(service.environment()),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert service.requests.wait_for_stall()
+        process.terminate()
+        assert process.stderr is not None
+        assert process.stderr.readline().endswith("held up\n")
+        assert process.wait(timeout=60) == 143
+    service.on_request.clear()
+    assert_nothing_false(service, root)
