@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file
-from g2a_archive.archive.disk.renaming import replace
+from g2a_archive.archive.disk.renaming import is_mount, replace
 from g2a_archive.errors import CredentialsError, Interrupted, StorageError
 
 LARGEST = 64 * 1024
@@ -120,7 +120,7 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
     """
     new = beside(target, ".new")
     try:
-        descriptor = None if _is_mount(target) else _room_beside(target, new)
+        descriptor = None if is_mount(target) else _room_beside(target, new)
         if descriptor is None:
             _room_within(target)
     except OSError as error:
@@ -164,20 +164,6 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
 def beside(target: Path, suffix: str) -> Path:
     """Return the lock (`.lock`) or the successor (`.new`) that belongs to a secret file."""
     return target.with_name(target.name + suffix)
-
-
-def _is_mount(target: Path) -> bool:
-    """Whether a file is a mount of its own, over which nothing can be renamed."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:
-        return False  # elsewhere than on Linux the attempt will tell
-    places = {re.sub(rb"\\([0-7]{3})", _unescaped, line.split(b" ")[4]) for line in lines}
-    return os.fsencode(target) in places
-
-
-def _unescaped(found: re.Match[bytes]) -> bytes:
-    return bytes([int(found[1], 8)])
 
 
 def _room_beside(target: Path, new: Path) -> int:
@@ -236,7 +222,7 @@ def _write_in_place(target: Path, data: bytes) -> None:
 
 def _lock_of(target: Path, wait: Wait) -> int:
     """Return a descriptor that keeps others away: of a file beside, or of `target` itself."""
-    if not _is_mount(target):
+    if not is_mount(target):
         try:
             return _take_lock(beside(target, ".lock"), target, wait)
         except OSError:

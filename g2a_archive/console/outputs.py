@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
+from g2a_archive.archive.disk.renaming import is_mount, recover, replace
 from g2a_archive.console.logs import redact
 from g2a_archive.console.report import Report
 from g2a_archive.errors import ExitCode, StorageError, storage_error
@@ -126,7 +127,11 @@ def say_json(value: object) -> None:
 
 @contextmanager
 def replacing(path: str) -> Iterator[TextIO]:
-    """Replace a file whole, or write to what is no regular file. Raises `StorageError`."""
+    """Replace a file whole, or write to what is no regular file. Raises `StorageError`.
+
+    A file that cannot be replaced (a mount of its own, as containers have them; in a directory
+    that is not to be written to) is written over where it is.
+    """
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
         # /dev/stderr may well be a regular file, and is not to be replaced.
@@ -135,15 +140,43 @@ def replacing(path: str) -> Iterator[TextIO]:
                 yield device
             return
         aside = target.with_name(f".{target.name}.{os.getpid()}.new")
-        try:
-            with open(aside, "w", encoding="utf-8", newline="") as out:
-                yield out
-            os.replace(aside, target)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
+        with _made_beside(aside, target) as out:
+            yield out
+        if aside.exists():
+            _put(aside, target)
     except OSError as error:
         raise storage_error(error, "write", path) from error
+
+
+@contextmanager
+def _made_beside(aside: Path, target: Path) -> Iterator[TextIO]:
+    """A new file `aside`, which does not outlive a failure; `target` where it may not be made."""
+    recover(target)
+    try:
+        out = open(aside, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
+    except PermissionError:
+        if not target.is_file():
+            raise
+        out = open(target, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
+    try:
+        with out:
+            yield out
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _put(aside: Path, target: Path) -> None:
+    """Let `aside` take the place of `target`, or at least what is in it."""
+    try:
+        if is_mount(target):
+            import shutil
+
+            shutil.copyfile(aside, target)
+        else:
+            replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_whole(path: str, text: str) -> None:

@@ -61,7 +61,8 @@ def ext4(at: Path, image: Path, size: int) -> Iterator[Path]:
 def bind(source: Path, at: Path) -> Iterator[Path]:
     """`source` once more, at another place."""
     need_root("mount")
-    at.mkdir(parents=True, exist_ok=True)
+    if not at.exists():
+        at.mkdir(parents=True)
     _run("mount", "--bind", source, at)
     try:
         yield at

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from contextlib import suppress
+from pathlib import Path
 
 from g2a_archive.archive.disk.domains import persistently
 
@@ -44,3 +46,20 @@ def recover(path: str | os.PathLike[str]) -> None:
     aside = f"{os.fspath(path)}{_OLD}"
     if not os.path.lexists(path) and os.path.isfile(aside):
         os.rename(aside, path)
+
+
+def is_mount(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a mount of its own, over which nothing can be renamed.
+
+    `path` is absolute, with no symbolic links in it.
+    """
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False  # elsewhere than on Linux the attempt will tell
+    places = {re.sub(rb"\\([0-7]{3})", _unescaped, line.split(b" ")[4]) for line in lines}
+    return os.fsencode(path) in places
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    return bytes([int(found[1], 8)])

@@ -1,0 +1,90 @@
+"""Files that a run replaces, where they cannot be: on odd shares, as mounts, beside a kill."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from support import run_cli
+from support.cli import FIRST
+from support.mounts import bind
+
+from g2a_archive.console.outputs import replacing, write_whole
+from g2a_archive.demo import SimulatedService
+from g2a_archive.errors import StorageError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file that is there already, alone in its directory."""
+    made = tmp_path / "node" / "g2a.prom"
+    made.parent.mkdir()
+    made.write_text("old\n" * 5)
+    return made
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+
+@pytest.mark.parametrize("code", [errno.EEXIST, errno.EPERM, errno.EACCES])
+def test_a_share_that_does_not_rename_over_a_file(
+    code: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(monkeypatch, code)
+    write_whole(str(path), "new\n")
+    assert path.read_text() == "new\n"
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_what_fails_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing(monkeypatch, errno.EIO)
+    with pytest.raises(StorageError, match=f"cannot write {path}"):
+        write_whole(str(path), "new\n")
+    with pytest.raises(ZeroDivisionError), replacing(str(path)) as out:
+        out.write(str(1 // 0))
+    assert path.read_text() == "old\n" * 5
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_run_that_was_killed_between_two_renames(path: Path) -> None:
+    path.rename(f"{path}.old")
+    write_whole(str(path), "new\n")
+    assert (os.listdir(path.parent), path.read_text()) == ([path.name], "new\n")
+
+
+def test_a_file_that_is_a_mount_of_its_own(
+    path: Path, tmp_path: Path, service: SimulatedService
+) -> None:
+    """As containers have them: it is written over."""
+    inside = tmp_path / "inside"
+    inside.touch()
+    with bind(path, inside):
+        args = ["download", "-d", tmp_path / "recordings", "--min-free", "0"]
+        result = run_cli([*args, "--metrics-file", inside, FIRST], service.environment())
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "g2a_archive_last_run_exit_code 0" in path.read_text()
+    assert "old" not in path.read_text()
+    assert sorted(os.listdir(tmp_path)) == ["inside", "node", "recordings"]
+
+
+def test_a_directory_that_may_not_be_written_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = open
+
+    def no_new_file(name: Path, mode: str = "r", **more: str) -> object:
+        if "w" in mode and not Path(name).exists():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(name, mode, **more)
+
+    monkeypatch.setattr("builtins.open", no_new_file)
+    write_whole(str(path), "new\n")
+    assert path.read_text() == "new\n"
+    with pytest.raises(StorageError, match="Permission denied"):
+        write_whole(str(path.with_name("other")), "new\n")
