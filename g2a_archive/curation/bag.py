@@ -368,6 +368,8 @@ def _publish(made: Path, where: Place) -> None:
         if where.zipped:
             _link(made, where.target)
         else:
+            with suppress(OSError):  # not every share renames over an empty directory
+                where.target.rmdir()
             os.rename(made, where.target)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):

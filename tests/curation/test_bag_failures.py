@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -195,6 +196,23 @@ def test_what_comes_to_its_place_meanwhile_stays(
         make(archive, target, zipped=zipped)
     assert mine.read_text() == "mine"
     assert sorted(path.name for path in archive.parent.iterdir()) == ["archive", target.name]
+
+
+def test_a_share_that_does_not_rename_over_an_empty_directory(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = archive.parent / "case"
+    target.mkdir()
+    rename = os.rename
+
+    def refuse(source: Path, place: Path) -> None:
+        if os.path.lexists(place):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        rename(source, place)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    make(archive, target)
+    assert (target / "bagit.txt").is_file()
 
 
 def test_two_at_the_same_place(archive: Path) -> None:
