@@ -132,11 +132,18 @@ def _split(
     return options, dict(auth)
 
 
-def _near(key: str, known: Collection[str]) -> str:
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """The one of `known` that was probably meant: it begins so, or is nearly that; else None."""
     import difflib
 
-    close = difflib.get_close_matches(key, [*known], n=1, cutoff=0.5)
-    return f"; did you mean `{close[0]}`?" if close else ""
+    longer = [one for one in known if one.startswith(word)] if len(word) > 2 else []
+    close = difflib.get_close_matches(word, longer or [*known], n=1, cutoff=0 if longer else 0.65)
+    return close[0] if close else None
+
+
+def _near(key: str, known: Collection[str]) -> str:
+    close = nearest(key, known)
+    return f"; did you mean `{close}`?" if close else ""
 
 
 _METHODS = ("token", "token_file", "pat", "pat_file", "refresh_token_file")

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from g2a_archive.cli.config import drop_empty
+from g2a_archive.cli.config import drop_empty, nearest
 from g2a_archive.cli.settings import Documented, source_of
 from g2a_archive.console.outputs import (
     complain,
@@ -64,6 +64,17 @@ class CommandGroup(Documented, click.Group):
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` begin with; `UsageError` where there is none."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = nearest(name, COMMANDS)
+            near = f" (did you mean {close}?)" if close else ""
+            raise click.UsageError(f"there is no command {name}{near}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing them."""
@@ -146,8 +157,15 @@ def _what_is_wrong(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption):
         if error.option_name[1:2].isdigit():
             return f"{error.option_name!r} is neither a recording ID nor an option"
-        near = f" (did you mean {error.possibilities[0]}?)" if error.possibilities else ""
-        return f"there is no option {error.option_name}{near}"
+        return f"there is no option {error.option_name}{_near(error)}"
     if type(error) is click.BadParameter and isinstance(error.param, click.Option):
         return f"{max(error.param.opts, key=len)}: {error.message}"
     return error.format_message()
+
+
+def _near(error: click.NoSuchOption) -> str:
+    """A hint at the option that was probably meant: click guesses by two letters."""
+    parameters = error.ctx.command.params if error.ctx is not None else ()
+    known = [name[2:] for one in parameters for name in one.opts if name.startswith("--")]
+    close = nearest(error.option_name.lstrip("-"), known)
+    return f" (did you mean --{close}?)" if close else ""

@@ -121,7 +121,9 @@ def test_a_plain_token_endpoint_elsewhere(still: SimulatedService, tmp_path: Pat
     ("args", "message"),
     [
         (["--quite"], "there is no option --quite (did you mean --quiet?)"),
-        (["--token", "x"], "there is no option --token"),
+        (["--log"], "there is no option --log (did you mean --log-file?)"),
+        (["--bad"], "there is no option --bad; see"),
+        (["--token", "x"], "there is no option --token; see"),
         (["-Z"], "there is no option -Z"),
         (["--dest"], "Option '--dest' requires an argument"),
         (["--json=yes"], "Option '--json' does not take a value"),
@@ -137,7 +139,8 @@ def test_an_option_that_is_none(
 
 def test_a_command_that_is_none(still: SimulatedService, tmp_path: Path) -> None:
     line = refused(still, tmp_path, ["downlaod", FIRST])
-    assert line.startswith("g2a-archive: No such command 'downlaod'")
+    assert "there is no command downlaod (did you mean download?); see `g2a-archive --h" in line
+    assert "did you mean" not in refused(still, tmp_path, ["fetch", FIRST])
 
 
 def test_secrets_are_no_options(still: SimulatedService, tmp_path: Path) -> None:
