@@ -198,6 +198,10 @@ class Tombstone(NamedTuple):
     removed_at: str
     reason: str | None
 
+    def __str__(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return f"removed from the archive at {self.removed_at}{why}"
+
 
 class Failure(NamedTuple):
     """One thing that went wrong with a recording, or with one of its files."""

@@ -13,6 +13,7 @@ from g2a_archive.fixity.check import Outcome
 from g2a_archive.models import ALL_KINDS, printable, size_text
 
 _WIDTH = 80
+_SHOWN = 20
 _FILE_COLUMNS = ("path", "size", "sha256", "archived_at", "checked_at", "damage")
 _RECORDING_COLUMNS = (
     *("id", "state", "start_time", "directory", "archived_at"),
@@ -140,6 +141,9 @@ def recording_text(one: RecordingDetail) -> str:
 def outcome_text(outcome: Outcome) -> str:
     """What a check found: a line for each finding, then what was done."""
     lines = [f"{one.path or one.recording}: {plain(one.problem)}" for one in outcome.findings]
+    lines += [f"{one.id}: {plain(str(one))}" for one in outcome.removed[:_SHOWN]]
+    if len(outcome.removed) > _SHOWN:
+        lines.append(f"and {len(outcome.removed) - _SHOWN:,} more that were removed")
     wrong = f"{len(outcome.findings):,} problems" if outcome.findings else "nothing wrong"
     lines.append(
         f"Checked {outcome.files:,} files, {size_text(outcome.bytes)}, "
@@ -182,7 +186,8 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         }
         for one in outcome.findings
     ]
-    return {**fields, "findings": findings}
+    removed = [{**one._asdict(), "id": str(one.id)} for one in outcome.removed]
+    return {**fields, "findings": findings, "removed": removed}
 
 
 def periods_json(periods: Iterable[Period]) -> list[dict[str, Any]]:

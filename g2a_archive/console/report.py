@@ -250,8 +250,7 @@ class Report:
                 )
             )
         for one in self.removed[:_SHOWN] if self.sync is None else ():
-            why = f": {one.reason}" if one.reason else ""
-            lines.append(("", f"  {one.id}  removed from the archive at {one.removed_at}{why}"))
+            lines.append(("", f"  {one.id}  {one}"))
         for name in self.kept_aside[:_SHOWN]:
             lines.append(("yellow", f"  kept aside, as another file stood in its place: {name}"))
         if len(self.kept_aside) > _SHOWN:

@@ -20,7 +20,7 @@ from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import MissingPart
 from g2a_archive.errors import CatalogError, Interrupted, StorageError, storage_error
 from g2a_archive.fixity.tree import Tree, default_jobs, identity, in_bunches, in_parallel
-from g2a_archive.models import FileKind, StoredFile
+from g2a_archive.models import FileKind, StoredFile, Tombstone
 
 _BATCH_FILES = 5000
 _BATCH_SECONDS = 2.0
@@ -61,6 +61,7 @@ class Outcome:
     """What a check did: `left` files were not reached in time, or were being replaced.
 
     `unmounted` are the parts of the archive that are not mounted; their files are `left`.
+    `removed` are those of the recordings asked for that were removed for good.
     """
 
     files: int = 0
@@ -71,6 +72,7 @@ class Outcome:
     interrupted: bool = False
     recorded: bool = True
     unmounted: list[MissingPart] = field(default_factory=list)
+    removed: list[Tombstone] = field(default_factory=list)
 
 
 Current = Callable[[int, FileKind], StoredFile | None]

@@ -76,7 +76,9 @@ def verify(
         )
     outcome.recorded = outcome.recorded and not catalog.readonly
     outcome.unmounted = mounts.parts
-    outcome.findings += _without_files(catalog, options.ids or ())
+    outcome.removed = tombstones(catalog, [*dict.fromkeys(options.ids or ())])
+    known = {one.id for one in outcome.removed}
+    outcome.findings += _without_files(catalog, [i for i in options.ids or () if i not in known])
     if options.everything and not outcome.interrupted:
         _add_unknown(outcome, catalog, root, stop)
     outcome.findings.sort(key=lambda finding: finding.path)
@@ -124,7 +126,7 @@ class _Mounts:
 
 def _without_files(catalog: Catalog, ids: Sequence[int]) -> Iterator[Finding]:
     for recording in dict.fromkeys(ids):
-        if not catalog.files_of(recording) and not tombstones(catalog, [recording]):
+        if not catalog.files_of(recording):
             problem = "missing: the catalogue holds no file of this recording"
             yield Finding(recording, None, "", problem, False)
 

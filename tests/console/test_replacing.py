@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import run_cli
@@ -76,9 +77,9 @@ def test_a_file_that_is_a_mount_of_its_own(
 def test_a_directory_that_may_not_be_written_to(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = open
+    real: Any = open
 
-    def no_new_file(name: Path, mode: str = "r", **more: str) -> object:
+    def no_new_file(name: str | Path, mode: str = "r", **more: Any) -> Any:
         if "w" in mode and not Path(name).exists():
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return real(name, mode, **more)

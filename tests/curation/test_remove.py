@@ -86,7 +86,13 @@ def test_what_is_removed_is_gone_and_remembered(
         (tomb[f"{k}_sha256"], int(tomb[f"{k}_size"])) for k in ("mp4", "events", "thumbnail")
     } == (set(row))
     assert say("verify")[0] == 0
-    assert say("verify", ids[0])[0] == 0
+    when, why = tomb["removed_at"], "retention of ten years"
+    told = f"{ids[0]}: removed from the archive at {when}: {why}\nChecked 3 files, "
+    code, out, err = say("verify", ids[0], ids[3])
+    assert (code, out[: len(told)], err) == (0, told, "")
+    assert json.loads(say("verify", "--json", ids[0])[1])["removed"] == [
+        {"id": str(ids[0]), "removed_at": when, "reason": why}
+    ]
     shown = say("status", ids[0])[1]
     assert "removed" in shown
     assert "retention of ten years" in shown
