@@ -31,13 +31,6 @@ def _size(size: int) -> str:
     return f"{size:,} bytes" + (f" ({size_text(size)})" if size >= 1024 else "")
 
 
-def plain(text: str | None) -> str:
-    """`text` on one line, with nothing in it that would steer a terminal."""
-    if not text or text.isprintable():
-        return text or ""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 # --- for a person -----------------------------------------------------------------------------
 
 
@@ -90,10 +83,10 @@ def _run_text(run: Run | None) -> str:
     if run is None:
         return "none"
     if run.exit_code is None:
-        return f"{plain(run.command)}, began {run.started_at}, has not ended"
+        return f"{printable(run.command)}, began {run.started_at}, has not ended"
     archived = f", {run.archived:,} archived" if run.archived is not None else ""
     size = f", {size_text(run.bytes)}" if run.bytes is not None else ""
-    return f"{plain(run.command)}, {run.finished_at}, exit {run.exit_code}{archived}{size}"
+    return f"{printable(run.command)}, {run.finished_at}, exit {run.exit_code}{archived}{size}"
 
 
 def periods_text(periods: Sequence[Period], *, bars: bool = False) -> str:
@@ -119,8 +112,8 @@ def recording_text(one: RecordingDetail) -> str:
     lines = [
         ("Recording", str(one.id)),
         ("State", one.state),
-        ("Reason", plain(one.reason)),
-        ("Started", plain(one.start_time)),
+        ("Reason", printable(one.reason or "")),
+        ("Started", printable(one.start_time or "")),
         ("Archived", one.archived_at or ""),
         ("Removed", one.removed_at or ""),
         ("Owed since", one.owed_since or ""),
@@ -128,20 +121,20 @@ def recording_text(one: RecordingDetail) -> str:
     ]
     for file in one.files:
         lines += [
-            (file.kind, plain(file.path)),
+            (file.kind, printable(file.path)),
             ("  size", _size(file.size)),
             ("  SHA-256", file.sha256),
             ("  archived", file.archived_at),
             ("  verified", file.checked_at or "never"),
-            ("  damage", plain(file.damage)),
+            ("  damage", printable(file.damage or "")),
         ]
     return "\n".join(f"{label:<12}{value}" for label, value in lines if value)
 
 
 def outcome_text(outcome: Outcome) -> str:
     """What a check found: a line for each finding, then what was done."""
-    lines = [f"{one.path or one.recording}: {plain(one.problem)}" for one in outcome.findings]
-    lines += [f"{one.id}: {plain(str(one))}" for one in outcome.removed[:_SHOWN]]
+    lines = [printable(f"{one.path or one.recording}: {one.problem}") for one in outcome.findings]
+    lines += [printable(f"{one.id}: {one}") for one in outcome.removed[:_SHOWN]]
     if len(outcome.removed) > _SHOWN:
         lines.append(f"and {len(outcome.removed) - _SHOWN:,} more that were removed")
     wrong = f"{len(outcome.findings):,} problems" if outcome.findings else "nothing wrong"
@@ -159,7 +152,7 @@ def outcome_text(outcome: Outcome) -> str:
 def owed_text(owed: Iterable[RecordingDetail]) -> Iterable[str]:
     """A line for each owed recording: ID, state, since when, how often tried, and why."""
     for one in owed:
-        reason = f"  {plain(one.reason)}" if one.reason else ""
+        reason = f"  {printable(one.reason)}" if one.reason else ""
         yield f"{one.id:<20}{one.state:<13}{one.owed_since or '':<22}{one.tries:>4}{reason}"
 
 
@@ -211,7 +204,9 @@ def write_json(recordings: Iterable[RecordingDetail], out: TextIO) -> int:
     out.write("[")
     for one in recordings:
         out.write(",\n" if count else "\n")
-        out.write(json.dumps(recording_json(one), ensure_ascii=False))
+        fields = recording_json(one)
+        text = json.dumps(fields, ensure_ascii=False)
+        out.write(text if text.isprintable() else json.dumps(fields))
         count += 1
     out.write("\n]\n")
     return count
@@ -275,5 +270,5 @@ def write_summary_csv(summary: Summary, out: TextIO) -> None:
 def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    text = plain(value)
+    text = printable(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "'")) else text

@@ -19,12 +19,12 @@ from g2a_archive.errors import ExitCode, StorageError, storage_error
 from g2a_archive.models import printable
 
 
-def say(text: str) -> None:
-    """Write lines to stdout, what would steer a terminal written out.
+def say(*lines: str) -> None:
+    """Write lines to stdout, in each what would steer a terminal, or end it, written out.
 
     Raises `StorageError`: a full disk, a closed pipe.
     """
-    write("\n".join(map(printable, text.split("\n"))) + "\n")
+    write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def write(text: str) -> None:
@@ -122,7 +122,7 @@ def _abandon(number: int) -> None:
 
 def say_json(value: object) -> None:
     """Write one JSON object to stdout. Raises `StorageError`."""
-    say(json.dumps(value, indent=2))
+    write(json.dumps(value, indent=2) + "\n")
 
 
 @contextmanager

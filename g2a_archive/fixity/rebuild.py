@@ -114,6 +114,11 @@ class _Rebuilding:
     def tasks(self) -> Iterator[_Found]:
         """All files of the archive, some of one directory at a time, and what is seen at once."""
         for folder in self.tree.walk(self.stop):
+            if not _is_text(folder.path):
+                if folder.names:
+                    problem = f"unknown: its name is not UTF-8; {len(folder.names):,} files in it"
+                    yield _Found(folder.path, findings=[_unknown(folder.path, problem)])
+                continue
             sums = {
                 self.tree.key(name): digest
                 for name, digest in checksums.read(
@@ -220,6 +225,15 @@ class _Rebuilding:
         self.files.clear()
         self.broken.clear()
         self.settled.clear()
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be in a catalogue, which holds Unicode."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _by_recording(names: Sequence[str]) -> Iterator[list[str]]:

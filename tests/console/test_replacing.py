@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support import run_cli
-from support.cli import FIRST
+from support.cli import FIRST, Args
 from support.mounts import bind
 
 from g2a_archive.console.outputs import replacing, write_whole
@@ -66,7 +66,7 @@ def test_a_file_that_is_a_mount_of_its_own(
     inside = tmp_path / "inside"
     inside.touch()
     with bind(path, inside):
-        args = ["download", "-d", tmp_path / "recordings", "--min-free", "0"]
+        args: Args = ["download", "-d", tmp_path / "recordings", "--min-free", "0"]
         result = run_cli([*args, "--metrics-file", inside, FIRST], service.environment())
     assert (result.returncode, result.stderr) == (0, "")
     assert "g2a_archive_last_run_exit_code 0" in path.read_text()

@@ -68,5 +68,5 @@ def merge_command(
     if settings.json:
         outputs.say_json(report.to_json())
     elif not settings.quiet or report.exit_code is not ExitCode.OK:
-        outputs.say("\n".join(report.summary()))
+        outputs.say(*report.summary())
     return report.exit_code

@@ -112,7 +112,7 @@ def _show(
         csv(out)
         outputs.write(out.getvalue())
     else:
-        outputs.say(text())
+        outputs.write(f"{text()}\n")
 
 
 def _show_owed(owed: Iterable[inventory.RecordingDetail], form: str) -> None:

@@ -174,7 +174,7 @@ def _verify(
     if settings.json:
         outputs.say_json(outcome_json(outcome) | proof_json(proof, outcome))
     elif outcome.findings or not settings.quiet:
-        outputs.say(outcome_text(outcome) + proof_text(proof, outcome))
+        outputs.write(f"{outcome_text(outcome)}{proof_text(proof, outcome)}\n")
     if outcome.unmounted:
         raise unmounted_error(outcome.unmounted)
     if logs.failure is not None:

@@ -50,7 +50,7 @@ def _demonstrate(settings: Settings, dest: str | None) -> ExitCode:
         return code
     _show_tree(target)
     if code is ExitCode.UNAVAILABLE:
-        say("\nA real run would end with exit code 3 here, as some recordings are not ready yet.")
+        say("", "A real run would end with exit code 3 here, as some recordings are not ready yet.")
     return ExitCode.OK
 
 
@@ -70,7 +70,7 @@ def _show_tree(root: Path) -> None:
         beside = sorted(p.suffix for p in file.parent.glob(f"{file.stem}.*") if p != file)
         lines.append(f"  {file.relative_to(root)} {' '.join(beside)}")
     days = sum(1 for _ in root.glob("[0-9]*/**/SHA256SUMS"))
-    say(f"\n{root}/")
+    say("", f"{root}/")
     for line in lines[:_SHOWN]:
         say(line)
     if len(lines) > _SHOWN:

@@ -1,0 +1,91 @@
+"""Paths that hold line breaks and escape sequences: shown, on their one line, never sent."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.archive import Archive, video
+
+from g2a_archive.cli import main
+from g2a_archive.console.inventory import CSV_COLUMNS
+
+Say = Callable[..., tuple[int, str]]
+
+DAY = "2014/05\x1b[31m\x9b/0\n6: nothing wrong.\n"
+SHOWN = r"2014/05\x1b[31m\x9b/0\n6: nothing wrong.\n"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    """An archive in such a directory, with such another, which a lost catalogue knew."""
+    made = Archive(tmp_path / "arch\x1b]0;ive\nx")
+    made.catalog.close()
+    made.database.unlink()
+    for recording in (5, 6):
+        made.write(f"{DAY}/{recording}.mp4", video("x" * 50))
+    made.write(f"{DAY}/no\x07body's\n", b"")
+    assert main.run(["verify", "-q", "--rebuild", "-d", str(made.root)]) == 1
+    return made
+
+
+@pytest.fixture
+def say(archive: Archive, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command on the archive; returns its exit code and what it said."""
+    capsys.readouterr()
+
+    def run(command: str, *args: object) -> tuple[int, str]:
+        code = main.run([command, "--dest", str(archive.root), *map(str, args)])
+        said = "".join(capsys.readouterr())
+        assert [c for c in said if not c.isprintable() and c != "\n"] == [], command
+        return code, said
+
+    return run
+
+
+def test_a_path_is_on_its_line_in_all_that_is_said(archive: Archive, say: Say) -> None:
+    code, said = say("verify")
+    assert (code, said.count("\n")) == (1, 2)
+    assert said.startswith(rf"{SHOWN}/no\x07body's\n: unknown: not in the catalogue" + "\n")
+    assert f"\nmp4         {SHOWN}/5.mp4\n" in say("status", 5)[1]
+    code, said = say("bag", archive.root.parent / "b\n\x1b[0m", 5)
+    assert (code, said.count("\n")) == (0, 2)
+    assert r"/b\n\x1b[0m/data/index.html" in said
+    (archive.root / DAY / "6.mp4").unlink()
+    assert f"{SHOWN}/6.mp4: missing\n" in say("verify", 6)[1]
+    assert say("bag", archive.root.parent / "c", 6)[1].count("\n") == 1
+    code, said = say("remove", "--yes", 6)
+    assert (code, said.splitlines()[1:]) == (0, [f"  gone already: {SHOWN}/6.mp4"])
+    code, said = say("browse")
+    assert (code, said.count("\n")) == (0, 2)
+    assert said.endswith("arch\\x1b]0;ive\\nx/index.html\n")
+    target = archive.root.parent / "target"
+    code, said = say("merge", archive.root, "--dest", target)
+    assert (code, said.count("arch\\x1b]0;ive\\nx)")) == (1, 2)
+
+
+def test_a_path_is_one_cell_of_the_export(archive: Archive, say: Say) -> None:
+    code, said = say("export", "--csv")
+    head, *rows = csv.reader(io.StringIO(said, newline=""))
+    assert (code, tuple(head), said.count("\n")) == (0, CSV_COLUMNS, 3)
+    assert [row[head.index("mp4_path")] for row in rows] == [f"{SHOWN}/{n}.mp4" for n in (5, 6)]
+    # What programs read is exact.
+    code, said = say("export", "--json")
+    assert [one["files"]["mp4"]["path"] for one in json.loads(said)] == [
+        f"{DAY}/{n}.mp4" for n in (5, 6)
+    ]
+
+
+def test_a_directory_whose_name_is_not_text_is_told_and_left_alone(
+    archive: Archive, say: Say
+) -> None:
+    archive.write("2014/M\udce4rz/7.mp4", video("z" * 50))
+    archive.write("2015/05/06/8.mp4", video("z" * 50))
+    code, said = say("verify", "--rebuild")
+    assert code == 1
+    assert "2014/M\\udce4rz: unknown: its name is not UTF-8; 1 files in it\n" in said
+    assert say("status", 8)[1].startswith("Recording   8\nState       archived\n")
