@@ -124,14 +124,20 @@ def selection_of(ctx: click.Context) -> Selection:
     now = time.time()
     since = None if chosen.since is None else moment(chosen.since, now)
     until = None if chosen.until is None else moment(chosen.until, now)
-    if since is not None and since >= now:
-        raise InputError(
-            f"--since is in the future: this machine's clock says {iso(int(now))}",
-            hint="set the clock, or give another time",
-        )
+    if since is not None:
+        require_past("--since", since, now)
     if since is not None and until is not None and since >= until:
         raise InputError("--since is not before --until")
     return chosen
+
+
+def require_past(option: str, at: float, now: float) -> None:
+    """Raise `InputError` where the time of an option (Unix time) has not come yet."""
+    if at >= now:
+        raise InputError(
+            f"{option} is in the future: this machine's clock says {iso(int(now))}",
+            hint="set the clock, or give another time",
+        )
 
 
 def sync_settings_of(ctx: click.Context) -> SyncSettings:

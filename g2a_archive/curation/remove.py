@@ -5,9 +5,11 @@ What is done, and how a kill at any moment is survived, is `archive/tombstones`.
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ from g2a_archive.archive.database.tombstones import Removed, entomb, resume
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.curation.selection import started
 from g2a_archive.errors import InputError
-from g2a_archive.models import State
+from g2a_archive.models import Ago, State, moment
+
+_DAY = 86400
+_DOUBTFUL = 32 * _DAY
+"""Seconds by which a clock may be ahead of what the archive knows: more than a month of no run."""
 
 _SHOWN = 10
 _PAGE = 1000
@@ -26,6 +32,14 @@ _ROWS = (
     "SELECT r.id, r.state, r.start_time, r.directory, count(f.kind), coalesce(sum(f.size), 0) "
     "FROM recording r LEFT JOIN file f ON f.recording = r.id WHERE"
 )
+# The times that a run has from the service, whose clock it believes before its own.
+_NEWEST = """
+SELECT max(newest) FROM (
+    SELECT max(last_try) AS newest FROM recording UNION ALL
+    SELECT max(archived_at) FROM recording UNION ALL SELECT max(complete_until) FROM scan)
+"""
+
+log = logging.getLogger("g2a_archive")
 
 
 @dataclass(slots=True)
@@ -85,6 +99,34 @@ def choose_ids(catalog: Catalog, ids: Collection[int], held: Collection[int]) ->
             hint="check the ID; take it out of the file",
         )
     return removal
+
+
+def limit_of(catalog: Catalog, before: int | Ago, now: float) -> int:
+    """`before` in Unix time; `now` is what this machine's clock says.
+
+    An age counts from the newest that the archive knows of, where the clock is ahead of that: one
+    that is a year ahead would remove a year too much. By more than a month of no run it is too far
+    to go by: `InputError`.
+    """
+    newest = catalog.scalar(_NEWEST) if isinstance(before, Ago) else None
+    if newest is None:
+        return moment(before, now)
+    known = datetime.fromisoformat(newest).timestamp()
+    ahead = now - known
+    if ahead > _DOUBTFUL:
+        raise InputError(
+            f"this machine's clock is {ahead / _DAY:,.0f} days ahead of the newest that this "
+            f"archive knows of ({newest}): no age is believed, and nothing was removed",
+            hint="set the clock; if it is right, name a date instead, or let a run ask the service",
+        )
+    if ahead > _DAY:
+        log.warning(
+            "the age counts from %s, the newest that this archive knows of: this machine's clock "
+            "is %.1f days ahead of that",
+            newest,
+            ahead / _DAY,
+        )
+    return moment(before, min(now, known))
 
 
 def choose_before(catalog: Catalog, before: int, held: Collection[int]) -> Removal:

@@ -71,19 +71,14 @@ class Proof:
 
 
 def parse(text: str) -> Fingerprint:
-    """The fingerprint in `text`; `InputError` for what is none, or is of the future."""
+    """The fingerprint in `text`; `InputError` for what is none."""
     try:
-        one = Fingerprint.parse(text)
+        return Fingerprint.parse(text)
     except ValueError as error:
         raise InputError(
             f"this is no fingerprint: {error}",
             hint="it is the whole line that `status --fingerprint` printed",
         ) from None
-    if one.time > utc_now():
-        raise InputError(
-            f"the fingerprint is of the future: {one.time}", hint="is this machine's clock right?"
-        )
-    return one
 
 
 def prove(
@@ -95,8 +90,9 @@ def prove(
 ) -> Proof:
     """Hold the catalogue against the fingerprint, and the `SHA256SUMS` against the catalogue.
 
-    Raises `ArchiverError` (exit code 1) where the fingerprint is not one of this archive, as the
-    catalogue tells its past; `StorageError`, and `Interrupted`.
+    Raises `InputError` for a fingerprint of the future, unless it is one that the catalogue knows,
+    given while the clock was wrong; `ArchiverError` (exit code 1) where it is not one of this
+    archive, as the catalogue tells its past; `StorageError`, and `Interrupted`.
     """
     revision = _revision(catalog, fingerprint)
     then = catalog.rows(f"{_THEN} {revisions.IN_ORDER}", {"revision": revision})
@@ -123,6 +119,11 @@ def prove(
 def _revision(catalog: Catalog, fingerprint: Fingerprint) -> int:
     """The number of the revision that the fingerprint is of."""
     one = fingerprint
+    known = "SELECT 1 FROM revision WHERE digest = ? AND files = ? AND time = ?"
+    if one.time > utc_now() and not catalog.rows(known, (one.digest, one.files, one.time)):
+        raise InputError(
+            f"the fingerprint is of the future: {one.time}", hint="is this machine's clock right?"
+        )
     same = "digest = ? AND files = ? ORDER BY time = ? DESC, id DESC LIMIT 1"
     found = catalog.scalar(
         f"SELECT id FROM revision WHERE {same}",  # noqa: S608

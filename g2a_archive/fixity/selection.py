@@ -90,26 +90,28 @@ def selected(catalog: Catalog, options: VerifyOptions, seed: str) -> Iterator[Ch
             yield Chosen(_all_files(catalog), count, size)
             return
     with _scratch() as db:
-        keys, count, size = choose(db, _entries(catalog, options.ids), options, seed)
+        entries = _entries(catalog, options.ids)
+        keys, count, size = choose(db, entries, options, seed, catalog.now())
         yield Chosen(_looked_up(catalog, keys), count, size)
 
 
 def choose(
-    db: sqlite3.Connection, entries: Iterable[Entry], options: VerifyOptions, seed: str
+    db: sqlite3.Connection, entries: Iterable[Entry], options: VerifyOptions, seed: str, now: str
 ) -> tuple[Iterator[tuple[int, str]], int, int]:
     """Recording and kind of the files to check, in order; how many; how many bytes.
 
     The largest (in MiB) come first, so that no thread is left alone with a long one at the end;
-    with `oldest_first` those unchecked for longest. `since` leaves recordings that started, and
-    files that were archived, then or later; `sample` is a share of what is left, rounded up.
-    `db` is an empty database, which then holds what is chosen.
+    with `oldest_first` those unchecked for longest; a check after `now`, by a clock that was wrong,
+    counts as none. `since` leaves recordings that started, and files that were archived, then or
+    later; `sample` is a share of what is left, rounded up. `db` is an empty database, which then
+    holds what is chosen.
     """
     db.execute("CREATE TABLE chosen (draw BLOB, rank, recording INTEGER, kind TEXT, size INTEGER)")
     since, drawing = options.since, options.sample < 1
     rows = (
         (
             _draw(one, seed) if drawing else None,
-            (one.checked or "") if options.oldest_first else -(one.size >> 20),
+            _past(one.checked, now) if options.oldest_first else -(one.size >> 20),
             one.recording,
             one.kind,
             one.size,
@@ -128,6 +130,10 @@ def choose(
     count, size = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM chosen").fetchone()
     keys = db.execute("SELECT recording, kind FROM chosen ORDER BY rank, recording, kind")
     return keys, count, size
+
+
+def _past(checked: str | None, now: str) -> str:
+    return checked if checked is not None and checked <= now else ""
 
 
 def _draw(entry: Entry, seed: str) -> bytes:

@@ -17,6 +17,8 @@ from g2a_archive.fixity import selection
 from g2a_archive.fixity.selection import Entry, VerifyOptions, choose, selected
 from g2a_archive.models import MAX_ID
 
+NOW = "2026-06-01T00:00:00Z"
+
 
 def entry(
     recording: int, size: int = 1, started: str | None = None, archived: str = "", checked: str = ""
@@ -29,7 +31,7 @@ def entry(
 def chosen(entries: Iterable[Entry], seed: str = "", **options: Any) -> list[int]:
     entries = list(entries)
     with closing(sqlite3.connect("")) as db:
-        keys, count, size = choose(db, entries, VerifyOptions(**options), seed)
+        keys, count, size = choose(db, entries, VerifyOptions(**options), seed, NOW)
         recordings = [recording for recording, _ in keys]
     assert count == len(recordings)
     assert size == sum(one.size for one in entries if one.recording in recordings)
@@ -45,6 +47,9 @@ def test_the_largest_come_first_or_those_unchecked_for_longest() -> None:
     ]
     assert chosen(entries) == [2, 3, 4, 1]
     assert chosen(entries, oldest_first=True) == [3, 4, 2, 1]
+    # A check of the future is none: its file would come last for years.
+    entries += [entry(5, checked="2027-01-01T00:00:00Z"), entry(6, checked=NOW)]
+    assert chosen(entries, oldest_first=True) == [3, 4, 5, 2, 1, 6]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +116,7 @@ def test_choosing_takes_little_memory() -> None:
     options = VerifyOptions(oldest_first=True, sample=0.9)
     tracemalloc.start()
     with closing(sqlite3.connect("")) as db:
-        keys, count, _ = choose(db, entries, options, "")
+        keys, count, _ = choose(db, entries, options, "", NOW)
         assert sum(1 for _ in keys) == count == 45_000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from support import clean_environment
 
@@ -31,3 +35,12 @@ def off_by(
     (at / "sitecustomize.py").write_text(text)
     paths = f"{at}:{clean_environment()['PYTHONPATH']}"
     return {**env, "PYTHONPATH": paths}
+
+
+@contextmanager
+def clock_off_by(seconds: float) -> Iterator[None]:
+    """The clock of this process is `seconds` ahead (or behind, below 0)."""
+    true = time.time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: true() + seconds)
+        yield

@@ -157,8 +157,10 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
         )
     }
     checks = catalog.rows(
-        "SELECT count(damage), sum(checked_at IS NULL), min(checked_at), sum(damage IS NULL), "
-        "sum(size) FILTER (WHERE damage IS NULL) FROM file"
+        "SELECT count(damage), sum(checked_at IS NULL OR checked_at > ?1), "
+        "min(checked_at) FILTER (WHERE checked_at <= ?1), sum(damage IS NULL), "
+        "sum(size) FILTER (WHERE damage IS NULL) FROM file",
+        (catalog.now(),),
     )[0]
     halves, half_bytes = lying(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
     lost, removed = states.get(State.LOST), states.get(State.REMOVED)

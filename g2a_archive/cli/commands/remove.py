@@ -65,19 +65,17 @@ def remove_command(
         )
     if before is not None and (ids or files):
         raise InputError("--before removes by date, IDs by name: one of them at a time")
-    now = time.time()
-    limit = None if before is None else moment(before, now)
-    if limit is not None and limit > now:
+    if before is not None and moment(before, now := time.time()) > now:
         raise InputError("--before is in the future")
-    wanted = None if limit is not None else read_ids(ids, files)
+    wanted = None if before is not None else read_ids(ids, files)
     kept = set(read_ids((), held)) if held else set()
-    return _remove(settings_of(ctx), wanted, limit, kept, reason, yes=yes)
+    return _remove(settings_of(ctx), wanted, before, kept, reason, yes=yes)
 
 
 def _remove(
     settings: Settings,
     wanted: list[int] | None,
-    before: int | None,
+    before: int | Ago | None,
     kept: set[int],
     reason: str | None,
     *,
@@ -97,7 +95,8 @@ def _remove(
         else:
             root, catalog = stack.enter_context(reading(settings.run))
         if before is not None:
-            removal = removing.choose_before(catalog, before, kept)
+            limit = removing.limit_of(catalog, before, time.time())
+            removal = removing.choose_before(catalog, limit, kept)
         else:
             removal = removing.choose_ids(catalog, wanted or (), kept)
         if yes and removal.ids:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, option, options
 from g2a_archive.cli.run import reading, staged
-from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, require_past, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.fixity import proof_json, proof_text
 from g2a_archive.console.inventory import outcome_json, outcome_text
@@ -32,7 +33,7 @@ from g2a_archive.fixity.check import Outcome
 from g2a_archive.fixity.rebuild import rebuild
 from g2a_archive.fixity.selection import VerifyOptions
 from g2a_archive.fixity.verify import open_catalog, verify
-from g2a_archive.models import RunSettings
+from g2a_archive.models import RunSettings, utc_now
 
 log = logging.getLogger("g2a_archive")
 
@@ -95,6 +96,8 @@ def verify_command(
         raise InputError("--rebuild takes the whole archive: no IDs, --since or --sample with it")
     if fingerprint is not None and (some or rebuilding):
         raise InputError("--fingerprint proves the whole archive: nothing else can be chosen")
+    if since is not None:
+        require_past("--since", since.timestamp(), time.time())
     chosen = VerifyOptions(
         ids=read_ids(ids, ()) if ids else None,
         since=since,
@@ -167,6 +170,8 @@ def _verify(
             if kept is not None:
                 with reading(settings.run) as (root, catalog):
                     proof = proving.prove(catalog, root, kept, stop=switch.event.is_set)
+                if kept.time > utc_now():
+                    log.warning("a clock that was ahead gave this fingerprint: %s", kept.time)
             work = _rebuilt if rebuilding else _checked
             outcome = work(settings.run, chosen, watched, switch)
     if proof is not None:
