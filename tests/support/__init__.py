@@ -24,6 +24,7 @@ from g2a_archive.demo.recordings import KINDS, SUFFIXES, Kind
 from g2a_archive.download.run import Download
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.models import RunSettings
+from support import forked
 
 LONG = os.environ.get("G2A_LONG_TESTS") == "1"
 """Whether the tests that take minutes are wanted at their full length."""
@@ -88,15 +89,15 @@ def run_cli(
     more.setdefault("stderr", subprocess.PIPE)
     if input is None:
         more.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.run(
-        command(args),
-        env=clean_environment(env),
-        input=input,
-        text=True,
-        timeout=timeout,
-        check=False,
-        **more,
-    )
+    else:
+        more["stdin"] = subprocess.PIPE
+    with forked.start(list(map(str, args)), clean_environment(env), **more) as process:
+        try:
+            out, err = process.communicate(input, timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def start_cli(
     more.setdefault("stdout", subprocess.PIPE)
     more.setdefault("stderr", subprocess.PIPE)
     more.setdefault("stdin", subprocess.DEVNULL)
-    with subprocess.Popen(command(args), env=clean_environment(env), text=True, **more) as process:
+    with forked.start(list(map(str, args)), clean_environment(env), **more) as process:
         try:
             yield process
         finally:

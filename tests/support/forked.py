@@ -1,0 +1,151 @@
+"""Processes of the program without the third of a second that Python's start and imports take.
+
+A server process has everything imported. For each call it forks a process which becomes what
+`python -m g2a_archive ARGUMENTS` would be: its own PID, environment, directory, streams, session,
+exit code; it can be killed like any other. What only a real start can show (another user, Python's
+own variables, a preloaded library, a function before the start) gets a real start.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from support.fork_server import LONGEST, SOCKET, WIDTH
+
+_AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG")
+"""Variables that begin so are read while Python starts."""
+
+
+_server: _Server | None = None
+
+
+def start(args: Sequence[str], env: Mapping[str, str], **more: Any) -> subprocess.Popen[str]:
+    """The program with these arguments, as `subprocess.Popen` would start it, in text mode."""
+    usual = {"stdin", "stdout", "stderr", "cwd", "start_new_session", "text"}
+    if set(more) <= usual and more.get("stdin") is not None and _fits(env):
+        return _Forked(args, env=env, text=True, **more)
+    command = [sys.executable, "-m", "g2a_archive", *args]
+    return subprocess.Popen(command, env=dict(env), text=True, **more)
+
+
+def _at_start(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(_AT_START)}
+
+
+def _fits(env: Mapping[str, str]) -> bool:
+    return _running(env).at_start == _at_start(env)
+
+
+class _Server:
+    """The process that forks, as this one sees it."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.owner = os.getpid()
+        self.at_start = _at_start(env)
+        self.socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        started = {**env, SOCKET: str(its.fileno())}
+        started.pop("COVERAGE_PROCESS_START", None)  # what it forks is to be measured, not it
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("fork_server.py")],
+            env=started,
+            pass_fds=(its.fileno(),),
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+        )
+        its.close()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End it; what it has forked goes on."""
+        self.socket.close()
+        self._process.wait()
+
+
+def _running(env: Mapping[str, str]) -> _Server:
+    """The server of this test process."""
+    global _server
+    if _server is None or _server.owner != os.getpid():
+        _server = _Server(env)
+    return _server
+
+
+class _Forked(subprocess.Popen[str]):
+    """What the server forked, with the ways of `Popen`."""
+
+    def _execute_child(
+        self,
+        args: Any,
+        executable: Any,
+        preexec_fn: Any,
+        close_fds: Any,
+        pass_fds: Any,
+        cwd: Any,
+        env: Any,
+        startupinfo: Any,
+        creationflags: Any,
+        shell: Any,
+        p2cread: int,
+        p2cwrite: int,
+        c2pread: int,
+        c2pwrite: int,
+        errread: int,
+        errwrite: int,
+        restore_signals: Any,
+        gid: Any,
+        gids: Any,
+        uid: Any,
+        umask: Any,
+        start_new_session: bool,
+        *_: Any,
+    ) -> None:
+        """What `Popen` calls to start it; the streams' ends for the child are closed here."""
+        self._status, told = os.pipe()
+        streams = [0 if p2cread == -1 else p2cread]
+        streams += [1 if c2pwrite == -1 else c2pwrite, 2 if errwrite == -1 else errwrite]
+        request = {
+            "args": [os.fsdecode(one) for one in args],
+            "env": dict(env),
+            "cwd": os.path.abspath(os.fsdecode(cwd or os.getcwd())),
+            "session": start_new_session,
+        }
+        data = json.dumps(request).encode("ascii")
+        assert len(data) < LONGEST
+        socket.send_fds(_running(env).socket, [data], [*streams, told])
+        os.close(told)
+        self.pid = int(os.read(self._status, WIDTH))
+        self._child_created = True
+        for theirs, ours in ((p2cread, p2cwrite), (c2pwrite, c2pread), (errwrite, errread)):
+            if theirs != -1 and ours != -1:
+                os.close(theirs)
+        devnull = getattr(self, "_devnull", None)
+        if devnull is not None:
+            os.close(devnull)
+        # So that `Popen.__init__` does not close them again where it fails from here on.
+        self._closed_child_pipe_fds = True
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        timeout = 0 if wait_flags & os.WNOHANG else None
+        if not select.select([self._status], [], [], timeout)[0]:
+            return 0, 0
+        status = os.read(self._status, WIDTH)
+        os.close(self._status)
+        return self.pid, int(status)
+
+    def _internal_poll(self, _deadstate: Any = None, **_: Any) -> int | None:
+        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+            try:
+                pid, status = self._try_wait(os.WNOHANG) if self.returncode is None else (0, 0)
+                if pid:
+                    self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
