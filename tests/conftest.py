@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -49,6 +51,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(fnmatch(path, pattern) for pattern in SLOW):
             item.add_marker(pytest.mark.slow)
 
+
+_MEMORY = Path("/dev/shm")
+if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30:
+    # Thousands of archives, each flushed as it should be: a file system in memory has no disk to
+    # wait for, and is a file system like another.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+    os.environ.pop(_name, None)  # what this machine trusts is nobody's concern here
 
 for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     # Tests that are started by `nohup`, or in the background, would hand on what these ignore.

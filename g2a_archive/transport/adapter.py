@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any, cast
 
 import requests
@@ -247,24 +248,28 @@ class Session(requests.Session):
 def check_certificates() -> None:
     """Raise `InputError` for a `REQUESTS_CA_BUNDLE` (or `CURL_CA_BUNDLE`) that cannot be used."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        bundle = os.environ.get(name)
-        if not bundle:
-            continue
-        folder = os.path.isdir(bundle)
-        try:
-            ssl.create_default_context(
-                cafile=None if folder else bundle, capath=bundle if folder else None
-            )
-        except (OSError, ValueError) as error:
-            number = getattr(error, "errno", None)
-            what = "it holds no certificates"
-            if not isinstance(error, ssl.SSLError) and number:
-                what = os.strerror(number)
-            raise InputError(
-                f"{name} names {bundle!r}, which cannot be used: {what}",
-                hint="name a file of certificates in PEM form, or unset it",
-            ) from None
-        return
+        if bundle := os.environ.get(name):
+            if (what := _wrong_with(bundle)) is not None:
+                raise InputError(
+                    f"{name} names {bundle!r}, which cannot be used: {what}",
+                    hint="name a file of certificates in PEM form, or unset it",
+                )
+            return
+
+
+@cache  # a usual bundle takes a tenth of a second to load
+def _wrong_with(bundle: str) -> str | None:
+    folder = os.path.isdir(bundle)
+    try:
+        ssl.create_default_context(
+            cafile=None if folder else bundle, capath=bundle if folder else None
+        )
+    except (OSError, ValueError) as error:
+        number = getattr(error, "errno", None)
+        if isinstance(error, ssl.SSLError) or not number:
+            return "it holds no certificates"
+        return os.strerror(number)
+    return None
 
 
 def raw_of(response: requests.Response) -> BaseHTTPResponse:
