@@ -135,7 +135,7 @@ def replacing(path: str) -> Iterator[TextIO]:
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
         # /dev/stderr may well be a regular file, and is not to be replaced.
-        if path.startswith("/dev/") or (target.exists() and not target.is_file()):
+        if path.startswith(_STREAMS) or (target.exists() and not target.is_file()):
             with open(path, "a", encoding="utf-8", newline="") as device:
                 yield device
             return

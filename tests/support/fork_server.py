@@ -94,6 +94,7 @@ def _become(request: dict[str, Any]) -> NoReturn:
         coverage.process_startup()
     if "LD_PRELOAD" in os.environ:
         ctypes.CDLL(os.environ["LD_PRELOAD"]).odd_drive_load()
+    exec(request["before"], {"__name__": "before"})
     sys.argv[1:] = request["args"]
     code: Any = 0
     try:

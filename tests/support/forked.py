@@ -25,16 +25,25 @@ _AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG")
 """Variables that begin so are read while Python starts."""
 
 
+_MAIN = "import runpy; runpy.run_module('g2a_archive', run_name='__main__', alter_sys=True)"
+
 _servers: dict[tuple[int, str], _Server] = {}
 """By the process that they serve, and by the library that they have preloaded."""
 
 
-def start(args: Sequence[str], env: Mapping[str, str], **more: Any) -> subprocess.Popen[str]:
-    """The program with these arguments, as `subprocess.Popen` would start it, in text mode."""
+def start(
+    args: Sequence[str], env: Mapping[str, str], *, before: str = "", **more: Any
+) -> subprocess.Popen[str]:
+    """The program with these arguments, as `subprocess.Popen` would start it, in text mode.
+
+    `before` is Python that is run in the process first: what it changes, the program meets.
+    """
     usual = {"stdin", "stdout", "stderr", "cwd", "start_new_session", "text"}
     if set(more) <= usual and more.get("stdin") is not None and _fits(env):
-        return _Forked(args, env=env, text=True, **more)
-    command = [sys.executable, "-m", "g2a_archive", *args]
+        return _Forked(args, before, env=env, text=True, **more)
+    command = [sys.executable, "-c", f"{before}\n{_MAIN}", *args]
+    if not before:
+        command[1:3] = ["-m", "g2a_archive"]
     return subprocess.Popen(command, env=dict(env), text=True, **more)
 
 
@@ -81,6 +90,10 @@ def _running(env: Mapping[str, str]) -> _Server:
 class _Forked(subprocess.Popen[str]):
     """What the server forked, with the ways of `Popen`."""
 
+    def __init__(self, args: Sequence[str], before: str, **more: Any) -> None:
+        self._before = before
+        super().__init__(args, **more)
+
     def _execute_child(
         self,
         args: Any,
@@ -116,6 +129,7 @@ class _Forked(subprocess.Popen[str]):
             "env": dict(env),
             "cwd": os.path.abspath(os.fsdecode(cwd or os.getcwd())),
             "session": start_new_session,
+            "before": self._before,
         }
         data = json.dumps(request).encode("ascii")
         assert len(data) < LONGEST
