@@ -125,6 +125,10 @@ def say_json(value: object) -> None:
     write(json.dumps(value, indent=2) + "\n")
 
 
+_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
+"""Names of what is open here: it may well be a regular file, and is not to be replaced."""
+
+
 @contextmanager
 def replacing(path: str) -> Iterator[TextIO]:
     """Replace a file whole, or write to what is no regular file. Raises `StorageError`.
@@ -134,7 +138,6 @@ def replacing(path: str) -> Iterator[TextIO]:
     """
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
-        # /dev/stderr may well be a regular file, and is not to be replaced.
         if path.startswith(_STREAMS) or (target.exists() and not target.is_file()):
             with open(path, "a", encoding="utf-8", newline="") as device:
                 yield device
