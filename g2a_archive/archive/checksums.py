@@ -26,6 +26,7 @@ from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.hashing import open_regular
 from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.archive.layout import parse_name
+from g2a_archive.archive.splice import Changes, splice
 from g2a_archive.errors import LocalError
 
 NAME = "SHA256SUMS"
@@ -36,6 +37,17 @@ WHERE r.directory = :directory AND substr(f.path, 1, :start - 1) = :directory ||
       AND instr(substr(f.path, :start), '/') = 0
 ORDER BY f.path
 """
+_KNOWN = """
+SELECT sha256, files FROM sums WHERE directory = :directory
+AND NOT EXISTS (SELECT 1 FROM stale_directory WHERE directory = :directory)
+AND NOT EXISTS (SELECT 1 FROM other_line WHERE directory = :directory AND until IS NULL)
+ORDER BY revision DESC LIMIT 1
+"""
+_CHANGED = "SELECT recording FROM stale_recording WHERE directory = :directory LIMIT :most"
+_CHANGED_LINES = _LINES.replace("SELECT ", "SELECT r.id, ", 1).replace(
+    "FROM recording r",
+    "FROM stale_recording s JOIN recording r ON s.directory = :directory AND r.id = s.recording",
+)
 _ASIDE = f".{NAME}.tmp"
 _LARGEST = 1 << 28
 _LONGEST = 1 << 16
@@ -93,8 +105,20 @@ def _work(
     catalog: Catalog, root: Path, directory: str, writers: Executor
 ) -> Callable[[], DirectorySums | None]:
     """Have one directory's file brought up to date; what is returned waits for that."""
+    whole = partial(_work_on_all, catalog, root, directory, writers)
+    changes = _changes(catalog, directory)  # the catalogue is read here, in its own thread
+    if changes is None:
+        return whole()
+    spliced = writers.submit(_splice, root, directory, changes).result
+    return lambda: spliced() or whole()()
+
+
+def _work_on_all(
+    catalog: Catalog, root: Path, directory: str, writers: Executor
+) -> Callable[[], DirectorySums | None]:
+    """The same for all lines of the directory."""
     lines = _Lines(catalog, directory)
-    first = [*islice(lines, _SMALL)]  # the catalogue is read here, in its own thread
+    first = [*islice(lines, _SMALL)]
     if not (root / directory).is_dir():
         # Gone with all that was in it; or only out of sight, and then it stays to be done.
         gone = None if first else DirectorySums(directory)
@@ -102,6 +126,34 @@ def _work(
     if len(first) < _SMALL:
         return writers.submit(update, root, directory, first).result
     return partial(update, root, directory, lines)
+
+
+def _changes(catalog: Catalog, directory: str) -> Changes | None:
+    """What is new in a directory whose file is else known; None where all lines are to be read."""
+    known = catalog.rows(_KNOWN, {"directory": directory})
+    stale = catalog.rows(_CHANGED, {"directory": directory, "most": _SMALL})
+    if not (known and known[0][0] and 0 < len(stale) < _SMALL):
+        return None
+    lines: dict[int, list[bytes]] = {row[0]: [] for row in stale}
+    values = {"directory": directory, "start": len(directory) + 2}
+    for recording, line in catalog.rows(_CHANGED_LINES, values):
+        lines[recording].append(line)
+    return Changes(known[0][0], known[0][1], [*lines.items()])
+
+
+def _splice(root: Path, directory: str, changes: Changes) -> DirectorySums | None:
+    """Put the changes into the file; None where that needs more of the catalogue than these."""
+    path = root / directory / NAME
+    try:
+        recover(path)
+        with closing(_Rewrite(path.parent)) as new, open_regular(path, _LARGEST) as old:
+            new.restart()
+            count = splice(old, changes, new.piece)
+            return None if count is None else new.finish(directory, count, before=changes.sha256)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise local_error(error, Doing.NAME, path) from error
 
 
 class _Lines(Iterable[bytes]):
@@ -277,6 +329,11 @@ class _Rewrite:
             self._spill()
             self._begin(self._size)
 
+    def piece(self, lines: bytes) -> None:
+        """The next lines, of whomever; the new file is begun."""
+        self._lines.append(lines)
+        self._spill()
+
     def restart(self) -> None:
         """Forget all lines: the new file will hold other ones."""
         self.close()
@@ -303,10 +360,20 @@ class _Rewrite:
                     self._file.write(some)
                     same -= len(some)
 
-    def finish(self, directory: str, *, flush_directory: bool) -> DirectorySums:
-        """Put the new file in the old one's place, if they differ; returns what it is."""
+    def finish(
+        self,
+        directory: str,
+        sums: int | None = None,
+        *,
+        before: str = "",
+        flush_directory: bool = True,
+    ) -> DirectorySums:
+        """Put the new file in the old one's place, if they differ; returns what it is.
+
+        `sums` is the number of its sums where it came in pieces, `before` the old one's digest.
+        """
         self._spill()
-        if self._file is not None:
+        if self._file is not None and self._digest.hexdigest() != before:
             self._file.flush()
             if self._size:
                 flushing.flush_file(self._file.fileno())
@@ -316,7 +383,8 @@ class _Rewrite:
             if flush_directory:
                 flushing.flush_directory(self.folder)
         digest = self._digest.hexdigest() if self._size else None
-        return DirectorySums(directory, digest, self._sums, tuple(self._others))
+        count = self._sums if sums is None else sums
+        return DirectorySums(directory, digest, count, tuple(self._others))
 
     def close(self) -> None:
         """Leave nothing beside the old file."""

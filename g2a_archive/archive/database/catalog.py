@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from g2a_archive.archive.database import revisions
+from g2a_archive.archive.database import counts, revisions
 from g2a_archive.archive.database.connection import Database, insert
 from g2a_archive.archive.database.revisions import Fingerprint
 from g2a_archive.archive.database.settling import LOOK_AGAIN, SETTLE
@@ -46,8 +46,6 @@ WITH RECURSIVE some (name) AS (
 )
 SELECT name FROM some WHERE name IS NOT NULL
 """
-
-_STALE = "INSERT OR IGNORE INTO stale_directory VALUES {rows}"
 
 _QUEUE = """
 INSERT INTO recording (id, state, owed_since, wanted) VALUES {rows}
@@ -201,11 +199,14 @@ class Catalog(Database):
 
     def owed_count(self) -> int:
         """How many recordings this archive owes."""
-        sql = (
-            "SELECT count(*) FROM recording "
-            "WHERE state <> 'archived' AND state NOT IN ('lost', 'removed')"
-        )
-        return int(self.scalar(sql))
+        marks = ",".join("?" * len(OWED_STATES))
+        table = self.counts(counts.STATE_COUNT)
+        sql = f"SELECT coalesce(sum(recordings), 0) FROM {table} WHERE state IN ({marks})"  # noqa: S608
+        return int(self.scalar(sql, *OWED_STATES))
+
+    def counts(self, table: str) -> str:
+        """Where to read one of the tables of `counts`: there, or by counting."""
+        return table if self.complete else f"({counts.COUNTED[table]})"
 
     def last_success(self) -> float | None:
         """When a run last ended with exit code 0, in Unix time; never in the future."""
@@ -238,7 +239,10 @@ class Catalog(Database):
 
     def stale_directories(self) -> list[str]:
         """Directories whose `SHA256SUMS` is older than what the catalogue says of them."""
-        return [row[0] for row in self.rows("SELECT directory FROM stale_directory")]
+        sql = "SELECT directory FROM stale_directory"
+        if self.complete:
+            sql += " UNION SELECT directory FROM stale_recording"
+        return [row[0] for row in self.rows(sql)]
 
     # --- what a run records -----------------------------------------------------------------
 
@@ -261,12 +265,12 @@ class Catalog(Database):
         """
         now = self.now()
         ended = list(settlements)
-        stale = {one.directory for one in ended if one.files and one.directory is not None}
+        stale = [(one.directory, one.id) for one in ended if one.files and one.directory]
         with self.transaction() as db:
             insert(db, SETTLE, (_settled_row(one, now) for one in ended))
             next_ = revisions.upcoming(db)
             insert(db, _STORE, (_file_row(f, now, next_) for one in ended for f in one.files))
-            insert(db, _STALE, ((name,) for name in stale))
+            revisions.mark_stale(db, stale)
 
     def damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
         """Record damage as (recording, kind, what is wrong): the recordings become owed."""

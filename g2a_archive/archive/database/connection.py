@@ -85,6 +85,9 @@ class Database:
         self.path = path
         self.readonly = readonly
         self.now: Callable[[], str] = utc_now  # a run knows better, once the service told the time
+        self.complete = (
+            True  # but for one that is only read, and was last written by an older program
+        )
         self._interrupted = interrupted
         self._synchronous = "EXTRA" if readonly else self._make_file()
         # A reader opens for writing where it may, so that SQLite can undo what a killed run left
@@ -149,6 +152,7 @@ class Database:
         if self.readonly:
             if version < schema.VERSION:
                 self._migrate_in_memory()
+            self.complete = self._patiently(lambda: schema.is_complete(self._db))
             self._db.execute("PRAGMA query_only = ON")
             return
         with self._translated("set up"):
@@ -159,6 +163,9 @@ class Database:
                 schema.create(db)
         elif version < schema.VERSION:
             self._migrate()
+        elif not self._patiently(lambda: schema.is_complete(self._db)):
+            with self.transaction() as db:
+                schema.complete(db)
 
     def _migrate(self) -> None:
         """Bring an older catalogue to this program's schema; a copy of the old one stays."""

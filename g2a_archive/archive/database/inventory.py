@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.counts import CHECK_COUNT, DAY_COUNT, STATE_COUNT
 from g2a_archive.archive.disk.leftovers import lying
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
@@ -36,10 +37,7 @@ _PAST_FILE = (
     "SELECT recording, kind, path, size, sha256, archived_at, NULL, NULL FROM past_file "
     "WHERE why = 'removed' AND"
 )
-_ARCHIVED_DAYS = (
-    "SELECT DISTINCT coalesce(substr(start_time, 1, 10), directory) FROM recording "
-    "WHERE state = 'archived'"
-)
+_OLDEST = "SELECT min(owed_since) FROM recording WHERE owed_since IS NOT NULL AND state = ?"
 _RUN = (
     "SELECT command, started_at, finished_at, exit_code, requested, archived, failed, files, "
     "bytes, seconds FROM run"
@@ -147,35 +145,30 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
 
     Raises `CatalogError`, as all functions here.
     """
-    # One pass over each table, and no joining or sorting: a million recordings are much to sort.
-    days = {day_of(row[0]) for row in catalog.rows(_ARCHIVED_DAYS)} - {NO_DATE}
-    states = {
-        row[0]: Owed(*row)
-        for row in catalog.rows(
-            "SELECT state, count(*), min(owed_since) FROM recording "
-            "WHERE state <> 'archived' GROUP BY state"
-        )
-    }
-    checks = catalog.rows(
-        "SELECT count(damage), sum(checked_at IS NULL OR checked_at > ?1), "
-        "min(checked_at) FILTER (WHERE checked_at <= ?1), sum(damage IS NULL), "
-        "sum(size) FILTER (WHERE damage IS NULL) FROM file",
-        (catalog.now(),),
-    )[0]
+    kept = catalog.rows(
+        f"SELECT day, recordings, files, bytes, unchecked, damaged FROM {catalog.counts(DAY_COUNT)}"  # noqa: S608
+    )
+    files, size, unchecked, damaged = (sum(row[n] for row in kept) for n in range(2, 6))
+    days = {day_of(row[0]) for row in kept if row[1]} - {NO_DATE}
+    states = dict(catalog.rows(f"SELECT state, recordings FROM {catalog.counts(STATE_COUNT)}"))  # noqa: S608
+    oldest = f"SELECT min(checked_at) FROM {catalog.counts(CHECK_COUNT)}"  # noqa: S608
     halves, half_bytes = lying(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
-    lost, removed = states.get(State.LOST), states.get(State.REMOVED)
     return Summary(
-        archived=count(catalog) - sum(one.count for one in states.values()),
-        files=checks[3] or 0,
-        bytes=checks[4] or 0,
+        archived=states.get(State.ARCHIVED, 0),
+        files=files,
+        bytes=size,
         first_day=min(days, default=None),
         last_day=max(days, default=None),
-        owed=tuple(states[state] for state in OWED_STATES if state in states),
-        lost=lost.count if lost else 0,
-        removed=removed.count if removed else 0,
-        damaged_files=checks[0],
-        unchecked=checks[1] or 0,
-        oldest_check=checks[2],
+        owed=tuple(
+            Owed(state, states[state], catalog.scalar(_OLDEST, state))
+            for state in OWED_STATES
+            if states.get(state)
+        ),
+        lost=states.get(State.LOST, 0),
+        removed=states.get(State.REMOVED, 0),
+        damaged_files=damaged,
+        unchecked=unchecked,
+        oldest_check=catalog.scalar(oldest),
         last_run=_run(catalog, ""),
         last_success=_run(catalog, "WHERE exit_code = 0"),
         halves=halves,
@@ -195,13 +188,8 @@ def by_period(catalog: Catalog, period: str) -> list[Period]:
     catalogue has no start time (it was rebuilt) that of the directory; else `NO_DATE`.
     `files` and `bytes` also count what is there of recordings that are still owed.
     """
-    rows = catalog.rows(
-        "SELECT coalesce(start_time, directory), sum(state = 'archived'), sum(files), sum(bytes) "
-        "FROM (SELECT substr(r.start_time, 1, 10) AS start_time, r.directory, r.state, "
-        "count(f.size) AS files, coalesce(sum(f.size), 0) AS bytes FROM recording r "
-        "LEFT JOIN file f ON f.recording = r.id AND f.damage IS NULL GROUP BY r.id) "
-        "GROUP BY 1"
-    )
+    table = catalog.counts(DAY_COUNT)
+    rows = catalog.rows(f"SELECT day, recordings, files, bytes FROM {table}")  # noqa: S608
     found: dict[str, list[int]] = {}
     for text, *counts in rows:
         if any(counts):

@@ -6,12 +6,14 @@ catalogue to another (`merge`) takes along, for each: `state`, `reason`, `owed_s
 `transcode_at`, `marked_at`, `scope` and `list_order`; and of a removed one `removed_at`, `reason`
 and its rows of `past_file`. What tells of this archive's own `SHA256SUMS` is never copied, but
 comes about as files are settled here: `revision` and `until` everywhere, the tables `revision`,
-`sums` and `other_line`.
+`sums` and `other_line`. Nor are counts, which are kept here (`counts`).
 """
 
 from __future__ import annotations
 
 import sqlite3
+
+from g2a_archive.archive.database import counts
 
 VERSION = 2
 APPLICATION_ID = 0x67326121
@@ -147,6 +149,14 @@ BEGIN
 END""",
 )
 
+_STALE_RECORDING = """
+CREATE TABLE stale_recording (
+    directory TEXT NOT NULL,
+    recording INTEGER NOT NULL,
+    PRIMARY KEY (directory, recording)
+) WITHOUT ROWID"""
+"""Of directories that are not stale as a whole: the recordings whose sums have changed."""
+
 _FROM_1 = (
     _RECORDING.replace("TABLE recording", "TABLE recording_2"),
     # What was asked for is what came, was damaged, or failed: a reason begins "mp4: ".
@@ -180,6 +190,7 @@ def create(db: sqlite3.Connection) -> None:
     """Make the tables; the caller has a transaction open. Raises `sqlite3.DatabaseError`."""
     for statement in (_RECORDING, _FILE, _RUN, *_INDEXES, *_OWN, *_HISTORY):
         db.execute(statement)
+    complete(db)
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -191,4 +202,21 @@ def migrate(db: sqlite3.Connection) -> None:
     """
     for statement in _FROM_1:
         db.execute(statement)
+    complete(db)
     db.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def complete(db: sqlite3.Connection) -> None:
+    """Make what the first catalogues of this schema lack; the caller has a transaction open.
+
+    It changes nothing that a reader may lean on. Raises `sqlite3.DatabaseError`.
+    """
+    if not is_complete(db):  # two programs may have come here
+        db.execute(_STALE_RECORDING)
+        counts.create(db)
+
+
+def is_complete(db: sqlite3.Connection) -> bool:
+    """Whether a catalogue has all that this program makes."""
+    sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'stale_recording'"
+    return bool(db.execute(sql).fetchone()[0])
