@@ -1,7 +1,8 @@
 """Which of the recordings asked for are still to be fetched: the catalogue's word, and a look.
 
 A recording that the catalogue calls archived costs no request. That its files are still there
-is seen from the names in its directory, one listing for each directory.
+is seen from the names in its directory, one listing for each directory; a few are looked for by
+their names, as a directory may have a hundred thousand others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from g2a_archive.models import ALL_KINDS, Failure, FileKind, State, kinds_mask
 
 _FEW = 3
 """Names that a NAS may have left at a mount point."""
+
+_LOOKED_FOR = 8
+"""Recordings of a directory up to which it is not listed, if they are there."""
 
 
 @dataclass(slots=True)
@@ -119,7 +123,7 @@ class _Look:
     def missing(self, there: dict[tuple[str, int], array[int]]) -> Iterator[tuple[int, FileKind]]:
         """The files that ought to be there, by (directory, kinds), and are not."""
         for (directory, bits), recordings in there.items():
-            names = self._names(directory, recordings) if bits else None
+            names = self._names(directory, bits, recordings) if bits else None
             if names is None:
                 continue
             place = f"{self._root}/{directory}"
@@ -137,14 +141,19 @@ class _Look:
                     ):
                         yield id_, kind
 
-    def _names(self, directory: str, recordings: array[int]) -> set[str] | None:
-        """What a directory holds; None where that says nothing of what is archived there."""
+    def _names(self, directory: str, bits: int, recordings: array[int]) -> set[str] | None:
+        """What a directory holds, or all that is wanted of it.
+
+        None where that says nothing of what is archived there.
+        """
         plan = self._plan
         if any(part.holds(directory) for part in plan.unmounted):
             plan.unreachable += recordings
             return None
         path = self._root / directory
-        names: set[str] = set()
+        if len(recordings) <= _LOOKED_FOR and (names := _wanted(path, bits, recordings)):
+            return names
+        names = set()
         try:
             names = set(persistently(lambda: os.listdir(path)))
         except (FileNotFoundError, NotADirectoryError):
@@ -158,3 +167,16 @@ class _Look:
             plan.unreachable += recordings
             return None
         return names
+
+
+def _wanted(path: Path, bits: int, recordings: array[int]) -> set[str]:
+    """The names of all files that ought to be in a directory; empty where one is not there."""
+    found = set()
+    for id_ in recordings:
+        for kind in ALL_KINDS:
+            if bits & kind.bit:
+                names = (n for n in file_names(id_, kind) if os.path.lexists(f"{path}/{n}"))
+                if (name := next(names, None)) is None:
+                    return set()
+                found.add(name)
+    return found
