@@ -304,6 +304,7 @@ class Catalog(Database):
             for file, what in broken:
                 if db.execute(_CHECK, (what, now, *_row(file))).rowcount:
                     _break(db, file.recording, file.kind, what, now)
+            counts.forget_zeros(db)
 
     def adopt(self, files: Iterable[StoredFile], broken: Mapping[int, str] | None = None) -> None:
         """Record files that were found in the archive (`verify --rebuild`), in one transaction.

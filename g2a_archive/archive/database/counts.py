@@ -10,7 +10,7 @@ Until then who only reads it counts for himself.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 DAY_COUNT = "day_count"
 STATE_COUNT = "state_count"
@@ -57,93 +57,108 @@ CREATE TABLE day_count (
 )
 
 
-def _row(table: str, key: str, value: str) -> str:
-    """Make sure that there is a row; whatever the outer statement does on a conflict."""
-    return (
-        f"INSERT INTO {table} ({key}) SELECT {value} WHERE {value} IS NOT NULL "
-        f"AND NOT EXISTS (SELECT 1 FROM {table} WHERE {key} = {value});"
-    )
+def _day_share(row: str) -> str:
+    """What a recording itself adds to its day."""
+    return f"({row}.state = 'archived')"
 
 
-def _of_state(row: str, sign: str) -> str:
-    return f"UPDATE state_count SET recordings = recordings {sign} 1 WHERE state = {row}.state;"
-
-
-def _of_recording(row: str, sign: str) -> str:
-    return (
-        f"UPDATE day_count SET recordings = recordings {sign} 1 "
-        f"WHERE {row}.state = 'archived' AND day = {_day(row)};"
-    )
-
-
-def _of_file(row: str, sign: str) -> str:
-    """A file's share in its day's counts comes, or goes."""
-    shares = {
+def _file_share(row: str) -> dict[str, str]:
+    """What a file adds to each count of its recording's day."""
+    return {
         "files": f"({row}.damage IS NULL)",
         "bytes": f"CASE WHEN {row}.damage IS NULL THEN {row}.size ELSE 0 END",
         "unchecked": f"({row}.checked_at IS NULL)",
         "damaged": f"({row}.damage IS NOT NULL)",
     }
-    changes = ", ".join(f"{name} = {name} {sign} {share}" for name, share in shares.items())
+
+
+def _comes(table: str, key: str, count: str, value: str, share: str = "1") -> str:
+    """A count grows. Of a conflict the upsert decides, whatever the outer statement says."""
+    return (
+        f"INSERT INTO {table} ({key}, {count}) VALUES ({value}, {share}) "
+        f"ON CONFLICT ({key}) DO UPDATE SET {count} = {count} + excluded.{count};"
+    )
+
+
+def _goes(table: str, key: str, count: str, value: str, share: str = "1") -> str:
+    return f"UPDATE {table} SET {count} = {count} - {share} WHERE {key} = {value};"
+
+
+def _of_file(*terms: tuple[str, str]) -> str:
+    """What files are to their day changes by these terms (sign, row)."""
+    row = terms[0][1]
+    changes = ", ".join(
+        f"{name} = {name} " + " ".join(f"{sign} {_file_share(its)[name]}" for sign, its in terms)
+        for name in _file_share(row)
+    )
     day = f"(SELECT {_day('recording')} FROM recording WHERE id = {row}.recording)"
     return f"UPDATE day_count SET {changes} WHERE day = {day};"
 
 
 def _of_files(row: str, sign: str) -> str:
-    """The share of all files of a recording."""
-    shares = {
-        "files": "sum(damage IS NULL)",
-        "bytes": "sum(CASE WHEN damage IS NULL THEN size ELSE 0 END)",
-        "unchecked": "sum(checked_at IS NULL)",
-        "damaged": "sum(damage IS NOT NULL)",
-    }
+    """All files of a recording come to a day, or leave it."""
     changes = ", ".join(
-        f"{name} = {name} {sign} (SELECT {share} FROM file WHERE recording = new.id)"
-        for name, share in shares.items()
+        f"{name} = {name} {sign} (SELECT sum({share}) FROM file WHERE recording = new.id)"
+        for name, share in _file_share("file").items()
     )
     return f"UPDATE day_count SET {changes} WHERE day = {_day(row)};"
 
 
-_CHECK_COMES = (
-    _row(CHECK_COUNT, "checked_at", "new.checked_at")
-    + "UPDATE check_count SET files = files + 1 WHERE checked_at = new.checked_at;"
-)
-_CHECK_GOES = (
-    "UPDATE check_count SET files = files - 1 WHERE checked_at = old.checked_at;"
-    "DELETE FROM check_count WHERE checked_at = old.checked_at AND files <= 0;"
-)
-_COMES = _row(DAY_COUNT, "day", _day("new")) + _row(STATE_COUNT, "state", "new.state")
+def _of_day(change: Callable[..., str], row: str) -> str:
+    return change(DAY_COUNT, "day", "recordings", _day(row), _day_share(row))
+
+
+def _of_state(change: Callable[..., str], row: str) -> str:
+    return change(STATE_COUNT, "state", "recordings", f"{row}.state")
+
+
+def _of_check(change: Callable[..., str], row: str) -> str:
+    return change(CHECK_COUNT, "checked_at", "files", f"{row}.checked_at")
+
+
 _MOVED = f"{_day('old')} <> {_day('new')}"
 
 _TRIGGERS = {
     "recording_counted AFTER INSERT ON recording": (
-        _COMES + _of_state("new", "+") + _of_recording("new", "+")
+        _of_state(_comes, "new") + _of_day(_comes, "new")
+    ),
+    "recording_restated AFTER UPDATE OF state ON recording WHEN old.state <> new.state": (
+        _of_state(_goes, "old") + _of_state(_comes, "new")
     ),
     f"""recording_recounted AFTER UPDATE OF state, start_time, directory ON recording
-WHEN old.state <> new.state OR {_MOVED}""": (
-        _COMES
-        + _of_state("old", "-")
-        + _of_state("new", "+")
-        + _of_recording("old", "-")
-        + _of_recording("new", "+")
+WHEN {_MOVED} OR {_day_share("old")} <> {_day_share("new")}""": (
+        _of_day(_goes, "old") + _of_day(_comes, "new")
     ),
     f"""recording_moved AFTER UPDATE OF start_time, directory ON recording
 WHEN {_MOVED} AND EXISTS (SELECT 1 FROM file WHERE recording = new.id)""": (
-        _row(DAY_COUNT, "day", _day("new")) + _of_files("old", "-") + _of_files("new", "+")
+        f"INSERT INTO day_count (day) VALUES ({_day('new')}) ON CONFLICT (day) DO NOTHING;"
+        + _of_files("old", "-")
+        + _of_files("new", "+")
     ),
     "recording_uncounted AFTER DELETE ON recording": (
-        _of_state("old", "-") + _of_recording("old", "-")
+        _of_state(_goes, "old") + _of_day(_goes, "old")
     ),
-    "file_counted AFTER INSERT ON file": _of_file("new", "+"),
-    "file_counted_check AFTER INSERT ON file WHEN new.checked_at IS NOT NULL": _CHECK_COMES,
+    "file_counted AFTER INSERT ON file": _of_file(("+", "new")),
+    """file_counted_check AFTER INSERT ON file WHEN new.checked_at IS NOT NULL""": (
+        _of_check(_comes, "new")
+    ),
     """file_recounted AFTER UPDATE OF size, damage, checked_at ON file
 WHEN old.size <> new.size OR (old.damage IS NULL) <> (new.damage IS NULL)
     OR (old.checked_at IS NULL) <> (new.checked_at IS NULL)""": (
-        _of_file("old", "-") + _of_file("new", "+")
+        _of_file(("-", "old"), ("+", "new"))
     ),
     """file_checked AFTER UPDATE OF checked_at ON file
-WHEN old.checked_at IS NOT new.checked_at""": _CHECK_GOES + _CHECK_COMES,
-    "file_uncounted AFTER DELETE ON file": _of_file("old", "-") + _CHECK_GOES,
+WHEN new.checked_at IS NOT NULL AND old.checked_at IS NOT new.checked_at""": (
+        _of_check(_comes, "new")
+    ),
+    """file_unchecked AFTER UPDATE OF checked_at ON file
+WHEN old.checked_at IS NOT NULL AND old.checked_at IS NOT new.checked_at""": (
+        _of_check(_goes, "old")
+    ),
+    "file_uncounted AFTER DELETE ON file": _of_file(("-", "old")),
+    "file_uncounted_check AFTER DELETE ON file WHEN old.checked_at IS NOT NULL": (
+        _of_check(_goes, "old")
+    ),
 }
 
 
@@ -162,3 +177,8 @@ def _statements() -> Iterator[str]:
         yield f"INSERT INTO {table} {sql}"
     for head, body in _TRIGGERS.items():
         yield f"CREATE TRIGGER {head} BEGIN {body} END"
+
+
+def forget_zeros(db: sqlite3.Connection) -> None:
+    """Take out times at which none of the files was checked last; in the caller's transaction."""
+    db.execute("DELETE FROM check_count WHERE files <= 0")

@@ -151,7 +151,7 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
     files, size, unchecked, damaged = (sum(row[n] for row in kept) for n in range(2, 6))
     days = {day_of(row[0]) for row in kept if row[1]} - {NO_DATE}
     states = dict(catalog.rows(f"SELECT state, recordings FROM {catalog.counts(STATE_COUNT)}"))  # noqa: S608
-    oldest = f"SELECT min(checked_at) FROM {catalog.counts(CHECK_COUNT)}"  # noqa: S608
+    oldest = f"SELECT min(checked_at) FROM {catalog.counts(CHECK_COUNT)} WHERE files > 0"  # noqa: S608
     halves, half_bytes = lying(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
     return Summary(
         archived=states.get(State.ARCHIVED, 0),
