@@ -75,3 +75,23 @@ def test_what_is_owed_is_found_by_an_index(tmp_path: Path, asked: list[str]) -> 
     assert scans(root, asked) == []
     # The test itself sees a scan.
     assert len(scans(root, ["SELECT count(size) FROM file"])) == 1
+
+
+@pytest.mark.parametrize("ask", ["summary", "year", "day"])
+def test_status_goes_through_no_table(tmp_path: Path, asked: list[str], ask: str) -> None:
+    with SimulatedService(sample_recordings(4, unavailable_every=2)) as service:
+        root = tmp_path / "recordings"
+        run_here(service, root, service.recordings)
+    asked.clear()
+    with Catalog(catalog_path(root), readonly=True) as catalog:
+        if ask == "summary":
+            found = inventory.summary(catalog, root)
+            assert (found.archived, found.owed_count, found.files) == (2, 2, 6)
+        else:
+            periods = inventory.by_period(catalog, ask)
+            assert sum(one.recordings for one in periods) == 2
+    assert scans(root, asked) == []
+    # Nor through the index of what is owed, which may be all that was ever removed.
+    with closing(sqlite3.connect(catalog_path(root))) as db:
+        plans = [row[3] for sql in asked for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert not [plan for plan in plans if re.search(r"\bSCAN (recording|file)", plan)]

@@ -1,0 +1,188 @@
+"""One more recording in a directory of many: its lines are put into `SHA256SUMS`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from g2a_archive.archive import checksums, splice
+from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.splice import Changes
+from g2a_archive.models import FileKind, State, StoredFile
+
+DAY = "2014/05/06"
+EXTENSIONS = {FileKind.EVENTS: "events", FileKind.THUMBNAIL: "jpg", FileKind.MP4: "mp4"}
+
+
+def of(recording: int, letter: str = "a") -> list[bytes]:
+    """The lines of a recording, in order."""
+    names = (f"{recording}.{extension}" for extension in EXTENSIONS.values())
+    return [f"{letter * 64}  {name}\n".encode() for name in names]
+
+
+@pytest.mark.parametrize("block", [100, 200, 1000, 1 << 20])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_lines_are_where_they_belong(
+    monkeypatch: pytest.MonkeyPatch, block: int, seed: int
+) -> None:
+    monkeypatch.setattr(splice, "_BLOCK", block)
+    chance = random.Random(seed)
+    old = {n: of(n) for n in chance.sample(range(1, 400), 40)}
+    new = {n: of(n, "b") for n in (1, 400, *chance.sample(range(1, 400), 10), *list(old)[:3])}
+    before, after = (
+        sorted((one for lines in some.values() for one in lines), key=lambda one: one[66:])
+        for some in (old, {**old, **new})
+    )
+    content, out = b"".join(before), io.BytesIO()
+    digest = hashlib.sha256(content).hexdigest()
+    changes = Changes(digest, len(before), [*new.items()])
+    assert splice.splice(io.BytesIO(content), changes, out.write) == len(after)
+    assert out.getvalue() == b"".join(after)
+
+
+@pytest.mark.parametrize(
+    "odd", [b"", b"x" * 999, b"# a note\n" + of(1)[0], of(2)[0] + of(1)[0], of(1)[0] + of(2)[0]]
+)
+def test_what_was_not_written_last_is_not_spliced(
+    monkeypatch: pytest.MonkeyPatch, odd: bytes
+) -> None:
+    monkeypatch.setattr(splice, "_BLOCK", 100)
+    digest = hashlib.sha256(b"".join(of(1))).hexdigest()
+    for new in ({}, {1: of(1)}, {3: of(3)}):
+        changes = Changes(digest, 3, [*new.items()])
+        assert splice.splice(io.BytesIO(odd), changes, lambda _: None) is None
+
+
+class Day:
+    """A directory of some recordings, whose `SHA256SUMS` is written."""
+
+    def __init__(self, root: Path, catalog: Catalog) -> None:
+        self.root, self.catalog = root, catalog
+        (root / DAY).mkdir(parents=True)
+        self.add(*range(10, 30))
+        self.write()
+
+    def add(self, *recordings: int, content: str = "", picture: str = "jpg") -> None:
+        settled = []
+        for id_ in recordings:
+            files = []
+            for kind, extension in {**EXTENSIONS, FileKind.THUMBNAIL: picture}.items():
+                path = f"{DAY}/{id_}.{extension}"
+                data = f"{id_}.{kind}{content}".encode()
+                (self.root / path).write_bytes(data)
+                digest = hashlib.sha256(data).hexdigest()
+                files.append(StoredFile(id_, kind, path, len(data), digest))
+            settled.append(Settlement(id_, State.ARCHIVED, 7, directory=DAY, files=files))
+        self.catalog.settle(settled)
+
+    def write(self) -> None:
+        checksums.write_checksums(self.catalog, self.root)
+        assert self.catalog.stale_directories() == []
+
+    @property
+    def path(self) -> Path:
+        return self.root / DAY / checksums.NAME
+
+    def check(self) -> None:
+        """The file is what `sha256sum *` would make of the directory, and the catalogue knows."""
+        names = sorted(p for p in (self.root / DAY).iterdir() if p != self.path)
+        sums = (hashlib.sha256(p.read_bytes()).hexdigest() for p in names)
+        text = "".join(f"{sha256}  {p.name}\n" for p, sha256 in zip(names, sums, strict=True))
+        assert self.path.read_text() == text
+        row = self.catalog.rows("SELECT sha256, files FROM sums ORDER BY revision DESC LIMIT 1")
+        assert row == [(hashlib.sha256(text.encode()).hexdigest(), len(names))]
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Day:
+    return Day(tmp_path, Catalog(tmp_path / "catalog.sqlite3"))
+
+
+@pytest.fixture
+def unread(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads all of a directory's lines from the catalogue fails."""
+
+    def fail(*_: object) -> None:
+        pytest.fail("all lines are read")
+
+    monkeypatch.setattr(checksums, "_work_on_all", fail)
+
+
+@pytest.mark.usefixtures("unread")
+def test_one_more_recording_is_all_that_is_read(day: Day) -> None:
+    inode = day.path.stat().st_ino
+    day.add(5, 15, 31)
+    day.write()
+    day.check()
+    assert day.path.stat().st_ino not in (inode, 0)
+    day.add(15, content=" that came again, and is another")
+    day.write()
+    day.check()
+    written = day.path.stat()
+    day.add(15, content=" that came again, and is another")
+    day.write()
+    assert day.path.stat() == written
+
+
+def comment(day: Day) -> None:
+    day.path.write_text("# mine\n" + day.path.read_text())
+
+
+def damage(day: Day) -> None:
+    day.path.write_text(day.path.read_text().replace("a", "b"))
+
+
+@pytest.mark.parametrize("odd", [damage, lambda day: day.path.unlink()])
+def test_what_somebody_changed_is_put_right(day: Day, odd: Callable[[Day], object]) -> None:
+    odd(day)
+    day.add(31)
+    day.write()
+    day.check()
+
+
+def test_somebody_s_comment_stays(day: Day) -> None:
+    comment(day)
+    for more in (31, 32):
+        day.add(more)
+        day.write()
+        first, _, rest = day.path.read_text().partition("\n")
+        assert (first, rest.count("\n")) == ("# mine", 60 + 3 * (more - 30))
+
+
+def test_a_file_that_has_another_name_now(day: Day) -> None:
+    day.add(15, picture="png")
+    (day.root / DAY / "15.jpg").unlink()
+    day.write()
+    day.check()
+
+
+def test_a_killed_run_leaves_it_to_the_next_one(day: Day) -> None:
+    day.add(31)
+    assert day.catalog.stale_directories() == [DAY]
+    day.add(32)
+    day.write()
+    day.check()
+    assert day.catalog.rows("SELECT * FROM stale_recording") == []
+
+
+def test_fifty_thousand_recordings_more_take_no_memory(tmp_path: Path) -> None:
+    count = 50_000
+    old = [one for n in range(10**9, 10**9 + count) for one in of(n)]
+    path = tmp_path / "sums"
+    path.write_bytes(b"".join(old))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    changes = Changes(digest, len(old), [(10**9 + n, of(10**9 + n, "b")) for n in (7, count)])
+    del old
+    new = hashlib.sha256()
+    tracemalloc.start()
+    with path.open("rb") as file:
+        assert splice.splice(file, changes, new.update) == 3 * count + 3
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000_000
