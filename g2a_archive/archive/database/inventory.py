@@ -151,7 +151,13 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
     files, size, unchecked, damaged = (sum(row[n] for row in kept) for n in range(2, 6))
     days = {day_of(row[0]) for row in kept if row[1]} - {NO_DATE}
     states = dict(catalog.rows(f"SELECT state, recordings FROM {catalog.counts(STATE_COUNT)}"))  # noqa: S608
-    oldest = f"SELECT min(checked_at) FROM {catalog.counts(CHECK_COUNT)} WHERE files > 0"  # noqa: S608
+    # A check of the future is none.
+    later, oldest = catalog.rows(
+        "SELECT coalesce(sum(files) FILTER (WHERE checked_at > ?1), 0), "  # noqa: S608
+        "min(checked_at) FILTER (WHERE checked_at <= ?1) "
+        f"FROM {catalog.counts(CHECK_COUNT)} WHERE files > 0",
+        (catalog.now(),),
+    )[0]
     halves, half_bytes = lying(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
     return Summary(
         archived=states.get(State.ARCHIVED, 0),
@@ -167,8 +173,8 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
         lost=states.get(State.LOST, 0),
         removed=states.get(State.REMOVED, 0),
         damaged_files=damaged,
-        unchecked=unchecked,
-        oldest_check=catalog.scalar(oldest),
+        unchecked=unchecked + later,
+        oldest_check=oldest,
         last_run=_run(catalog, ""),
         last_success=_run(catalog, "WHERE exit_code = 0"),
         halves=halves,
