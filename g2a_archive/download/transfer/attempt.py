@@ -323,8 +323,7 @@ class Fetcher:
             return Failed(verdict.reason)
         if verdict.action is Action.RESTART:
             part.discard()
-            transfer.high_water = 0
-            transfer.moved = False
+            transfer.restart()
         return Again(
             verdict.reason, retry_after(answer.header("Retry-After"), answer.header("Date"))
         )

@@ -37,7 +37,8 @@ class Transfer:
     moved: bool = False  # another validator was seen for what may be the same file
     candidate: Candidate | None = None
     part: Partial | None = None
-    high_water: int = 0
+    high_water: int = 0  # bytes: only what is beyond them is progress
+    restarted: bool = False
     received: int = 0
     splittable: bool = False
     pieces: Pieces | None = None
@@ -68,6 +69,13 @@ class Transfer:
             return Held(expected=self.expected)
         scattered = bool(part.extents)
         return Held(part.size, part.total, self.expected, part.validator, scattered, self.moved)
+
+    def restart(self) -> None:
+        """What is here is of no use. All bytes count as progress anew the first time that this is
+        so, but no more than once: a file that is never whole would be fetched for ever."""
+        if not self.restarted:
+            self.restarted, self.high_water = True, 0
+        self.moved = False
 
     def gained(self) -> bool:
         """Whether more bytes are here than ever before."""
