@@ -354,12 +354,18 @@ def _flush(made: Path, group: GroupFlush | None) -> None:
     if group is not None:
         group.flush()
         return
-    for path in (made, *made.rglob("*")) if made.is_dir() else (made,):
-        if path.is_dir():
-            flush_directory(path)
-        else:
-            with open(path, "rb") as file:
-                flush_file(file.fileno())
+    if not made.is_dir():
+        _flush_file(made)
+        return
+    for folder, _, names in os.walk(made, topdown=False):
+        for name in names:
+            _flush_file(Path(folder, name))
+        flush_directory(Path(folder))
+
+
+def _flush_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        flush_file(file.fileno())
 
 
 def _publish(made: Path, where: Place) -> None:

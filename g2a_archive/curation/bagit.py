@@ -6,14 +6,16 @@ A bag is a directory, or one ZIP file that holds that directory.
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import stat
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 _DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 _MANIFEST = "manifest-sha256.txt"
@@ -71,11 +73,52 @@ class _Whole:
         return None
 
 
+class _Entries:
+    """What `zipfile` keeps of every file until it writes the ZIP's directory, in a file.
+
+    As objects in memory, three million of them would take 1.6 GB.
+    """
+
+    _SLOTS = tuple(name for name in zipfile.ZipInfo.__slots__ if not name.startswith("_"))
+
+    def __init__(self, place: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=place)  # noqa: SIM115 - closed by close()
+        self._count = 0
+
+    def append(self, entry: zipfile.ZipInfo) -> None:
+        marshal.dump([getattr(entry, name, None) for name in self._SLOTS], self._file)
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[zipfile.ZipInfo]:
+        self._file.seek(0)
+        for _ in range(self._count):
+            entry = zipfile.ZipInfo()
+            for name, value in zip(self._SLOTS, marshal.load(self._file), strict=True):  # noqa: S302 - our own
+                setattr(entry, name, value)
+            yield entry
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _NoNames(dict[str, zipfile.ZipInfo]):
+    """Where `zipfile` looks for names that come twice, which there are none of in a bag."""
+
+    def __setitem__(self, name: str, entry: zipfile.ZipInfo) -> None:
+        """Forget it."""
+
+
 class Zip:
     """The bag as one ZIP file, in which everything lies below the directory `top`."""
 
     def __init__(self, path: Path, top: str) -> None:
         self._zip = zipfile.ZipFile(path, "x", allowZip64=True)
+        self._entries = _Entries(path.parent)
+        self._zip.filelist = cast("list[zipfile.ZipInfo]", self._entries)
+        self._zip.NameToInfo = _NoNames()
         self._top = top
 
     @contextmanager
@@ -91,7 +134,10 @@ class Zip:
 
     def close(self) -> None:
         """Write the ZIP's directory; without it there is no ZIP."""
-        self._zip.close()
+        try:
+            self._zip.close()
+        finally:
+            self._entries.close()
 
 
 class BagWriter:
