@@ -9,11 +9,12 @@ that are left empty. A run that is killed between any two of them leaves the res
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,6 +34,9 @@ from g2a_archive.models import ALL_KINDS, Tombstone, utc_now
 NAME = "removed.csv"
 _LISTED, _DELETED = 1, 2
 _TOGETHER = 500
+_AT_ONCE = 5000
+"""Removals that are noted as done together: deleting what is deleted does no harm."""
+
 _HEAD = ("id", "start_time", "directory", "archived_at", "removed_at", "reason")
 _FILE = ("path", "size", "sha256")
 _COLUMNS = (*_HEAD, *(f"{kind}_{column}" for kind in ALL_KINDS for column in _FILE))
@@ -51,17 +55,19 @@ UPDATE recording SET state = 'removed', reason = ?, removed_at = ?, kinds = 0, a
     unoffered = 0, unoffered_since = NULL, owed_since = NULL
 WHERE state <> 'removed' AND id IN (SELECT recording FROM removal)
 """
+_PLACES = """
+SELECT DISTINCT r.directory FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = ?
+"""
 _TO_DELETE = """
-SELECT m.recording, r.directory, p.path FROM removal m
-JOIN recording r ON r.id = m.recording
+SELECT m.recording, p.path FROM recording r CROSS JOIN removal m ON m.recording = r.id
 LEFT JOIN past_file p ON p.recording = r.id AND p.why = 'removed'
-WHERE m.step = ?
+WHERE r.directory IS ? AND m.step = ?
 """
-_LEFT_EMPTY = """
-SELECT DISTINCT r.directory FROM removal m JOIN recording r ON r.id = m.recording
-WHERE m.step = ? AND r.directory IS NOT NULL AND NOT EXISTS
-    (SELECT 1 FROM recording o JOIN file f ON f.recording = o.id WHERE o.directory = r.directory)
-"""
+_LEFT_EMPTY = f"""
+SELECT directory FROM ({_PLACES}) AS place WHERE directory IS NOT NULL AND NOT EXISTS
+    (SELECT 1 FROM recording o JOIN file f ON f.recording = o.id
+     WHERE o.directory = place.directory)
+"""  # noqa: S608 - no word in it comes from outside
 
 log = logging.getLogger("g2a_archive")
 
@@ -128,16 +134,27 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     return removed
 
 
-def _some(ids: Sequence[int]) -> Iterator[list[int]]:
+def _some(ids: Iterable[int]) -> Iterator[list[int]]:
     rest = iter(ids)
     while some := list(islice(rest, _TOGETHER)):
         yield some
 
 
-def _done(catalog: Catalog, ids: Sequence[int], step: int) -> None:
+def _done(
+    catalog: Catalog, step: int, ids: Iterable[int] | None = None, places: Iterable[str] = ()
+) -> None:
+    """These removals are as far as this `step`; without `ids`, all that have just been begun.
+
+    In `places`, `SHA256SUMS` is to be written.
+    """
     with catalog.transaction() as db:
-        sql = "UPDATE removal SET step = ? WHERE recording = ?"
-        db.executemany(sql, ((step, id_) for id_ in ids))
+        sql = "INSERT OR IGNORE INTO stale_directory VALUES (?)"
+        db.executemany(sql, ((place,) for place in places))
+        if ids is None:
+            db.execute("UPDATE removal SET step = ? WHERE step = 0", (step,))
+        else:
+            sql = "UPDATE removal SET step = ? WHERE recording = ?"
+            db.executemany(sql, ((step, id_) for id_ in ids))
 
 
 # --- removed.csv -----------------------------------------------------------------------------
@@ -147,10 +164,11 @@ def _list(catalog: Catalog, root: Path) -> None:
     """Write the tombstones to `removed.csv`, flushed."""
     sql = (
         "SELECT r.id, r.start_time, r.directory, r.archived_at, r.removed_at, r.reason "
-        "FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = 0 ORDER BY r.id"
+        "FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = 0 "
+        "AND m.recording > ? ORDER BY m.recording LIMIT ?"
     )
     path = root / ARCHIVE_DIR / NAME
-    rows = catalog.rows(sql)
+    rows = catalog.rows(sql, (0, _TOGETHER))
     if not rows:
         return
     try:
@@ -159,14 +177,14 @@ def _list(catalog: Catalog, root: Path) -> None:
                 csv.writer(file, lineterminator="\n").writerow(_COLUMNS)
             elif _is_cut(path):
                 file.write("\n")  # a killed run's last line
-            for start in range(0, len(rows), _TOGETHER):
-                some = rows[start : start + _TOGETHER]
-                csv.writer(file, lineterminator="\n").writerows(_lines(catalog, some))
+            while rows:
+                csv.writer(file, lineterminator="\n").writerows(_lines(catalog, rows))
+                rows = catalog.rows(sql, (rows[-1][0], _TOGETHER))
             file.flush()
             flush_file(file.fileno())
     except OSError as error:
         raise storage_error(error, "write", path) from error
-    _done(catalog, [row[0] for row in rows], _LISTED)
+    _done(catalog, _LISTED)
 
 
 def _is_cut(path: Path) -> bool:
@@ -201,24 +219,18 @@ def restore(catalog: Catalog, root: Path) -> int:
     Left out is what the catalogue knows by now, and what has files in the archive, which were
     fetched again since. Raises `StorageError`.
     """
-    path = root / ARCHIVE_DIR / NAME
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            # Of several lines for one recording the last counts; one that is cut is none.
-            rows = {row["id"]: row for row in csv.DictReader(file) if _is_whole(row)}
-    except FileNotFoundError:
+    if not os.path.lexists(root / ARCHIVE_DIR / NAME):
         return 0
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
-    except csv.Error as error:
-        raise StorageError(
-            f"cannot read {path}: {error}", hint="mend it, or move it away"
-        ) from None
     count = 0
     with catalog.transaction() as db:
         now = revisions.upcoming(db)
-        for row in rows.values():
-            known = db.execute("SELECT 1 FROM recording WHERE id = ?", (int(row["id"]),)).fetchone()
+        # Of several lines for one recording the last counts; all of them have no place in memory.
+        db.execute("CREATE TEMP TABLE tombstone (id INTEGER PRIMARY KEY, line TEXT)")
+        sql = "INSERT OR REPLACE INTO tombstone VALUES (?, ?)"
+        db.executemany(sql, ((int(row["id"]), json.dumps(row)) for row in _kept(root)))
+        for id_, line in db.execute("SELECT id, line FROM tombstone ORDER BY id"):
+            row = json.loads(line)
+            known = db.execute("SELECT 1 FROM recording WHERE id = ?", (id_,)).fetchone()
             files = [
                 (kind.value, *(row[f"{kind}_{column}"] for column in _FILE))
                 for kind in ALL_KINDS
@@ -229,15 +241,30 @@ def restore(catalog: Catalog, root: Path) -> int:
             db.execute(
                 "INSERT INTO recording (id, state, start_time, directory, archived_at, removed_at, "
                 "reason) VALUES (?, 'removed', ?, ?, ?, ?, ?)",
-                (int(row["id"]), *(row[name] or None for name in _HEAD[1:])),
+                (id_, *(row[name] or None for name in _HEAD[1:])),
             )
             db.executemany(
                 "INSERT INTO past_file (recording, kind, path, size, sha256, archived_at, "
                 "revision, until, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'removed')",
-                ((int(row["id"]), *file, row["archived_at"], now, now) for file in files),
+                ((id_, *file, row["archived_at"], now, now) for file in files),
             )
             count += 1
+        db.execute("DROP TABLE tombstone")
     return count
+
+
+def _kept(root: Path) -> Iterator[dict[str, Any]]:
+    """The lines of `removed.csv`, less those that are cut. Raises `StorageError`."""
+    path = root / ARCHIVE_DIR / NAME
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            yield from (row for row in csv.DictReader(file) if _is_whole(row))
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
+    except csv.Error as error:
+        raise StorageError(
+            f"cannot read {path}: {error}", hint="mend it, or move it away"
+        ) from None
 
 
 def _is_whole(row: dict[str, Any]) -> bool:
@@ -248,28 +275,61 @@ def _is_whole(row: dict[str, Any]) -> bool:
 
 
 def _delete(catalog: Catalog, root: Path, removed: Removed) -> None:
-    """Delete the files of all that is listed, those kept aside and those in `partial/`, too."""
+    """Delete the files of all that is listed, those kept aside and those in `partial/`, too.
+
+    One directory after the other: all that was ever removed at once has no place in memory.
+    """
+    _unlink(root, f"{ARCHIVE_DIR}/partial", _halves(catalog, root), _PART, removed)
+    done: set[int] = set()
+    places: set[str] = set()
+    for (directory,) in catalog.rows(_PLACES, (_LISTED,)):
+        done |= _delete_of(catalog, root, directory, removed, places)
+        if len(done) >= _AT_ONCE:
+            _done(catalog, _DELETED, done, places)
+            done.clear()
+            places.clear()
+    _done(catalog, _DELETED, done, places)
+
+
+def _halves(catalog: Catalog, root: Path) -> set[int]:
+    """The removed recordings of which something lies in `partial/`."""
+    found: set[int] = set()
+    with suppress(OSError), os.scandir(root / ARCHIVE_DIR / "partial") as entries:
+        found = {int(match[1]) for one in entries if (match := _PART.fullmatch(one.name))}
+    sql = "SELECT recording FROM removal WHERE step = ? AND recording IN "
+    return {
+        row[0]
+        for some in _some(found)
+        for row in catalog.rows(f"{sql}({','.join('?' * len(some))})", (_LISTED, *some))
+    }
+
+
+def _delete_of(
+    catalog: Catalog, root: Path, directory: str | None, removed: Removed, places: set[str]
+) -> set[int]:
+    """Delete the files of what was removed of a directory; returns the IDs that are done.
+
+    All of `places` have been looked at; a file may lie elsewhere than its recording.
+    """
     wanted: dict[str, set[int]] = defaultdict(set)
-    expected: dict[str, dict[str, int]] = defaultdict(dict)
+    expected: dict[str, set[str]] = defaultdict(set)
     ids = set()
-    for id_, directory, path in catalog.rows(_TO_DELETE, (_LISTED,)):
+    for id_, path in catalog.rows(_TO_DELETE, (directory, _LISTED)):
         ids.add(id_)
         if path is not None:
-            expected[os.path.dirname(path)][os.path.basename(path)] = id_
-        for place in {directory, os.path.dirname(path) if path else None} - {None}:
-            wanted[place].add(id_)
-    _unlink(root, f"{ARCHIVE_DIR}/partial", ids, _PART, removed)
-    for directory, its in wanted.items():
-        if why := _out_of_sight(root, directory):
-            removed.failed += [(id_, directory, why) for id_ in sorted(its)]
+            expected[os.path.dirname(path)].add(os.path.basename(path))
+        for place in (directory, os.path.dirname(path) if path else None):
+            if place is not None:
+                wanted[place].add(id_)
+    before = len(removed.failed)
+    for place, its in wanted.items():
+        if why := _out_of_sight(root, place):
+            removed.failed += [(id_, place, why) for id_ in sorted(its)]
             continue
-        names = _unlink(root, directory, its, _NAME, removed)
-        gone = expected[directory].keys() - names
-        removed.gone += sorted(f"{directory}/{name}" for name in gone)
-    with catalog.transaction() as db:
-        sql = "INSERT OR IGNORE INTO stale_directory VALUES (?)"
-        db.executemany(sql, ((directory,) for directory in wanted))
-    _done(catalog, [*(ids - {id_ for id_, _, _ in removed.failed})], _DELETED)
+        names = _unlink(root, place, its, _NAME, removed)
+        removed.gone += sorted(f"{place}/{name}" for name in expected[place] - names)
+    places.update(wanted)
+    return ids - {id_ for id_, _, _ in removed.failed[before:]}
 
 
 def _out_of_sight(root: Path, directory: str) -> str:
@@ -299,7 +359,7 @@ def _unlink(
         if match is None or int(match[1]) not in ids:
             continue
         try:
-            persistently(lambda name=name: os.unlink(path / name))  # type: ignore[misc]
+            persistently(lambda name=name: os.unlink(f"{path}/{name}"))  # type: ignore[misc]
             removed.deleted += pattern is _NAME
         except FileNotFoundError:
             pass

@@ -1,0 +1,94 @@
+"""`remove` of very many: directory by directory, in the memory of one of them."""
+
+from __future__ import annotations
+
+import csv
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from g2a_archive.archive.database import tombstones
+from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.models import FileKind, State, StoredFile
+
+_A_DAY = 300
+
+
+def archive(root: Path, days: int) -> Catalog:
+    """An archive of some days, all of which is to be removed: the claim is made."""
+    (root / ".g2a-archive").mkdir(parents=True)
+    catalog = Catalog(root / ".g2a-archive" / "catalog.sqlite3")
+    ids = range(1, 1 + days * _A_DAY)
+    settled = []
+    for id_ in ids:
+        day = f"2014/05/{1 + (id_ - 1) // _A_DAY:02d}"
+        (root / day).mkdir(parents=True, exist_ok=True)
+        file = StoredFile(id_, FileKind.MP4, f"{day}/{id_}.mp4", 0, "a" * 64)
+        (root / file.path).touch()
+        settled.append(Settlement(id_, State.ARCHIVED, 7, 6, directory=day, files=[file]))
+    catalog.settle(settled)
+    tombstones.entomb(catalog, ids, "old")
+    return catalog
+
+
+def peak(root: Path, days: int) -> int:
+    """The most memory that the removal takes, which is then done."""
+    with archive(root, days) as catalog:
+        tracemalloc.start()
+        removed = tombstones.resume(catalog, root)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (removed.deleted, removed.gone, removed.failed) == (days * _A_DAY, [], [])
+        assert catalog.rows("SELECT * FROM removal") == []
+    assert [p.name for p in root.iterdir()] == [".g2a-archive"]
+    with open(root / ".g2a-archive" / "removed.csv", newline="") as file:
+        assert [int(row["id"]) for row in csv.DictReader(file)] == [*range(1, 1 + days * _A_DAY)]
+    return most
+
+
+def test_more_directories_take_no_more_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tombstones, "_AT_ONCE", _A_DAY)
+    monkeypatch.setattr(tombstones, "_TOGETHER", _A_DAY)
+    peak(tmp_path / "first", 1)  # what is imported, and kept for the next time
+    few = peak(tmp_path / "few", 1)
+    many = peak(tmp_path / "many", 8)
+    assert many < few + 150_000
+
+
+def test_tombstones_come_back_in_little_memory(tmp_path: Path) -> None:
+    peak(tmp_path / "old", 4)
+    kept = tmp_path / "old" / ".g2a-archive" / "removed.csv"
+    text = kept.read_text()
+    kept.write_text(text + text.partition("\n")[2].replace("old", "older"))  # the last counts
+    root = tmp_path / "old"
+    (root / ".g2a-archive" / "catalog.sqlite3").unlink()
+    with Catalog(root / ".g2a-archive" / "catalog.sqlite3") as catalog:
+        tracemalloc.start()
+        assert tombstones.restore(catalog, root) == 4 * _A_DAY
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert catalog.rows("SELECT DISTINCT state, reason FROM recording") == [
+            ("removed", "older")
+        ]
+        assert tombstones.restore(catalog, root) == 0
+    assert most < 500_000
+
+
+@pytest.mark.parametrize("sql", [tombstones._TO_DELETE, tombstones._LEFT_EMPTY])
+def test_a_directory_of_ten_times_as_many_takes_ten_times_as_long(tmp_path: Path, sql: str) -> None:
+    """As SQLite counts its steps, so that no clock is asked."""
+    steps = []
+    for count in (100, 1000):
+        with Catalog(tmp_path / f"{count}.sqlite3") as catalog:
+            ids = range(1, 1 + count)
+            catalog.settle(Settlement(id_, State.QUEUED, directory="2014") for id_ in ids)
+            tombstones.entomb(catalog, ids, None)
+            done: list[int] = []
+            catalog._db.set_progress_handler(lambda done=done: done.append(1), 10)  # type: ignore[misc]
+            catalog.rows(sql, ("2014", 0)[2 - sql.count("?") :])
+            steps.append(len(done))
+    assert steps[0] > 10
+    assert steps[1] < 12 * steps[0]
