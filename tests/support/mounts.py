@@ -43,13 +43,16 @@ def tmpfs(at: Path, size: str) -> Iterator[Path]:
 
 
 @contextmanager
-def ext4(at: Path, image: Path, size: int) -> Iterator[Path]:
-    """A file system of its own in a file; an error in it makes it read-only."""
+def ext4(at: Path, image: Path, size: int, *, inodes: int | None = None) -> Iterator[Path]:
+    """A file system of its own in a file; an error in it makes it read-only.
+
+    It has room for so many `inodes`, some of which are its own.
+    """
     need_root("mount", "mkfs.ext4")
     at.mkdir(parents=True, exist_ok=True)
     with open(image, "wb") as file:
         file.truncate(size)
-    _run("mkfs.ext4", "-q", image)
+    _run("mkfs.ext4", "-q", *(() if inodes is None else ("-N", str(inodes))), image)
     _run("mount", "-o", "loop,errors=remount-ro", image, at)
     try:
         yield at

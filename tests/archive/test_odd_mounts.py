@@ -1,0 +1,150 @@
+"""Whole nights on file systems that are odd: no renaming over files, no flush, folded names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import (
+    archive_files,
+    assert_archive_equals,
+    assert_nothing_false,
+    leftovers,
+    relative_path,
+    run_here,
+    states,
+)
+from support.merging import shards
+from support.mounts import ext4
+from support.odd_mount import ALL, odd_mount
+from support.service import Serve
+
+from g2a_archive.cli import main
+from g2a_archive.console.outputs import write_whole
+from g2a_archive.demo import SimulatedService
+from g2a_archive.errors import ExitCode
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    """Where a test mounts its odd file system."""
+    return tmp_path / "drive"
+
+
+@pytest.fixture
+def root(drive: Path) -> Path:
+    """The archive's place, on it."""
+    return drive / "archive"
+
+
+@pytest.fixture
+def say(root: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    def run(command: str, *args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main.run([command, "--dest", str(root), *map(str, args)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_two_nights_where_nothing_is_as_it_should_be(
+    service: SimulatedService,
+    drive: Path,
+    root: Path,
+    say: Say,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, *rest = service.recordings
+    with odd_mount(drive, *ALL):
+        assert run_here(service, root, [first], set_mtime=True).exit_code == 0
+        assert run_here(service, root, service.recordings).archived == len(rest)
+        for what in ("files", "directories"):
+            assert caplog.text.count(f"this file system cannot flush {what}") == 2  # once a night
+        assert_archive_equals(service, root)
+        assert leftovers(root) == []
+        for _ in range(2):
+            write_whole(str(drive / "metrics"), "new\n")
+        assert say("verify")[0] == 0
+        assert say("browse")[0] == 0
+        (drive / "case").mkdir()
+        for target in ("case", "case.zip"):
+            assert say("bag", drive / target, first, "--zip" if "." in target else "-v")[::2] == (
+                0,
+                "",
+            )
+        assert say("remove", "--yes", first)[0] == 0
+        assert say("browse")[0] == 0
+        assert states(root)[first] == "removed"
+        assert [path for path in drive.rglob("*") if path.name.endswith((".old", ".new"))] == []
+
+
+def test_an_ext4_whose_inodes_are_used_up(
+    service: SimulatedService, drive: Path, root: Path
+) -> None:
+    with ext4(drive, drive.with_name("image"), 16 << 20, inodes=64):
+        others = [drive / f"other-{number}" for number in range(30)]
+        for path in others:
+            path.touch()
+        for _ in range(2):
+            report = run_here(service, root, service.recordings)
+            assert report.exit_code == ExitCode.STORAGE
+            assert "its inodes are used up" in report.stops[0]
+            assert_nothing_false(service, root)
+        for path in others:
+            path.unlink()
+        few = [*service.recordings][:4]
+        assert run_here(service, root, few).exit_code == 0
+        assert {id_ for id_, state in states(root).items() if state == "archived"} >= {*few}
+
+
+def test_archives_are_brought_together_there(
+    service: SimulatedService, drive: Path, root: Path, tmp_path: Path, say: Say
+) -> None:
+    parts = shards(service, tmp_path, 2)
+    with odd_mount(drive, *ALL):
+        assert say("merge", "--min-free", "0", "--move", *parts)[0] == 0
+        assert_archive_equals(service, root)
+        assert say("verify")[0] == 0
+
+
+def test_names_are_kept_in_lower_case(
+    service: SimulatedService, drive: Path, root: Path, say: Say
+) -> None:
+    with odd_mount(drive, "fold"):
+        for archived in (len(service.recordings), 0):
+            report = run_here(service, root, service.recordings, layout="%Y/%B/Day-%d")
+            assert (report.exit_code, report.archived) == (0, archived)
+        assert all(name == name.lower() for name in archive_files(root))
+        assert say("verify")[:2] == (0, say("verify", "-v")[1])
+        os.unlink(root / ".g2a-archive/catalog.sqlite3")
+        assert run_here(service, root, service.recordings, layout="%Y/%B/Day-%d").files == 0
+        os.unlink(root / ".g2a-archive/catalog.sqlite3")
+        assert say("verify", "--rebuild")[0] == 0
+        assert say("verify")[0] == 0
+
+
+def test_a_file_too_large_for_it(serve: Serve, drive: Path, root: Path) -> None:
+    """FAT's largest is known beforehand: here only the attempt tells. The others are archived."""
+    service = serve(4, rate_limit=None)
+    large, *others = service.recordings
+    service.set_recordings(
+        replace(one, mp4_size=3_000_000) if one.id == large else one
+        for one in service.recordings.values()
+    )
+    with odd_mount(drive, "largest=1000000"):
+        for night in range(2):
+            report = run_here(service, root, service.recordings)
+            assert report.exit_code == 1
+            assert [(one.id, one.file) for one in report.failed] == [(large, "mp4")], night
+            assert "File too large" in report.failed[0].reason
+            assert (report.archived, report.already_archived) == ((3, 0) if not night else (0, 3))
+        assert set(states(root)) == {large, *others}
+        assert states(root)[large] == "failed"
+        assert_nothing_false(service, root)
+        path = root / relative_path(service.recordings[large], "mp4")
+        assert not path.exists()
