@@ -120,7 +120,7 @@ def test_names_are_kept_in_lower_case(
             report = run_here(service, root, service.recordings, layout="%Y/%B/Day-%d")
             assert (report.exit_code, report.archived) == (0, archived)
         assert all(name == name.lower() for name in archive_files(root))
-        assert say("verify")[:2] == (0, say("verify", "-v")[1])
+        assert say("verify")[0] == 0
         os.unlink(root / ".g2a-archive/catalog.sqlite3")
         assert run_here(service, root, service.recordings, layout="%Y/%B/Day-%d").files == 0
         os.unlink(root / ".g2a-archive/catalog.sqlite3")
