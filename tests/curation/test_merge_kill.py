@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import random
-import signal
+import shutil
 import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,48 +18,22 @@ from support import (
     archive_files,
     assert_archive_equals,
     assert_nothing_false,
-    clean_environment,
     is_right,
     leftovers,
     relative_path,
+    run_cli,
     start_cli,
     states,
 )
+from support.crash import crash
 from support.merging import assert_proven, content, merge_args, merge_here, shards
 from support.mounts import tmpfs
-from support.service import Serve
 
-from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.demo.recordings import KINDS
 
 SEEDS = 40 if LONG else 3
-KILLS = 8
-
-_CRASH = """
-import itertools, os, signal, sys
-from g2a_archive.archive import checksums, storage
-from g2a_archive.archive.database import catalog
-from g2a_archive.cli import main as cli
-from g2a_archive.curation import merge_files, merge_rows, merge_work
-where, when, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-owner = {"os": os, "rows": merge_rows, "work": merge_work, "checksums": checksums,
-         "Catalog": catalog.Catalog, "Storage": storage.Storage, "Files": merge_files.Files,
-         }[where.split(".")[0]]
-name = where.split(".")[1]
-real, calls = getattr(owner, name), itertools.count(1)
-
-def crash(*args, **more):
-    call = next(calls)
-    if call == number and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = real(*args, **more)
-    if call == number and when == "after":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-setattr(owner, name, crash)
-sys.exit(cli.run(sys.argv[4:]))
-"""
+KILLS = 6
 
 STEPS = [
     ("Catalog.begin_run", 1),
@@ -68,9 +42,9 @@ STEPS = [
     ("os.link", 1),
     ("os.link", 8),
     ("Files.flush", 1),
-    ("rows.write", 1),
-    ("rows.write", 2),
-    ("rows.merge_scans", 1),
+    ("merge_rows.write", 1),
+    ("merge_rows.write", 2),
+    ("merge_rows.merge_scans", 1),
     ("checksums.update", 1),
     ("checksums.update", 3),
     ("Catalog.summed", 1),
@@ -85,16 +59,44 @@ COPYING = [
 MOVING = [
     ("os.unlink", 1),
     ("os.unlink", 5),
-    ("work.remove_files", 1),
-    ("rows.forget", 1),
-    ("rows.forget", 2),
+    ("merge_work.remove_files", 1),
+    ("merge_rows.forget", 1),
+    ("merge_rows.forget", 2),
     ("os.rmdir", 1),
 ]
 
 
+Made = tuple[SimulatedService, list[Path]]
+
+
+def made(recordings: int, seed: int, count: int, into: Path) -> Made:
+    """A service, stopped by now, and its recordings in so many archives."""
+    sample = sample_recordings(recordings, seed=seed)
+    with SimulatedService(sample, Behaviour(rate_limit=None)) as service:
+        return service, shards(service, into, count)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Two archives that are made once."""
+    return made(9, 1, 2, tmp_path_factory.mktemp("originals"))
+
+
 @pytest.fixture
-def service(serve: Serve) -> SimulatedService:
-    return serve(9, rate_limit=None)
+def service(originals: Made) -> SimulatedService:
+    """What they were made of."""
+    return originals[0]
+
+
+def copies(originals: list[Path], into: Path) -> list[Path]:
+    """Copies of archives for one test."""
+    return [shutil.copytree(one, into / one.name) for one in originals]
+
+
+@pytest.fixture
+def parts(originals: Made, tmp_path: Path) -> list[Path]:
+    """A copy of both archives, on the target's file system."""
+    return copies(originals[1], tmp_path)
 
 
 @pytest.fixture
@@ -113,18 +115,6 @@ def assert_nothing_lost(service: SimulatedService, places: list[Path]) -> None:
                 assert any(path.exists() and is_right(recording, kind, path) for path in paths)
 
 
-def crash(where: str, when: str, number: int, args: list[str | Path]) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", _CRASH, where, when, str(number), *map(str, args)],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr
-
-
 def assert_done(service: SimulatedService, root: Path, parts: list[Path], *, move: bool) -> None:
     """The next merge ends the job, and then there is nothing left to do."""
     assert merge_here(root, parts, move=move).exit_code == 0
@@ -138,9 +128,8 @@ def assert_done(service: SimulatedService, root: Path, parts: list[Path], *, mov
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("where", "number"), STEPS)
 def test_killed_between_two_steps(
-    where: str, number: int, when: str, service: SimulatedService, tmp_path: Path, root: Path
+    where: str, number: int, when: str, service: SimulatedService, parts: list[Path], root: Path
 ) -> None:
-    parts = shards(service, tmp_path, 2)
     before = [content(part) for part in parts]
     crash(where, when, number, merge_args(root, parts))
     assert [content(part) for part in parts] == before
@@ -150,11 +139,12 @@ def test_killed_between_two_steps(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("where", "number"), [*MOVING, ("rows.write", 2), ("Files.flush", 2)])
+@pytest.mark.parametrize(
+    ("where", "number"), [*MOVING, ("merge_rows.write", 2), ("Files.flush", 2)]
+)
 def test_killed_while_moving(
-    where: str, number: int, when: str, service: SimulatedService, tmp_path: Path, root: Path
+    where: str, number: int, when: str, service: SimulatedService, parts: list[Path], root: Path
 ) -> None:
-    parts = shards(service, tmp_path, 2)
     crash(where, when, number, merge_args(root, parts, "--move"))
     assert_nothing_false(service, root)
     assert_nothing_lost(service, [root, *parts])
@@ -166,29 +156,39 @@ def test_killed_while_moving(
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("where", "number"), COPYING)
 def test_killed_while_copying(
-    where: str, number: int, when: str, service: SimulatedService, disk: Path, root: Path
+    where: str, number: int, when: str, originals: Made, disk: Path, root: Path
 ) -> None:
-    parts = shards(service, disk, 2)
+    service, parts = originals[0], copies(originals[1], disk)
     crash(where, when, number, merge_args(root, parts, "--move"))
     assert_nothing_false(service, root)
     assert_nothing_lost(service, [root, *parts])
     assert_done(service, root, parts, move=True)
 
 
-@pytest.mark.parametrize("move", [False, True])
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_killed_at_random_instants(
-    seed: int, move: bool, serve: Serve, tmp_path: Path, root: Path
+def test_killed_at_random_instants(seed: int, tmp_path: Path) -> None:
+    service, originals = made(24, seed, 3, tmp_path / "originals")
+    begun = time.monotonic()
+    assert run_cli(merge_args(tmp_path / "whole", originals)).returncode == 0
+    whole = time.monotonic() - begun
+    for name in ("link", "move"):
+        (tmp_path / name).mkdir()
+        parts = copies(originals, tmp_path / name)
+        kill_again_and_again(service, tmp_path / name / "target", parts, seed, whole, name)
+
+
+def kill_again_and_again(
+    service: SimulatedService, root: Path, parts: list[Path], seed: int, whole: float, how: str
 ) -> None:
-    chance = random.Random(seed)
-    service = serve(sample_recordings(60, seed=seed), rate_limit=None)
-    parts = shards(service, tmp_path, 3)
+    """Kill merges at instants of the time that a `whole` one takes here, in seconds."""
+    chance = random.Random(f"{seed} {how}")
+    move = how == "move"
     args = merge_args(root, parts, *(["--move"] if move else []))
     killed = 0
     for _ in range(KILLS):
         with start_cli(args) as process:
             try:
-                process.communicate(timeout=chance.uniform(0.3, 1.5))
+                process.communicate(timeout=chance.uniform(0.1, 1.0) * whole)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()

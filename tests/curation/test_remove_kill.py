@@ -3,51 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support import (
-    PATIENCE,
+    archives,
     catalog_rows,
-    clean_environment,
     plain_args,
     run_cli,
     run_here,
     states,
 )
+from support.crash import crash
 from support.removal import assert_removed, files_of
 
 from g2a_archive.cli import main
 from g2a_archive.demo import SimulatedService
 
-_CRASH = """
-import itertools, os, signal, sys
-from pathlib import Path
-from g2a_archive.archive import checksums
-from g2a_archive.archive.database import pages, tombstones
-from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.cli import main as cli
-where, when, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-owner, name = where.split(".")
-owner = {"os": os, "tombstones": tombstones, "checksums": checksums, "pages": pages,
-         "Catalog": Catalog, "Path": Path}[owner]
-real, calls = getattr(owner, name), itertools.count(1)
+original = archives.original
+archive = archives.archive
+service = archives.service
 
-def crash(*args, **more):
-    call = next(calls)
-    if call == number and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = real(*args, **more)
-    if call == number and when == "after":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-setattr(owner, name, crash)
-sys.exit(cli.run(sys.argv[4:]))
-"""
+pytestmark = pytest.mark.usefixtures("archive")  # at `root`
 
 STEPS = [
     ("Catalog.transaction", 2),
@@ -65,17 +42,9 @@ STEPS = [
 ]
 
 
-def killed(root: Path, where: str, when: str, number: int, *args: object) -> None:
+def killed(root: Path, where: str, when: str, number: int, *args: int) -> None:
     """Run `remove` until it kills itself there."""
-    command = ["remove", "--dest", root, "--yes", *args]
-    result = subprocess.run(
-        [sys.executable, "-c", _CRASH, where, when, str(number), *map(str, command)],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert result.returncode == -signal.SIGKILL, (result.returncode, result.stderr)
+    crash(where, when, number, ["remove", "--dest", root, "--yes", *args])
 
 
 def here(command: str, root: Path, *args: object) -> int:
@@ -90,7 +59,6 @@ def test_killed_between_two_steps(
 ) -> None:
     ids = list(service.recordings)
     gone, kept = ids[:3], ids[3:]
-    run_here(service, root, ids)
     assert here("browse", root) == 0
     killed(root, where, when, number, *gone)
     # Never a recording half there that counts as archived.
@@ -116,7 +84,6 @@ def _names(page: Path, ids: list[int]) -> bool:
 
 def test_killed_again_and_again(service: SimulatedService, root: Path) -> None:
     ids = list(service.recordings)
-    run_here(service, root, ids)
     killed(root, "os.unlink", "after", 1, *ids[:4])
     for number in (2, 1, 3):
         killed(root, "os.unlink", "before", number, ids[4])
@@ -128,7 +95,6 @@ def test_killed_again_and_again(service: SimulatedService, root: Path) -> None:
 def test_fetched_again_while_its_removal_is_not_over(service: SimulatedService, root: Path) -> None:
     """The removal ends first; what is fetched then stays."""
     ids = list(service.recordings)
-    run_here(service, root, ids)
     killed(root, "os.unlink", "before", 1, ids[0])
     args = plain_args(root, "--again", ids[0])
     assert run_cli(args, service.environment()).returncode == 0
