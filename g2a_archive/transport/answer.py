@@ -70,6 +70,11 @@ class Answer:
         """Whether the body's end is marked, so that a cut shows."""
         return self.chunked or self.length is not None
 
+    @property
+    def proved(self) -> bool:
+        """Whether a body, read to its end, is all of it: its length or its coding says so."""
+        return self.announced or (self._inflate is not None and self._inflate.ended)
+
     def header(self, name: str) -> str | None:
         """A header's value, or None; doubled ones are joined by commas."""
         value = self._raw.headers.get(name)
@@ -186,9 +191,14 @@ class Inflate:
         return True
 
     @property
+    def ended(self) -> bool:
+        """Whether the end of the compressed data has come."""
+        return self._stream.eof
+
+    @property
     def whole(self) -> bool:
-        """Whether the compressed data came to their end."""
-        return self._stream.eof or not self._begun
+        """Whether they ended, or there are none."""
+        return self.ended or not self._begun
 
 
 def _chunked(raw: BaseHTTPResponse) -> bool:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,20 +126,12 @@ def _nginx(work: Path, files: Path, certificate: Path | None) -> Iterator[str]:
         raise ServerError("nginx is missing (on Debian: apt install nginx-light)")
     prefix = work / "nginx"
     prefix.mkdir(exist_ok=True)
-    port = _free_port()
+    (port,) = free_ports(1)
     config = prefix / "nginx.conf"
     config.write_text(_nginx_conf(prefix, files, port, certificate))
     log = prefix / "error.log"
-    process = subprocess.Popen(
-        [program, "-e", str(log), "-p", str(prefix), "-c", str(config)],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _await_port(process, port, log)
+    with running([program, "-e", str(log), "-p", str(prefix), "-c", str(config)], port, log):
         yield f"{'https' if certificate else 'http'}://127.0.0.1:{port}"
-    finally:
-        _stop(process)
 
 
 def _nginx_conf(prefix: Path, files: Path, port: int, certificate: Path | None) -> str:
@@ -182,21 +174,46 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=path)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on just now, no two of them alike."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
-def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+@contextmanager
+def running(command: Sequence[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A server, from when it listens on `port`; what it prints is added to `log`.
+
+    Raises `ServerError` where it does not start.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        if not _listens(process, port):
+            said = log.read_text(errors="replace")[-500:].strip()
+            raise ServerError(f"{Path(command[0]).name} did not start: {said}")
+        yield process
+    finally:
+        _stop(process)
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until it does; False where it ended, or took too long."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
+            return True
         except OSError:
             time.sleep(0.02)
-    said = log.read_text()[-500:] if log.exists() else ""
-    raise ServerError(f"nginx did not start: {said.strip()}")
+    return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

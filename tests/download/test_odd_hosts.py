@@ -188,6 +188,40 @@ def test_an_empty_file_is_archived_where_a_new_link_says_so_too(
     assert service.requests.counts["links"] == 2
 
 
+EMPTY: dict[str, bytes] = {
+    "chunked": answer(chunks(b""), CHUNKED, length=False),
+    "gzip, chunked": answer(
+        chunks(gzip.compress(b"")), CHUNKED, "Content-Encoding: gzip", length=False
+    ),
+    "gzip": answer(gzip.compress(b""), "Content-Encoding: gzip"),
+    "gzip, no length": answer(gzip.compress(b""), "Content-Encoding: gzip", length=False),
+    "gzip of nothing": answer(b"", "Content-Encoding: gzip"),
+}
+"""In each of them the end is marked, so that it is no cut."""
+
+
+@pytest.mark.parametrize("sent", EMPTY.values(), ids=EMPTY)
+def test_an_empty_file_may_come_in_any_style(
+    sent: bytes, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+) -> None:
+    odd("events", lambda _, b: sent)
+    report = run_here(service, root, [ID])
+    assert report.exit_code == 0, report.failed
+    assert archive_files(root)[name_of(service, "events")].read_bytes() == b""
+    assert service.requests.counts["links"] == 2
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("lines", [[], ["Content-Encoding: gzip"]], ids=["plain", "gzip"])
+def test_nothing_at_all_is_no_empty_file(
+    lines: list[str], service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+) -> None:
+    odd("events", lambda _, b: answer(b"", *lines, length=False))
+    report = run_here(service, root, [ID], retries=1)
+    assert [one.reason for one in report.failed] == ["the file is empty"]
+    assert name_of(service, "events") not in archive_files(root)
+
+
 def test_an_empty_mp4_is_none(
     service: SimulatedService,
     odd: Callable[[Kind, Answers], None],

@@ -91,9 +91,8 @@ def chunks(body: bytes, size: int = 1000) -> bytes:
 
 def cut_off(sock: socket.socket) -> None:
     """Close the connection below TLS, without a word of it."""
-    plain = socket.socket(fileno=socket.dup(sock.fileno()))
-    plain.shutdown(socket.SHUT_RDWR)
-    plain.close()
+    with socket.socket(fileno=socket.dup(sock.fileno())) as plain:
+        plain.shutdown(socket.SHUT_RDWR)
 
 
 def reset(sock: socket.socket) -> None:

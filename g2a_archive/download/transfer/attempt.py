@@ -257,10 +257,7 @@ class Fetcher:
             return self._taken(transfer, candidate.path, None)
         if transfer.expected is not None and length not in (None, transfer.expected):
             return self._contradiction(transfer, answer, length or 0)
-        if length == 0 and transfer.kind is not FileKind.MP4 and not transfer.empty:
-            transfer.empty = True
-            return NewLink("the file is empty")
-        return None
+        return _looked_at_again(transfer) if length == 0 else None
 
     def _receive(
         self, transfer: Transfer, part: Partial, answer: Answer, *, begin: int
@@ -363,9 +360,10 @@ class Fetcher:
         if transfer.expected is not None and part.size != transfer.expected:
             return Again(f"{part.size} bytes came, recordingSize is {transfer.expected}")
         if part.size == 0:
-            announced = answer.length == 0 and transfer.kind is not FileKind.MP4
-            if not announced:
+            if transfer.kind is FileKind.MP4 or not answer.proved:
                 return Again("the file is empty")
+            if (again := _looked_at_again(transfer)) is not None:
+                return again
             log.warning(
                 "recording %d: %s: it is empty at the host, too", transfer.recording, transfer.kind
             )
@@ -379,6 +377,14 @@ class Fetcher:
             if part.digest(name) != told:
                 return Again("what came does not match the digest that the host tells")
         return None
+
+
+def _looked_at_again(transfer: Transfer) -> NewLink | None:
+    """A file that is said to be empty is believed where a new link says so, too."""
+    if transfer.empty or transfer.kind is FileKind.MP4:
+        return None
+    transfer.empty = True
+    return NewLink("the file is empty")
 
 
 def _whole_length(answer: Answer) -> int | None:
