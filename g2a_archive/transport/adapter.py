@@ -13,16 +13,16 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any, cast
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.connection import create_connection
+from urllib3.util.ssltransport import SSLTransport
 
 from g2a_archive import __version__
 from g2a_archive.errors import InputError
@@ -51,9 +51,14 @@ class Network:
         self._aborted = False
 
     def connect(self, connection: Any, usual: Any) -> socket.socket:
-        """A socket to the address that answered last, or else to the first that answers."""
+        """A socket to the address that answered last, or else to the first that answers.
+
+        What is beyond a SOCKS proxy has no address here.
+        """
         if self._aborted:
             raise ConnectionAbortedError
+        if hasattr(connection, "_socks_options"):
+            return cast(socket.socket, usual())
         place = (connection.host, connection.port)
         good = self._good.get(place)
         if good is not None:
@@ -122,6 +127,8 @@ class Network:
 def shut(connection: Any) -> None:
     """End all reads and writes of a connection's socket, whichever thread waits in them."""
     sock = connection.sock
+    while isinstance(sock, SSLTransport):  # TLS in the TLS of a proxy
+        sock = sock.socket
     if isinstance(sock, socket.socket):
         with suppress(OSError):
             # Not `sock.shutdown`: on a TLS socket it would take the session away from under the
@@ -129,8 +136,16 @@ def shut(connection: Any) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
+def _decrypted(sock: object) -> bool:
+    """Whether TLS holds bytes that nobody read yet: these no longer show on the socket."""
+    if isinstance(sock, SSLTransport):
+        waiting = sock.sslobj.pending() or sock.incoming.pending
+        return bool(waiting) or _decrypted(sock.socket)
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+
+
 class _Kept:
-    """What both kinds of connection have in common; `network` is set by `_classes`."""
+    """What is added to every connection of the library; `network` is set by `_classes`."""
 
     network: Network
     asked_at = 0.0
@@ -144,7 +159,9 @@ class _Kept:
     def is_connected(self) -> bool:
         place = (self.host, self.port)  # type: ignore[attr-defined]
         # The library's own look comes first: is anything waiting that nobody asked for?
-        return bool(super().is_connected) and self.network.fresh(place, self.asked_at)  # type: ignore[misc]
+        connected = bool(super().is_connected)  # type: ignore[misc]
+        quiet = not _decrypted(self.sock)  # type: ignore[attr-defined]
+        return connected and quiet and self.network.fresh(place, self.asked_at)
 
     def request(self, *args: Any, **more: Any) -> None:
         self.asked_at = time.monotonic()
@@ -167,34 +184,27 @@ class _Kept:
         return found
 
 
-class _Plain(_Kept, HTTPConnection):
-    pass
+class _Encrypted(_Kept):
+    """The same for TLS."""
 
-
-class _Encrypted(_Kept, HTTPSConnection):
     def connect(self) -> None:
-        super().connect()
-        if isinstance(self.sock, ssl.SSLSocket):
+        super().connect()  # type: ignore[misc]
+        if hasattr(self.sock, "suppress_ragged_eofs"):  # type: ignore[attr-defined]
             # An end that TLS did not announce may be a cut: no body is whole by it.
             self.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
 
 
-def _classes(known: Network) -> dict[str, type]:
-    """urllib3's pools, with connections that know `known`."""
+_ADDED: Mapping[str, type] = {"http": _Kept, "https": _Encrypted}
 
-    class Plain(_Plain):
-        network = known
 
-    class Encrypted(_Encrypted):
-        network = known
-
-    class PlainPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = cast(Any, Plain)
-
-    class EncryptedPool(urllib3.HTTPSConnectionPool):
-        ConnectionCls = cast(Any, Encrypted)
-
-    return {"http": PlainPool, "https": EncryptedPool}
+def _classes(known: Network, usual: Mapping[str, type]) -> dict[str, type]:
+    """The classes of pools that a manager uses, with connections that know `known`."""
+    found = {}
+    for scheme, pool in usual.items():
+        bases = (_ADDED[scheme], cast(Any, pool).ConnectionCls)
+        connection = type(f"Known{bases[1].__name__}", bases, {"network": known})
+        found[scheme] = type(f"Known{pool.__name__}", (pool,), {"ConnectionCls": connection})
+    return found
 
 
 class Adapter(HTTPAdapter):
@@ -203,18 +213,24 @@ class Adapter(HTTPAdapter):
     def __init__(self, *, hosts: int = 4, connections: int = 4) -> None:
         """Pools for the `hosts` used last, with so many idle `connections` each."""
         self.network = Network()
+        self._lock = threading.Lock()
         super().__init__(pool_connections=hosts, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        """As requests does, with our classes."""
+        """As requests does, with connections of ours."""
         super().init_poolmanager(*args, **more)
-        self.poolmanager.pool_classes_by_scheme = _classes(self.network)
+        self._know(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        """As requests does, with our classes, but for SOCKS, which has connections of its own."""
-        manager = super().proxy_manager_for(proxy, **more)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = _classes(self.network)
+        """As requests does, with connections of ours; SOCKS is one of these."""
+        with self._lock:
+            if proxy in self.proxy_manager:
+                return self.proxy_manager[proxy]
+            return self._know(super().proxy_manager_for(proxy, **more))
+
+    def _know(self, manager: Any) -> Any:
+        usual = manager.pool_classes_by_scheme
+        manager.pool_classes_by_scheme = _classes(self.network, usual)
         return manager
 
     def close(self) -> None:

@@ -27,6 +27,8 @@ _UNKNOWN_AUTHORITY = (
     "the host's TLS certificate is of no authority that is trusted here "
     "(REQUESTS_CA_BUNDLE can name others)"
 )
+_WANTS_USER = "the proxy wants a user name and password, or other ones"
+_NOT_LET_THROUGH = "the proxy does not let this host through"
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
@@ -59,10 +61,9 @@ class NetworkError(Exception):
 def proxy_refusal(status: int) -> NetworkError:
     """A proxy's own answer instead of the host's."""
     if status == 407:
-        text = "the proxy wants a user name and password, or other ones (407)"
-        return NetworkError(text, final=True, unreachable=True)
+        return NetworkError(f"{_WANTS_USER} (407)", final=True, unreachable=True)
     if status == 403:
-        return NetworkError("the proxy does not let this host through (403)", unreachable=True)
+        return NetworkError(f"{_NOT_LET_THROUGH} (403)", unreachable=True)
     return NetworkError(f"the proxy answered {status}", unreachable=True)
 
 
@@ -71,7 +72,7 @@ def translated(error: BaseException) -> NetworkError:
     if isinstance(error, NetworkError):
         return error
     causes = list(_causes(error))
-    for read in (_proxy, _tls, _unreached, _broken):
+    for read in (_proxy, _socks, _tls, _unreached, _broken):
         for cause in causes:
             if (found := read(cause)) is not None:
                 return found
@@ -107,6 +108,20 @@ def _proxy(cause: BaseException) -> NetworkError | None:
             return None
         return NetworkError("no connection to the proxy", unreachable=True)
     return None
+
+
+def _socks(cause: BaseException) -> NetworkError | None:
+    """By the names of PySocks' exceptions: it need not be there."""
+    if type(cause).__module__ != "socks":
+        return None
+    name = type(cause).__name__
+    if name == "SOCKS5AuthError":
+        return NetworkError(_WANTS_USER, final=True, unreachable=True)
+    if name == "SOCKS5Error" and str(cause).startswith("0x02"):  # RFC 1928, 6: by its rules
+        return NetworkError(_NOT_LET_THROUGH, unreachable=True)
+    if name in ("SOCKS5Error", "SOCKS4Error"):
+        return NetworkError("the proxy cannot reach the host", unreachable=True)
+    return NetworkError("no connection to the proxy", unreachable=True)
 
 
 def _tls(cause: BaseException) -> NetworkError | None:

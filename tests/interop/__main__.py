@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from .cases import CASES, Case
 from .results import Row
@@ -37,7 +39,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="default: every case")
     parser.add_argument("--list", action="store_true", help="name the cases, and do nothing")
-    parser.add_argument("--keep", action="store_true", help="keep the temporary directory")
+    parser.add_argument("--keep", action="store_true", help="keep what the servers logged")
     parser.add_argument("-v", "--verbose", action="store_true", help="every reason that was told")
     return parser.parse_args(argv)
 
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(case.name for case in cases))
         return 0
+    signal.signal(signal.SIGTERM, _terminate)
     work = Path(tempfile.mkdtemp(prefix="g2a-archive-interop-"))
     try:
         rows = _run(work, cases, verbose=options.verbose)
@@ -60,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems = [f"{row.case.name}: {problem}" for row in rows for problem in row.problems]
     print(f"{len(rows)} cases, {len(problems)} problems", *problems, sep="\n  ")
     return int(bool(problems))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _wanted(case: Case, words: Sequence[str]) -> bool:

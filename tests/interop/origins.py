@@ -44,7 +44,8 @@ NGINX: Mapping[str, str] = {
     " location / { proxy_pass http://127.0.0.1:@apache, HTTP/1.0 without length@; }",
     "nginx, cache and slice": "location / { slice 256k; proxy_cache store;"
     " proxy_cache_key $uri$slice_range; proxy_set_header Range $slice_range;"
-    " proxy_cache_valid 200 206 1h; proxy_http_version 1.1; proxy_pass http://127.0.0.1:@apache@; }",
+    " proxy_cache_valid 200 206 1h; proxy_http_version 1.1;"
+    " proxy_pass http://127.0.0.1:@apache@; }",
     "nginx, forced ranges": "proxy_force_ranges on; location / { proxy_cache store;"
     " proxy_cache_key forced$uri; proxy_cache_valid 200 1h;"
     " proxy_pass http://127.0.0.1:@apache, no ranges@; }",
@@ -63,7 +64,8 @@ NGINX: Mapping[str, str] = {
     "nginx, a page for 404": "root @work@/nowhere; error_page 404 =200 /sorry.html;"
     " location = /sorry.html { default_type text/html;"
     " return 200 '<!DOCTYPE html><html><body>Sorry</body></html>'; }",
-    "nginx, JSON for expired": 'default_type application/json; return 200 \'{"error": "expired"}\';',
+    "nginx, JSON for expired": "default_type application/json;"
+    ' return 200 \'{"error": "expired"}\';',
     "nginx, XML for denied": "default_type application/xml; return 200"
     " '<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>';",
     **{f"nginx, {status}": f"return {status};" for status in (403, 404, 410, 444, 500, 503)},
@@ -114,26 +116,11 @@ _CERTIFICATES = {
     "nginx, TLS, other name": "other",
     "nginx, TLS, unknown authority": "unknown",
 }
-_MODULES = [
-    "mpm_event",
-    "authz_core",
-    "authn_core",
-    "mime",
-    "headers",
-    "setenvif",
-    "env",
-    "filter",
-    "deflate",
-    "substitute",
-    "proxy",
-    "proxy_http",
-    "proxy_connect",
-    "ssl",
-    "socache_shmcb",
-    "ratelimit",
-    "unixd",
-    "log_config",
-]
+_MODULES = (
+    *("mpm_event", "unixd", "authz_core", "authn_core", "log_config", "mime", "headers"),
+    *("setenvif", "env", "filter", "deflate", "substitute", "ratelimit"),
+    *("proxy", "proxy_http", "proxy_connect", "ssl", "socache_shmcb"),
+)
 
 _NGINX_HEAD = """
 @user@
@@ -251,7 +238,7 @@ def nginx(places: Places) -> Iterator[None]:
 
 @contextmanager
 def apache(places: Places, forward: Mapping[str, str]) -> Iterator[None]:
-    """All of Apache's sites, and `forward`: what is in other virtual hosts. Raises `ServerError`."""
+    """All of Apache's sites, and the virtual hosts in `forward`. Raises `ServerError`."""
     program = find("apache2") or find("httpd")
     folders = [Path(one) for one in ("/usr/lib/apache2/modules", "/usr/lib64/httpd/modules")]
     modules = next((folder for folder in folders if folder.is_dir()), None)

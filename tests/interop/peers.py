@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support import archive_files, command, download_args
+from support import archive_files, clean_environment, download_args, run_cli
 
 from g2a_archive.demo import SimulatedService
 
@@ -56,12 +56,10 @@ class Outcome:
         return self.reasons.most_common(1)[0][0] if self.reasons else ""
 
 
-def _run(
-    args: Sequence[str], errand: Errand, text: str = "", **env: str
-) -> subprocess.CompletedProcess[str]:
+def _run(args: Sequence[str], errand: Errand, text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         args,
-        env={**errand.env, **env},
+        env=clean_environment(errand.env),
         cwd=errand.folder,
         input=text,
         capture_output=True,
@@ -75,8 +73,9 @@ def ours(errand: Errand) -> Outcome:
     """`g2a-archive download`, which asks the simulated service for the links."""
     root = errand.folder / "archive"
     args = download_args(root, "--timeout", "5", *errand.options, *errand.ids)
+    env = {**errand.env, **errand.service.environment()}
+    done = run_cli(args, env, cwd=errand.folder, timeout=_LATE)
     found = Outcome()
-    done = _run(command(args), errand, **errand.service.environment())
     for path in archive_files(root).values():
         found.digests[path.name] = _digest(path)
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import benchmarks.servers as servers
-from support import clean_environment
 
 from g2a_archive.demo import Behaviour, SimulatedService
 
@@ -47,7 +47,8 @@ class World:
         }
         for name, starter in starters.items():
             try:
-                self._proxies.update(stack.enter_context(starter) or {})
+                found = stack.enter_context(starter)
+                self._proxies.update(found or {})
                 self._there.add(name)
             except servers.ServerError as error:
                 self.missing.append(str(error))
@@ -78,28 +79,24 @@ class World:
         """Let each of them fetch the files of a case."""
         chosen = self._corpora[case.site in LARGE]
         with ExitStack() as stack:
-            host_port = self._places.ports[case.site]
-            proxy_port = self._places.ports.get(case.proxy, 0)
+            host = self._places.ports[case.site]
+            proxy = self._places.ports.get(case.proxy, 0)
             relay = None
-            if case.cut is not None:
-                near_host = case.cut.near == "host"
-                target = host_port if near_host else proxy_port
-                cut = case.cut
+            if (cut := case.cut) is not None:
+                target = host if cut.near == "host" else proxy
                 relay = Relay(target, after=cut.after, cuts=cut.cuts, reset=cut.reset)
                 stack.callback(relay.close)
-                if near_host:
-                    host_port = relay.port
-                else:
-                    proxy_port = relay.port
-            env = self._environment(case, host_port, proxy_port)
-            base = f"{_scheme(case)}://{case.host}:{host_port}{case.path}"
+                host, proxy = (relay.port, proxy) if cut.near == "host" else (host, relay.port)
+            env = self._environment(case, host, proxy)
+            base = f"{_scheme(case)}://{case.host}:{host}{case.path}"
             links = {name: f"{base}{name}?key={_KEY}" for name in chosen.digests}
             outcomes = {}
             for peer in PEERS:
                 if relay is not None:
                     relay.again()
                 errand = self._errand(case, chosen, links, env)
-                outcomes[peer] = self._one(case, peer, errand, host_port)
+                outcomes[peer] = self._one(case, peer, errand, host)
+                shutil.rmtree(errand.folder)
         return Row(case, chosen.digests, outcomes)
 
     def _errand(
@@ -151,7 +148,7 @@ class World:
         }
         told = {name: text.format(**values) for name, text in case.env.items()}
         bundle = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(self._bundle))
-        return clean_environment({**bundle, **told})
+        return {**bundle, **told}
 
 
 _SERVERS = ("nginx", "apache", "squid", "tinyproxy", "microsocks")

@@ -83,6 +83,21 @@ def test_what_nobody_asked_for_ends_a_kept_connection(
     assert host.accepted == 2
 
 
+@pytest.mark.parametrize("size", [10, 9_000, 15_000])
+def test_what_came_in_the_same_breath_is_not_the_next_file(
+    size: int, host: Host, downloads: Downloads
+) -> None:
+    """TLS decrypts it with the file's end: then nothing is left to be read on the socket."""
+    bodies = [b"%d" % number * size for number in range(3)]
+
+    def script(sock: socket.socket) -> None:
+        number = len(host.requests) - 1
+        sock.sendall(answer(bodies[number]) + (answer(b"WRONG FILE") if number == 0 else b""))
+
+    host.script = script
+    assert [body_of(downloads, host.url) for _ in bodies] == bodies
+
+
 def test_a_kept_connection_that_the_host_closed_costs_no_failure(
     host: Host, downloads: Downloads
 ) -> None:

@@ -4,66 +4,19 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import requests
 from support.host import Authority, Host, answer
+from support.proxy import Proxy
 
 from g2a_archive.transport.downloads import Downloads
 from g2a_archive.transport.errors import NetworkError
 from g2a_archive.transport.sessions import Caller
 
 BODY = b"what the host has"
-
-
-class Proxy:
-    """Answers CONNECT as `refusal` says, or leads to `host`, whatever name was asked for."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.refusal = b""
-        self.asked: list[bytes] = []
-        self.port = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                self._threads.append(threading.Thread(target=self._serve, args=(sock,)))
-                self._threads[-1].start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with suppress(OSError), sock:
-            self.asked.append(sock.recv(65536))
-            if self.refusal:
-                sock.sendall(b"HTTP/1.1 " + self.refusal + b"\r\nContent-Length: 0\r\n\r\n")
-                return
-            with socket.create_connection(("127.0.0.1", self._host.port)) as beyond:
-                sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                back = threading.Thread(target=_pump, args=(beyond, sock))
-                back.start()
-                _pump(sock, beyond)
-                back.join()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    with suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
@@ -137,6 +90,10 @@ def test_a_proxy_that_is_not_there(downloads: Downloads, monkeypatch: pytest.Mon
 
 
 def test_a_socks_proxy_needs_pysocks(downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object, **__: object) -> None:  # what requests has where there is no PySocks
+        raise requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support.")
+
+    monkeypatch.setattr("requests.adapters.SOCKSProxyManager", without)
     monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:1080")
     with pytest.raises(NetworkError, match="PySocks") as caught:
         downloads.get("https://files.example/a", {})

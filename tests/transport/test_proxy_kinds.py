@@ -1,0 +1,161 @@
+"""What holds for a direct connection holds through every kind of proxy."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.host import Authority, Host, answer, cut_off
+from support.proxy import Proxy
+
+from g2a_archive.transport.downloads import Downloads
+from g2a_archive.transport.errors import NetworkError
+
+BODY = b"what the host has" * 100
+URL = "https://files.example/a?secret"
+
+
+@pytest.fixture
+def secure(authority: Authority) -> Iterator[Host]:
+    host = Host(authority.context("files.example"))
+    host.script = lambda sock: sock.sendall(answer(BODY))
+    yield host
+    host.close()
+
+
+@pytest.fixture(params=["http", "tls", "socks"])
+def proxy(
+    request: pytest.FixtureRequest,
+    secure: Host,
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Proxy]:
+    kind = request.param
+    if kind == "socks":
+        pytest.importorskip("socks")
+    made = Proxy(
+        secure, context=authority.context() if kind == "tls" else None, socks=kind == "socks"
+    )
+    monkeypatch.setenv("ALL_PROXY", made.url)
+    yield made
+    made.close()
+
+
+def fetched(downloads: Downloads, url: str = URL) -> bytes:
+    """The whole body."""
+    found = downloads.get(url, {})
+    try:
+        return b"".join(iter(lambda: found.read(1000), b""))
+    finally:
+        downloads.release(found)
+
+
+@pytest.fixture
+def downloads() -> Iterator[Downloads]:
+    made = Downloads(20.0, jobs=2)
+    yield made
+    made.close()
+
+
+def test_one_connection_serves_many(proxy: Proxy, secure: Host, downloads: Downloads) -> None:
+    assert [fetched(downloads) for _ in range(3)] == [BODY] * 3
+    downloads.close()
+    assert (len(proxy.asked), secure.accepted) == (1, 1)
+    assert b"files.example" in proxy.asked[0], "the proxy resolves the name"
+
+
+def test_an_end_that_tls_did_not_announce_is_none(
+    proxy: Proxy, secure: Host, downloads: Downloads
+) -> None:
+    def script(sock: socket.socket) -> None:
+        sock.sendall(answer(BODY, length=False))
+        cut_off(sock)
+        raise OSError
+
+    secure.script = script
+    with pytest.raises(NetworkError) as caught:
+        fetched(downloads)
+    assert caught.value.ragged_end
+    downloads.close()
+
+
+def test_what_nobody_asked_for_ends_a_kept_connection(
+    proxy: Proxy, secure: Host, downloads: Downloads
+) -> None:
+    sent = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(answer(BODY))
+        if len(secure.requests) == 1:
+            sock.sendall(answer(b"WRONG FILE"))
+        sent.set()
+
+    secure.script = script
+    assert fetched(downloads) == BODY
+    assert sent.wait(30)
+    assert fetched(downloads) == BODY
+    downloads.close()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_abort_ends_a_wait(begun: bool, proxy: Proxy, secure: Host) -> None:
+    waiting, over = threading.Event(), threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        if begun:
+            sock.sendall(answer(BODY)[:1000])
+        waiting.set()
+        over.wait(30)
+
+    secure.script = script
+    downloads = Downloads(20.0, jobs=1)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(fetched, downloads)
+        assert waiting.wait(30)
+        while not ended.done():  # until it has come so far that it waits
+            downloads.abort()
+        error = ended.exception()
+    over.set()
+    assert isinstance(error, NetworkError)
+    assert not error.timed_out
+    downloads.close()
+
+
+def test_a_socks_proxy_that_is_not_there(
+    downloads: Downloads, no_proxies: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("socks")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{server.getsockname()[1]}")
+    with pytest.raises(NetworkError, match="no connection to the proxy") as caught:
+        downloads.get(URL, {})
+    assert caught.value.unreachable
+
+
+@pytest.mark.parametrize(
+    ("refusal", "word", "final"),
+    [
+        (b"\xff", "user name and password", True),
+        (b"\x02", "does not let this host through", False),
+        (b"\x05", "the proxy cannot reach the host", False),
+    ],
+)
+def test_what_a_socks_proxy_refuses(
+    refusal: bytes,
+    word: str,
+    final: bool,
+    secure: Host,
+    downloads: Downloads,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("socks")
+    made = Proxy(secure, socks=True)
+    made.refusal = refusal
+    monkeypatch.setenv("ALL_PROXY", made.url)
+    with pytest.raises(NetworkError, match=word) as caught:
+        downloads.get(URL, {})
+    assert (caught.value.final, caught.value.unreachable) == (final, True)
+    made.close()
