@@ -50,12 +50,12 @@ def _shards(shelf: Shelf, limit: int) -> Iterator[tuple[str, str, int]]:
     pending = [str(digit) for digit in range(9, -1, -1)]
     while pending:
         prefix = pending.pop()
-        count = shelf.found(prefix)
+        count = shelf.found(prefix, limit + 1)
         if not count:
             continue
         if count <= limit:
             yield prefix, prefix, count
             continue
-        if exact := shelf.found(prefix, exact=True):
+        if exact := shelf.found(prefix, limit + 1, exact=True):
             yield f"{prefix}e", prefix, exact
         pending += [f"{prefix}{digit}" for digit in range(9, -1, -1)]

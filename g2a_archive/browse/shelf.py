@@ -76,7 +76,8 @@ class Shelf:
 
     What is done between `with` and its end is kept if it ends well, else not at all. `fresh`
     tells that nothing was kept of an earlier run that holds for this one; else `days` are those
-    with recordings that changed since, or lost some ("" for those without a date).
+    with recordings that changed since, or lost some ("" for those without a date), and
+    `owed_changed` tells whether the owed are others than then.
     """
 
     def __init__(self, path: Path | None, about: Mapping[str, str], limits: Limits) -> None:
@@ -86,6 +87,7 @@ class Shelf:
         self._db = sqlite3.connect("")
         self.fresh = True
         self.touched: set[str] = set()
+        self.owed_changed = True
 
     def __enter__(self) -> Self:
         try:
@@ -198,14 +200,21 @@ class Shelf:
 
     def _take_owed(self, owed: Iterable[Owed]) -> None:
         """Replace all owed recordings."""
-        self._db.execute("DELETE FROM owed")
+        rows = ((o.id, str(o.state), o.reason, o.since, o.tries, o.last_try) for o in owed)
+        self._db.execute("CREATE TEMP TABLE come AS SELECT * FROM owed LIMIT 0")
         self._db.executemany(
-            "INSERT INTO owed VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                (n, o.id, str(o.state), o.reason, o.since, o.tries, o.last_try)
-                for n, o in enumerate(owed)
-            ),
+            "INSERT INTO come VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((n, *row) for n, row in enumerate(rows)),
         )
+        same = "SELECT count(*) FROM (SELECT * FROM {} EXCEPT SELECT * FROM {})"
+        self.owed_changed = any(
+            self._db.execute(same.format(*two)).fetchone()[0]
+            for two in (("come", "owed"), ("owed", "come"))
+        )
+        if not self.owed_changed:
+            return
+        self._db.execute("DELETE FROM owed")
+        self._db.execute("INSERT INTO owed SELECT * FROM come")
         gone = (
             "SELECT key FROM find WHERE owed = 1 AND CAST(key AS INTEGER) NOT IN "
             "(SELECT id FROM owed)"
@@ -289,10 +298,10 @@ class Shelf:
         sql = "SELECT count(*) FROM entry WHERE day = ''"
         return int(self._db.execute(sql).fetchone()[0])
 
-    def found(self, prefix: str, *, exact: bool = False) -> int:
-        """How many index entries have an ID that begins with, or is, `prefix`."""
-        sql = "SELECT count(*) FROM find WHERE key >= ? AND key < ?"
-        return int(self._db.execute(sql, (prefix, _end(prefix, exact))).fetchone()[0])
+    def found(self, prefix: str, most: int, *, exact: bool = False) -> int:
+        """How many index entries have an ID that begins with, or is, `prefix`; `most` at most."""
+        sql = "SELECT count(*) FROM (SELECT 1 FROM find WHERE key >= ? AND key < ? LIMIT ?)"
+        return int(self._db.execute(sql, (prefix, _end(prefix, exact), most)).fetchone()[0])
 
     def find(self, prefix: str, *, exact: bool = False) -> list[tuple[str, str, str]]:
         """The index entries (ID, place, state) of IDs that begin with, or are, `prefix`."""

@@ -218,7 +218,7 @@ class _Plan:
         names = _part_names("owed", sum(self.states.values()), self.limits.owed)
         # There is always one, since every page links to it.
         for part, name in enumerate(names or ["owed.html"]):
-            yield name, True, partial(self._owed, part, names, name)
+            yield name, self.shelf.owed_changed, partial(self._owed, part, names, name)
 
     def _owed(self, part: int, names: Sequence[str], name: str) -> str:
         some = self.shelf.owed(part)

@@ -10,6 +10,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.demo import Behaviour, SimulatedRecording, SimulatedService
 
@@ -26,34 +27,37 @@ _DAYS = 2500
 
 _CROWD = 50_000
 _FLAT = 100e6
+_PATIENCE = 6 * 3600.0
+_UNITS = ("s", "CPU", "MB")
 _TODAY = datetime(2014, 5, 6, 9, 30, tzinfo=UTC)
 
 
 class Grid(Table):
-    """A row for each command, a pair of columns (seconds, peak MB) for each size of the archive."""
+    """A row for each command, and for each size of the archive: seconds, CPU seconds, peak MB."""
 
     def rows(self) -> list[list[str]]:
         """The table's cells, the head first."""
         cells = {tuple(score.name.split("@")): score for score in self.scores}
         columns = list(dict.fromkeys(column for _, column in cells))
-        heads = (f"{column} {unit}" for column in columns for unit in ("s", "MB"))
+        heads = (f"{column} {unit}" for column in columns for unit in _UNITS)
         rows = [[self.name, *heads]]
         for name in dict.fromkeys(name for name, _ in cells):
             row = [name]
             for column in columns:
                 score = cells.get((name, column))
                 if score is None or not score.runs:
-                    row += ["", ""]
+                    row += [""] * len(_UNITS)
                 elif score.problems:
-                    row += ["failed", ""]
+                    row += ["failed", *[""] * (len(_UNITS) - 1)]
                 else:
-                    row += [f"{score.wall:.2f}", f"{score.rss / 1e6:.0f}"]
+                    row += [f"{score.wall:.2f}", f"{score.cpu:.2f}", f"{score.rss / 1e6:.0f}"]
             rows.append(row)
         return rows
 
 
 def scale(bench: Bench) -> Table:
     """Every command on archives of 10,000 to 1,000,000 recordings: seconds and peak memory."""
+    bench.timeout = max(bench.timeout, _PATIENCE)
     counts = bench.counts or ((1_000, 3_000) if bench.quick else COUNTS)
     scores: list[Score] = []
     bench.command(ours("--version"))  # the first one compiles the modules
@@ -78,14 +82,15 @@ def _measure(bench: Bench, count: int) -> Iterator[Score]:
     try:
         with SimulatedService([new], Behaviour(rate_limit=None)) as service:
             for name, words, codes in _commands(bench, dest, ids, listed, new.id):
-                command = ours(*words, *(() if "--" in words else ("-d", str(dest))))
+                command = ours(*words, *(() if "-d" in words else ("-d", str(dest))))
                 score = Score(
                     f"{name}@{count:,}", [bench.command(command, env=service.environment())]
                 )
                 yield _told(score, codes)
     finally:
         say("removing it")
-        shutil.rmtree(dest)
+        for name in ("archive", "merged", "bag"):
+            shutil.rmtree(bench.work / name, ignore_errors=True)
 
 
 def _commands(
@@ -97,9 +102,9 @@ def _commands(
     out = str(bench.work / "export")
     for words in (
         "status", "status --json", "status --by day", "status --by day --csv", "status --owed",
-        "status --owed --json", "status --owed --csv", f"status {one}",
+        "status --owed --json", "status --owed --csv", "status ID",
     ):  # fmt: skip
-        yield words.replace(one, "ID"), words.split(), (0,)
+        yield words, words.replace("ID", one).split(), (0,)
     yield "export --csv -o FILE", ["export", "--csv", "-o", out], (0,)
     yield "export --json -o FILE", ["export", "--json", "-o", out], (0,)
     yield "export --json", ["export", "--json"], (0,)
@@ -111,6 +116,7 @@ def _commands(
     yield "download ID, archived", ["download", one], (0,)
     yield "download ID, new", ["download", str(new)], (0,)
     yield "browse, one new", ["browse"], (0,)
+    yield "status --fingerprint", ["status", "--fingerprint"], (0,)
     yield "download -f all", ["download", "-f", str(listed)], (0,)
     with closing(sqlite3.connect(dest / ARCHIVE_DIR / "catalog.sqlite3")) as db:
         db.execute("UPDATE recording SET state = 'lost' WHERE state = 'unavailable'")
@@ -126,6 +132,27 @@ def _commands(
     yield "verify --rebuild", ["verify", "--rebuild", "--catalog", str(rebuilt)], (0,)
     for path in bench.work.glob("rebuilt.*"):
         path.unlink()
+    with Catalog(dest / ARCHIVE_DIR / "catalog.sqlite3", readonly=True) as catalog:
+        line = str(catalog.fingerprint())
+    yield "verify --fingerprint LINE", ["verify", "--fingerprint", line], (0,)
+    yield from _curation(bench, dest, half)
+
+
+def _curation(
+    bench: Bench, dest: Path, half: str
+) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
+    """What hands recordings over, takes others in, and ends them."""
+    bag, merged = str(bench.work / "bag"), str(bench.work / "merged")
+    for more in ("", " --zip"):
+        yield f"bag{more}, all", ["bag", bag, "--since", "2014-01-01", *more.split()], (0, 3)
+        shutil.rmtree(bag, ignore_errors=True)
+        Path(f"{bag}.zip").unlink(missing_ok=True)
+    yield "merge, all", ["merge", str(dest), "-d", merged], (0,)
+    yield "merge, nothing new", ["merge", str(dest), "-d", merged], (0,)
+    yield "remove --before, half, would", ["remove", "--before", half], (0,)
+    yield "remove --before, half", ["remove", "--before", half, "--yes"], (0,)
+    yield "status, afterwards", ["status"], (0,)
+    yield "download ID, nothing removed is fetched", ["download", str(FIRST_ID)], (0,)
 
 
 def _crowded(bench: Bench, count: int) -> Score:
