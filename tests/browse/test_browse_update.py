@@ -16,7 +16,9 @@ from support.archive import MP4, Archive, video
 from g2a_archive.archive import checksums
 from g2a_archive.archive.database.catalog import Settlement
 from g2a_archive.archive.database.pages import CatalogPages
-from g2a_archive.browse import SiteResult, site, update_site
+from g2a_archive.browse import SiteResult, lookup, site, update_site
+from g2a_archive.browse import pages as page_module
+from g2a_archive.browse.shelf import Limits, Shelf
 from g2a_archive.models import State
 
 Zone = tzinfo | None
@@ -234,3 +236,37 @@ def test_the_command_makes_few_pages_the_second_time(archive: Archive) -> None:
         assert (run.returncode, run.stderr) == (0, "")
         assert expected in run.stdout
     assert run_cli(["verify", "-d", archive.root]).returncode == 0
+
+
+def test_the_owed_are_shown_anew_when_they_are_others(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    page = page_module.owed_page
+
+    def counted(*args: Any) -> str:
+        made.append(args[-1])
+        return page(*args)
+
+    monkeypatch.setattr(page_module, "owed_page", counted)
+    owed(archive)
+    browse(archive)
+    assert made == ["owed.html", "owed-2.html", "owed-3.html"]
+    made.clear()
+    add(archive, 9999, DAYS[0])
+    browse(archive)
+    assert made == []
+    archive.catalog.settle([Settlement(5001, State.UNAVAILABLE)])  # tried once more
+    browse(archive)
+    assert made == ["owed.html", "owed-2.html", "owed-3.html"]
+
+
+def test_what_the_index_of_ids_is_split_by_is_counted_once(archive: Archive) -> None:
+    """IDs begin alike, so that all of them are in the files of all first digits."""
+    with Shelf(None, {}, Limits(9, 9)) as shelf:
+        rows = ((f"1400{n:06d}", 0, "", "") for n in range(2000))
+        shelf._db.executemany("INSERT INTO find VALUES (?, ?, ?, ?)", rows)
+        steps: list[int] = []
+        shelf._db.set_progress_handler(lambda: steps.append(1), 100)
+        assert sum(count for _, _, count in lookup._shards(shelf, 100)) == 2000
+    assert 0 < len(steps) < 300  # of all at each of the seven digits: three times that
