@@ -32,6 +32,8 @@ USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.v
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect to one address, or `--timeout` if that is shorter."""
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
 _LONGEST_IDLE = 60.0
 """Seconds since its last request after which a kept connection is not used again: a load balancer
 forgets it about then, and does not say so."""
@@ -241,6 +243,46 @@ class Adapter(HTTPAdapter):
                 if pool is not None:
                     pool.close()
         super().close()
+
+
+def place_of(url: str) -> str:
+    """Scheme, host and port of an address that requests has prepared."""
+    return "/".join(url.split("/", 3)[:3])
+
+
+class FileAdapter(Adapter):
+    """For thousands of small files: what is the same for all files of a host is found once.
+
+    And an answer is not dressed up with cookies and an encoding that nobody looks at. Together
+    a tenth of what such a file costs.
+    """
+
+    def __init__(self, *, connections: int) -> None:
+        super().__init__(connections=connections)
+        self._pools: dict[str, Any] = {}
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, *args: Any, **more: Any
+    ) -> Any:
+        """The host's pool, as requests finds it."""
+        place = place_of(request.url or "")
+        pool = self._pools.get(place)
+        if pool is None or pool.pool is None:  # one that was closed to make room for others
+            pool = super().get_connection_with_tls_context(request, *args, **more)
+            self._pools[place] = pool
+        return pool
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """What is asked for: the path, or the whole address where a proxy is asked."""
+        return super().request_url(request, proxies) if proxies else request.path_url
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """The answer with its body unread; with headers of requests' own only for a redirect."""
+        if resp.status in REDIRECTS:
+            return super().build_response(req, resp)
+        response = requests.Response()
+        response.status_code, response.raw = resp.status, resp
+        return response
 
 
 class Session(requests.Session):

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from contextlib import suppress
+from typing import Any, cast
+from urllib.parse import urljoin
 
 import requests
 from requests.utils import requote_uri
 
 from g2a_archive.transport import address
-from g2a_archive.transport.adapter import CONNECT_TIMEOUT, USER_AGENT, Adapter, raw_of
+from g2a_archive.transport.adapter import (
+    CONNECT_TIMEOUT,
+    REDIRECTS,
+    USER_AGENT,
+    FileAdapter,
+    place_of,
+    raw_of,
+)
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 
-_REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"}
 
@@ -26,10 +33,10 @@ class Downloads:
     def __init__(self, timeout: float, *, jobs: int) -> None:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
         self._timeout = timeout
-        self._adapter = Adapter(connections=jobs)
+        self._adapter = FileAdapter(connections=jobs)
         # Reads the environment as the service's calls do; sends nothing, and knows no secrets.
         self._session = requests.Session()
-        self._environment: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._environment: dict[str, Mapping[str, Any]] = {}
         self._open: set[Answer] = set()
         self._lock = threading.Lock()
         self._stopped = False
@@ -43,11 +50,8 @@ class Downloads:
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._prepared(url, headers)
             response = self._send(request)
-            try:
-                location = self._session.get_redirect_target(response)
-            except UnicodeError:
-                location = None
-            if response.status_code not in _REDIRECTS or not location:
+            location = self._location(response)
+            if location is None:
                 return self._answered(response)
             self._answered(response).close()
             url = _redirected(request.url or url, location)
@@ -85,20 +89,28 @@ class Downloads:
             self._open.add(answer)
         return answer
 
+    def _location(self, response: requests.Response) -> str | None:
+        """Where a redirect leads; None where it is none."""
+        if response.status_code not in REDIRECTS:
+            return None
+        with suppress(UnicodeError):
+            return self._session.get_redirect_target(response) or None
+        return None
+
     def _prepared(self, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
         request = requests.PreparedRequest()
         try:
             request.prepare_method("GET")
             request.prepare_url(url, None)
-            request.prepare_headers({**_HEADERS, **headers})
         except (requests.RequestException, ValueError):  # whose texts would quote the address
             raise NetworkError("the address cannot be sent", final=True) from None
+        # Ours, or printable ASCII: nothing that requests would have to look through.
+        request.headers = cast(Any, {**_HEADERS, **headers})
         return request
 
     def _settings(self, url: str) -> Mapping[str, Any]:
         """Proxies and certificates for this host, as requests finds them in the environment."""
-        parts = urlsplit(url)
-        host = (parts.scheme, parts.netloc)
+        host = place_of(url)
         if host not in self._environment:
             self._environment[host] = self._session.merge_environment_settings(
                 url, {}, True, None, None
