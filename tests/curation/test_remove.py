@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from support.removal import assert_removed, files_of, tombstones
 
 from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.cli import main
+from g2a_archive.curation import remove as removing
 from g2a_archive.demo import SimulatedService
 
 Say = Callable[..., tuple[int, str, str]]
@@ -371,6 +373,26 @@ def test_not_without_the_lock(root: Path, ids: list[int], say: Say) -> None:
     finally:
         lock.release()
     assert len(files_of(root, ids[0])) == 3
+
+
+def test_a_signal_before_the_first_step_and_one_after_it(
+    root: Path, ids: list[int], say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, nothing is removed; what has begun is done to its end, and is told."""
+    for name, gone in (("choose_ids", 0), ("remove", 1)):
+        with monkeypatch.context() as patch:
+            real = getattr(removing, name)
+
+            def signalled(*args: object, real: Callable[..., object] = real) -> object:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return real(*args)
+
+            patch.setattr(removing, name, signalled)
+            code, out, err = say("remove", "--yes", ids[0])
+        assert code == 143
+        assert (out[:7], err) == (("Removed", "") if gone else ("", "g2a-archive: interrupted\n"))
+        assert list(states(root).values()).count("removed") == gone
+    assert_removed(root, ids[0])
 
 
 BAD = "not a recording ID: "

@@ -206,6 +206,10 @@ def test_check_tells_the_age_of_the_sign_in(service: SimulatedService, tmp_path:
     again = run_cli(["check", "--min-free", "0"], env, cwd=tmp_path)
     assert "12 days" not in again.stdout
     assert "sign-in: last renewed " in again.stdout
+    ahead = time.time() + 365 * 86400
+    os.utime(path, (ahead, ahead))
+    wrong = run_cli(["check", "--min-free", "0"], env, cwd=tmp_path)
+    assert "sign-in: last renewed by a clock that was ahead, and now; one " in wrong.stdout
 
 
 def test_check_says_in_json_what_is_wrong(service: SimulatedService, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from g2a_archive.console import outputs
 from g2a_archive.curation import remove as removing
 from g2a_archive.curation.remove import Removal
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ExitCode, InputError
+from g2a_archive.errors import ExitCode, InputError, Interrupted
 from g2a_archive.models import Ago, moment, size_text
 
 _REMOVE = [
@@ -83,7 +83,8 @@ def _remove(
 ) -> ExitCode:
     """Choose, and with `yes` remove, under the archive's lock; then say what became of it."""
     removed = None
-    with staged(settings, StopSwitch()) as (_, logs), ExitStack() as stack:
+    switch = StopSwitch()
+    with staged(settings, switch) as (_, logs), ExitStack() as stack:
         if yes:
             with reading(settings.run):
                 pass  # there must be an archive: `open` would make one
@@ -99,11 +100,15 @@ def _remove(
             removal = removing.choose_before(catalog, limit, kept)
         else:
             removal = removing.choose_ids(catalog, wanted or (), kept)
+        if switch.event.is_set():
+            raise Interrupted
         if yes and removal.ids:
             removed = removing.remove(catalog, root, removal, reason)
         _tell(settings, removal, removed, yes=yes)
         if logs.failure is not None:
             raise logs.failure
+    if switch.code is not None:
+        return switch.code
     return ExitCode.FAILED if removed is not None and removed.failed else ExitCode.OK
 
 

@@ -103,11 +103,10 @@ class Check:
             + (f" ({source})" if source else ""),
         )
         if renewed is not None:
-            age = max(0.0, began - renewed)
-            text = f"{age / 86400:.0f} days" if age >= 2 * 86400 else duration_text(age)
             yield (
                 True,
-                f"sign-in: last renewed {text} ago, and now; one that is not for 30 days may lapse",
+                f"sign-in: last renewed {_ago(began - renewed)}, and now; one that is not for "
+                "30 days may lapse",
             )
         yield self._clock(date, began)
 
@@ -173,6 +172,14 @@ class Check:
         except InputError as error:
             raise StorageError(error.message, hint=error.hint) from error
         yield True, f"catalogue: {archived:,} recordings archived, {owed:,} owed"
+
+
+def _ago(age: float) -> str:
+    if age < -_SANE_SKEW:
+        return "by a clock that was ahead"
+    return (
+        f"{age / 86400:.0f} days ago" if age >= 2 * 86400 else f"{duration_text(max(0, age))} ago"
+    )
 
 
 @click.command("check", cls=ConfiguredCommand)
