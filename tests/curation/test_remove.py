@@ -388,9 +388,8 @@ def test_a_signal_before_the_first_step_and_one_after_it(
                 return real(*args)
 
             patch.setattr(removing, name, signalled)
-            code, out, err = say("remove", "--yes", ids[0])
-        assert code == 143
-        assert (out[:7], err) == (("Removed", "") if gone else ("", "g2a-archive: interrupted\n"))
+            code, out, _ = say("remove", "--yes", ids[0])
+        assert (code, out[:7]) == (143, "Removed" if gone else "")
         assert list(states(root).values()).count("removed") == gone
     assert_removed(root, ids[0])
 

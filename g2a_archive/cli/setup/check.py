@@ -177,9 +177,8 @@ class Check:
 def _ago(age: float) -> str:
     if age < -_SANE_SKEW:
         return "by a clock that was ahead"
-    return (
-        f"{age / 86400:.0f} days ago" if age >= 2 * 86400 else f"{duration_text(max(0, age))} ago"
-    )
+    text = f"{age / 86400:.0f} days" if age >= 2 * 86400 else duration_text(max(0.0, age))
+    return f"{text} ago"
 
 
 @click.command("check", cls=ConfiguredCommand)
