@@ -25,8 +25,10 @@ from support import (
     report_of,
     states,
 )
+from support.archive import Archive
 from support.service import Serve
 
+from g2a_archive.cli import main
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
 
 FIRST, SECOND, GROUP = 64001, 64002, 64000
@@ -118,6 +120,30 @@ def test_the_second_user_goes_on_where_the_first_one_stopped(
     assert_archive_equals(service, root)
     third = report_of(run_as(FIRST, download_args(root, *ids), env, shared))
     assert (third["already_archived"], third["exit_code"]) == (len(ids), 0)
+
+
+def test_what_every_command_makes_follows_the_umask(tmp_path: Path) -> None:
+    """Else the group's second user writes all pages anew each night, or none."""
+    old = os.umask(0o002)
+    try:
+        archive = Archive(tmp_path / "archive")
+        for recording in (1, 2, 3):
+            archive.add(recording)
+        archive.catalog.close()
+        for line in ("browse", "verify", "remove --yes 1", "bag {}/bag 2", "bag --zip {}/one 2",
+                     "export --csv --output {}/table.csv", "verify --log-file {}/log"):  # fmt: skip
+            args = line.format(tmp_path).split()
+            assert main.run([*args, "--dest", str(archive.root)]) == 0, line
+        merged = str(tmp_path / "merged")
+        assert main.run(["merge", "--dest", merged, "--min-free", "0", str(archive.root)]) == 0
+    finally:
+        os.umask(old)
+    wrong = [
+        f"{path}: {mode:o}"
+        for path in tmp_path.rglob("*")
+        if (mode := stat.S_IMODE(path.lstat().st_mode)) != (0o775 if path.is_dir() else 0o664)
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
