@@ -15,22 +15,31 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$archive"
 
-# The sums of all days as one list; what comes during the copy is for the next time.
-find . -name SHA256SUMS | LC_ALL=C sort | while IFS= read -r file; do
+# A year on a disk that is not mounted has no sums here: the archive knows how many there are.
+known=$(g2a-archive status --fingerprint --dest . 2> /dev/null | cut -d ' ' -f 3)
+
+# The sums of all days as one list, those on other disks (-L), too; what comes during the copy is
+# for the next time.
+find -L . -name SHA256SUMS | LC_ALL=C sort | while IFS= read -r file; do
     day=${file#./}
     awk -v day="${day%SHA256SUMS}" \
         'length($1) == 64 && $1 !~ /[^0-9a-f]/ { print $1 "  " day substr($0, 67) }' "$file"
 done > "$work/sums"
 [ -s "$work/sums" ] || { echo "second-copy: no sums in $archive: is it mounted?" >&2; exit 6; }
+here=$(grep -c '' "$work/sums")
+[ "$here" -ge "${known:-0}" ] || {
+    echo "second-copy: only $here of $known sums are here: is every disk mounted?" >&2
+    exit 6
+}
 
 code=0
 recordings() {
-    rclone "$@" --filter '- /.g2a-archive/**' --filter '- /browse/**' \
+    rclone "$@" --copy-links --filter '- /.g2a-archive/**' --filter '- /browse/**' \
         --filter '+ *.{mp4,events,jpg,png,gif,webp}' --filter '- *'
 }
 recordings copy . "$remote" --immutable || code=1
 # What tells of them does change.
-rclone copy . "$remote" --filter '- /.g2a-archive/partial/**' --filter '+ SHA256SUMS' \
+rclone copy . "$remote" --copy-links --filter '- /.g2a-archive/partial/**' --filter '+ SHA256SUMS' \
     --filter '+ /.g2a-archive/removed.csv' --filter '- *' || code=1
 
 # Every line of the list must have been found right, whatever else lies there.

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def far(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 def second_copy(archive: Path, remote: str, code: int) -> str:
     """Run the script; what it said."""
-    env = {**clean_environment(), "RCLONE_CONFIG": os.devnull}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**clean_environment(), "RCLONE_CONFIG": os.devnull, "PATH": path}
     result = subprocess.run(
         [SCRIPT, archive, remote], env=env, capture_output=True, text=True, timeout=120, check=False
     )
@@ -66,6 +68,19 @@ def test_copied_and_proved(archive: Path, far: tuple[Path, str]) -> None:
         assert copy.read_bytes() == name.read_bytes()
     assert not (there / "copy" / ".g2a-archive").exists()
     second_copy(archive, remote, 0)  # every night
+
+
+def test_a_year_on_a_disk_of_its_own(archive: Path, far: tuple[Path, str]) -> None:
+    """It is copied; where it is not mounted, that is said, and the copy stays as it is."""
+    files = archive_files(archive).keys()
+    year, disk = archive / "2014", archive.parent / "disk"
+    year.rename(disk)
+    year.symlink_to(disk)
+    second_copy(archive, far[1], 0)
+    assert archive_files(far[0] / "copy").keys() == files
+    disk.rename(archive.parent / "away")
+    assert "is every disk mounted?" in second_copy(archive, far[1], 6)
+    assert archive_files(far[0] / "copy").keys() == files
 
 
 def flip(path: Path) -> None:
