@@ -146,20 +146,29 @@ def _directory(
 ) -> None:
     """Make a directory's `SHA256SUMS` of then again; note what became of its files since."""
     values = {"directory": directory, "start": len(directory) + 2, "revision": revision}
-    lines = catalog.rows(_LINES, values)
     others = catalog.rows(_OTHERS, (directory, revision, revision))
+    became: Counter[str] = Counter()
+    first: dict[int, str] = {}
+
+    def sums() -> Iterator[tuple[str, str]]:
+        for name, its, why, recording in catalog.stream(_LINES, values):
+            if why:
+                became[why] += 1
+                if len(first) < _SHOWN:
+                    first.setdefault(recording, why)
+            yield name, its
+
     again = hashlib.sha256()
-    for line in revisions.lines_of(((row[0], row[1]) for row in lines), others):
+    for line in revisions.lines_of(sums(), others):
         again.update(line)
     if again.hexdigest() != sha256:
         what = f"changed: the catalogue does not say of {proof.fingerprint.time} what it said then"
         proof.findings.append(Finding(None, None, f"{directory}/{checksums.NAME}", what, False))
         return
-    became = Counter(row[2] for row in lines)
     proof.removed += became["removed"]
     proof.replaced += became["replaced"]
-    for _, _, why, recording in lines:
-        if why and len(proof.recordings) < _SHOWN:
+    for recording, why in first.items():
+        if len(proof.recordings) < _SHOWN:
             proof.recordings.setdefault(recording, why)
     for _, line in others:
         proof.findings += _other(catalog, root, directory, line)

@@ -317,5 +317,6 @@ class Database:
         self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> Iterator[Any]:
         """The rows of a query one by one; a lock is held until the last one is taken."""
+        found = self._patiently(lambda: self._db.execute(sql, values))
         with self._translated("read"):
-            yield from self._db.execute(sql, values)
+            yield from found
