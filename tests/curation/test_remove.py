@@ -235,6 +235,20 @@ def test_tombstones_outlive_the_catalogue(
     assert_removed(root, ids[0], ids[2])
 
 
+def test_tombstones_that_a_spreadsheet_has_saved(
+    root: Path, ids: list[int], say: Say, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a BOM; and what it has made unreadable is told, as it is fetched again."""
+    say("remove", "--yes", *ids[:2])
+    path = root / ".g2a-archive" / "removed.csv"
+    head, first, second = path.read_text().splitlines()
+    path.write_text("\ufeff" + "\r\n".join([head, first, second.replace(",", ";")]))
+    catalog_path(root).unlink()
+    assert say("verify", "--rebuild")[0] == 0
+    assert {id_ for id_, state in states(root).items() if state == "removed"} == {ids[0]}
+    assert f"{path}: 1 lines are no tombstones, and were passed over" in caplog.text
+
+
 def test_tombstones_come_along_into_another_archive(
     service: SimulatedService, root: Path, ids: list[int], say: Say, tmp_path: Path
 ) -> None:

@@ -254,21 +254,24 @@ def restore(catalog: Catalog, root: Path) -> int:
 
 
 def _kept(root: Path) -> Iterator[dict[str, Any]]:
-    """The lines of `removed.csv`, less those that are cut. Raises `StorageError`."""
+    """The lines of `removed.csv`; those that are cut, or odd, are told. Raises `StorageError`."""
     path = root / ARCHIVE_DIR / NAME
+    odd = 0
     try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            yield from (row for row in csv.DictReader(file) if _is_whole(row))
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            for row in csv.reader(file):
+                if len(row) == len(_COLUMNS) and row[0].isdecimal():
+                    yield dict(zip(_COLUMNS, row, strict=True))
+                elif row and row[0] != "id":  # the head
+                    odd += 1
     except OSError as error:
         raise storage_error(error, "read", path) from error
     except csv.Error as error:
         raise StorageError(
             f"cannot read {path}: {error}", hint="mend it, or move it away"
         ) from None
-
-
-def _is_whole(row: dict[str, Any]) -> bool:
-    return bool(set(row) == set(_COLUMNS) and None not in row.values() and row["id"].isdecimal())
+    if odd:
+        log.warning("%s: %d lines are no tombstones, and were passed over", path, odd)
 
 
 # --- the files -------------------------------------------------------------------------------
