@@ -130,7 +130,8 @@ class Tree:
             problem = ""
             try:
                 with os.scandir(self.root / path) as entries:
-                    for entry in entries:
+                    # By name: of two links to a directory, the first is followed.
+                    for entry in sorted(entries, key=lambda one: one.name):
                         if _is_passed_over(entry.name, top=not path):
                             continue
                         into = folders if self._is_folder(entry, followed) else files

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 import zlib
 from contextlib import suppress
 
@@ -27,7 +28,10 @@ _COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compres
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)$", re.IGNORECASE)
 _LITTLE = 65536
-"""Bytes up to which the rest of a body is read, so that its connection can be used again."""
+"""Bytes up to which a body is read that nobody wants, so that its connection can be used again."""
+
+_PATIENCE = 1.0
+"""Seconds for that."""
 
 
 class Answer:
@@ -54,6 +58,7 @@ class Answer:
             name: hashlib.new(name) for name in (self.digests if self.encoded else ())
         }
         self.ended = False
+        self._begun = False
 
     @property
     def encoded(self) -> bool:
@@ -97,6 +102,7 @@ class Answer:
 
         Raises `NetworkError` where it ends before its length, its coding or a digest says so.
         """
+        self._begun = True
         if self._inflate is None:
             return self._read(most)
         while not (data := self._inflate.more(most)):
@@ -135,11 +141,13 @@ class Answer:
                 raise NetworkError("what came does not match the digest that the host tells")
 
     def close(self) -> None:
-        """Be done with the answer; its connection is kept where little or nothing is left."""
+        """Be done with the answer; its connection is kept where its body ended, or is a little one
+        that nobody began to read: who gave up in the middle may have done so as nothing came."""
         with suppress(Exception):
             left = self._left if self._left is not None else _LITTLE
-            if self.announced and left <= _LITTLE:
-                while not self.ended and left >= 0:
+            if self.announced and not self._begun and left <= _LITTLE:
+                until = time.monotonic() + _PATIENCE
+                while not self.ended and left >= 0 and time.monotonic() < until:
                     left -= len(self._read(_LITTLE)) or left + 1
         with suppress(Exception):
             if not self.ended:

@@ -48,6 +48,26 @@ def test_one_connection_serves_many(host: Host, downloads: Downloads) -> None:
     assert host.accepted == 1
 
 
+def test_who_gives_up_in_the_middle_waits_for_nothing(host: Host, downloads: Downloads) -> None:
+    """Were the rest read to keep the connection, a host that trickles would hold a worker."""
+    given_up = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        head, body = answer(b"x" * 100)[:-100], b"x" * 100
+        sock.sendall(head + body[:10])
+        assert given_up.wait(30)
+        sock.sendall(body[10:])
+
+    host.script = script
+    found = downloads.get(host.url, {})
+    assert len(found.read(10)) == 10
+    releasing = threading.Thread(target=downloads.release, args=(found,))
+    releasing.start()
+    releasing.join(1.5)  # the time-out, for which the old way waited, is 2 s
+    assert not releasing.is_alive()
+    given_up.set()
+
+
 UNASKED = {
     "an answer": answer(b"WRONG FILE"),
     "408": b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
