@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -153,7 +154,10 @@ def replacing(path: str) -> Iterator[TextIO]:
 
 @contextmanager
 def _made_beside(aside: Path, target: Path) -> Iterator[TextIO]:
-    """A new file `aside`, which does not outlive a failure; `target` where it may not be made."""
+    """A new file `aside`, which does not outlive a failure; `target` where it may not be made.
+
+    It has the owner and the mode of what it is to replace: others may be meant to read it.
+    """
     recover(target)
     try:
         out = open(aside, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
@@ -163,6 +167,11 @@ def _made_beside(aside: Path, target: Path) -> Iterator[TextIO]:
         out = open(target, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
     try:
         with out:
+            with suppress(OSError):  # none yet; or a share that knows neither
+                old, new = target.stat(), os.fstat(out.fileno())
+                if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+                    os.fchown(out.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(out.fileno(), stat.S_IMODE(old.st_mode))
             yield out
     except BaseException:
         aside.unlink(missing_ok=True)

@@ -43,6 +43,26 @@ def test_a_share_that_does_not_rename_over_a_file(
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_owner_and_mode_stay(path: Path) -> None:
+    """Whoever is to read it was given it once; cron's umask need not know."""
+    path.chmod(0o646)
+    if os.geteuid() == 0:
+        os.chown(path, 64001, 64000)
+    before = path.stat()
+    old = os.umask(0o077)
+    try:
+        write_whole(str(path), "new\n")
+        write_whole(str(path.with_name("first")), "new\n")
+    finally:
+        os.umask(old)
+    after = path.stat()
+    assert after.st_ino != before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        *(before.st_mode, before.st_uid, before.st_gid),
+    )
+    assert path.with_name("first").stat().st_mode & 0o777 == 0o600
+
+
 def test_what_fails_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing(monkeypatch, errno.EIO)
     with pytest.raises(StorageError, match=f"cannot write {path}"):
