@@ -59,9 +59,8 @@ def _lines(name: str) -> Iterator[str]:
         file = _standard_input() if name == "-" else open(name, "rb")  # noqa: SIM115
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(
-            f"cannot read the IDs from {what}: {reason}", hint="check what follows -f"
-        ) from error
+        hint = "name a file, or `-` once" if name == "-" else "check its name"
+        raise InputError(f"cannot read the IDs from {what}: {reason}", hint=hint) from error
     try:
         yield from _text(file)
     except OSError as error:
@@ -84,4 +83,6 @@ def _text(file: BinaryIO) -> Iterator[str]:
 def _standard_input() -> BinaryIO:
     if sys.stdin is None:  # closed, as `<&-` does
         raise ValueError("it is closed")
+    if sys.stdin.closed:  # by us: `-f -` and `--except -`, say, would have to share its lines
+        raise ValueError("it was read already")
     return sys.stdin.buffer

@@ -197,7 +197,7 @@ def test_a_file_that_cannot_be_opened(
     (tmp_path / "loop").symlink_to("loop")
     line = refused(still, tmp_path, ["download", 1, "-f", name])
     what = f"cannot read the IDs from {name}: {reason}"
-    assert line == f"g2a-archive: {what} (check what follows -f)"
+    assert line == f"g2a-archive: {what} (check its name)"
 
 
 def test_a_file_without_permission(
@@ -235,5 +235,14 @@ def test_a_closed_standard_input(still: SimulatedService, tmp_path: Path) -> Non
     assert result.returncode == 2
     assert result.stderr == (
         "g2a-archive: cannot read the IDs from standard input: it is closed "
-        "(check what follows -f)\n"
+        "(name a file, or `-` once)\n"
     )
+
+
+@pytest.mark.parametrize(
+    "args", [["download", "-f", "-", "-f", "-"], ["remove", "--yes", "-f", "-", "--except", "-"]]
+)
+def test_standard_input_twice(still: SimulatedService, tmp_path: Path, args: Args) -> None:
+    """What holds recordings back must not be empty because `-f` has taken it all."""
+    line = refused(still, tmp_path, args, stdin="1\n2\n")
+    assert "cannot read the IDs from standard input: it was read already" in line
