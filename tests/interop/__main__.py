@@ -1,6 +1,6 @@
 """Does g2a-archive do as curl and requests do, with servers and proxies that others wrote?
 
-    python -m tests.interop                       every case (some minutes)
+    python -m tests.interop                       every case (a quarter of an hour)
     python -m tests.interop squid 'closed early'  those whose names hold one of these words
     python -m tests.interop --list                only their names
 

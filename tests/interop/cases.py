@@ -59,6 +59,8 @@ SITE_NOTES: Mapping[str, str] = {
     "nginx, a page for 404": _STORES_PAGES,
     "nginx, JSON for expired": _STORES_PAGES,
     "nginx, XML for denied": _STORES_PAGES,
+    "apache, odd coding": "curl refuses a Content-Encoding that it does not know",
+    "nginx, 429 to many": "curl, in a row, gives up sooner",
 }
 
 

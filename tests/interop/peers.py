@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from support import archive_files, clean_environment, download_args, run_cli
 
 from g2a_archive.demo import SimulatedService
 
-_LATE = 120.0
+LATE = 120.0
 """Seconds after which a process counts as hung."""
 
 
@@ -64,7 +65,7 @@ def _run(args: Sequence[str], errand: Errand, text: str) -> subprocess.Completed
         input=text,
         capture_output=True,
         text=True,
-        timeout=_LATE,
+        timeout=LATE,
         check=False,
     )
 
@@ -74,7 +75,7 @@ def ours(errand: Errand) -> Outcome:
     root = errand.folder / "archive"
     args = download_args(root, "--timeout", "5", *errand.options, *errand.ids)
     env = {**errand.env, **errand.service.environment()}
-    done = run_cli(args, env, cwd=errand.folder, timeout=_LATE)
+    done = run_cli(args, env, cwd=errand.folder, timeout=LATE)
     found = Outcome()
     for path in archive_files(root).values():
         found.digests[path.name] = _digest(path)
@@ -117,6 +118,7 @@ def curl(errand: Errand) -> Outcome:
                     (errand.folder / name).unlink(missing_ok=True)
         if not failed:
             break
+        time.sleep(0.5 if errand.attempts > 1 else 0)
     return found
 
 

@@ -50,10 +50,16 @@ class Row:
         cells = "".join(
             f"  {self._cell(outcome)[:_CELL]:<{_CELL}}" for outcome in self.outcomes.values()
         )
-        verdict = "yes" if self.alike else f"no: {self.case.why or 'unexplained'}"
+        verdict = "yes" if self.alike else f"no: {self.case.why or self._difference()}"
         if self.problems:
             verdict = f"PROBLEM: {'; '.join(self.problems)}"
         return f"{self.case.name:<{width}}{cells}  {verdict}"
+
+    def _difference(self) -> str:
+        """What to say where the case foresees no difference."""
+        if len(self.outcomes["ours"].right(self.expected)) == len(self.expected):
+            return "ours alone is whole, by trying again"
+        return "unexplained"
 
     def _cell(self, outcome: Outcome) -> str:
         right, wrong = outcome.right(self.expected), outcome.wrong(self.expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from g2a_archive.demo import Behaviour, SimulatedService
 
 from . import corpus, origins, proxies
 from .cases import LARGE, Case
-from .peers import PEERS, Errand, Outcome
+from .peers import LATE, PEERS, Errand, Outcome
 from .relay import Relay
 from .results import Row
 
@@ -133,7 +134,10 @@ class World:
 
         self._service.behaviour.link_latency = _IDLE if case.stale else 0.0
         self._service.on_links[:] = [point]
-        outcome = PEERS[peer](errand)
+        try:
+            outcome = PEERS[peer](errand)
+        except subprocess.TimeoutExpired:
+            outcome = Outcome(complaint=f"no end within {LATE:g} s")
         outcome.proxied = proxy is not None and proxy.asked_for(host_port, since)
         return outcome
 
