@@ -136,8 +136,13 @@ def _through_proxies() -> Iterator[Case]:
                 yield replace(_by(proxy, site), name=name, cut=Cut(near=near), attempts=12)
         yield _by(proxy, "nowhere", name=f"a host that is not there, by {proxy}")
     for proxy in ("squid, TLS", "apache proxy, TLS"):
-        for site in ("nginx", "nginx, TLS"):
-            yield _by(proxy, site, _both("https://{address}"))
+        # Not to plain http: there, requests does not look at the proxy's certificate, and warns.
+        for site in ("nginx, TLS", "nginx, TLS, no length", "nginx, TLS, slow", "apache, TLS"):
+            yield _by(proxy, site, {"https_proxy": "https://{address}"})
+        case = _by(proxy, "nginx, TLS", {"https_proxy": "https://{address}"})
+        for near in ("host", "proxy"):
+            name = f"{case.name}: cut near the {near}"
+            yield replace(case, name=name, cut=Cut(near=near), attempts=12)
     for host in ("files.test", "b\u00fccher.test"):
         case = _by("squid", "nginx, TLS", name=f"https://{host}, which only squid knows")
         yield replace(case, host=host)

@@ -41,6 +41,8 @@ class Outcome:
     digests: dict[str, str] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     proxied: bool = False
+    linked: bool = True
+    """Whether it had any link to fetch."""
     complaint: str = ""
     """What is wrong beyond the files."""
 
@@ -82,11 +84,11 @@ def ours(errand: Errand) -> Outcome:
     try:
         report = json.loads(done.stdout)
     except ValueError:
-        lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}, no report"]
-        found.reasons[lines[-1]] += 1
         report = {"failed": []}
     for failed in report["failed"]:
         found.reasons[failed["reason"]] += 1
+    if done.returncode and not found.reasons:
+        found.reasons[(done.stderr.strip().splitlines() or ["no word"])[-1]] += 1
     if done.returncode == 0 and set(found.digests) != set(errand.links):
         found.complaint = "exit 0, and not all files are there"
     if "Traceback" in done.stderr:
@@ -103,6 +105,7 @@ def curl(errand: Errand) -> Outcome:
         lines = [f'url = "{url}"\noutput = "{name}"' for name, url in failed.items()]
         args = ["curl", "--disable", "--silent", "--fail", "--location", "--compressed"]
         args += ["--connect-timeout", "5", "--max-time", "30", "--max-redirs", "10"]
+        args += ["--proxy-cacert", errand.env["CURL_CA_BUNDLE"]]
         args += ["--write-out", told, "--globoff"]
         args += ["--continue-at", "-"] if errand.attempts > 1 else []
         done = _run([*args, "--config", "-"], errand, "\n".join(lines))

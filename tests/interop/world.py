@@ -138,6 +138,7 @@ class World:
             outcome = PEERS[peer](errand)
         except subprocess.TimeoutExpired:
             outcome = Outcome(complaint=f"no end within {LATE:g} s")
+        outcome.linked = peer != "ours" or calls > 0
         outcome.proxied = proxy is not None and proxy.asked_for(host_port, since)
         return outcome
 
