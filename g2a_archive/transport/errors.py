@@ -100,7 +100,8 @@ def _proxy(cause: BaseException) -> NetworkError | None:
             unreachable=True,
         )
     if isinstance(cause, requests.exceptions.InvalidProxyURL):
-        return NetworkError("the proxy's address is no address", final=True, unreachable=True)
+        text = "the proxy's address is no address (one begins with http://, say)"
+        return NetworkError(text, final=True, unreachable=True)
     if isinstance(cause, OSError) and (found := _TUNNEL.search(str(cause))):
         return proxy_refusal(int(found[1]))
     if isinstance(cause, urllib3_errors.ProxyError):

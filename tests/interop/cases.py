@@ -204,7 +204,7 @@ def _by(proxy: str, site: str, env: Mapping[str, str] | None = None, *, name: st
 _UPPER = "of http_proxy, curl heeds lower case only"
 _ENVIRONMENTS: tuple[tuple[dict[str, str], str], ...] = (
     ({"HTTP_PROXY": "{proxy}"}, ""),
-    ({"http_proxy": "{address}"}, ""),
+    ({"http_proxy": "{address}"}, "requests wants http:// where a proxy's name has no dot"),
     ({"ALL_PROXY": "{proxy}"}, ""),
     ({"all_proxy": "{proxy}"}, ""),
     ({"http_proxy": "", "HTTP_PROXY": "{proxy}"}, ""),

@@ -89,6 +89,18 @@ def test_a_proxy_that_is_not_there(downloads: Downloads, monkeypatch: pytest.Mon
     assert caught.value.unreachable
 
 
+@pytest.mark.parametrize("text", ["localhost:3128", "http://", "me:hush@proxy:3128"])
+def test_a_proxy_whose_address_is_none(
+    text: str, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As requests sees it, who wants `http://` where the name has no dot."""
+    monkeypatch.setenv("HTTPS_PROXY", text)
+    with pytest.raises(NetworkError, match="begins with http://") as caught:
+        downloads.get("https://files.example/a?secret", {})
+    assert caught.value.final
+    assert "hush" not in str(caught.value)
+
+
 def test_a_socks_proxy_needs_pysocks(downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
     def without(*_: object, **__: object) -> None:  # what requests has where there is no PySocks
         raise requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support.")
