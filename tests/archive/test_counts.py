@@ -116,6 +116,7 @@ def without_counts(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         for name in [name.split()[0] for name in counts._TRIGGERS]:
             db.execute(f"DROP TRIGGER {name}")
+        db.execute("DROP TRIGGER recording_elsewhere")
         db.execute("DROP INDEX recording_owed_since")
         for table in (*counts.COUNTED, "stale_recording"):
             db.execute(f"DROP TABLE {table}")

@@ -14,6 +14,7 @@ import pytest
 from g2a_archive.archive import checksums, splice
 from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.archive.splice import Changes
+from g2a_archive.fixity.fingerprint import prove
 from g2a_archive.models import FileKind, State, StoredFile
 
 DAY = "2014/05/06"
@@ -160,6 +161,30 @@ def test_a_file_that_has_another_name_now(day: Day) -> None:
     (day.root / DAY / "15.jpg").unlink()
     day.write()
     day.check()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_came_again_elsewhere_leaves_the_directory_that_it_was_in(
+    day: Day, gone: bool
+) -> None:
+    """Else the fingerprint would tell of a line that the catalogue knows nothing of."""
+    day.catalog.now = lambda: "2020-01-01T00:00:00Z"
+    data = b"15, under another layout"
+    (day.root / "2014").mkdir(exist_ok=True)
+    (day.root / "2014" / "15.mp4").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    file = StoredFile(15, FileKind.MP4, "2014/15.mp4", len(data), digest)
+    for kind in ("events", "jpg", "mp4")[: 3 * gone]:
+        (day.root / DAY / f"15.{kind}").unlink()
+    day.catalog.settle([Settlement(15, State.ARCHIVED, 7, directory="2014", files=[file])])
+    assert day.catalog.stale_directories() == ["2014", DAY]
+    day.write()
+    kept = day.path.read_text().count(" 15.")
+    assert kept == (0 if gone else 3)
+    line = day.catalog.fingerprint()
+    assert line is not None
+    proof = prove(day.catalog, day.root, line)
+    assert [one.problem for one in proof.findings] == []
 
 
 def test_a_killed_run_leaves_it_to_the_next_one(day: Day) -> None:

@@ -157,6 +157,15 @@ CREATE TABLE stale_recording (
 ) WITHOUT ROWID"""
 """Of directories that are not stale as a whole: the recordings whose sums have changed."""
 
+# Whoever moves a recording: where its files were, SHA256SUMS is no longer what it was.
+_ELSEWHERE = """
+CREATE TRIGGER recording_elsewhere AFTER UPDATE OF directory ON recording
+WHEN old.directory <> new.directory AND EXISTS (SELECT 1 FROM file WHERE recording = new.id)
+BEGIN
+    INSERT INTO stale_directory SELECT old.directory
+    WHERE NOT EXISTS (SELECT 1 FROM stale_directory WHERE directory = old.directory);
+END"""
+
 _FROM_1 = (
     _RECORDING.replace("TABLE recording", "TABLE recording_2"),
     # What was asked for is what came, was damaged, or failed: a reason begins "mp4: ".
@@ -213,6 +222,7 @@ def complete(db: sqlite3.Connection) -> None:
     """
     if not is_complete(db):  # two programs may have come here
         db.execute(_STALE_RECORDING)
+        db.execute(_ELSEWHERE)
         counts.create(db)
 
 
