@@ -14,7 +14,9 @@ import zlib
 from contextlib import suppress
 
 from urllib3.response import BaseHTTPResponse
+from urllib3.util.ssltransport import SSLTransport
 
+from g2a_archive.transport.adapter import shut
 from g2a_archive.transport.digests import told_digests
 from g2a_archive.transport.errors import NetworkError, translated
 
@@ -157,7 +159,10 @@ class Answer:
     def interrupt(self) -> None:
         """End a read that waits in another thread; what it returns is of no use any more."""
         with suppress(Exception):  # the body may have come to its end just now
-            self._raw.shutdown()
+            if isinstance(getattr(self._raw.connection, "sock", None), SSLTransport):
+                shut(self._raw.connection)  # TLS in a proxy's TLS, which the library can't end
+            else:
+                self._raw.shutdown()
 
 
 class Inflate:

@@ -11,6 +11,7 @@ import pytest
 from support.host import Authority, Host, answer, cut_off
 from support.proxy import Proxy
 
+from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.downloads import Downloads
 from g2a_archive.transport.errors import NetworkError
 
@@ -112,9 +113,18 @@ def test_abort_ends_a_wait(begun: bool, proxy: Proxy, secure: Host) -> None:
 
     secure.script = script
     downloads = Downloads(20.0, jobs=1)
+
+    def rest(found: Answer) -> bytes:
+        return b"".join(iter(lambda: found.read(1000), b""))
+
     with ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(fetched, downloads)
-        assert waiting.wait(30)
+        if begun:
+            found = downloads.get(URL, {})
+            assert found.read(10) == BODY[:10]
+            ended = pool.submit(rest, found)
+        else:
+            ended = pool.submit(fetched, downloads)
+            assert waiting.wait(30)
         while not ended.done():  # until it has come so far that it waits
             downloads.abort()
         error = ended.exception()
