@@ -1,0 +1,84 @@
+"""What is archived is seen from a directory's names, or from the files' own where they are few."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.download.plan import Plan, make_plan
+from g2a_archive.models import FileKind, State, StoredFile
+
+DAY = "2014/05/06"
+COUNT = 30
+NAMES = ("{}.mp4", "{}.events", "{}.png")
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    (tmp_path / DAY).mkdir(parents=True)
+    with Catalog(tmp_path / "catalog.sqlite3") as made:
+        settled = []
+        for id_ in range(1, COUNT + 1):
+            files = []
+            for kind, name in zip(FileKind, NAMES, strict=True):
+                path = f"{DAY}/{name.format(id_)}"
+                (tmp_path / path).touch()
+                files.append(StoredFile(id_, kind, path, 0, "a" * 64))
+            settled.append(Settlement(id_, State.ARCHIVED, 7, directory=DAY, files=files))
+        made.settle(settled)
+        yield made
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The date directories that are listed; those above are looked at for what is not mounted."""
+    found: list[str] = []
+    real = os.listdir
+
+    def listing(path: str) -> list[str]:
+        if os.fspath(path).endswith(DAY):
+            found.append(os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    return found
+
+
+def plan(catalog: Catalog, root: Path, *ids: int) -> Plan:
+    return make_plan(catalog, root, ids, list(FileKind))
+
+
+def test_a_few_are_looked_for_by_their_names(
+    catalog: Catalog, tmp_path: Path, listed: list[str]
+) -> None:
+    made = plan(catalog, tmp_path, 3, 7, 99)
+    assert (made.already, made.todo, made.missing) == (2, [99], [])
+    assert listed == []
+
+
+def test_many_are_seen_in_one_listing(catalog: Catalog, tmp_path: Path, listed: list[str]) -> None:
+    made = plan(catalog, tmp_path, *range(1, COUNT + 1))
+    assert (made.already, made.todo) == (COUNT, [])
+    assert listed == [str(tmp_path / DAY)]
+
+
+@pytest.mark.parametrize("ids", [(3,), tuple(range(1, COUNT + 1))])
+def test_one_that_is_gone_is_fetched_again(
+    catalog: Catalog, tmp_path: Path, ids: tuple[int, ...]
+) -> None:
+    (tmp_path / DAY / "3.events").unlink()
+    made = plan(catalog, tmp_path, *ids)
+    assert made.todo == [3]
+    assert made.missing == [(3, FileKind.EVENTS, "missing")]
+
+
+def test_a_directory_that_is_gone_is_no_loss_of_one_file(catalog: Catalog, tmp_path: Path) -> None:
+    """The drive may not be mounted: nothing is fetched for that."""
+    for path in (tmp_path / DAY).iterdir():
+        path.unlink()
+    made = plan(catalog, tmp_path, 3)
+    assert (made.todo, made.missing, made.unreachable) == ([], [], [3])
