@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from g2a_archive.cli import main
 from g2a_archive.console.progress import Nothing
 from g2a_archive.curation.merge import Merge
 from g2a_archive.curation.merge_report import MergeReport
@@ -19,7 +20,7 @@ from g2a_archive.curation.merge_work import Source
 from g2a_archive.demo import SimulatedService
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.models import RunSettings, Shard
-from support import catalog_path, run_cli, run_here
+from support import catalog_path, run_here
 
 MERGE_KEYS = [
     *("started_at", "finished_at", "exit_code", "archives"),
@@ -61,8 +62,7 @@ def content(root: Path) -> dict[str, str]:
 
 def assert_proven(root: Path, *more: str | Path) -> None:
     """`verify` and `sha256sum -c` find every file of the archive as it should be."""
-    result = run_cli(["verify", "--dest", root, *more])
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert main.run(["verify", "--dest", str(root), *map(str, more)]) == 0
     lines = [
         f"{line[:66]}{sums.parent.relative_to(root)}/{line[66:]}\n"
         for sums in root.rglob("SHA256SUMS")
