@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.storage import catalog_path, has_catalog, is_there
 from g2a_archive.cli.config import auth_values, exposed
 from g2a_archive.cli.settings import Settings, app_dir
@@ -77,10 +78,12 @@ def reading(run: RunSettings) -> Iterator[tuple[Path, Catalog]]:
     path = catalog_path(root, run.catalog)
     if not has_catalog(path):
         why = "is empty" if is_there(path) else "does not exist"
-        raise StorageError(
-            f"there is no archive at {root}: {path} {why}",
-            hint="check --dest; is the drive mounted?",
-        )
+        hint = "check --dest; is the drive mounted?"
+        if run.catalog is not None:
+            hint = "check --catalog; is its drive mounted?"
+        elif (root / ARCHIVE_DIR).is_dir():
+            hint = "`verify --rebuild`, or the next download, makes a catalogue of what is there"
+        raise StorageError(f"there is no archive at {root}: {path} {why}", hint=hint)
     with Catalog(path, readonly=True) as catalog:
         yield root, catalog
 

@@ -14,6 +14,7 @@ from support.archive import Archive, video
 from support.odd_drive import playing
 
 from g2a_archive.archive.disk import hashing
+from g2a_archive.cli import main
 from g2a_archive.errors import ExitCode, StorageError
 from g2a_archive.fixity import check
 from g2a_archive.fixity.selection import VerifyOptions
@@ -117,6 +118,33 @@ def test_the_command_says_it_and_ends_with_6(archive: Archive) -> None:
     assert run.returncode == ExitCode.STORAGE
     assert "is the drive mounted?" in run.stderr
     assert not (archive.root / "browse").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "hint"),
+    [
+        (b"", [], "is empty (`verify --rebuild`, or the next download, makes a catalogue"),
+        (None, [], "does not exist (`verify --rebuild`, or the next download, makes a"),
+        (None, ["--catalog", "nowhere"], "(check --catalog; is its drive mounted?)"),
+        (None, ["--dest", "nowhere"], "(check --dest; is the drive mounted?)"),
+    ],
+)
+def test_without_a_catalogue_it_is_said_what_helps(
+    archive: Archive,
+    content: bytes | None,
+    more: list[str],
+    hint: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    archive.catalog.close()
+    archive.database.unlink()
+    if content is not None:
+        archive.database.write_bytes(content)
+    for command in ("status", "verify", "browse"):
+        assert main.run([command, "--dest", str(archive.root), *more]) == ExitCode.STORAGE
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert hint in err
 
 
 def test_a_share_that_shows_all_names_in_lower_case(tmp_path: Path) -> None:
