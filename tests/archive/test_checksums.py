@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from g2a_archive.archive import checksums
@@ -135,6 +135,7 @@ def test_somebody_else_s_lines_are_kept_when_no_recording_is_left(tmp_path: Path
     assert sums(tmp_path) == "# mine\n"
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.sampled_from([A, B])), max_size=20),
     st.dictionaries(st.integers(1, 30), st.sampled_from([A, B]), max_size=20),
@@ -281,6 +282,7 @@ def test_reading(tmp_path: Path, content: bytes, expected: dict[str, str]) -> No
     assert checksums.read(path) == expected
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_reading_never_fails_on_content(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dateutil import tz
 from dateutil.parser import isoparse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import report_of, run_cli
 from support.service import Serve
@@ -79,6 +79,7 @@ def test_midnight_at_the_end_of_a_day() -> None:
     assert parse_start("2014-05-06T24:00:00Z") == datetime(2014, 5, 7, tzinfo=UTC)
 
 
+@settings(deadline=None)
 @given(st.datetimes(timezones=st.timezones()), st.sampled_from(["seconds", "milliseconds", "auto"]))
 def test_a_start_is_read_as_dateutil_reads_it(when: datetime, timespec: str) -> None:
     text = when.isoformat(timespec=timespec)
