@@ -285,7 +285,7 @@ payloads = values | st.lists(entries | values, max_size=6)
 payloads |= st.dictionaries(st.text(max_size=4), payloads, max_size=2)
 
 
-@settings(max_examples=5000 if LONG else 150, deadline=None)
+@settings(max_examples=5000 if LONG else 60, deadline=None)
 @given(payloads)
 def test_any_json_is_read_or_refused(payload: Any) -> None:
     try:
@@ -308,7 +308,7 @@ def test_any_json_is_read_or_refused(payload: Any) -> None:
 
 
 @settings(
-    max_examples=1000 if LONG else 60,
+    max_examples=1000 if LONG else 25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
