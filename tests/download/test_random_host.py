@@ -91,6 +91,7 @@ class Styles:
             ),
             lambda: (answer(body, "Content-Encoding: binary", *extra), False),
             lambda: (answer(body) + b"HTTP/1.1 200 OK\r\n\r\nunasked", True),
+            lambda: (answer(body) + answer(b"unasked"), False),
             lambda: (answer(b"busy", status="503 Service Unavailable"), False),
         ]
         return self._chance.choice(styles)()
