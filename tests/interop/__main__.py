@@ -26,6 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from benchmarks.servers import find
+
 from .cases import CASES, Case
 from .results import Row
 from .world import World
@@ -51,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(case.name for case in cases))
         return 0
+    if find("curl") is None:
+        print("curl is not installed, and without it there is nothing to compare", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, _terminate)
     work = Path(tempfile.mkdtemp(prefix="g2a-archive-interop-"))
     try:

@@ -116,7 +116,8 @@ def squid(places: Places) -> Iterator[dict[str, Proxy]]:
     (places.work / "hosts").write_text("127.0.0.1 localhost files.test xn--bcher-kva.test\n")
     config = places.work / "squid.conf"
     config.write_text(filled(_SQUID, places.values()))
-    command = [program, "-N", "-f", str(config)]
+    # A name of its own, for the shared memory: another squid may run on this machine.
+    command = [program, "-N", "-d", "1", "-n", f"interop{os.getpid()}", "-f", str(config)]
     with running(command, places.ports["squid"], places.work / "squid.out"):
         log = folder / "access.log"
         yield {n: Proxy(places.ports[n], log) for n in NAMES if n.startswith("squid")}
