@@ -92,6 +92,7 @@ class Finisher:
         self._storage = storage
         self._ended = ended
         self._set_mtime = set_mtime
+        self._time_refused = False
         self._together = False
         self._small: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
         self._each: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
@@ -260,10 +261,18 @@ class Finisher:
         try:
             when = transfer.start.timestamp()
             os.utime(transfer.part.path, (when, when), follow_symlinks=False)
-        except (OSError, OverflowError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-                raise
-            reason = error.strerror if isinstance(error, OSError) else "the time is out of range"
+        except (OverflowError, ValueError):
             log.warning(
-                "recording %d: cannot set the time of its file: %s", transfer.recording, reason
+                "recording %d: cannot set the time of its file: the time is out of range",
+                transfer.recording,
             )
+        except OSError as error:
+            if error.errno in _DISK_ERRORS:
+                raise
+            if not self._time_refused:  # what a share refuses once, it always refuses
+                self._time_refused = True
+                log.warning(
+                    "recording %d: cannot set the time of its file: %s (told once)",
+                    transfer.recording,
+                    error.strerror,
+                )
