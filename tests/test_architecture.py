@@ -51,3 +51,15 @@ def test_every_promise_names_a_module_and_a_test() -> None:
         _, _, where, noticed, _ = row.split("|")
         assert re.fullmatch(r" `[\w/]+\.py`(, `[\w/]+\.py`)* ", where), row
         assert "::test_" in noticed, row
+
+
+def test_no_statement_has_numbered_placeholders() -> None:
+    """With a sequence of values, Python 3.12 deprecates and Python 3.14 refuses them."""
+    numbered = re.compile(r"(?<!\[)\?[0-9]")
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if numbered.search(line)
+    ]
+    assert found == []

@@ -153,10 +153,10 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
     states = dict(catalog.rows(f"SELECT state, recordings FROM {catalog.counts(STATE_COUNT)}"))  # noqa: S608
     # A check of the future is none.
     later, oldest = catalog.rows(
-        "SELECT coalesce(sum(files) FILTER (WHERE checked_at > ?1), 0), "  # noqa: S608
-        "min(checked_at) FILTER (WHERE checked_at <= ?1) "
+        "SELECT coalesce(sum(files) FILTER (WHERE checked_at > ?), 0), "  # noqa: S608
+        "min(checked_at) FILTER (WHERE checked_at <= ?) "
         f"FROM {catalog.counts(CHECK_COUNT)} WHERE files > 0",
-        (catalog.now(),),
+        (catalog.now(),) * 2,
     )[0]
     halves, half_bytes = lying(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
     return Summary(
