@@ -27,6 +27,9 @@ from g2a_archive.errors import Domain, InputError, LocalError, StorageError, sto
 _MOST_LISTED = 64
 """Directories whose names are kept in memory."""
 
+_LOOKED_FOR = 24
+"""Files of a directory that are looked for by name before it is listed."""
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -69,11 +72,8 @@ def is_there(path: Path, look: Callable[[Path], bool] = Path.exists) -> bool:
 def has_catalog(path: Path) -> bool:
     """Whether there is a catalogue. An empty file is none yet: a share without working locks, or
     a run that was killed at its very beginning, leaves that. Raises `StorageError`."""
-    return is_there(path) and not is_there(path, _is_empty_file)
-
-
-def _is_empty_file(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size == 0
+    empty = is_there(path, lambda file: file.is_file() and not file.stat().st_size)
+    return is_there(path) and not empty
 
 
 class Storage:
@@ -89,6 +89,8 @@ class Storage:
         self._locks: list[RunLock] = []
         self._made: set[str] = set()
         self._listed: dict[str, set[str]] = {}
+        self._looks: dict[str, int] = {}
+        self._list_lock = threading.Lock()
         self._made_lock = threading.Lock()
         self._refused: dict[str, LocalError] = {}
         self._unflushed: set[str] = set()
@@ -174,28 +176,37 @@ class Storage:
     def find(self, directory: str, names: Iterable[str]) -> str | None:
         """The path of the first of `names` that exists in a directory of the archive."""
         # Plain strings here and in `publish`: pathlib costs more than all else done with a path.
-        there = self._names_in(directory)
+        place = f"{self._root}/{directory}"
+        there = self._names_in(directory, names)
         for name in names:
-            if is_named(name, there, f"{self._root}/{directory}"):
-                return f"{self._root}/{directory}/{name}"
+            if is_named(name, there, place):
+                return f"{place}/{name}"
         return None
 
-    def _names_in(self, directory: str) -> set[str]:
-        """What a directory held when this run first came to it; one listing, not a look a file."""
-        names = self._listed.get(directory)
-        if names is None:
-            path = f"{self._root}/{directory}"
-            try:
-                names = set(persistently(lambda: os.listdir(path)))
-            except (FileNotFoundError, NotADirectoryError):
-                names = set()
-            except OSError as error:
-                raise local_error(error, Doing.LIST, path) from error
-            while len(self._listed) >= _MOST_LISTED:
-                with contextlib.suppress(KeyError, StopIteration, RuntimeError):
-                    del self._listed[next(iter(self._listed))]
-            self._listed[directory] = names
-        return names
+    def _names_in(self, directory: str, wanted: Iterable[str]) -> Collection[str]:
+        """What a directory held when this run first came to it: the first few files are looked for
+        by name, as there may be a hundred thousand others; then one listing, not a look a file."""
+        path = f"{self._root}/{directory}"
+        try:
+            looks = self._looks[directory] = self._looks.get(directory, 0) + 1
+            if looks <= _LOOKED_FOR and directory not in self._listed:
+                return {name for name in wanted if persistently(lambda n=name: _is(path, n))}  # type: ignore[misc]
+            with self._list_lock:  # of eight threads that come at once one lists, not all
+                names = self._listed.get(directory)
+                if names is None:
+                    names = self._list(path)
+                    while len(self._listed) >= _MOST_LISTED:
+                        del self._listed[next(iter(self._listed))]
+                    self._listed[directory] = names
+                return names
+        except OSError as error:
+            raise local_error(error, Doing.LIST, path) from error
+
+    @staticmethod
+    def _list(path: str) -> set[str]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return set(persistently(lambda: os.listdir(path)))
+        return set()
 
     def make_directory(self, directory: str) -> None:
         """Make a directory of the archive; `flush` also flushes those that it was made in.
@@ -340,6 +351,13 @@ def is_named(name: str, there: Collection[str], directory: str) -> bool:
     if name in there:
         return True
     return name.upper() in there and os.path.lexists(f"{directory}/{name}")
+
+
+def _is(directory: str, name: str) -> bool:
+    """Whether a directory has something of this name. Raises `OSError` where that is not told."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return bool(os.lstat(f"{directory}/{name}"))
+    return False
 
 
 def _made_in(name: str, directory: int) -> bool:

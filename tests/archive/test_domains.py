@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,29 @@ def test_names_that_a_share_shows_in_capitals(storage: Storage, root: Path) -> N
     assert storage.find("day", ["7.mp4"]) is None
     (root / "day" / "7.mp4").touch()  # what a share that folds names would say is there
     assert storage.find("day", ["7.mp4"]) == f"{root}/day/7.mp4"
+
+
+def test_a_large_directory_is_listed_for_many_files_only(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "day").mkdir()
+    (root / "day" / "1.mp4").touch()
+    listed: list[str] = []
+    real = os.listdir
+
+    def listing(path: str) -> list[str]:
+        listed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    for number in range(2, 10):
+        assert storage.find("day", [f"{number}.jpg", f"{number}.png"]) is None
+        assert storage.find("day", [f"{number}.mp4", "1.mp4"]) == f"{root}/day/1.mp4"
+    assert listed == []
+    with ThreadPoolExecutor(8) as threads:
+        found = threads.map(lambda n: storage.find("day", [f"{n}.mp4"]), [1, *range(2, 90)])
+        assert [*found] == [f"{root}/day/1.mp4", *[None] * 88]
+    assert listed == [f"{root}/day"]
 
 
 # --- space ------------------------------------------------------------------------------------
