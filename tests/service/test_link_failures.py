@@ -141,7 +141,7 @@ def test_1200_ids_are_three_calls(serve: Serve, root: Path) -> None:
 
 @pytest.mark.usefixtures("at_once")
 def test_many_ids_of_which_half_are_unavailable(serve: Serve, root: Path) -> None:
-    count = 100_000 if LONG else 3_000
+    count = 100_000 if LONG else 1_000
     recordings = sample_recordings(count, unavailable_every=2, events_size=80)
     service = serve(recordings, rate_limit=None, log=False)
     report = run_here(service, root, service.recordings, kinds=EVENTS)

@@ -22,6 +22,7 @@ from support import (
     clean_environment,
     command,
     plain_args,
+    relative_path,
     report_of,
     run_cli,
     run_here,
@@ -112,6 +113,8 @@ def test_browse_interrupted(
 ) -> None:
     run_here(service, root, service.recordings)
     assert run_cli(["browse", "-d", root]).returncode == 0
+    (root / relative_path(service.recordings[FIRST], "mp4")).unlink()
+    assert run_cli(["verify", "-d", root]).returncode == 1  # one more is owed
     page = root / "browse" / "owed.html"  # one that it looks at: there it waits for a writer
     page.unlink()
     os.mkfifo(page)
