@@ -22,6 +22,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.connection import create_connection
+from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.ssltransport import SSLTransport
 
 from g2a_archive import __version__
@@ -189,7 +190,13 @@ class _Kept:
 class _Encrypted(_Kept):
     """The same for TLS."""
 
+    ssl_context: ssl.SSLContext | None
+
     def connect(self) -> None:
+        if self.ssl_context is None:
+            self.ssl_context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+        # With it, as Debian 12's Python has it, an end that was not announced looks like one.
+        self.ssl_context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
         super().connect()  # type: ignore[misc]
         if hasattr(self.sock, "suppress_ragged_eofs"):  # type: ignore[attr-defined]
             # An end that TLS did not announce may be a cut: no body is whole by it.
