@@ -6,7 +6,7 @@ import hashlib
 import io
 import random
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -101,8 +101,9 @@ class Day:
 
 
 @pytest.fixture
-def day(tmp_path: Path) -> Day:
-    return Day(tmp_path, Catalog(tmp_path / "catalog.sqlite3"))
+def day(tmp_path: Path) -> Iterator[Day]:
+    with Catalog(tmp_path / "catalog.sqlite3") as catalog:
+        yield Day(tmp_path, catalog)
 
 
 @pytest.fixture
