@@ -141,9 +141,9 @@ class Tree:
             except OSError as error:
                 self.check()
                 problem = error.strerror or str(error)
-            yield Folder(path, tuple(sorted(files)), problem)
+            yield Folder(path, tuple(files), problem)
             prefix = f"{path}/" if path else ""
-            stack += (prefix + name for name in sorted(folders, reverse=True))
+            stack += (prefix + name for name in reversed(folders))
 
     def _is_folder(self, entry: os.DirEntry[str], followed: list[str]) -> bool:
         """Whether to look into what an entry names; links that were are noted in `followed`."""

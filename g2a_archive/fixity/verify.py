@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -76,9 +76,10 @@ def verify(
         )
     outcome.recorded = outcome.recorded and not catalog.readonly
     outcome.unmounted = mounts.parts
-    outcome.removed = tombstones(catalog, [*dict.fromkeys(options.ids or ())])
+    wanted = dict.fromkeys(options.ids or ())
+    outcome.removed = tombstones(catalog, [*wanted])
     known = {one.id for one in outcome.removed}
-    outcome.findings += _without_files(catalog, [i for i in options.ids or () if i not in known])
+    outcome.findings += _without_files(catalog, (one for one in wanted if one not in known))
     if options.everything and not outcome.interrupted:
         _add_unknown(outcome, catalog, root, stop)
     outcome.findings.sort(key=lambda finding: finding.path)
@@ -124,8 +125,8 @@ class _Mounts:
         return {name for name in directories if any(part.holds(name) for part in now)}
 
 
-def _without_files(catalog: Catalog, ids: Sequence[int]) -> Iterator[Finding]:
-    for recording in dict.fromkeys(ids):
+def _without_files(catalog: Catalog, ids: Iterable[int]) -> Iterator[Finding]:
+    for recording in ids:
         if not catalog.files_of(recording):
             problem = "missing: the catalogue holds no file of this recording"
             yield Finding(recording, None, "", problem, False)

@@ -16,12 +16,10 @@ _NAMES = {
     "sha-512": "sha512",
     "sha512": "sha512",
 }
-_TELLING = frozenset(
-    {
-        *("content-md5", "repr-digest", "digest", "content-digest"),
-        *("x-goog-hash", "x-amz-checksum-sha256"),
-    }
-)
+_MD5, _GOOGLE, _AMAZON = "Content-MD5", "x-goog-hash", "x-amz-checksum-sha256"
+_OF_FILE = ("Repr-Digest", "Digest")
+_OF_BODY = ("Content-Digest",)
+_TELLING = frozenset(map(str.lower, (_MD5, _GOOGLE, _AMAZON, *_OF_FILE, *_OF_BODY)))
 _LENGTHS = {"md5": 16, "sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 
 
@@ -47,13 +45,13 @@ def told_digests(headers: Mapping[str, str], *, partial: bool) -> dict[str, byte
 
 def _told(headers: Mapping[str, str], *, partial: bool) -> Iterator[tuple[str, str]]:
     if not partial:
-        yield "md5", headers.get("Content-MD5", "")
-    for header in ("Repr-Digest", "Digest", *(() if partial else ("Content-Digest",))):
+        yield "md5", headers.get(_MD5, "")
+    for header in (*_OF_FILE, *(() if partial else _OF_BODY)):
         yield from _pairs(headers.get(header, ""))
     # Google's storage unpacks what is stored compressed, and tells the digest of what is stored.
     if headers.get("x-goog-stored-content-encoding", "identity").strip().lower() == "identity":
-        yield from _pairs(headers.get("x-goog-hash", ""))
-    yield "sha256", headers.get("x-amz-checksum-sha256", "")
+        yield from _pairs(headers.get(_GOOGLE, ""))
+    yield "sha256", headers.get(_AMAZON, "")
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

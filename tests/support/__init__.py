@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -25,6 +24,7 @@ from g2a_archive.download.run import Download
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.models import RunSettings
 from support import forked
+from support.forked import command as command  # for those who start it by themselves
 
 LONG = os.environ.get("G2A_LONG_TESTS") == "1"
 """Whether the tests that take minutes are wanted at their full length."""
@@ -69,11 +69,6 @@ def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     values |= {"HOME": home, "XDG_CONFIG_HOME": home, "PYTHONWARNINGS": "error"}
     values["PYTHONPATH"] = str(Path(g2a_archive.__file__).parent.parent)
     return {**values, **(env or {})}
-
-
-def command(args: Sequence[str | int | Path]) -> list[str]:
-    """The command line that starts the real program."""
-    return [sys.executable, "-m", "g2a_archive", *map(str, args)]
 
 
 def run_cli(

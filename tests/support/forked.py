@@ -3,7 +3,7 @@
 A server process has everything imported. For each call it forks a process which becomes what
 `python -m g2a_archive ARGUMENTS` would be: its own PID, environment, directory, streams, session,
 exit code; it can be killed like any other. What only a real start can show (another user, Python's
-own variables, a preloaded library, a function before the start) gets a real start.
+own variables, a function before the start) gets a real start.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ from support.fork_server import LONGEST, SOCKET, WIDTH
 _AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG")
 """Variables that begin so are read while Python starts."""
 
-
 _MAIN = "import runpy; runpy.run_module('g2a_archive', run_name='__main__', alter_sys=True)"
 
 _servers: dict[tuple[int, str], _Server] = {}
 """By the process that they serve, and by the library that they have preloaded."""
+
+
+def command(args: Sequence[str | int | Path]) -> list[str]:
+    """The command line that starts the real program."""
+    return [sys.executable, "-m", "g2a_archive", *map(str, args)]
 
 
 def start(
@@ -38,13 +42,11 @@ def start(
 
     `before` is Python that is run in the process first: what it changes, the program meets.
     """
-    usual = {"stdin", "stdout", "stderr", "cwd", "start_new_session", "text"}
+    usual = {"stdin", "stdout", "stderr", "cwd", "start_new_session"}
     if set(more) <= usual and more.get("stdin") is not None and _fits(env):
         return _Forked(args, before, env=env, text=True, **more)
-    command = [sys.executable, "-c", f"{before}\n{_MAIN}", *args]
-    if not before:
-        command[1:3] = ["-m", "g2a_archive"]
-    return subprocess.Popen(command, env=dict(env), text=True, **more)
+    line = [sys.executable, "-c", f"{before}\n{_MAIN}", *args] if before else command(args)
+    return subprocess.Popen(line, env=dict(env), text=True, **more)
 
 
 def _at_start(env: Mapping[str, str]) -> dict[str, str]:

@@ -85,9 +85,8 @@ class Database:
         self.path = path
         self.readonly = readonly
         self.now: Callable[[], str] = utc_now  # a run knows better, once the service told the time
-        self.complete = (
-            True  # but for one that is only read, and was last written by an older program
-        )
+        # But for one that is only read, and was last written by an older program.
+        self.complete = True
         self._interrupted = interrupted
         self._synchronous = "EXTRA" if readonly else self._make_file()
         # A reader opens for writing where it may, so that SQLite can undo what a killed run left
