@@ -50,7 +50,7 @@ def _demonstrate(settings: Settings, dest: str | None) -> ExitCode:
         return code
     _show_tree(target)
     if code is ExitCode.UNAVAILABLE:
-        say("", "A real run would end with exit code 3 here, as some recordings are not ready yet.")
+        say("", "A real run would end with exit code 3 here: some recordings are not ready yet.")
     return ExitCode.OK
 
 
