@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -60,11 +61,11 @@ def _environment(more: dict[str, str], home: Path) -> dict[str, str]:
     return env
 
 
-def run_as(
+def start_as(
     user: int, args: Sequence[str | int | Path], env: dict[str, str], home: Path
-) -> subprocess.CompletedProcess[str]:
-    """The program, as `user`, in the group that shares the archive."""
-    return subprocess.run(
+) -> subprocess.Popen[str]:
+    """Start the program as `user`, in the group that shares the archive."""
+    return subprocess.Popen(
         [interpreter(), *command(args)[1:]],
         env=_environment(env, home),
         user=user,
@@ -72,11 +73,19 @@ def run_as(
         extra_groups=[],
         umask=0o002,
         cwd="/",
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
     )
+
+
+def run_as(
+    user: int, args: Sequence[str | int | Path], env: dict[str, str], home: Path
+) -> subprocess.CompletedProcess[str]:
+    """The same, to its end."""
+    with start_as(user, args, env, home) as process:
+        out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.fixture
@@ -120,6 +129,28 @@ def test_the_second_user_goes_on_where_the_first_one_stopped(
     assert_archive_equals(service, root)
     third = report_of(run_as(FIRST, download_args(root, *ids), env, shared))
     assert (third["already_archived"], third["exit_code"]) == (len(ids), 0)
+
+
+def test_a_log_file_that_comes_to_belong_to_another_user_ends_nothing(
+    service: SimulatedService, shared: Path
+) -> None:
+    """As where somebody rotates logs as root, and nobody else may write the new one."""
+    root, path, id_ = shared / "archive", shared / "run.log", next(iter(service.recordings))
+    gate = service.fail_files(faults.status(503), kind="mp4", recording_id=id_)
+    args = [*download_args(root, "--retries", 50, "--log-file", path), id_]
+    with start_as(FIRST, args, service.environment(), shared) as process:
+        assert service.requests.wait_for(lambda _: gate.applied >= 2)
+        path.rename(shared / "run.log.1")
+        path.touch(0o600)
+        assert service.requests.wait_for(lambda _: gate.applied >= 4)
+        service.on_request.clear()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 6
+    assert json.loads(out)["archived"] == 1
+    assert err.count(f"cannot write the log file {path}: Permission denied") == 1
+    assert path.read_bytes() == b""
+    assert "503" in (shared / "run.log.1").read_text()
+    assert_archive_equals(service, root, [id_])
 
 
 def test_what_every_command_makes_follows_the_umask(tmp_path: Path) -> None:
