@@ -110,6 +110,7 @@ class Shelf:
         if path:
             with suppress(OSError):  # of SQLite's making it would be 0644, whatever the umask says
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        self._db.close()
         self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
         self._db.execute("PRAGMA cache_size = -16384")
         self._db.execute("PRAGMA secure_delete = ON")  # what was removed is gone here, too
