@@ -18,6 +18,7 @@ from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
+from g2a_archive.download.cores import Cores
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.link_queue import LinkQueue
 from g2a_archive.download.plan import Plan
@@ -81,6 +82,7 @@ class Engine:
             jobs=settings.jobs, segments=settings.segments, unreachable=self._not_asked
         )
         self._queued = False
+        self._cores = Cores()
 
     @property
     def active(self) -> set[Transfer]:
@@ -153,6 +155,7 @@ class Engine:
     def _await(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
         self.workers.look()
+        self._cores.look(now, self.report.files, self.recorder.received)
         until = self.links.due(now + 1.0)
         if self.recorder.uncommitted:
             until = min(until, self.recorder.commit_at)
@@ -322,6 +325,7 @@ class Engine:
 
     def _wind_down(self) -> None:
         """Stop what still runs, record all that is finished, bring the checksums up to date."""
+        self._cores.release()
         unfinished = self.links.unfinished() if self.links.open else []
         if self._pending or self.recorder.jobs:
             self._switch.stop()
