@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ from g2a_archive.archive.database.tombstones import tombstones
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts, unmounted_error
 from g2a_archive.archive.layout import FILE_NAME, parse_name
 from g2a_archive.errors import CatalogError, Interrupted
-from g2a_archive.fixity.check import Finding, Outcome, check
+from g2a_archive.fixity.check import Finding, Outcome, Record, check
 from g2a_archive.fixity.selection import VerifyOptions, selected
 from g2a_archive.fixity.tree import Tree
 from g2a_archive.models import MAX_ID, State, StoredFile, printable
@@ -51,29 +52,27 @@ def verify(
     archive or catalogue cannot be read, or nothing of the archive is mounted.
     """
     mounts = _Mounts(catalog, root)
-
-    def record(good: list[StoredFile], findings: list[Finding]) -> None:
-        broken = ((one.file, one.problem) for one in findings if one.file)
-        if not catalog.readonly:
-            # In the table's own order, which touches each of its pages but once.
-            good.sort(key=lambda file: (file.recording, file.kind))
-            catalog.checked(good, broken)
-
-    with selected(catalog, options, date.today().isoformat()) as files:
-        on_begin(files.count, files.size)
-        outcome = check(
-            root,
-            filter(mounts.has, files),
-            files.count,
-            unmounted=mounts.missing,
-            current=lambda recording, kind: catalog.files_of(recording).get(kind),
-            record=record,
-            warn=warn,
-            jobs=options.jobs,
-            max_duration=options.max_duration,
-            stop=stop,
-            on_bytes=on_bytes,
-        )
+    begun = time.monotonic()
+    try:
+        with selected(catalog, options, date.today().isoformat(), stop) as files:
+            on_begin(files.count, files.size)
+            chosen_in = time.monotonic() - begun
+            most = options.max_duration
+            outcome = check(
+                root,
+                filter(mounts.has, files),
+                files.count,
+                unmounted=mounts.missing,
+                current=lambda recording, kind: catalog.files_of(recording).get(kind),
+                record=_recorder(catalog),
+                warn=warn,
+                jobs=options.jobs,
+                max_duration=most if most is None else max(0.0, most - chosen_in),
+                stop=stop,
+                on_bytes=on_bytes,
+            )
+    except Interrupted:  # while they were chosen
+        outcome = Outcome(interrupted=True)
     outcome.recorded = outcome.recorded and not catalog.readonly
     outcome.unmounted = mounts.parts
     wanted = dict.fromkeys(options.ids or ())
@@ -84,6 +83,19 @@ def verify(
         _add_unknown(outcome, catalog, root, stop)
     outcome.findings.sort(key=lambda finding: finding.path)
     return outcome
+
+
+def _recorder(catalog: Catalog) -> Record:
+    """What puts findings into the catalogue, where that may be written."""
+
+    def record(good: list[StoredFile], findings: list[Finding]) -> None:
+        broken = ((one.file, one.problem) for one in findings if one.file)
+        if not catalog.readonly:
+            # In the table's own order, which touches each of its pages but once.
+            good.sort(key=lambda file: (file.recording, file.kind))
+            catalog.checked(good, broken)
+
+    return record
 
 
 def _add_unknown(outcome: Outcome, catalog: Catalog, root: Path, stop: Callable[[], bool]) -> None:

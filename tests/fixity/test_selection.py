@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.archive import Archive
 
+from g2a_archive.errors import Interrupted
 from g2a_archive.fixity import selection
+from g2a_archive.fixity import verify as module
 from g2a_archive.fixity.selection import Entry, VerifyOptions, choose, selected
 from g2a_archive.models import MAX_ID
 
@@ -121,3 +124,41 @@ def test_choosing_takes_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("options", [{}, {"sample": 0.5}, {"oldest_first": True}], ids=str)
+def test_a_stop_ends_the_choosing(
+    options: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To choose among a million recordings takes most of a minute."""
+    monkeypatch.setattr(selection, "_SORTED", 0)
+    archive = Archive(root)
+    archive.add(1)
+    with (
+        closing(archive.catalog) as catalog,
+        pytest.raises(Interrupted),
+        selected(catalog, VerifyOptions(**options), "", stop=lambda: True) as some,
+    ):
+        assert not list(some)
+
+
+def test_a_check_that_is_stopped_while_it_chooses_has_checked_nothing(root: Path) -> None:
+    archive = Archive(root)
+    archive.add(1)
+    with closing(archive.catalog):
+        outcome = archive.verify(stop=lambda: True)
+    assert outcome.interrupted
+    assert (outcome.files, outcome.findings) == (0, [])
+
+
+def test_choosing_counts_as_time_that_a_check_may_take(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(root)
+    archive.add(1)
+    with closing(archive.catalog):
+        for chosen_in, left in ((50, 0), (70, 3)):
+            clock = iter((0.0, float(chosen_in)))
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.__next__))
+            outcome = archive.verify(VerifyOptions(max_duration=60))
+            assert (outcome.left, outcome.files) == (left, 3 - left)
