@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from fnmatch import fnmatch
@@ -57,6 +58,17 @@ if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMOR
     # Thousands of archives, each flushed as it should be: a file system in memory has no disk to
     # wait for, and is a file system like another.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+if sys.gettrace() is not None:
+    # Coverage is measured, which slows every thread down threefold; what the tests talk to is
+    # not measured.
+    _serve = SimulatedService._serve
+
+    def _unmeasured(service: SimulatedService, connection: Any) -> None:
+        sys.settrace(None)
+        _serve(service, connection)
+
+    SimulatedService._serve = _unmeasured  # type: ignore[method-assign]
 
 for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
     os.environ.pop(_name, None)  # what this machine trusts is nobody's concern here

@@ -14,8 +14,6 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-import coverage
-
 SOCKET = "G2A_FORK_SERVER"
 """The variable that tells the server its socket."""
 
@@ -90,7 +88,6 @@ def _become(request: dict[str, Any]) -> NoReturn:
         stream = io.TextIOWrapper(raw, encoding, errors, line_buffering=by_line)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    coverage.process_startup()
     if "LD_PRELOAD" in os.environ:
         ctypes.CDLL(os.environ["LD_PRELOAD"]).odd_drive_load()
     exec(request["before"], {"__name__": "before"})

@@ -63,8 +63,15 @@ class _Server:
     def __init__(self, env: Mapping[str, str]) -> None:
         self.at_start = _at_start(env)
         self.socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Nothing else of `env`: what it forks is to be measured, and to meet faults, not it.
-        started = {**self.at_start, "PATH": os.environ["PATH"], SOCKET: str(its.fileno())}
+        # Nothing else of `env`: what it forks is to meet faults, not it. Where coverage is measured
+        # it goes on in what is forked, which need not begin with it anew.
+        measured = {name: value for name, value in env.items() if name.startswith("COVERAGE_")}
+        started = {
+            **self.at_start,
+            **measured,
+            "PATH": os.environ["PATH"],
+            SOCKET: str(its.fileno()),
+        }
         self._process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("fork_server.py")],
             env=started,
