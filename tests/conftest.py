@@ -68,7 +68,7 @@ if sys.gettrace() is not None:
         sys.settrace(None)
         _serve(service, connection)
 
-    SimulatedService._serve = _unmeasured  # type: ignore[method-assign]
+    SimulatedService._serve = _unmeasured  # type: ignore[assignment, method-assign]
 
 for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
     os.environ.pop(_name, None)  # what this machine trusts is nobody's concern here
