@@ -148,7 +148,8 @@ class Merge:
         if self._catalog is None or self._files is None:
             return
         try:
-            resume(self._catalog, self._root)  # what is to be done for tombstones that came
+            with suppress(Interrupted):
+                resume(self._catalog, self._root)  # what is to be done for tombstones that came
             write_checksums(self._catalog, self._root)
             fingerprint = self._catalog.fingerprint()
             self.report.fingerprint = str(fingerprint) if fingerprint else None

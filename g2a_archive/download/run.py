@@ -105,6 +105,8 @@ class Download:
                     self._record()
         except InputError:
             raise
+        except Interrupted:  # while it was opened
+            self._stopped()
         except Exception as error:
             self.broke(error)
         return self._finished()
@@ -113,13 +115,16 @@ class Download:
         try:
             job()
         except Interrupted:
-            if self.switch.code is not None:
-                self.report.ends.add(self.switch.code)
+            self._stopped()
         except InputError as error:
             self.report.ends.add(error.exit_code)
             raise
         except Exception as error:
             self.broke(error)
+
+    def _stopped(self) -> None:
+        if self.switch.code is not None:
+            self.report.ends.add(self.switch.code)
 
     def broke(self, error: Exception) -> Report:
         """Take in what ended the run; of an error that nobody expected, only where it arose."""

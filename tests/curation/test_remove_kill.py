@@ -18,6 +18,7 @@ from support.crash import crash
 from support.removal import assert_removed, files_of
 
 from g2a_archive.cli import main
+from g2a_archive.cli.commands.remove import _REST
 from g2a_archive.demo import SimulatedService
 
 original = archives.original
@@ -102,3 +103,46 @@ def test_fetched_again_while_its_removal_is_not_over(service: SimulatedService, 
     assert run_here(service, root, ids).already_archived == len(ids)
     assert len(files_of(root, ids[0])) == 3
     assert here("verify", root) == 0
+
+
+STOP = """
+import os, signal
+from g2a_archive.archive.database import {module}
+
+{module}._AT_ONCE = 1  # directory by directory
+real = {module}.{name}
+
+def stopped(*args, **more):
+    result = real(*args, **more) if {after} else None
+    if {name!r} != "_done" or args[1] == {module}._DELETED:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return result if {after} else real(*args, **more)
+
+{module}.{name} = stopped
+"""
+
+
+@pytest.mark.parametrize("command", ["remove", "download"])
+@pytest.mark.parametrize(
+    ("module", "name", "after"), [("tombstones", "_done", True), ("pages", "write_again", False)]
+)
+def test_sigterm_is_not_kept_waiting(
+    command: str, module: str, name: str, after: bool, service: SimulatedService, root: Path
+) -> None:
+    """Half a million files are deleted for minutes; also by a run that finds this left to do."""
+    ids = list(service.recordings)
+    gone, kept = ids[:3], ids[3:]
+    assert here("browse", root) == 0
+    args: list[str | int | Path] = ["remove", "--dest", root, "--yes", *gone]
+    if command == "download":
+        crash("tombstones._done", "after", 1, args)
+        args = plain_args(root, *kept)
+    stop = STOP.format(module=module, name=name, after=after)
+    result = run_cli(args, service.environment(), before=stop)
+    assert result.returncode == 143, result.stderr
+    assert result.stderr == (f"g2a-archive: interrupted; {_REST}\n" if command == "remove" else "")
+    assert catalog_rows(root, "SELECT count(*) FROM removal") == [(3,)]
+    assert any(files_of(root, id_) for id_ in gone) == (name == "_done")
+    assert run_here(service, root, kept).exit_code == 0
+    assert_removed(root, *gone)
+    assert not [p for p in (root / "browse").rglob("*") if p.is_file() and _names(p, gone)]

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from g2a_archive.archive.database import schema
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file, write_trial
 from g2a_archive.archive.disk.renaming import replace
-from g2a_archive.errors import CatalogError, storage_error, storage_sentence
+from g2a_archive.errors import CatalogError, Interrupted, storage_error, storage_sentence
 from g2a_archive.models import utc_now
 
 _T = TypeVar("_T")
@@ -289,6 +289,11 @@ class Database:
                         "open, or by a share without working locks (see --catalog)",
                         self.path,
                     )
+
+    def look(self) -> None:
+        """Raise `Interrupted` where whoever opened the catalogue is asked to stop."""
+        if self._interrupted():
+            raise Interrupted
 
     def scalar(self, sql: str, *values: object) -> Any:
         """The first column of the first row, or None."""

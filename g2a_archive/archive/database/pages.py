@@ -63,7 +63,10 @@ def write(
 
 
 def write_again(catalog: Catalog, root: Path) -> None:
-    """Write the pages as they were written last, where there are any. Raises `StorageError`."""
+    """Write the pages as they were written last, where there are any.
+
+    Raises `StorageError`, and `Interrupted` where the catalogue is.
+    """
     if not (root / browse.FOLDER).is_dir():
         return
     title, timezone = TITLE, None
@@ -74,7 +77,7 @@ def write_again(catalog: Catalog, root: Path) -> None:
             layout.zone(timezone)
     except (OSError, ValueError, KeyError, TypeError, ArchiverError):
         timezone = None  # from before this was remembered: as `browse` writes without options
-    write(catalog, root, title=title, timezone=timezone)
+    write(catalog, root, title=title, timezone=timezone, on_progress=lambda *_: catalog.look())
 
 
 class CatalogPages:

@@ -110,7 +110,8 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     """Finish what removals have begun, and bring back tombstones that a lost catalogue knew.
 
     For whoever opens the archive at `root` for writing, with its lock. A file that cannot be
-    deleted is logged, and tried again the next time. Raises `StorageError`.
+    deleted is logged, and tried again the next time. Raises `StorageError`, and `Interrupted`
+    where the catalogue is: the next run goes on.
     """
     removed = Removed()
     of_them = "SELECT 1 FROM recording WHERE state <> 'archived' AND state = 'removed'"  # by index
@@ -291,6 +292,7 @@ def _delete(catalog: Catalog, root: Path, removed: Removed) -> None:
             _done(catalog, _DELETED, done, places)
             done.clear()
             places.clear()
+            catalog.look()
     _done(catalog, _DELETED, done, places)
 
 

@@ -38,6 +38,8 @@ _REMOVE = [
     *LOG,
 ]  # fmt: skip
 
+_REST = "the recordings count as removed, and the next run deletes what is left of their files"
+
 
 @click.command("remove", cls=ConfiguredCommand)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
@@ -91,7 +93,8 @@ def _remove(
             storage = Storage(Path(settings.run.dest), catalog=settings.run.catalog)
             storage.open(create=False)
             stack.callback(storage.close)
-            root, catalog = storage.root, stack.enter_context(Catalog(storage.catalog))
+            root, stop = storage.root, switch.event.is_set
+            catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
             resume(catalog, root)
         else:
             root, catalog = stack.enter_context(reading(settings.run))
@@ -103,7 +106,11 @@ def _remove(
         if switch.event.is_set():
             raise Interrupted
         if yes and removal.ids:
-            removed = removing.remove(catalog, root, removal, reason)
+            try:
+                removed = removing.remove(catalog, root, removal, reason)
+            except Interrupted:
+                outputs.complain(f"g2a-archive: interrupted; {_REST}")
+                return switch.code or ExitCode.SIGINT
         _tell(settings, removal, removed, yes=yes)
         if logs.failure is not None:
             raise logs.failure

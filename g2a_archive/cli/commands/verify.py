@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from g2a_archive.console.fixity import proof_json, proof_text
 from g2a_archive.console.inventory import outcome_json, outcome_text
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ExitCode, InputError
+from g2a_archive.errors import ExitCode, InputError, Interrupted
 from g2a_archive.fixity import fingerprint as proving
 from g2a_archive.fixity.check import Outcome
 from g2a_archive.fixity.rebuild import rebuild
@@ -222,7 +223,8 @@ def _rebuilt(
                 on_bytes=watched.more,
                 stop=switch.event.is_set,
             )
-            resume(catalog, storage.root)
+            with suppress(Interrupted):
+                resume(catalog, storage.root)
             write_checksums(catalog, storage.root)
             return outcome
     finally:
