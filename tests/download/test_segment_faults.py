@@ -53,8 +53,9 @@ def _every_answer_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     get, release = Downloads.get, Downloads.release
 
     def note(self: Downloads, url: str, headers: Mapping[str, str]) -> Answer:
-        held.append(get(self, url, headers))
-        return held[-1]
+        answer = get(self, url, headers)
+        held.append(answer)
+        return answer
 
     def forget(self: Downloads, answer: Answer) -> None:
         if answer in held:
