@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.errors import Interrupted, StorageError
+from g2a_archive.errors import StorageError
 from g2a_archive.models import MAX_ID, FileKind, StoredFile
 
 _PAGE = 2000
@@ -79,21 +79,19 @@ class Chosen:
 
 
 @contextmanager
-def selected(
-    catalog: Catalog, options: VerifyOptions, seed: str, stop: Callable[[], bool] = lambda: False
-) -> Iterator[Chosen]:
+def selected(catalog: Catalog, options: VerifyOptions, seed: str) -> Iterator[Chosen]:
     """The files that the `options` choose. The same `seed` (a date, say) draws the same sample.
 
     Raises `CatalogError`, `StorageError` where there is no room for temporary files, and
-    `Interrupted` once `stop` says so: to choose among a million recordings takes a while.
+    `Interrupted` where the catalogue is: to choose among a million recordings takes a while.
     """
     if options.everything and not options.oldest_first:
-        count, size = _totals(catalog, stop)
+        count, size = _totals(catalog)
         if count > _SORTED:
             yield Chosen(_all_files(catalog), count, size)
             return
     with _scratch() as db:
-        entries = _entries(catalog, options.ids, stop)
+        entries = _entries(catalog, options.ids)
         keys, count, size = choose(db, entries, options, seed, catalog.now())
         yield Chosen(_looked_up(catalog, keys), count, size)
 
@@ -177,14 +175,14 @@ def _scratch() -> Iterator[sqlite3.Connection]:
 # --- the catalogue, read in short steps, so that no run is held up ------------------------------
 
 
-def _totals(catalog: Catalog, stop: Callable[[], bool]) -> tuple[int, int]:
+def _totals(catalog: Catalog) -> tuple[int, int]:
     count = size = last = 0
     bound = "SELECT id FROM recording WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?"
     sums = (
         "SELECT count(*), coalesce(sum(size), 0) FROM file WHERE recording > ? AND recording <= ?"
     )
     while last < MAX_ID:
-        _look(stop)
+        catalog.look()
         end = catalog.scalar(bound, last, _STEP) or MAX_ID
         more = catalog.rows(sums, (last, end))[0]
         count, size, last = count + more[0], size + more[1], end
@@ -199,14 +197,7 @@ def _all_files(catalog: Catalog) -> Iterator[StoredFile]:
         last = rows[-1][0], rows[-1][1]
 
 
-def _look(stop: Callable[[], bool]) -> None:
-    if stop():
-        raise Interrupted
-
-
-def _entries(
-    catalog: Catalog, ids: Sequence[int] | None, stop: Callable[[], bool]
-) -> Iterator[Entry]:
+def _entries(catalog: Catalog, ids: Sequence[int] | None) -> Iterator[Entry]:
     if ids is not None:
         for one in dict.fromkeys(ids):
             yield from map(Entry._make, catalog.rows(f"{_ENTRY} f.recording = ?", (one,)))
@@ -214,7 +205,7 @@ def _entries(
     last: tuple[int, str] = (0, "")
     after = "(f.recording, f.kind) > (?, ?) ORDER BY f.recording, f.kind LIMIT"
     while rows := catalog.rows(f"{_ENTRY} {after} {_PAGE}", last):
-        _look(stop)
+        catalog.look()
         yield from map(Entry._make, rows)
         last = rows[-1][0], rows[-1][1]
 

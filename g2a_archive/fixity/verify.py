@@ -21,15 +21,17 @@ from g2a_archive.models import MAX_ID, State, StoredFile, printable
 _SOME = 500
 
 
-def open_catalog(path: Path, warn: Callable[[str], None]) -> Catalog:
+def open_catalog(
+    path: Path, warn: Callable[[str], None], interrupted: Callable[[], bool] = lambda: False
+) -> Catalog:
     """The catalogue for a check: read only, with a `warn`ing, where it cannot be written.
 
     Raises `CatalogError` where it cannot be read either.
     """
     try:
-        return Catalog(path, readonly=not path.exists())
+        return Catalog(path, readonly=not path.exists(), interrupted=interrupted)
     except CatalogError as error:
-        catalog = Catalog(path, readonly=True)
+        catalog = Catalog(path, readonly=True, interrupted=interrupted)
         warn(f"what is found cannot be recorded: {error}")
         return catalog
 
@@ -54,7 +56,7 @@ def verify(
     mounts = _Mounts(catalog, root)
     begun = time.monotonic()
     try:
-        with selected(catalog, options, date.today().isoformat(), stop) as files:
+        with selected(catalog, options, date.today().isoformat()) as files:
             on_begin(files.count, files.size)
             chosen_in = time.monotonic() - begun
             most = options.max_duration

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.archive import Archive
 
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.errors import Interrupted
 from g2a_archive.fixity import selection
 from g2a_archive.fixity import verify as module
@@ -134,10 +135,11 @@ def test_a_stop_ends_the_choosing(
     monkeypatch.setattr(selection, "_SORTED", 0)
     archive = Archive(root)
     archive.add(1)
+    archive.catalog.close()
     with (
-        closing(archive.catalog) as catalog,
+        Catalog(archive.database, interrupted=lambda: True) as catalog,
         pytest.raises(Interrupted),
-        selected(catalog, VerifyOptions(**options), "", stop=lambda: True) as some,
+        selected(catalog, VerifyOptions(**options), "") as some,
     ):
         assert not list(some)
 
@@ -145,7 +147,8 @@ def test_a_stop_ends_the_choosing(
 def test_a_check_that_is_stopped_while_it_chooses_has_checked_nothing(root: Path) -> None:
     archive = Archive(root)
     archive.add(1)
-    with closing(archive.catalog):
+    archive.catalog.close()
+    with Catalog(archive.database, interrupted=lambda: True) as archive.catalog:
         outcome = archive.verify(stop=lambda: True)
     assert outcome.interrupted
     assert (outcome.files, outcome.findings) == (0, [])

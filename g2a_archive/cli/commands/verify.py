@@ -195,7 +195,8 @@ def _checked(
 ) -> Outcome:
     with reading(run) as (root, catalog):
         path = catalog.path
-    with open_catalog(path, lambda text: log.warning("%s", text)) as catalog:
+    stop = switch.event.is_set
+    with open_catalog(path, lambda text: log.warning("%s", text), stop) as catalog:
         return verify(
             catalog,
             root,
@@ -203,7 +204,7 @@ def _checked(
             warn=lambda text: log.warning("%s", text),
             on_begin=watched.begin,
             on_bytes=watched.more,
-            stop=switch.event.is_set,
+            stop=stop,
         )
 
 
