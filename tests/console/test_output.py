@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -281,8 +282,9 @@ def test_what_fails_at_the_end_takes_nothing_else_along(
     away.mkdir()
 
     def vanish(request: Request) -> None:
-        if request.call == "file" and away.exists():
-            away.rmdir()
+        if request.call == "file":
+            with suppress(FileNotFoundError):  # another answer, at the same time, was first
+                away.rmdir()
 
     service.on_request.append(vanish)
     names = {"--error-file": "errors", "--metrics-file": "m.prom", "--log-file": "run.log"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -431,8 +432,9 @@ def test_links_that_expired_while_files_waited_are_renewed_in_one_call(
     expired: list[Callable[[], None]] = [service.expire_links]
 
     def expire(request: Request) -> None:
-        if request.call == "file" and expired:
-            expired.pop()()
+        if request.call == "file":
+            with suppress(IndexError):  # another answer, at the same time, was first
+                expired.pop()()
 
     service.on_request.append(expire)
     report = run_here(service, root, service.recordings, jobs=2)
