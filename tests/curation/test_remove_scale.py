@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import tracemalloc
 from pathlib import Path
 
 import pytest
+from support.memory import peak_of
 
 from g2a_archive.archive.database import tombstones
 from g2a_archive.archive.database.catalog import Catalog, Settlement
@@ -15,10 +15,10 @@ from g2a_archive.models import FileKind, State, StoredFile
 _A_DAY = 300
 
 
-def archive(root: Path, days: int) -> Catalog:
-    """An archive of some days, all of which is to be removed: the claim is made."""
+def archive(root: Path, days: int) -> Path:
+    """The catalogue of some days, all of which is to be removed: the claim is made."""
     (root / ".g2a-archive").mkdir(parents=True)
-    catalog = Catalog(root / ".g2a-archive" / "catalog.sqlite3")
+    path = root / ".g2a-archive" / "catalog.sqlite3"
     ids = range(1, 1 + days * _A_DAY)
     settled = []
     for id_ in ids:
@@ -27,19 +27,23 @@ def archive(root: Path, days: int) -> Catalog:
         file = StoredFile(id_, FileKind.MP4, f"{day}/{id_}.mp4", 0, "a" * 64)
         (root / file.path).touch()
         settled.append(Settlement(id_, State.ARCHIVED, 7, 6, directory=day, files=[file]))
-    catalog.settle(settled)
-    tombstones.entomb(catalog, ids, "old")
-    return catalog
+    with Catalog(path) as catalog:
+        catalog.settle(settled)
+        tombstones.entomb(catalog, ids, "old")
+    return path
 
 
 def peak(root: Path, days: int) -> int:
     """The most memory that the removal takes, which is then done."""
-    with archive(root, days) as catalog:
-        tracemalloc.start()
-        removed = tombstones.resume(catalog, root)
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert (removed.deleted, removed.gone, removed.failed) == (days * _A_DAY, [], [])
+    path = archive(root, days)
+
+    def remove() -> None:
+        with Catalog(path) as catalog:
+            removed = tombstones.resume(catalog, root)
+            assert (removed.deleted, removed.gone, removed.failed) == (days * _A_DAY, [], [])
+
+    most = peak_of(remove)
+    with Catalog(path) as catalog:
         assert catalog.rows("SELECT * FROM removal") == []
     assert [p.name for p in root.iterdir()] == [".g2a-archive"]
     with open(root / ".g2a-archive" / "removed.csv", newline="") as file:
@@ -52,7 +56,6 @@ def test_more_directories_take_no_more_memory(
 ) -> None:
     monkeypatch.setattr(tombstones, "_AT_ONCE", _A_DAY)
     monkeypatch.setattr(tombstones, "_TOGETHER", _A_DAY)
-    peak(tmp_path / "first", 1)  # what is imported, and kept for the next time
     few = peak(tmp_path / "few", 1)
     many = peak(tmp_path / "many", 8)
     assert many < few + 150_000
@@ -64,12 +67,15 @@ def test_tombstones_come_back_in_little_memory(tmp_path: Path) -> None:
     text = kept.read_text()
     kept.write_text(text + text.partition("\n")[2].replace("old", "older"))  # the last counts
     root = tmp_path / "old"
-    (root / ".g2a-archive" / "catalog.sqlite3").unlink()
-    with Catalog(root / ".g2a-archive" / "catalog.sqlite3") as catalog:
-        tracemalloc.start()
-        assert tombstones.restore(catalog, root) == 4 * _A_DAY
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+    path = root / ".g2a-archive" / "catalog.sqlite3"
+    path.unlink()
+
+    def restore() -> None:
+        with Catalog(path) as catalog:
+            assert tombstones.restore(catalog, root) == 4 * _A_DAY
+
+    most = peak_of(restore)
+    with Catalog(path) as catalog:
         assert catalog.rows("SELECT DISTINCT state, reason FROM recording") == [
             ("removed", "older")
         ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
+from support.memory import peak_of
 
 from g2a_archive.curation import bag
 from g2a_archive.curation.bagit import Zip
@@ -16,18 +16,18 @@ from g2a_archive.curation.bagit import Zip
 def fill(place: Path, count: int) -> tuple[Path, int]:
     """A ZIP of so many files, and the most memory that it took."""
     path = place / "bag.zip"
-    tracemalloc.start()
-    made = Zip(path, "täglich")
-    for number in range(count):
-        data = b"%d" % number
-        with made.new(
-            f"data/{number}.mp4", size=len(data), modified=1.5e9, packed=number % 2 > 0
-        ) as file:
-            file.write(data)
-    made.close()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return path, peak
+
+    def write() -> None:
+        made = Zip(path, "täglich")
+        for number in range(count):
+            data = b"%d" % number
+            with made.new(
+                f"data/{number}.mp4", size=len(data), modified=1.5e9, packed=number % 2 > 0
+            ) as file:
+                file.write(data)
+        made.close()
+
+    return path, peak_of(write)
 
 
 @pytest.mark.parametrize("limit", [5, 1 << 16])

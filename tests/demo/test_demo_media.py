@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support.memory import peak_of
 
 from g2a_archive.demo import (
     SMALLEST_JPEG,
@@ -122,12 +122,11 @@ def test_expected_bytes_are_the_file(kind: Kind) -> None:
 
 def test_a_large_file_is_never_in_memory() -> None:
     content = mp4(7, 200_000_000)
-    tracemalloc.start()
-    try:
+
+    def read() -> None:
         assert sum(len(chunk) for chunk in content.chunks()) == content.size
-        assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    finally:
-        tracemalloc.stop()
+
+    assert peak_of(read) < 1_000_000
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg here to play the media with")

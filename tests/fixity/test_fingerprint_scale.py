@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import tracemalloc
 from contextlib import closing
 from pathlib import Path
+
+from support.memory import peak_of
 
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog, Settlement
@@ -17,7 +18,8 @@ DAY = "2014/05/06"
 
 def peak(root: Path, count: int) -> int:
     (root / DAY).mkdir(parents=True)
-    with Catalog(root / "catalog.sqlite3") as catalog:
+    path = root / "catalog.sqlite3"
+    with Catalog(path) as catalog:
         catalog.settle(
             Settlement(
                 id_,
@@ -30,18 +32,18 @@ def peak(root: Path, count: int) -> int:
             for kind in FileKind
         )
         write_checksums(catalog, root)
-        one = catalog.fingerprint()
-        assert one is not None
-        tracemalloc.start()
-        proof = prove(catalog, root, one)
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert (proof.files, proof.unchanged, proof.findings) == (3 * count, 3 * count, [])
-    return most
+
+    def proven() -> None:
+        with Catalog(path) as catalog:
+            one = catalog.fingerprint()
+            assert one is not None
+            proof = prove(catalog, root, one)
+        assert (proof.files, proof.unchanged, proof.findings) == (3 * count, 3 * count, [])
+
+    return peak_of(proven)
 
 
 def test_more_recordings_take_no_more_memory(tmp_path: Path) -> None:
-    peak(tmp_path / "first", 10)
     assert peak(tmp_path / "many", 1500) < peak(tmp_path / "few", 100) + 100_000
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import tracemalloc
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.archive import Archive
+from support.memory import peak_of
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.errors import Interrupted
@@ -118,13 +118,13 @@ def test_what_is_chosen_comes_from_the_catalogue(
 def test_choosing_takes_little_memory() -> None:
     entries = (entry(n, checked=f"2026-01-0{n % 9 + 1}T00:00:00Z") for n in range(50_000))
     options = VerifyOptions(oldest_first=True, sample=0.9)
-    tracemalloc.start()
-    with closing(sqlite3.connect("")) as db:
-        keys, count, _ = choose(db, entries, options, "", NOW)
-        assert sum(1 for _ in keys) == count == 45_000
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1_000_000
+
+    def chosen() -> None:
+        with closing(sqlite3.connect("")) as db:
+            keys, count, _ = choose(db, entries, options, "", NOW)
+            assert sum(1 for _ in keys) == count == 45_000
+
+    assert peak_of(chosen) < 1_000_000
 
 
 @pytest.mark.parametrize("options", [{}, {"sample": 0.5}, {"oldest_first": True}], ids=str)
