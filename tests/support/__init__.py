@@ -32,6 +32,18 @@ LONG = os.environ.get("G2A_LONG_TESTS") == "1"
 PATIENCE = 60.0
 """Seconds after which a process counts as hung."""
 
+IMPATIENT = """
+from g2a_archive.cli import main, run
+from g2a_archive.console import outlet
+from g2a_archive.service import pace
+
+def soon(seconds, code, end_after=main.end_after):
+    return end_after(seconds / 10, code)
+
+main.end_after, outlet.PATIENCE, run.PATIENCE, pace._LONGEST_WAIT = soon, 0.4, 0.4, 0.05
+"""
+"""`before` of a process that is to retry at once, and to wait less for whoever reads from it."""
+
 JSON_KEYS = {
     "started_at": str,
     "finished_at": str,

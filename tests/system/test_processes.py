@@ -9,18 +9,17 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import (
+    IMPATIENT,
     assert_archive_equals,
     assert_nothing_false,
     catalog_rows,
     clean_environment,
-    command,
     plain_args,
     relative_path,
     report_of,
@@ -50,9 +49,8 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
     service = serve(2, rate_limit=None)
     gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
     args = plain_args(root, "--retries", "50", *service.recordings)
-    with start_cli(
-        args, service.environment(), preexec_fn=lambda: signal.signal(number, signal.SIG_IGN)
-    ) as process:
+    before = f"{IMPATIENT}\nimport signal\nsignal.signal({number:d}, signal.SIG_IGN)"
+    with start_cli(args, service.environment(), before=before) as process:
         assert service.requests.wait_for(lambda _: gate.applied >= 1)
         process.send_signal(number)
         assert service.requests.wait_for(lambda _: gate.applied >= 2)
@@ -119,7 +117,8 @@ def test_browse_interrupted(
     page.unlink()
     os.mkfifo(page)
     # To be interrupted within `open` is a leak to Python, which would say so.
-    with start_cli(["browse", "-d", root], {"PYTHONWARNINGS": ""}) as process:
+    quiet = "import warnings\nwarnings.simplefilter('ignore')"
+    with start_cli(["browse", "-d", root], before=quiet) as process:
         writer = None
         while writer is None:
             assert process.poll() is None
@@ -166,13 +165,9 @@ def test_sigterm_while_the_terminal_takes_nothing(
     gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
     args = plain_args(root, "--retries", "1000", "-d", root, *more, *service.recordings)
     master, slave = pty.openpty()
-    with subprocess.Popen(
-        command(args),
-        env=clean_environment({**service.environment(), "TERM": "xterm"}),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-    ) as process:
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+    env = {**service.environment(), "TERM": "xterm"}
+    with start_cli(args, env, before=IMPATIENT, **streams) as process:
         name = os.ttyname(slave)
         os.close(slave)
         try:
@@ -187,7 +182,6 @@ def test_sigterm_while_the_terminal_takes_nothing(
             process.terminate()
             assert process.wait(timeout=60) == 143
         finally:
-            process.kill()
             os.close(master)
     assert states(root)[FIRST] == "queued"
     assert catalog_rows(root, "SELECT exit_code FROM run") == [(143,)]
@@ -199,7 +193,9 @@ def test_sigterm_while_a_pipe_is_full(serve: Serve, root: Path) -> None:
     gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
     args = plain_args(root, "--retries", "1000", "-vv", *service.recordings)
     reader, writer = os.pipe()
-    with start_cli(args, service.environment(), stdout=writer, stderr=writer) as process:
+    with start_cli(
+        args, service.environment(), stdout=writer, stderr=writer, before=IMPATIENT
+    ) as process:
         fill(f"/dev/fd/{writer}")
         assert service.requests.wait_for(lambda _: gate.applied >= 3)
         process.terminate()
@@ -217,7 +213,7 @@ def test_a_log_file_that_cannot_be_opened_anew_ends_nothing(serve: Serve, tmp_pa
     gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
     path, root = tmp_path / "run.log", tmp_path / "archive"
     args = plain_args(root, "--retries", "50", "--log-file", path, "--json", *service.recordings)
-    with start_cli(args, service.environment(), cwd=tmp_path) as process:
+    with start_cli(args, service.environment(), cwd=tmp_path, before=IMPATIENT) as process:
         assert service.requests.wait_for(lambda _: gate.applied >= 2)
         path.rename(tmp_path / "run.log.1")
         path.mkdir()
@@ -294,7 +290,6 @@ def test_a_lock_file_that_fails_when_it_is_closed(
 _HELD_UP = """
 import sys, threading
 from g2a_archive.download import engine, stopping
-from g2a_archive.cli import main
 stopping.LONGEST = 0.5
 
 def held_up(self):
@@ -302,7 +297,6 @@ def held_up(self):
     threading.Event().wait()
 
 engine.Engine._drain = held_up
-sys.exit(main.run(sys.argv[1:]))
 """
 
 
@@ -310,13 +304,8 @@ def test_a_signal_ends_the_program_whatever_holds_it_up(
     service: SimulatedService, root: Path
 ) -> None:
     service.fail_files(stall(1000), "mp4", FIRST)
-    args = [str(arg) for arg in plain_args(root, *service.recordings)]
-    with subprocess.Popen(
-        [sys.executable, "-c", _HELD_UP, *args],
-        env=clean_environment(service.environment()),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    args = plain_args(root, *service.recordings)
+    with start_cli(args, service.environment(), before=_HELD_UP) as process:
         assert service.requests.wait_for_stall()
         process.terminate()
         assert process.stderr is not None
