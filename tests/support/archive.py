@@ -29,7 +29,7 @@ class Archive:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        (root / ".g2a-archive").mkdir(parents=True)
+        (root / ".g2a-archive").mkdir(parents=True, exist_ok=True)
         self.database = root / ".g2a-archive" / "catalog.sqlite3"
         self.catalog = Catalog(self.database)
         self.warnings: list[str] = []
