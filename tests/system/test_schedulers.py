@@ -54,7 +54,7 @@ def submitted(
     """The numbers of the array, and of the merge behind it."""
     if first == 1:
         merge = cluster.run("bash", SLURM, ids, root, "3", env=env).split()[-1]
-        return str(int(merge) - 1), merge
+        return "1", merge  # the first job of a new cluster
     # An array of one's own, that begins elsewhere.
     words = ("sbatch", "--parsable")
     array = cluster.run(*words, "--array=10-14:2", SLURM, ids, root, env=env)
