@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import time
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 MAX_ID = 2**63 - 1
@@ -37,6 +41,31 @@ class FileKind(StrEnum):
 
 _BITS = {FileKind.MP4: 1, FileKind.EVENTS: 2, FileKind.THUMBNAIL: 4}
 ALL_KINDS = (FileKind.MP4, FileKind.EVENTS, FileKind.THUMBNAIL)
+
+
+def distinct(ids: Iterable[int]) -> array[int]:
+    """`ids` in their order, each once: 8 bytes each, where a set would take ten times that."""
+    found = ids if isinstance(ids, array) else array("q", ids)
+    doubles = array("q", (one for one, next_ in pairwise(in_order(found)) if one == next_))
+    if not doubles:
+        return found
+    seen = bytearray(len(doubles))
+    kept = array("q")
+    for one in found:
+        at = bisect_left(doubles, one)
+        if at < len(doubles) and doubles[at] == one:
+            if seen[at]:
+                continue
+            seen[at] = True
+        kept.append(one)
+    return kept
+
+
+def in_order(ids: Iterable[int]) -> array[int]:
+    """`ids`, the smallest first: 8 bytes each. Most lists come in this order, and stay."""
+    found = ids if isinstance(ids, array) else array("q", ids)
+    ascending = all(map(operator.le, found, islice(found, 1, None)))
+    return found if ascending else array("q", sorted(found))
 
 
 def kinds_mask(kinds: tuple[FileKind, ...] | list[FileKind]) -> int:

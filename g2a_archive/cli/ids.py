@@ -4,48 +4,75 @@ from __future__ import annotations
 
 import io
 import sys
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, cast
 
 from g2a_archive.errors import InputError, storage_error
-from g2a_archive.models import MAX_ID
+from g2a_archive.models import MAX_ID, distinct
 
 _SHOWN = 10
 _LONGEST = 40
 
 
-def read_ids(arguments: Iterable[str], files: Iterable[str]) -> list[int]:
+def read_ids(arguments: Iterable[str], files: Iterable[str]) -> array[int]:
     """The IDs of the arguments, then of the files (`-` is standard input), without doubles.
 
     One ID a line; blank lines, `#` comments, CRLF and a byte-order mark are passed over. Raises
-    `InputError` naming every bad one, and `StorageError` for a file that fails while read.
+    `InputError` naming the first bad ones, and `StorageError` for a file that fails while read.
     """
-    ids: dict[int, None] = {}
-    bad: list[str] = []
-    for text in arguments:
-        _take(text.strip(), f"argument {_shown(text)}", ids, bad)
+    ids = array("q")
+    bad = _Bad()
+    for argument in arguments:
+        if id_ := _id(argument.strip()):
+            ids.append(id_)
+        else:
+            bad.add("argument", argument)
     for name in files:
-        where = "standard input" if name == "-" else name
         for number, line in enumerate(_lines(name), 1):
-            text = line.partition("#")[0].strip()
-            if text:
-                _take(text, f"{where}, line {number}: {_shown(text)}", ids, bad)
-    if bad:
-        more = f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
-        what = "not a recording ID" if len(bad) == 1 else f"{len(bad):,} are not recording IDs"
-        raise InputError(
-            f"{what}: {'; '.join(bad[:_SHOWN])}{more}",
+            if id_ := _id(line.strip()):
+                ids.append(id_)
+            elif not (text := line.partition("#")[0].strip()):
+                continue
+            elif id_ := _id(text):
+                ids.append(id_)
+            else:
+                bad.add(f"{'standard input' if name == '-' else name}, line {number}:", text)
+    if bad.count:
+        raise bad.error()
+    return distinct(ids)
+
+
+def _id(text: str) -> int:
+    """An ID; 0 where it is none."""
+    # isdecimal() alone would take the digits of other scripts.
+    if text.isdecimal() and text.isascii() and len(text) <= 30 and (id_ := int(text)) <= MAX_ID:
+        return id_
+    return 0
+
+
+class _Bad:
+    """What is no ID: the first ones, and how many there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def add(self, where: str, text: str) -> None:
+        """One more."""
+        self.count += 1
+        if self.count <= _SHOWN:
+            self._first.append(f"{where} {_shown(text)}")
+
+    def error(self) -> InputError:
+        """All of them, in a sentence."""
+        more = f"; and {self.count - _SHOWN:,} more" if self.count > _SHOWN else ""
+        one = self.count == 1
+        what = "not a recording ID" if one else f"{self.count:,} are not recording IDs"
+        return InputError(
+            f"{what}: {'; '.join(self._first)}{more}",
             hint="an ID is a positive whole number, one a line; a spreadsheet must show it as text",
         )
-    return list(ids)
-
-
-def _take(text: str, where: str, ids: dict[int, None], bad: list[str]) -> None:
-    # isdecimal() alone would take the digits of other scripts.
-    if text.isdecimal() and text.isascii() and len(text) <= 30 and 0 < (id_ := int(text)) <= MAX_ID:
-        ids[id_] = None
-    else:
-        bad.append(where)
 
 
 def _shown(text: str) -> str:

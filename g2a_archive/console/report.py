@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from g2a_archive.errors import ArchiverError, ExitCode
@@ -122,7 +124,7 @@ class Report:
     refused: list[int] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     kept_aside: list[str] = field(default_factory=list)
-    unfinished: list[int] = field(default_factory=list)
+    unfinished: array[int] = field(default_factory=lambda: array("q"))
     removed: list[Tombstone] = field(default_factory=list)
     files: int = 0
     bytes: int = 0
@@ -213,16 +215,19 @@ class Report:
             result["sync"] = self.sync.to_json()
         return result
 
-    def not_archived(self) -> list[tuple[int, str]]:
+    def not_archived(self) -> Iterator[tuple[int, str]]:
         """Every recording that did not make it, with the reason: for `--error-file`."""
-        rows = [
-            (id_, "; ".join(f"{f.file}: {f.reason}" if f.file else f.reason for f in failures))
-            for id_, failures in self.failed_recordings().items()
-        ]
-        rows += [(id_, "refused: the service calls this ID invalid") for id_ in self.refused]
-        rows += [(id_, "unavailable: not ready for download yet") for id_ in self.unavailable]
-        rows += [(id_, "not finished: the run ended before") for id_ in self.unfinished]
-        return rows
+        yield from self._settled_badly()
+        for id_ in self.unfinished:
+            yield id_, "not finished: the run ended before"
+
+    def _settled_badly(self) -> Iterator[tuple[int, str]]:
+        for id_, failures in self.failed_recordings().items():
+            yield id_, "; ".join(f"{f.file}: {f.reason}" if f.file else f.reason for f in failures)
+        for id_ in self.refused:
+            yield id_, "refused: the service calls this ID invalid"
+        for id_ in self.unavailable:
+            yield id_, "unavailable: not ready for download yet"
 
     def summary(self) -> list[tuple[str, str]]:
         """The closing summary as (style, line); styles are rich's, for a terminal."""
@@ -237,15 +242,16 @@ class Report:
         if self.would_fetch > len(self.would):
             more = self.would_fetch - len(self.would)
             lines.append(("", f"  … and {more:,} more: -v tells of each"))
-        rows = self.not_archived()[: -len(self.unfinished) or None]
-        for id_, reason in rows[:_SHOWN]:
+        for id_, reason in islice(self._settled_badly(), _SHOWN):
             style = "yellow" if reason.startswith("unavailable") else "red"
             lines.append((style, f"  {id_}  {reason}"))
-        if len(rows) > _SHOWN:
+        failed = len({failure.id for failure in self.failed})
+        more = failed + len(self.refused) + len(self.unavailable) - _SHOWN
+        if more > 0:
             lines.append(
                 (
                     "yellow",
-                    f"  … and {len(rows) - _SHOWN:,} more: all of them are in --error-file and "
+                    f"  … and {more:,} more: all of them are in --error-file and "
                     "--json, and in `g2a-archive status`",
                 )
             )

@@ -195,13 +195,13 @@ class Engine:
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
         if isinstance(error, Interrupted):
-            self.report.unfinished += [i for i in ids if i not in self.links.renewals]
+            self.report.unfinished.extend(i for i in ids if i not in self.links.renewals)
             return
         if not isinstance(error, ArchiverError) or isinstance(error, StorageError):
             raise error
         # No more links; the files whose links are here can still be fetched.
-        self.report.unfinished += [i for i in ids if i not in self.links.renewals]
-        self.report.unfinished += self.links.close()
+        self.report.unfinished.extend(i for i in ids if i not in self.links.renewals)
+        self.report.unfinished.extend(self.links.close())
         for id_ in list(self.links.renewals):
             for transfer in self.links.renewals.pop(id_):
                 self.recorder.drop(transfer)
@@ -326,13 +326,13 @@ class Engine:
     def _wind_down(self) -> None:
         """Stop what still runs, record all that is finished, bring the checksums up to date."""
         self._cores.release()
-        unfinished = self.links.unfinished() if self.links.open else []
+        unfinished = self.links.unfinished() if self.links.open else ()
         if self._pending or self.recorder.jobs:
             self._switch.stop()
             self.workers.abort()
             self._drain()
         self.workers.close()
-        self.report.unfinished += unfinished
+        self.report.unfinished.extend(unfinished)
         waiting = [
             *self._schedule.all(),
             *(transfer for some in self.links.renewals.values() for transfer in some),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import tzinfo
 
-from g2a_archive.archive.database.catalog import Known, Settlement
+from g2a_archive.archive.database.catalog import Settlement
+from g2a_archive.archive.database.lookup import Known
 from g2a_archive.archive.layout import directory_for
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.models import FileKind, Recording, RunSettings, State, StoredFile

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.service.client import Service
@@ -85,6 +87,6 @@ class LinkQueue:
         self._next = len(self._todo)
         return rest
 
-    def unfinished(self) -> list[int]:
+    def unfinished(self) -> Sequence[int]:
         """The recordings that are being asked for, or were not yet."""
-        return [*self._asking.difference(self.renewals), *self._todo[self._next :]]
+        return array("q", chain(self._asking.difference(self.renewals), self._todo[self._next :]))

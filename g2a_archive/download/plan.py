@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import os
 from array import array
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from g2a_archive.archive.database.catalog import Catalog, Known
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.lookup import Known, archived, begun, known
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.mounts import MissingPart, missing_date, missing_parts
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import is_named
-from g2a_archive.models import ALL_KINDS, Failure, FileKind, State, kinds_mask
+from g2a_archive.models import ALL_KINDS, Failure, FileKind, State, distinct, in_order, kinds_mask
 
 _FEW = 3
 """Names that a NAS may have left at a mount point."""
@@ -31,7 +33,7 @@ _LOOKED_FOR = 8
 @dataclass(slots=True)
 class Plan:
     """`todo` keeps the order asked for, but for what failed often, which comes last; `known` has
-    what the catalogue holds of those in it.
+    those of it of which the catalogue has more to say than that they are owed.
 
     `missing` are files that are gone. `unmounted` are parts of the archive that are not mounted,
     and `unreachable` the recordings asked for that are archived there: they are left alone.
@@ -39,7 +41,7 @@ class Plan:
     `failed` are those whose directory cannot be read, with the reason.
     """
 
-    todo: list[int]
+    todo: array[int]
     already: int = 0
     known: dict[int, Known] = field(default_factory=dict)
     missing: list[tuple[int, FileKind, str]] = field(default_factory=list)
@@ -47,25 +49,6 @@ class Plan:
     unreachable: list[int] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
-
-
-def _archived(
-    catalog: Catalog, pending: dict[int, None], mask: int
-) -> dict[tuple[str, int], array[int]]:
-    """Take what is archived out of `pending`: the IDs by directory and kinds.
-
-    Plain arrays: a million recordings should not take more memory than their IDs do.
-    """
-    there: dict[tuple[str, int], array[int]] = {}
-    for id_, bits, directory in catalog.archived(pending.keys(), mask):
-        place = directory, bits & mask
-        if place not in there:
-            there[place] = array("q")
-        there[place].append(id_)
-    for some in there.values():
-        for id_ in some:
-            del pending[id_]
-    return there
 
 
 def make_plan(
@@ -76,40 +59,69 @@ def make_plan(
     *,
     again: bool = False,
 ) -> Plan:
-    """Sort out what is archived already. `root` is the archive; `again`: also what was removed.
+    """Sort out what of `ids`, each once, is archived already.
 
-    Raises `StorageError` where the whole archive is not mounted, and `CatalogError`.
+    `root` is the archive; `again`: also what was removed. Raises `StorageError` where the whole
+    archive is not mounted, and `CatalogError`.
     """
     if catalog is None:
-        return Plan(list(ids))
+        return Plan(distinct(ids))
     mask = kinds_mask(list(kinds))
-    pending = dict.fromkeys(ids)
-    plan = Plan([], unmounted=missing_parts(catalog, root))
+    plan = Plan(array("q"), unmounted=missing_parts(catalog, root))
     if plan.unmounted and not plan.unmounted[0].directory:
         raise plan.unmounted[0].error()
-    there = _archived(catalog, pending, mask)
-    lost: dict[int, int] = defaultdict(int)
-    for id_, kind in _Look(catalog, root, plan).missing(there):
-        lost[id_] |= kind.bit
-        plan.missing.append((id_, kind, "missing"))
-    for one in catalog.known(pending.keys(), mask):
+    done, lost = _done(catalog, root, ids, mask, plan)
+    plan.todo = _without(ids, done)
+    for one in begun(catalog, plan.todo, mask):
         plan.known[one.id] = one
         if one.state is State.REMOVED and not again:
             plan.removed.append(one.id)
             del plan.known[one.id]
-    for id_ in plan.removed:
-        del pending[id_]
-    for one in catalog.known(lost.keys()):  # as it is once the damage is recorded
+    plan.todo = _without(plan.todo, array("q", plan.removed))
+    for one in known(catalog, lost.keys()):  # as it is once the damage is recorded
         bits = one.kinds & ~lost[one.id]
         plan.known[one.id] = Known(one.id, State.DAMAGED, bits, one.absent, one.directory)
-        pending[one.id] = None
-    plan.todo = [id_ for id_ in ids if id_ in pending] if lost else list(pending)
     failures = {one.id: one.failures for one in plan.known.values() if one.failures}
     if failures:
-        plan.todo.sort(key=lambda id_: failures.get(id_, 0))
+        plan.todo = array("q", sorted(plan.todo, key=lambda id_: failures.get(id_, 0)))
     left = len(plan.unreachable) + len(plan.failed) + len(plan.removed)
     plan.already = len(ids) - len(plan.todo) - left
     return plan
+
+
+def _done(
+    catalog: Catalog, root: Path, ids: Sequence[int], mask: int, plan: Plan
+) -> tuple[array[int], dict[int, int]]:
+    """Those of `ids` that are archived, and the bits of the files that are gone of others.
+
+    Plain arrays: a million recordings should not take more memory than their IDs do.
+    """
+    there: dict[tuple[str, int], array[int]] = {}
+    for id_, bits, directory in archived(catalog, ids, mask):
+        place = directory, bits & mask
+        if place not in there:
+            there[place] = array("q")
+        there[place].append(id_)
+    lost: dict[int, int] = defaultdict(int)
+    for id_, kind in _Look(catalog, root, plan).missing(there):
+        lost[id_] |= kind.bit
+        plan.missing.append((id_, kind, "missing"))
+    return array("q", (i for some in there.values() for i in some if i not in lost)), lost
+
+
+def _without(ids: Sequence[int], some: array[int]) -> array[int]:
+    """`ids`, in their order, without `some` of them."""
+    if len(some) == len(ids):
+        return array("q")
+    if not some:
+        return distinct(ids)
+    among = in_order(some)
+
+    def kept(id_: int) -> bool:
+        at = bisect_left(among, id_)
+        return at == len(among) or among[at] != id_
+
+    return array("q", filter(kept, ids))
 
 
 class _Look:

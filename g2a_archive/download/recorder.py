@@ -10,7 +10,8 @@ import logging
 import time
 from collections.abc import Sequence
 
-from g2a_archive.archive.database.catalog import Catalog, Known, Settlement
+from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.lookup import Known
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
 from g2a_archive.download.jobs import Job
@@ -174,5 +175,5 @@ class Recorder:
 
     def give_up(self) -> None:
         """What could not be committed is left for the next run."""
-        self.report.unfinished += self._claims
+        self.report.unfinished.extend(self._claims)
         self._claims.clear()

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import tzinfo
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.lookup import archived
 from g2a_archive.archive.database.tombstones import resume, tombstones
 from g2a_archive.archive.disk.leftovers import sweep
 from g2a_archive.archive.disk.mounts import unmounted_error
@@ -28,7 +30,7 @@ from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ArchiverError, InputError, Interrupted, unexpected
-from g2a_archive.models import RunSettings, kinds_mask, utc_now
+from g2a_archive.models import RunSettings, distinct, kinds_mask, utc_now
 
 if TYPE_CHECKING:
     from g2a_archive.service.client import Service
@@ -66,7 +68,7 @@ class Download:
         self._broke = False
         self._recorded = False
         self._number: int | None = None
-        self._first: Sequence[int] | None = None
+        self._first: Sequence[int] = ()
         self._requested: set[int] = set()
         self._service: Service | None = None
         self._storage: Storage | None = None
@@ -77,18 +79,18 @@ class Download:
 
         Whatever ends or prevents the run is in the report; raises only `InputError`.
         """
-        wanted = self.mine(dict.fromkeys(ids))
+        wanted = self.mine(distinct(ids))
         self.request(wanted)
         if not (wanted or owed):
             return self._finished()
 
         def job() -> None:
-            more = self.mine(self.catalog.owed()) if owed and self.catalog is not None else []
-            self.fetch(list(dict.fromkeys([*wanted, *more])) if more else wanted)
+            more = self.mine(self.catalog.owed()) if owed and self.catalog is not None else ()
+            self.fetch(distinct(chain(wanted, more)) if more else wanted)
 
         self.work(job)
         if self._broke and not self.began:
-            self.report.unfinished = wanted
+            self.report.unfinished = distinct(wanted)
         return self.report
 
     def work(self, job: Callable[[], None]) -> Report:
@@ -132,10 +134,10 @@ class Download:
         self.report.note(error if isinstance(error, ArchiverError) else unexpected(error))
         return self._finished()
 
-    def mine(self, ids: Iterable[int]) -> list[int]:
+    def mine(self, ids: Sequence[int]) -> Sequence[int]:
         """Those of `ids` that are this run's business: all, or its `--shard`."""
         shard = self.settings.shard
-        return list(ids) if shard is None else shard.of(ids)
+        return ids if shard is None else shard.of(ids)
 
     def begin(self) -> None:
         """Record that this run has begun; what became of it is recorded at its end."""
@@ -164,7 +166,7 @@ class Download:
         """Count `ids` as requested, each once."""
         if ids is self._first:
             return
-        if self._first is None:
+        if not self._first:
             self._first = ids  # the usual case needs no second copy of a million IDs
             self.report.requested = len(ids)
             return
@@ -224,7 +226,7 @@ class Download:
         plan = make_plan(catalog, self.root, wanted, self.settings.kinds, again=again)
         self.request(wanted)
         report.already_archived += plan.already
-        report.unfinished += plan.unreachable
+        report.unfinished.extend(plan.unreachable)
         report.failed += plan.failed
         report.removed += tombstones(catalog, plan.removed) if catalog is not None else []
         for failure in plan.failed:
@@ -261,9 +263,9 @@ class Download:
         told = {*report.unavailable, *report.refused, *report.failed_recordings()}
         told |= set(report.unfinished)
         with suppress(ArchiverError):
-            archived = catalog.archived(plan.todo, kinds_mask(self.settings.kinds))
-            told |= {id_ for id_, _, _ in archived}
-        report.unfinished += [id_ for id_ in plan.todo if id_ not in told]
+            done = archived(catalog, plan.todo, kinds_mask(self.settings.kinds))
+            told |= {id_ for id_, _, _ in done}
+        report.unfinished.extend(id_ for id_ in plan.todo if id_ not in told)
 
     def _run(self, storage: Storage, catalog: Catalog, plan: Plan, service: Service) -> None:
         from g2a_archive.download.assembly import assemble

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.lookup import known
 from g2a_archive.models import ALL_KINDS, OWED_STATES, Shard, State, iso, kinds_mask
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.sync.windows import Found
@@ -222,7 +223,7 @@ class SyncState:
         if self._catalog is None:
             return set()
         done = (State.ARCHIVED, State.LOST, State.REMOVED)
-        return {known.id for known in self._catalog.known(list(ids)) if known.state in done}
+        return {one.id for one in known(self._catalog, list(ids)) if one.state in done}
 
     def asked_for_transcoding(self, ids: Iterable[int]) -> None:
         """Remember that the transcoding of `ids` was asked for now; it counts as a try."""

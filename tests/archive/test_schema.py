@@ -25,6 +25,7 @@ from support import (
 
 from g2a_archive.archive.database import schema
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.lookup import known
 from g2a_archive.demo import SimulatedService, expected_bytes
 from g2a_archive.demo.recordings import SUFFIXES, Kind
 from g2a_archive.errors import CatalogError, ExitCode
@@ -163,7 +164,7 @@ def test_verify_reads_an_older_catalogue_that_it_cannot_write(old: Path) -> None
 
 def test_a_read_only_catalogue_is_read_migrated(old: Path) -> None:
     with Catalog(catalog_path(old), readonly=True) as catalog:
-        assert {known.id for known in catalog.known([ARCHIVED, QUEUED])} == {ARCHIVED, QUEUED}
+        assert {one.id for one in known(catalog, [ARCHIVED, QUEUED])} == {ARCHIVED, QUEUED}
         assert catalog.scalar("SELECT wanted FROM recording WHERE id = ?", ONLY_MP4) == 1
         with pytest.raises(CatalogError, match=r"readonly|read-only"):
             catalog.queue([1])

@@ -121,14 +121,14 @@ CONTENTS = {
 def test_what_an_id_file_may_look_like(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ids"
     path.write_bytes(content)
-    assert read_ids([], [str(path)]) == [12, 34]
+    assert [*read_ids([], [str(path)])] == [12, 34]
 
 
 def test_the_order_is_kept_and_the_first_of_a_double_counts(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("9\n3\n5\n")
     (tmp_path / "b").write_text("1\n9\n8")
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
-    assert read_ids(["7", "3", str(MAX_ID)], [a, b]) == [7, 3, MAX_ID, 9, 5, 1, 8]
+    assert [*read_ids(["7", "3", str(MAX_ID)], [a, b])] == [7, 3, MAX_ID, 9, 5, 1, 8]
 
 
 @pytest.mark.parametrize("content", [CONTENTS["UTF-16 LE"], CONTENTS["BOM"], CONTENTS["CRLF"]])

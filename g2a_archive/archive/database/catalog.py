@@ -8,23 +8,14 @@ live on network drives, where SQLite's write-ahead log does not work.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
 
 from g2a_archive.archive.database import counts, revisions
 from g2a_archive.archive.database.connection import Database, insert
 from g2a_archive.archive.database.revisions import Fingerprint
-from g2a_archive.archive.database.settling import LOOK_AGAIN, SETTLE
-from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile, iso
-
-_MANY = 20_000
-
-# What was tried in vain, night after night, comes last. One that was interrupted once is gone on
-# with first, and asking for what was not ready costs nothing.
-_FAILURES = """CASE WHEN state IN ('failed', 'refused') OR state = 'queued' AND tries > 1
-    THEN tries ELSE 0 END"""
+from g2a_archive.archive.database.settling import SETTLE
+from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
 
 # A file that came again as it was is in SHA256SUMS since its first time.
 _STORE = """
@@ -103,20 +94,6 @@ VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the catalogue says of one recording before a run touches it."""
-
-    id: int
-    state: State
-    kinds: int = 0
-    absent: int = 0
-    directory: str | None = None
-    unoffered: int = 0
-    unoffered_since: str | None = None
-    failures: int = 0
-
-
 @dataclass(slots=True)
 class Settlement:
     """What one run found out about one recording; `files` are those it stored just now.
@@ -145,44 +122,6 @@ class Catalog(Database):
 
     # --- what a run asks --------------------------------------------------------------------
 
-    def archived(self, ids: Collection[int], mask: int) -> Iterator[tuple[int, int, str]]:
-        """Those of `ids` archived with all of `mask`: (ID, bits of the files there, directory).
-
-        Also those of which the service did not offer a file, until it is to be looked for again.
-        """
-        columns = "SELECT id, kinds & ~absent, coalesce(directory, '') FROM recording"
-        now = self.now()
-        looked = iso(int(datetime.fromisoformat(now).timestamp()) - LOOK_AGAIN * 3600)
-        where = (
-            f"state = 'archived' AND (kinds & {mask:d} = {mask:d} OR unoffered <> 0 "
-            f"AND (kinds | unoffered) & {mask:d} = {mask:d} "
-            f"AND unoffered_since > '{looked}' AND unoffered_since <= '{now}')"
-        )
-        yield from self._among(ids, columns, where)
-
-    def known(self, ids: Collection[int], mask: int = 0) -> Iterator[Known]:
-        """What the catalogue holds of `ids`, less those that are archived with all of `mask`."""
-        columns = (
-            "SELECT id, state, kinds, absent, directory, unoffered, unoffered_since, "  # noqa: S608
-            f"{_FAILURES} FROM recording"
-        )
-        where = f"NOT (state = 'archived' AND {mask:d} > 0 AND kinds & {mask:d} = {mask:d})"
-        for row in self._among(ids, columns, where):
-            yield Known(row[0], State(row[1]), *row[2:])
-
-    def _among(self, ids: Collection[int], columns: str, where: str) -> Iterator[Any]:
-        if len(ids) > _MANY:  # one pass over the table is quicker than so many look-ups
-            asked = ids if isinstance(ids, Set) else set(ids)
-            for row in self.stream(f"{columns} WHERE {where}"):
-                if row[0] in asked:
-                    yield row
-            return
-        wanted = list(ids)
-        for start in range(0, len(wanted), 500):
-            part = wanted[start : start + 500]
-            marks = ",".join("?" * len(part))
-            yield from self.rows(f"{columns} WHERE {where} AND id IN ({marks})", part)
-
     def owed(self) -> list[int]:
         """The IDs that this archive still owes, those owed longest first.
 
@@ -195,7 +134,7 @@ class Catalog(Database):
             "SELECT id, owed_since, 1 FROM recording WHERE unoffered <> 0 AND state = 'archived') "
             "ORDER BY later, owed_since, id"
         )
-        return [row[0] for row in self.rows(sql, OWED_STATES)]
+        return [row[0] for row in self.stream(sql, OWED_STATES)]
 
     def owed_count(self) -> int:
         """How many recordings this archive owes."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.lookup import known
 from g2a_archive.models import FileKind, State
 
 _NAME = re.compile(r"(\d{1,19})\.(mp4|events|thumbnail)\.(?:part|json|json\.new)")
@@ -44,9 +45,9 @@ def sweep(partial: Path, catalog: Catalog) -> None:
     found: dict[int, list[tuple[FileKind, str]]] = defaultdict(list)
     for recording, kind, path in halves(partial):
         found[recording].append((kind, path))
-    for known in catalog.known(found.keys()):
-        for kind, path in found[known.id]:
-            archived = known.state is State.ARCHIVED and known.kinds & kind.bit
-            if archived or known.state in _OVER:
+    for one in known(catalog, found.keys()):
+        for kind, path in found[one.id]:
+            archived = one.state is State.ARCHIVED and one.kinds & kind.bit
+            if archived or one.state in _OVER:
                 with contextlib.suppress(OSError):
                     os.unlink(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class _Watched:
 def _bag(
     settings: Settings,
     there: Place,
-    wanted: list[int] | None,
+    wanted: Sequence[int] | None,
     period: tuple[int | None, int | None],
     contact: str | None,
 ) -> ExitCode:
@@ -137,7 +138,7 @@ def _bag(
 
 
 def _chosen(
-    catalog: Catalog, wanted: list[int] | None, period: tuple[int | None, int | None]
+    catalog: Catalog, wanted: Sequence[int] | None, period: tuple[int | None, int | None]
 ) -> Choice:
     if wanted is not None:
         return choose_ids(catalog, wanted, *period)

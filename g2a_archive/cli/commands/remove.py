@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def remove_command(
 
 def _remove(
     settings: Settings,
-    wanted: list[int] | None,
+    wanted: Sequence[int] | None,
     before: int | Ago | None,
     kept: set[int],
     reason: str | None,

@@ -1,0 +1,97 @@
+"""What the catalogue says of some recordings, be they one or a million."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.settling import LOOK_AGAIN
+from g2a_archive.models import State, in_order, iso
+
+_MANY = 20_000
+
+# What was tried in vain, night after night, comes last. One that was interrupted once is gone on
+# with first, and asking for what was not ready costs nothing.
+_FAILURES = """CASE WHEN state IN ('failed', 'refused') OR state = 'queued' AND tries > 1
+    THEN tries ELSE 0 END"""
+
+_KNOWN = (
+    "SELECT id, state, kinds, absent, directory, unoffered, unoffered_since, "  # noqa: S608
+    f"{_FAILURES} FROM recording"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the catalogue says of one recording before a run touches it."""
+
+    id: int
+    state: State
+    kinds: int = 0
+    absent: int = 0
+    directory: str | None = None
+    unoffered: int = 0
+    unoffered_since: str | None = None
+    failures: int = 0
+
+
+def archived(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[tuple[int, int, str]]:
+    """Those of `ids` archived with all of `mask`: (ID, bits of the files there, directory).
+
+    Also those of which the service did not offer a file, until it is to be looked for again.
+    Raises `CatalogError`.
+    """
+    columns = "SELECT id, kinds & ~absent, coalesce(directory, '') FROM recording"
+    now = catalog.now()
+    looked = iso(int(datetime.fromisoformat(now).timestamp()) - LOOK_AGAIN * 3600)
+    where = (
+        f"state = 'archived' AND (kinds & {mask:d} = {mask:d} OR unoffered <> 0 "
+        f"AND (kinds | unoffered) & {mask:d} = {mask:d} "
+        f"AND unoffered_since > '{looked}' AND unoffered_since <= '{now}')"
+    )
+    yield from _among(catalog, ids, columns, where)
+
+
+def known(catalog: Catalog, ids: Collection[int]) -> Iterator[Known]:
+    """What the catalogue holds of `ids`. Raises `CatalogError`."""
+    for row in _among(catalog, ids, _KNOWN, "TRUE"):
+        yield Known(row[0], State(row[1]), *row[2:])
+
+
+def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[Known]:
+    """Those of `ids` of which there is more to know than that they are owed.
+
+    Not those that are archived with all of `mask`. Raises `CatalogError`.
+    """
+    where = (
+        f"NOT (state = 'archived' AND kinds & {mask:d} = {mask:d}) AND (state IN ('archived', "
+        f"'removed') OR kinds | unoffered <> 0 OR directory IS NOT NULL OR {_FAILURES} > 0)"
+    )
+    for row in _among(catalog, ids, _KNOWN, where):
+        yield Known(row[0], State(row[1]), *row[2:])
+
+
+def _among(catalog: Catalog, ids: Collection[int], columns: str, where: str) -> Iterator[Any]:
+    if len(ids) > _MANY:  # one pass over the table is quicker than so many look-ups
+        yield from _merged(catalog, in_order(ids), columns, where)
+        return
+    wanted = list(ids)
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        marks = ",".join("?" * len(part))
+        yield from catalog.rows(f"{columns} WHERE {where} AND id IN ({marks})", part)
+
+
+def _merged(catalog: Catalog, asked: Sequence[int], columns: str, where: str) -> Iterator[Any]:
+    """The table and the IDs, both in order, side by side: neither has to be in memory."""
+    sql = f"{columns} NOT INDEXED WHERE {where} AND id BETWEEN ? AND ? ORDER BY id"
+    wanted = iter(asked)
+    id_ = next(wanted)
+    for row in catalog.stream(sql, (asked[0], asked[-1])):
+        while id_ < row[0]:
+            id_ = next(wanted)
+        if id_ == row[0]:
+            yield row
