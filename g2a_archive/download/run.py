@@ -79,14 +79,14 @@ class Download:
 
         Whatever ends or prevents the run is in the report; raises only `InputError`.
         """
-        wanted = self.mine(distinct(ids))
+        wanted = distinct(self.mine(ids))
         self.request(wanted)
         if not (wanted or owed):
             return self._finished()
 
         def job() -> None:
             more = self.mine(self.catalog.owed()) if owed and self.catalog is not None else ()
-            self.fetch(distinct(chain(wanted, more)) if more else wanted)
+            self.fetch(distinct(chain(wanted, more)) if owed else wanted)
 
         self.work(job)
         if self._broke and not self.began:
@@ -134,7 +134,7 @@ class Download:
         self.report.note(error if isinstance(error, ArchiverError) else unexpected(error))
         return self._finished()
 
-    def mine(self, ids: Sequence[int]) -> Sequence[int]:
+    def mine(self, ids: Iterable[int]) -> Iterable[int]:
         """Those of `ids` that are this run's business: all, or its `--shard`."""
         shard = self.settings.shard
         return ids if shard is None else shard.of(ids)

@@ -62,7 +62,7 @@ def test_a_year_that_is_not_mounted_is_no_loss(
     assert [one.path for one in outcome.findings] == ["2015/04/01/24.mp4"]
     assert [part.directory for part in outcome.unmounted] == ["2014"]
     assert outcome.left == (3 if options.ids else 6)
-    assert archive.catalog.owed() == [24]
+    assert [*archive.catalog.owed()] == [24]
 
 
 def test_a_month_or_a_day_that_is_an_empty_mount_point_is_no_loss(archive: Archive) -> None:
@@ -71,14 +71,14 @@ def test_a_month_or_a_day_that_is_an_empty_mount_point_is_no_loss(archive: Archi
     outcome = archive.verify()
     assert outcome.findings == []
     assert [part.directory for part in outcome.unmounted] == ["2013/03", "2014/04/01"]
-    assert archive.catalog.owed() == []
+    assert [*archive.catalog.owed()] == []
 
 
 def test_a_date_directory_that_somebody_removed_is_a_loss(archive: Archive) -> None:
     archive.add(99, "2014/04/02")
     shutil.rmtree(archive.root / "2014/04/01")
     assert len(archive.problems()) == 3
-    assert archive.catalog.owed() == [14]
+    assert [*archive.catalog.owed()] == [14]
 
 
 @pytest.mark.parametrize("what", ["", "2014"])
@@ -103,7 +103,7 @@ def test_a_drive_that_goes_away_meanwhile_loses_nothing(
     else:
         with pytest.raises(StorageError, match="mounted"):
             archive.verify(VerifyOptions(jobs=1))
-    assert archive.catalog.owed() == []
+    assert [*archive.catalog.owed()] == []
 
 
 def test_the_command_says_it_and_ends_with_6(archive: Archive) -> None:
@@ -113,7 +113,7 @@ def test_the_command_says_it_and_ends_with_6(archive: Archive) -> None:
     assert run.returncode == ExitCode.STORAGE
     assert f"{archive.root}/2014 is empty: nothing is there of its 2 archived" in run.stderr
     assert [one["path"] for one in json.loads(run.stdout)["findings"]] == ["2013/03/01/3.mp4"]
-    assert archive.catalog.owed() == [3]
+    assert [*archive.catalog.owed()] == [3]
     run = run_cli(["browse", "-d", archive.root])
     assert run.returncode == ExitCode.STORAGE
     assert "is the drive mounted?" in run.stderr

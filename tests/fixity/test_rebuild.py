@@ -76,7 +76,7 @@ def test_rebuilding_finds_what_the_sums_tell(lost: Archive) -> None:
     assert lost.state(2) == ("failed", 5, "events: missing: SHA256SUMS lists it")
     assert lost.state(3) == ("failed", 6, "mp4: not found")
     assert lost.state(4) == ("archived", 7, None)
-    assert sorted(lost.catalog.owed()) == [1, 2, 3]
+    assert sorted([*lost.catalog.owed()]) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_another_downloader_left_is_not_taken_for_whole(archive: Archive) -
         "2014/05/09/7.mp4": "changed: another downloader has not finished it",
         "2014/05/09/8.mp4": "changed: parts of it were never written",
     }
-    assert archive.catalog.owed() == [7, 8]
+    assert [*archive.catalog.owed()] == [7, 8]
     assert archive.state(9)[0] == "archived"
 
 
@@ -167,7 +167,7 @@ def test_a_directory_of_many_is_taken_some_at_a_time(
     assert before - set(rows(archive)) == {row for row in before if "3." in row[2]} | {
         row for row in before if row[2][-10:] in ("100.events", "/06/20.mp4")
     }
-    assert sorted(archive.catalog.owed()) == [3, 20, 100]
+    assert sorted([*archive.catalog.owed()]) == [3, 20, 100]
     assert archive.state(100) == ("failed", 5, "events: missing: SHA256SUMS lists it")
     assert archive.state(1000) == ("archived", 7, None)
 

@@ -8,7 +8,7 @@ live on network drives, where SQLite's write-ahead log does not work.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from g2a_archive.archive.database import counts, revisions
@@ -122,7 +122,7 @@ class Catalog(Database):
 
     # --- what a run asks --------------------------------------------------------------------
 
-    def owed(self) -> list[int]:
+    def owed(self) -> Iterator[int]:
         """The IDs that this archive still owes, those owed longest first.
 
         At their end those of which the service did not offer a file, which is not believed yet.
@@ -134,7 +134,7 @@ class Catalog(Database):
             "SELECT id, owed_since, 1 FROM recording WHERE unoffered <> 0 AND state = 'archived') "
             "ORDER BY later, owed_since, id"
         )
-        return [row[0] for row in self.stream(sql, OWED_STATES)]
+        return (row[0] for row in self.stream(sql, OWED_STATES))
 
     def owed_count(self) -> int:
         """How many recordings this archive owes."""
