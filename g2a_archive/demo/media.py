@@ -144,7 +144,12 @@ def jpeg(recording_id: int, size: int, version: int = 0) -> Content:
     return Content(size, head, lambda n: comment(LARGEST_SEGMENT, n), LARGEST_SEGMENT, rest)
 
 
-_DEEDS: Final = ("mouse", "mouse", "key", "mouse", "window", "mouse", "key", "chat")
+_DEEDS: Final = ("mouse ", "mouse ", "key   ", "mouse ", "window", "mouse ", "key   ", "chat  ")
+_STRIDE: Final = 2654435761
+_EVENT: Final = "event=%s x=%04d y=%04d seed=%010d" + " " * 31 + "\n"
+_MINUTE: Final = f"%-{LINE - 1}.{LINE - 1}s\n" + "".join(
+    f"t=+{2 * n:02d} {_EVENT}" for n in range(1, LINES_A_MINUTE)
+)
 
 
 def events(recording_id: int, started: datetime, size: int, version: int = 0) -> Content:
@@ -155,12 +160,12 @@ def events(recording_id: int, started: datetime, size: int, version: int = 0) ->
     shift = recording_id * 7 + version * 131
 
     def minute(number: int) -> bytes:
-        lines = [f"minute={number:08d} recording={recording_id} begin={started.isoformat()}"]
-        for n in range(1, LINES_A_MINUTE):
-            seed = (shift + number * LINES_A_MINUTE + n) * 2654435761 % 2**32
-            deed = _DEEDS[seed % len(_DEEDS)]
-            x, y = seed // 8 % 1920, seed // 16384 % 1080
-            lines.append(f"t=+{2 * n:02d} event={deed:<6} x={x:04d} y={y:04d} seed={seed:010d}")
-        return "".join(f"{line[: LINE - 1]:<{LINE - 1}}\n" for line in lines).encode()
+        begin = f"minute={number:08d} recording={recording_id} begin={started.isoformat()}"
+        first = shift + number * LINES_A_MINUTE
+        values: list[object] = [begin]
+        for n in range(first + 1, first + LINES_A_MINUTE):
+            seed = n * _STRIDE % 2**32
+            values += _DEEDS[seed % 8], seed // 8 % 1920, seed // 16384 % 1080, seed
+        return (_MINUTE % tuple(values)).encode()
 
     return Content(size, b"", minute, MINUTE, b"\n" if size else b"")
