@@ -1,19 +1,20 @@
-"""One file meets one fault: what the report says, what is on disk, and what the next run asks for.
+"""Files that meet a fault each: what the report says, what is on disk, what the next run asks for.
 
 Each row of the tables is tried with all three files of a recording, where it makes sense for all,
-and in each of the ways that a file can come.
+on new connections and on kept ones; all of them in the same run, where each may harm itself only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import pytest
 from support import assert_archive_equals, assert_nothing_false, leftovers, run_here, states
@@ -30,8 +31,10 @@ SIZE = 300_000
 PART = 120_000
 START = datetime(2014, 5, 6, 7, 8, 9, tzinfo=UTC)
 BAD, GOOD = 1_400_000_001, 1_400_000_002
-FEW = 2_000
-"""Bytes that may be fetched more than once, where a run resumes."""
+FEW = 40_000
+"""Bytes that may be fetched more than once where a run resumes: of a reset, a buffer is lost."""
+SHORT = 0.6
+"""Seconds of the time-out, where it is waited for."""
 
 Step = tuple[Fault, int | None]
 
@@ -45,15 +48,13 @@ class Row:
 
     name: str
     steps: list[Step]
-    reason: str | dict[Kind, str] = ""
+    reason: str = ""
     most: int = SIZE + FEW
     kinds: tuple[Kind, ...] = KINDS
-    timeout: float = 5.0
+    slow: bool = False
+    """It is a time-out that ends it."""
     requests: int = 1
     """Requests for the file that the next run needs."""
-
-    def reason_for(self, kind: Kind) -> str:
-        return self.reason if isinstance(self.reason, str) else self.reason[kind]
 
 
 def page(content_type: str) -> Fault:
@@ -68,13 +69,13 @@ WEB_PAGE = "the link was answered with a web page, also with a new link"
 
 SURVIVED = [
     Row("reset once", [BROKEN]),
-    Row("reset again and again", [(faults.reset(PART // 4), None)]),
+    Row("reset again and again", [(faults.reset(PART // 4), None)], most=WHOLE_TWICE),
     Row("reset before the first byte", [(faults.reset(0), 1)]),
     Row("no answer", [(faults.drop(), 1)]),
     Row("refused", [(faults.refuse(), 1)]),
-    Row("stall", [(faults.stall(PART), 1)], timeout=0.6),
-    Row("stall at every turn", [(faults.stall(SIZE // 3), None)], timeout=0.3),
-    Row("stall before the first byte", [(faults.stall(0), 1)], timeout=0.6),
+    Row("stall", [(faults.stall(PART), 1)], slow=True),
+    Row("stall at every turn", [(faults.stall(SIZE // 3), None)], slow=True),
+    Row("stall before the first byte", [(faults.stall(0), 1)], slow=True),
     Row("short body, honest length", [(faults.close(PART), 1)]),
     Row("short body, no length", [(faults.no_length() | faults.close(PART), 1)], kinds=("mp4",)),
     Row("short body, chunked", [(faults.chunked() | faults.close(PART), 1)]),
@@ -91,7 +92,7 @@ SURVIVED = [
     Row("part begins elsewhere", [BROKEN, (faults.wrong_range(start=10), None)], most=WHOLE_TWICE),
     Row("part of another total", [BROKEN, (faults.wrong_range(total=10), None)], most=WHOLE_TWICE),
     Row("416", [BROKEN, (faults.always_416(), None)], most=AGAIN),
-    Row("stall after the last byte", [(faults.chunked() | faults.stall(SIZE), 1)], timeout=0.6),
+    Row("stall after the last byte", [(faults.chunked() | faults.stall(SIZE), 1)], slow=True),
     Row("401 once", [(faults.status(401), 1)]),
     Row("403 once", [(faults.status(403), 1)]),
     Row("404 once", [(faults.status(404), 1)]),
@@ -117,9 +118,9 @@ FAILED = [
     Row("reset after a part", [BROKEN, (faults.reset(0), None)], "connection reset at 0.1 MB"),
     Row("no answer", [(faults.drop(), None)], "the connection was closed early"),
     Row("no answer after a part", [BROKEN, (faults.drop(), None)], "closed early at 0.1 MB"),
-    Row("stall", [(faults.stall(0), None)], "nothing came within the time-out", timeout=0.3),
-    Row("trickle", [(faults.trickle(500), None)], "less than 1 kB/s for 0.3 s", timeout=0.3),
-    Row("a byte, then a stall", [(faults.stall(1), None)], "within the time-out", timeout=0.3),
+    Row("stall", [(faults.stall(0), None)], "nothing came within the time-out", slow=True),
+    Row("trickle", [(faults.trickle(500), None)], f"less than 1 kB/s for {SHORT} s", slow=True),
+    Row("a byte, then a stall", [(faults.stall(1), None)], "within the time-out", slow=True),
     Row("closed", [(faults.close(0), None)], "the connection was closed early"),
     Row(
         "shorter than announced",
@@ -206,91 +207,105 @@ FAILED = [
 ]
 
 
-@dataclass(frozen=True)
-class Way:
-    """By whom a file is taken in; on a kept connection, it is asked for after the good one's."""
+class Case(NamedTuple):
+    """A fault, and the recording whose file of this kind meets it; the next ID is a good one's."""
 
-    ids: tuple[int, int] = (BAD, GOOD)
-    jobs: int = 4
+    id: int
+    kind: Kind
+    row: Row
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}, {self.row.reason or 'survived'}: {self.kind} of {self.id}"
+
+    def recordings(self) -> list[SimulatedRecording]:
+        large = {f"{self.kind}_size": SIZE}
+        bad = SimulatedRecording(self.id, START, **large)  # type: ignore[arg-type]
+        return [SimulatedRecording(self.id + 1, START), bad]
+
+    def problem(self, service: SimulatedService, report: Report, state: str) -> str:
+        """What is wrong after the run that met the fault."""
+        told = [(f.file, f.reason) for f in report.failed if f.id == self.id]
+        if not self.row.reason:
+            return str(told or (state != "archived" and state) or "")
+        one = len(told) == 1 and told[0][0] == self.kind and self.row.reason in told[0][1]
+        return "" if one and state == "failed" else f"{state}: {told}"
 
 
-WAYS = {"new connection": Way(), "kept connection": Way((GOOD, BAD), 1)}
-
-
-def cases(rows: list[Row]) -> list[object]:
-    """The first kind of each fault in both ways, the others in one each."""
-    return [
-        pytest.param(row, kind, way, id=f"{row.name}-{kind}-{name}")
+def cases(*, kept: bool, slow: bool) -> list[Case]:
+    """The first kind of each fault on new connections and on kept ones, the others on one."""
+    rows = [row for row in (*SURVIVED, *FAILED) if row.slow == slow]
+    found = [
+        (row, kind)
         for row in rows
         for number, kind in enumerate(row.kinds)
-        for turn, (name, way) in enumerate(WAYS.items())
-        if number in (0, turn + 1)
+        if number in (0, 1 + kept)
     ]
+    return [Case(BAD + 2 * number, kind, row) for number, (row, kind) in enumerate(found)]
 
 
-def pair(*kinds: Kind) -> list[SimulatedRecording]:
-    """Two recordings, one of which will meet the fault; only files of these kinds are large."""
-    large = {f"{kind}_size": SIZE for kind in kinds}
-    return [
-        SimulatedRecording(BAD, START, **large),  # type: ignore[arg-type]
-        SimulatedRecording(GOOD, START),
-    ]
+def closing(fault: Fault) -> Fault:
+    """The same as the last answer of its connection, where it is an answer to that file."""
+    headers = {"Connection": "close", **fault.headers}
+    return fault if fault.response else replace(fault, headers=headers)
 
 
 @pytest.fixture
 def service(serve: Serve) -> SimulatedService:
-    return serve(pair(*KINDS))
+    return serve(
+        [SimulatedRecording(BAD, START, SIZE, SIZE, SIZE), SimulatedRecording(GOOD, START)]
+    )
 
 
-def add(service: SimulatedService, row: Row, kind: Kind) -> None:
-    for fault, times in row.steps:
-        service.fail_files(fault, kind, BAD, times)
-
-
-def sent(service: SimulatedService, kind: Kind) -> int:
-    return sum(entry.sent for entry in service.requests.file_requests(kind, BAD))
+def sent(service: SimulatedService, kind: Kind, id_: int) -> int:
+    return sum(entry.sent for entry in service.requests.file_requests(kind, id_))
 
 
 def failures(report: Report) -> list[tuple[int, str, str]]:
     return [(f.id, str(f.file), f.reason) for f in report.failed]
 
 
-@pytest.mark.usefixtures("no_backoff")
-@pytest.mark.parametrize(("row", "kind", "way"), cases(SURVIVED))
-def test_a_fault_that_passes(row: Row, kind: Kind, way: Way, serve: Serve, root: Path) -> None:
-    service = serve(pair(kind))
-    add(service, row, kind)
-    report = run_here(service, root, way.ids, jobs=way.jobs, timeout=row.timeout, retries=2)
-    assert failures(report) == []
-    assert report.exit_code == 0
-    assert report.archived == 2
-    assert_archive_equals(service, root)
-    assert sent(service, kind) <= row.most
-    assert service.requests.leaks == []
-
-
-@pytest.mark.usefixtures("no_backoff")
-@pytest.mark.parametrize(("row", "kind", "way"), cases(FAILED))
-def test_a_fault_that_stays(row: Row, kind: Kind, way: Way, serve: Serve, root: Path) -> None:
-    service = serve(pair(kind))
-    add(service, row, kind)
-    report = run_here(service, root, way.ids, jobs=way.jobs, timeout=row.timeout, retries=2)
-    assert report.exit_code == 1
-    assert report.archived == 1
-    (failure,) = report.failed
-    assert (failure.id, failure.file) == (BAD, kind)
-    assert row.reason_for(kind) in failure.reason
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("slow", [False, True], ids=["told", "timed out"])
+@pytest.mark.parametrize("kept", [False, True], ids=["new connections", "kept connections"])
+def test_faults_that_pass_and_faults_that_stay(
+    kept: bool, slow: bool, serve: Serve, root: Path
+) -> None:
+    """One run meets them all; the next one, which meets none, asks for what failed."""
+    tried = cases(kept=kept, slow=slow)
+    service = serve([r for case in tried for r in case.recordings()], rate_limit=None)
+    for case in tried:
+        for fault, times in case.row.steps:
+            service.fail_files(fault if kept else closing(fault), case.kind, case.id, times)
+    if not kept:
+        service.fail_files(closing(Fault()))
+    ids = list(service.recordings)
+    if slow:  # all at once, and the good ones before
+        ids.sort(key=lambda id_: (id_ - BAD) % 2 == 0)
+        service.behaviour.latency = 0.02
+    jobs = len(tried) if slow else 1 if kept else 4
+    report = run_here(service, root, ids, jobs=jobs, timeout=SHORT if slow else 5.0, retries=2)
+    found = states(root)
+    wrong = {case.name: case.problem(service, report, found[case.id]) for case in tried}
+    assert {name: problem for name, problem in wrong.items() if problem} == {}
+    failed = [case for case in tried if case.row.reason]
+    assert (report.exit_code, len(report.failed)) == (1, len(failed))
+    assert report.archived == len(ids) - len(failed)
     assert_nothing_false(service, root)
-    assert states(root) == {BAD: "failed", GOOD: "archived"}
-    assert service.requests.leaks == []
+    asked = service.requests.counts["file"]
+    new = service.requests.connections
+    assert new < asked / 2 if kept else new > asked * 0.7
 
     service.on_request.clear()
-    before = service.requests.counts["file"]
-    report = run_here(service, root, [BAD, GOOD])
-    assert (report.exit_code, report.already_archived, report.archived) == (0, 1, 1)
+    before = Counter(entry.recording_id for entry in service.requests.file_requests())
+    report = run_here(service, root, ids)
+    assert (report.exit_code, report.archived) == (0, len(failed))
+    after = Counter(entry.recording_id for entry in service.requests.file_requests())
+    assert after - before == {case.id: case.row.requests for case in failed}  # the others: none
     assert_archive_equals(service, root)
-    assert service.requests.counts["file"] == before + row.requests  # the other two: none
-    assert sent(service, kind) <= row.most
+    much = {case.name: sent(service, case.kind, case.id) for case in tried}
+    assert {case.name: much[case.name] for case in tried if much[case.name] > case.row.most} == {}
+    assert service.requests.leaks == []
 
 
 @pytest.mark.usefixtures("no_backoff")
@@ -298,7 +313,8 @@ def test_a_fault_that_stays(row: Row, kind: Kind, way: Way, serve: Serve, root: 
 def test_the_next_run_asks_for_the_rest_under_a_new_link(
     kind: Kind, service: SimulatedService, root: Path
 ) -> None:
-    add(service, Row("", [BROKEN, (faults.drop(), None)]), kind)
+    service.fail_files(faults.reset(PART), kind, BAD, 1)
+    service.fail_files(faults.drop(), kind, BAD)
     run_here(service, root, [BAD])
     assert leftovers(root) == [f"{BAD}.{kind}.json", f"{BAD}.{kind}.part"]
     first = service.requests.file_requests(kind, BAD)[0]
