@@ -268,10 +268,8 @@ def failures(report: Report) -> list[tuple[int, str, str]]:
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("slow", [False, True], ids=["told", "timed out"])
 @pytest.mark.parametrize("kept", [False, True], ids=["new connections", "kept connections"])
-def test_faults_that_pass_and_faults_that_stay(
-    kept: bool, slow: bool, serve: Serve, root: Path
-) -> None:
-    """One run meets them all; the next one, which meets none, asks for what failed."""
+def test_a_fault_that_passes(kept: bool, slow: bool, serve: Serve, root: Path) -> None:
+    """Or stays: one run meets them all; the next, which meets none, asks for what failed."""
     tried = cases(kept=kept, slow=slow)
     service = serve([r for case in tried for r in case.recordings()], rate_limit=None)
     for case in tried:
