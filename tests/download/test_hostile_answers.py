@@ -20,6 +20,7 @@ from support import (
 from support.service import Serve
 
 from g2a_archive.archive import layout
+from g2a_archive.console.report import Report
 from g2a_archive.demo import Fault, Response, SimulatedService, sample_recordings
 from g2a_archive.errors import BadAnswerError, ExitCode
 from g2a_archive.models import MAX_ID, Recording
@@ -127,25 +128,44 @@ def edit(service: SimulatedService, **fields: object) -> None:
     service.on_links.append(change)
 
 
-def short(value: object) -> str:
-    return ascii(value)[:40]
+Odd = dict[int, dict[str, object]]
 
 
-@pytest.mark.parametrize("link", LINKS, ids=short)
-@pytest.mark.parametrize("field", ["recordingUrl", "thumbnailUrl"])
-def test_a_link_that_cannot_be_used(
-    field: str, link: object, service: SimulatedService, root: Path
-) -> None:
-    edit(service, **{field: link})
-    report = run_here(service, root, [BAD, GOOD])
-    assert report.exit_code == 1
-    (failure,) = report.failed
-    assert (failure.id, failure.file) == (BAD, "mp4" if field == "recordingUrl" else "thumbnail")
-    assert failure.reason.startswith("the link cannot be used: ")
-    assert str(link)[:1000] not in failure.reason
-    assert states(root) == {BAD: "failed", GOOD: "archived"}
+def odd(serve: Serve, **fields: list[object]) -> tuple[SimulatedService, Odd]:
+    """A service that says each of these values of a recording of its own; the last one is good."""
+    values = [{name: value} for name, some in fields.items() for value in some]
+    service = serve(sample_recordings(len(values) + 1), rate_limit=None)
+    said = dict(zip(sorted(service.recordings), values, strict=False))
+
+    def change(entries: list[dict[str, Any]]) -> object:
+        return [entry | said.get(entry["recordingId"], {}) for entry in entries]
+
+    service.on_links.append(change)
+    return service, said
+
+
+def reasons(report: Report, said: Odd) -> dict[int, tuple[str, str | None, str]]:
+    """What was said of each that failed, the file that failed, and why."""
+    assert report.exit_code == (1 if report.failed else 0)
+    assert len({failure.id for failure in report.failed}) == len(report.failed)
+    return {f.id: (ascii(said[f.id])[:80], f.file, f.reason) for f in report.failed}
+
+
+def test_a_link_that_cannot_be_used(serve: Serve, root: Path) -> None:
+    service, said = odd(serve, recordingUrl=LINKS, thumbnailUrl=LINKS)
+    report = run_here(service, root, service.recordings)
+    told = reasons(report, said)
+    assert told.keys() == said.keys()
+    for id_, (what, file, reason) in told.items():
+        ((field, link),) = said[id_].items()
+        assert file == ("mp4" if field == "recordingUrl" else "thumbnail"), what
+        assert reason.startswith("the link cannot be used: "), what
+        assert str(link)[:1000] not in reason, what
+    found = states(root)
+    assert {i for i in found if found[i] == "failed"} == said.keys()
+    assert report.archived == 1
     assert_nothing_false(service, root)
-    assert service.requests.counts["file"] == 5
+    assert service.requests.counts["file"] == 3 + 2 * len(said)
 
 
 @pytest.mark.parametrize("link", ["", None])
@@ -158,15 +178,14 @@ def test_no_link_to_the_mp4(link: object, service: SimulatedService, root: Path)
     assert_archive_equals(service, root, [GOOD])
 
 
-@pytest.mark.parametrize("start", STARTS, ids=short)
-def test_a_start_that_is_no_time(start: object, service: SimulatedService, root: Path) -> None:
-    edit(service, recordingStartTime=start)
-    report = run_here(service, root, [BAD, GOOD])
-    (failure,) = report.failed
-    assert (failure.id, failure.file) == (BAD, None)
-    assert "recordingStartTime" in failure.reason
-    assert report.exit_code == 1
-    assert_archive_equals(service, root, [GOOD])
+def test_a_start_that_is_no_time(serve: Serve, root: Path) -> None:
+    service, said = odd(serve, recordingStartTime=STARTS)
+    told = reasons(run_here(service, root, service.recordings), said)
+    assert told.keys() == said.keys()
+    for what, file, reason in told.values():
+        assert file is None, what
+        assert "recordingStartTime" in reason, what
+    assert_archive_equals(service, root, service.recordings.keys() - said.keys())
     assert [path.name for path in root.parent.iterdir()] == [root.name]
 
 
@@ -185,30 +204,28 @@ def test_a_start_at_the_end_of_time(
         assert failure.reason == "recordingStartTime is out of range for the time zone"
 
 
-@pytest.mark.parametrize("id_", IDS, ids=short)
-def test_an_id_that_is_none(id_: object, service: SimulatedService, root: Path) -> None:
-    edit(service, recordingId=id_)
-    report = run_here(service, root, [BAD, GOOD])
+def test_an_id_that_is_none(serve: Serve, root: Path) -> None:
+    service, said = odd(serve, recordingId=IDS)
+    report = run_here(service, root, service.recordings)
     assert report.exit_code == ExitCode.UNAVAILABLE
-    assert report.unavailable == [BAD]
-    assert_archive_equals(service, root, [GOOD])
+    assert {i: said.get(i) for i in report.unavailable} == said
+    assert_archive_equals(service, root, service.recordings.keys() - said.keys())
 
 
-@pytest.mark.parametrize("size", SIZES, ids=short)
-def test_a_size_that_is_none(size: object, service: SimulatedService, root: Path) -> None:
-    edit(service, recordingSize=size)
-    assert run_here(service, root, [BAD, GOOD]).exit_code == 0
+def test_a_size_that_is_none(serve: Serve, root: Path) -> None:
+    service, said = odd(serve, recordingSize=SIZES)
+    assert reasons(run_here(service, root, service.recordings), said) == {}
     assert_archive_equals(service, root)
 
 
-@pytest.mark.parametrize("size", ["0", 0, "5", str(10**17)])
 @pytest.mark.usefixtures("no_backoff")
-def test_a_size_that_lies(size: object, service: SimulatedService, root: Path) -> None:
-    edit(service, recordingSize=size)
-    report = run_here(service, root, [BAD, GOOD])
-    (failure,) = report.failed
-    assert (failure.id, failure.file) == (BAD, "mp4")
-    assert f"recordingSize is {size}" in failure.reason
+def test_a_size_that_lies(serve: Serve, root: Path) -> None:
+    service, said = odd(serve, recordingSize=["0", 0, "5", str(10**17)])
+    told = reasons(run_here(service, root, service.recordings), said)
+    assert told.keys() == said.keys()
+    for id_, (what, file, reason) in told.items():
+        assert file == "mp4", what
+        assert f"recordingSize is {said[id_]['recordingSize']}" in reason, what
     assert_nothing_false(service, root)
 
 
@@ -285,7 +302,7 @@ payloads = values | st.lists(entries | values, max_size=6)
 payloads |= st.dictionaries(st.text(max_size=4), payloads, max_size=2)
 
 
-@settings(max_examples=5000 if LONG else 60, deadline=None)
+@settings(max_examples=5000 if LONG else 40, deadline=None)
 @given(payloads)
 def test_any_json_is_read_or_refused(payload: Any) -> None:
     try:
@@ -308,7 +325,7 @@ def test_any_json_is_read_or_refused(payload: Any) -> None:
 
 
 @settings(
-    max_examples=1000 if LONG else 25,
+    max_examples=1000 if LONG else 12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -135,9 +135,8 @@ def test_parts_that_fail(half: int, times: int | None, serve: Serve, root: Path)
         name: service.fail_files(FAULTS[name], "mp4", BIG + n, times, skip=1)
         for n, name in enumerate(names)
     }
-    jobs = 4 * len(names)
-    run = {"jobs": jobs, "segments": 4, "timeout": 1.0, "retries": 3}
-    report = run_here(service, root, service.recordings, **run)
+    jobs, ids = 4 * len(names), service.recordings
+    report = run_here(service, root, ids, jobs=jobs, segments=4, timeout=1.0, retries=3)
     assert [name for name, rule in rules.items() if not rule.applied] == []
     assert_nothing_false(service, root)
     failed = {names[failure.id - BIG]: failure.reason for failure in report.failed}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +45,7 @@ PASSING = [
     faults.reset(40),
     faults.close(40),
     faults.html(),
-    faults.no_length() | faults.close(500),
+    faults.no_length() | faults.close(100),
     Fault(response=Response(200, {}, b"")),
     Fault(response=Response(200, {}, b"42")),
     Fault(response=Response(200, {}, b'[{"recordingId": 14000')),
@@ -52,43 +54,72 @@ PASSING = [
 ]
 
 
+def one_by_one(
+    serve: Serve, found: Sequence[Fault], monkeypatch: pytest.MonkeyPatch, most: float = math.inf
+) -> tuple[SimulatedService, Counter[int]]:
+    """A service that is asked for one recording a call, each of which meets a fault of its own.
+
+    It does so `most` times; the counter says how often each was asked for.
+    """
+    monkeypatch.setattr("g2a_archive.service.client.LIST_LIMIT", 1)
+    service = serve(len(found), rate_limit=None)
+    faulty = dict(zip(service.recordings, found, strict=True))
+    asked: Counter[int] = Counter()
+    lock = threading.Lock()
+
+    def fail(request: Request) -> Fault | None:
+        if request.call != "links":
+            return None
+        ((_, id_),) = request.query
+        with lock:
+            asked[int(id_)] += 1
+            return faulty[int(id_)] if asked[int(id_)] <= most else None
+
+    service.on_request.append(fail)
+    return service, asked
+
+
 @pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("fault", PASSING, ids=range(len(PASSING)))
 def test_a_call_that_fails_twice_is_tried_again(
-    fault: Fault, service: SimulatedService, root: Path
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service.fail(fault, call="links", times=2)
+    service, asked = one_by_one(serve, PASSING, monkeypatch, 2)
     report = run_here(service, root, service.recordings, retries=2)
+    ids = list(service.recordings)
+    assert [(PASSING[ids.index(f.id)], f.reason) for f in report.failed] == []
     assert report.exit_code == 0
     assert_archive_equals(service, root)
-    assert service.requests.counts["links"] == 3
+    numbers = {n: asked[id_] for n, id_ in enumerate(ids)}
+    assert {n: PASSING[n] for n in numbers if numbers[n] != 3} == {}
+
+
+LASTING = [
+    (faults.drop(), "link call: the connection was closed early"),
+    (faults.status(429), "link call: the service answered 429 (too many calls)"),
+    (faults.status(500), "link call: the service answered 500"),
+    (faults.stall(10), "link call: nothing came within the time-out"),
+    (faults.status(404), "link call: the service answered 404 (check --api-url)"),
+    (faults.redirect("https://example.org/"), "the service answered 302 (check --api-url)"),
+    (faults.html(), "link call: the answer is not JSON"),
+    (faults.close(100), "link call: the connection was closed early"),
+    (Fault(response=Response(200, {}, b"{}")), "the answer is not a list of recordings"),
+    (faults.gzipped() | Fault(headers={"Content-Encoding": "deflate"}), "is damaged"),
+]
+"""Not three in a row that do not reach the service, after which it is left alone."""
 
 
 @pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        (faults.status(429), "link call: the service answered 429 (too many calls)"),
-        (faults.status(500), "link call: the service answered 500"),
-        (faults.status(404), "link call: the service answered 404 (check --api-url)"),
-        (faults.redirect("https://example.org/"), "the service answered 302 (check --api-url)"),
-        (faults.html(), "link call: the answer is not JSON"),
-        (Fault(response=Response(200, {}, b"{}")), "the answer is not a list of recordings"),
-        (faults.drop(), "link call: the connection was closed early"),
-        (faults.stall(10), "link call: nothing came within the time-out"),
-        (faults.close(100), "link call: the connection was closed early"),
-        (faults.gzipped() | Fault(headers={"Content-Encoding": "deflate"}), "is damaged"),
-    ],
-)
 def test_a_call_that_fails_to_the_end(
-    fault: Fault, reason: str, service: SimulatedService, root: Path
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service.fail(fault, call="links")
-    report = run_here(service, root, service.recordings, timeout=0.3)
+    service, _ = one_by_one(serve, [fault for fault, _ in LASTING], monkeypatch)
+    report = run_here(service, root, service.recordings, timeout=0.5)
     assert report.exit_code == ExitCode.SERVICE
-    assert sorted(failure.id for failure in report.failed) == sorted(service.recordings)
+    told = {failure.id: failure.reason for failure in report.failed}
+    assert len(told) == len(report.failed) == len(LASTING)
+    for id_, (_, reason) in zip(service.recordings, LASTING, strict=True):
+        assert reason in told[id_]
     assert {failure.file for failure in report.failed} == {None}
-    assert all(reason in failure.reason for failure in report.failed)
     assert set(states(root).values()) <= {"failed"}
     service.on_request.clear()
     assert run_here(service, root, [], owed=True).exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,33 @@ ERRORS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("answer", ERRORS, ids=str)
 def test_an_error_with_200_is_no_answer_to_the_link_call(
-    answer: object, service: SimulatedService, root: Path
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule = service.fail(faults.says(answer), call="links")
+    """Each recording is asked for by itself, and has an error of its own."""
+    monkeypatch.setattr("g2a_archive.service.client.LIST_LIMIT", 1)
+    service = serve(len(ERRORS), rate_limit=None)
+    said = dict(zip(sorted(service.recordings), ERRORS, strict=True))
+    asked: list[int] = []
+
+    def fail(request: Request) -> Fault | None:
+        if request.call != "links":
+            return None
+        ((_, id_),) = request.query
+        asked.append(int(id_))
+        answer = json.dumps(said[int(id_)]).replace("1400000001", id_)
+        return faults.says(json.loads(answer))
+
+    service.on_request.append(fail)
     report = run_here(service, root, service.recordings, retries=2)
-    assert rule.applied == 3  # tried again, as what cannot be read is
+    times = Counter(asked)  # tried again, as what cannot be read is
+    assert {str(said[i]): times[i] for i in said if times[i] != 3} == {}
     assert report.exit_code == ExitCode.SERVICE
-    assert report.unavailable == []
-    assert sorted(failure.id for failure in report.failed) == sorted(service.recordings)
-    assert set(states(root).values()) == {"failed"}
+    assert [said[i] for i in report.unavailable] == []
+    failed = [failure.id for failure in report.failed]
+    assert [said[i] for i in said if failed.count(i) != 1] == []
+    found = states(root)
+    assert [said[i] for i in said if found[i] != "failed"] == []
     service.on_request.clear()
     assert run_here(service, root, [], owed=True).exit_code == 0
     assert_archive_equals(service, root)
@@ -232,23 +249,25 @@ def test_check_takes_no_error_with_200_for_a_welcome(service: SimulatedService, 
 NO_SIZES: list[Any] = [10**19, str(10**19), "garbage", "-1", -5, "1e9", 1.5, True, [], "9" * 400]
 
 
-@pytest.mark.parametrize("size", NO_SIZES, ids=lambda value: str(value)[:24])
 def test_a_size_that_is_none_is_told_with_the_recording(
-    size: object, service: SimulatedService, root: Path, caplog: pytest.LogCaptureFixture
+    serve: Serve, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bad = next(iter(service.recordings))
+    service = serve(len(NO_SIZES) + 1, rate_limit=None)
+    said = dict(zip(service.recordings, NO_SIZES, strict=False))
 
-    def edit(entries: list[dict[str, object]]) -> None:
+    def edit(entries: list[dict[str, Any]]) -> None:
         for entry in entries:
-            if entry["recordingId"] == bad:
-                entry["recordingSize"] = size
+            if entry["recordingId"] in said:
+                entry["recordingSize"] = said[entry["recordingId"]]
 
     service.on_links.append(edit)
     assert run_here(service, root, service.recordings).exit_code == 0
-    (line,) = caplog.messages
-    assert line.startswith(f"recording {bad}: recordingSize is ")
-    assert "no size" in line
-    assert len(line) < 200
+    assert len(caplog.messages) == len(said)
+    for id_, size in said.items():
+        begin = f"recording {id_}: recordingSize is "
+        (line,) = [line for line in caplog.messages if line.startswith(begin)]
+        assert "no size" in line, size
+        assert len(line) < 200, size
     assert_archive_equals(service, root)
 
 
