@@ -32,7 +32,7 @@ from support.mounts import tmpfs
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.demo.recordings import KINDS
 
-SEEDS = 40 if LONG else 3
+SEEDS = 40 if LONG else 2
 KILLS = 6
 
 STEPS = [

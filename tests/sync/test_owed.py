@@ -180,11 +180,11 @@ def test_what_stalls_every_night_does_not_keep_the_new_ones_out(
     """The night is over when all workers are held up by old ones, as it were by --max-duration."""
     service, old = with_old_ones_that_stall(serve, root)
     switch = StopSwitch()
-    held_up: set[int] = set()
+    held_up: set[str] = set()
 
     def night(request: Request) -> None:
         if request.recording_id in old:
-            held_up.add(request.recording_id)
+            held_up.add(request.path)
             if len(held_up) == 2:
                 switch.stop(ExitCode.MAX_DURATION)
 
