@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
-import shlex
+import select
+import subprocess
+import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pexpect
 import pyte
 import pytest
-from support import clean_environment, command, run_cli
+from support import PATIENCE, run_cli, start_cli
 from support.cli import FIRST, Args
 from support.service import Serve
 
@@ -46,16 +49,10 @@ class Terminal:
     """The program in a pseudo-terminal, and the screen as a person would see it."""
 
     def __init__(
-        self, line: Sequence[str], env: Mapping[str, str], cwd: Path, columns: int, rows: int
+        self, process: subprocess.Popen[str], master: int, columns: int, rows: int
     ) -> None:
-        self.child: pexpect.spawn[bytes] = pexpect.spawn(
-            line[0],
-            list(line[1:]),
-            env={"TERM": "xterm-256color", **clean_environment(env)},
-            cwd=str(cwd),
-            dimensions=(rows, columns),
-            timeout=60,
-        )
+        self.process = process
+        self.master = master
         self.screen = pyte.Screen(columns, rows)
         self.stream = pyte.ByteStream(self.screen)
         self.raw = b""
@@ -71,52 +68,66 @@ class Terminal:
 
     def until(self, seen: Callable[[Terminal], object]) -> None:
         """Read until something is seen on the screen."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while not seen(self):
             assert time.monotonic() < deadline, "\n".join(self.screen.display)
             assert self._read(), f"it ended:\n{self.raw.decode(errors='replace')}"
 
     def _read(self) -> bool:
+        assert select.select([self.master], [], [], PATIENCE)[0], self.raw
         try:
-            piece = self.child.read_nonblocking(65536, timeout=20)
-        except pexpect.EOF:
+            piece = os.read(self.master, 65536)
+        except OSError:  # as Linux says that nobody has it open any more
             return False
         self.raw += piece
         self.stream.feed(piece)
-        return True
+        return bool(piece)
 
     def resize(self, columns: int, rows: int = 24) -> None:
         """Change the size, as a person does with a window (SIGWINCH comes with it)."""
-        self.child.setwinsize(rows, columns)
+        termios.tcsetwinsize(self.master, (rows, columns))
         self.screen.resize(rows, columns)
 
     def end(self) -> int:
         """Read to the end; the exit code."""
         while self._read():
             pass
-        self.child.close()
-        assert self.child.exitstatus is not None, self.raw
-        return self.child.exitstatus
+        return self.process.wait(PATIENCE)
 
 
 RUN = rf"{RUN_WIDE}|{RUN_NARROW}"
 
 
+_CONTROLLED = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+"""
+"""Makes a process' stdin the terminal that controls it: Ctrl-C is a signal."""
+
+
 @contextmanager
 def terminal(
-    line: Sequence[str],
+    args: Args,
     service: SimulatedService,
     cwd: Path,
     *,
     columns: int = 80,
     rows: int = 24,
     env: Mapping[str, str] | None = None,
+    **streams: int,
 ) -> Iterator[Terminal]:
-    made = Terminal(line, {**service.environment(), **(env or {})}, cwd, columns, rows)
-    try:
-        yield made
-    finally:
-        made.child.close(force=True)
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(master, (rows, columns))
+    env = {"TERM": "xterm-256color", **service.environment(), **(env or {})}
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave, **streams}
+    with start_cli(
+        args, env, cwd=cwd, before=_CONTROLLED, start_new_session=True, **streams
+    ) as process:
+        os.close(slave)
+        try:
+            yield Terminal(process, master, columns, rows)
+        finally:
+            os.close(master)
 
 
 @dataclass(frozen=True)
@@ -189,7 +200,7 @@ def assert_well_ended(one: Terminal) -> None:
 
 
 def test_bars_on_eighty_columns(held: Held, tmp_path: Path) -> None:
-    with terminal(command(RUN_ARGS), held.service, tmp_path) as one:
+    with terminal(RUN_ARGS, held.service, tmp_path) as one:
         one.until(wide)
         assert one.screen.cursor.hidden is True
         rows = one.bars()
@@ -204,7 +215,7 @@ def test_bars_on_eighty_columns(held: Held, tmp_path: Path) -> None:
 
 
 def test_bars_on_forty_columns(held: Held, tmp_path: Path) -> None:
-    with terminal(command(RUN_ARGS), held.service, tmp_path, columns=40) as one:
+    with terminal(RUN_ARGS, held.service, tmp_path, columns=40) as one:
         one.until(lambda one: narrow(one) and re.search(rf"/s {TIME} left", one.bars()[0]))
         assert max(map(len, one.bars())) <= 39
         held.go.set()
@@ -214,7 +225,7 @@ def test_bars_on_forty_columns(held: Held, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [12, 20, 250])
 def test_odd_widths_stay_in_their_rows(held: Held, tmp_path: Path, columns: int) -> None:
-    with terminal(command(RUN_ARGS), held.service, tmp_path, columns=columns) as one:
+    with terminal(RUN_ARGS, held.service, tmp_path, columns=columns) as one:
         one.until(lambda one: "\u2501" in "".join(one.rows()))
         painted = re.split(rb"\x1b\[\d+A|\x1b\[J", one.raw)
         text = [re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", frame).decode() for frame in painted]
@@ -225,7 +236,7 @@ def test_odd_widths_stay_in_their_rows(held: Held, tmp_path: Path, columns: int)
 
 
 def test_a_resize_while_it_runs(held: Held, tmp_path: Path) -> None:
-    with terminal(command(RUN_ARGS), held.service, tmp_path) as one:
+    with terminal(RUN_ARGS, held.service, tmp_path) as one:
         one.until(wide)
         one.resize(40)
         one.until(lambda one: narrow(one) and len(one.rows()) == len(one.bars()))
@@ -237,7 +248,7 @@ def test_a_resize_while_it_runs(held: Held, tmp_path: Path) -> None:
 
 
 def test_a_low_terminal_shows_what_fits(held: Held, tmp_path: Path) -> None:
-    with terminal(command(RUN_ARGS), held.service, tmp_path, rows=6) as one:
+    with terminal(RUN_ARGS, held.service, tmp_path, rows=6) as one:
         one.until(whole(RUN_WIDE, FILE_WIDE, 2))
         assert len(one.bars()) == 4
         held.go.set()
@@ -246,16 +257,14 @@ def test_a_low_terminal_shows_what_fits(held: Held, tmp_path: Path) -> None:
 
 
 def test_what_the_environment_says_of_the_width_does_not_count(held: Held, tmp_path: Path) -> None:
-    with terminal(
-        command(RUN_ARGS), held.service, tmp_path, env={"COLUMNS": "20", "LINES": "3"}
-    ) as one:
+    with terminal(RUN_ARGS, held.service, tmp_path, env={"COLUMNS": "20", "LINES": "3"}) as one:
         one.until(wide)
         held.go.set()
         assert one.end() == 0
 
 
 def test_log_lines_stand_above_the_bars(held: Held, tmp_path: Path) -> None:
-    with terminal(command([*RUN_ARGS, "-v"]), held.service, tmp_path, columns=100, rows=60) as one:
+    with terminal([*RUN_ARGS, "-v"], held.service, tmp_path, columns=100, rows=60) as one:
         one.until(wide)
         held.go.set()
         assert one.end() == 0
@@ -270,19 +279,19 @@ def test_log_lines_stand_above_the_bars(held: Held, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["\x03", "TERM"])
 def test_the_cursor_comes_back_when_it_is_stopped(held: Held, tmp_path: Path, how: str) -> None:
-    with terminal(command(RUN_ARGS), held.service, tmp_path) as one:
+    with terminal(RUN_ARGS, held.service, tmp_path) as one:
         one.until(wide)
         if how == "TERM":
-            one.child.kill(15)
+            one.process.terminate()
         else:
-            one.child.send(how)  # Ctrl-C, as the terminal makes a signal of it
+            os.write(one.master, how.encode())  # Ctrl-C, as the terminal makes a signal of it
         assert one.end() == (143 if how == "TERM" else 130)
         assert_well_ended(one)
         assert any("not finished: " in row for row in one.rows())
 
 
 def test_no_color(held: Held, tmp_path: Path) -> None:
-    with terminal(command(RUN_ARGS), held.service, tmp_path, env={"NO_COLOR": "1"}) as one:
+    with terminal(RUN_ARGS, held.service, tmp_path, env={"NO_COLOR": "1"}) as one:
         one.until(wide)
         held.go.set()
         assert one.end() == 0
@@ -293,14 +302,14 @@ def test_no_color(held: Held, tmp_path: Path) -> None:
 def test_a_terminal_that_can_do_nothing(
     service: SimulatedService, tmp_path: Path, term: str
 ) -> None:
-    with terminal(command(RUN_ARGS[:-6]), service, tmp_path, env={"TERM": term}) as one:
+    with terminal(RUN_ARGS[:-6], service, tmp_path, env={"TERM": term}) as one:
         assert one.end() == 0
         assert b"\x1b" not in one.raw
         assert any(row.startswith("Archived ") for row in one.rows())
 
 
 def test_quiet_on_a_terminal(service: SimulatedService, tmp_path: Path) -> None:
-    with terminal(command(["download", FIRST, "-q", "--min-free", "0"]), service, tmp_path) as one:
+    with terminal(["download", FIRST, "-q", "--min-free", "0"], service, tmp_path) as one:
         assert one.end() == 0
         assert one.raw == b""
 
@@ -331,12 +340,11 @@ def test_a_pipe_gets_no_control_character(
     assert_plain(result.stdout + result.stderr)
 
 
-def redirected(redirection: str) -> list[str]:
-    return ["sh", "-c", f"exec {shlex.join(command(RUN_ARGS))} {redirection}"]
-
-
 def test_stdout_a_pipe_and_stderr_a_terminal(held: Held, tmp_path: Path) -> None:
-    with terminal(redirected(">out"), held.service, tmp_path, env=FORCED) as one:
+    with (
+        (tmp_path / "out").open("w") as out,
+        terminal(RUN_ARGS, held.service, tmp_path, env=FORCED, stdout=out.fileno()) as one,
+    ):
         one.until(wide)
         held.go.set()
         assert one.end() == 0
@@ -349,7 +357,10 @@ def test_stdout_a_pipe_and_stderr_a_terminal(held: Held, tmp_path: Path) -> None
 
 def test_stdout_a_terminal_and_stderr_a_pipe(service: SimulatedService, tmp_path: Path) -> None:
     service.set_state(FIRST, "unavailable")
-    with terminal(redirected("-v 2>err"), service, tmp_path, env=FORCED) as one:
+    with (
+        (tmp_path / "err").open("w") as err,
+        terminal([*RUN_ARGS, "-v"], service, tmp_path, env=FORCED, stderr=err.fileno()) as one,
+    ):
         assert one.end() == 1
         assert HIDE not in one.raw
         assert COLOUR.search(one.raw), "the summary has colours"
