@@ -17,16 +17,18 @@ from pathlib import Path
 import click
 import pytest
 from support import (
+    IMPATIENT,
     assert_archive_equals,
     catalog_path,
     clean_environment,
-    command,
     download_args,
     relative_path,
     report_of,
+    run_cli,
     states,
 )
 from support.archive import Archive
+from support.forked import MAIN
 from support.service import Serve
 
 from g2a_archive.cli import main
@@ -62,11 +64,16 @@ def _environment(more: dict[str, str], home: Path) -> dict[str, str]:
 
 
 def start_as(
-    user: int, args: Sequence[str | int | Path], env: dict[str, str], home: Path
+    user: int,
+    args: Sequence[str | int | Path],
+    env: dict[str, str],
+    home: Path,
+    *,
+    before: str = "",
 ) -> subprocess.Popen[str]:
     """Start the program as `user`, in the group that shares the archive."""
     return subprocess.Popen(
-        [interpreter(), *command(args)[1:]],
+        [interpreter(), "-c", f"{before}\n{MAIN}", *map(str, args)],
         env=_environment(env, home),
         user=user,
         group=GROUP,
@@ -138,7 +145,7 @@ def test_a_log_file_that_comes_to_belong_to_another_user_ends_nothing(
     root, path, id_ = shared / "archive", shared / "run.log", next(iter(service.recordings))
     gate = service.fail_files(faults.status(503), kind="mp4", recording_id=id_)
     args = [*download_args(root, "--retries", 50, "--log-file", path), id_]
-    with start_as(FIRST, args, service.environment(), shared) as process:
+    with start_as(FIRST, args, service.environment(), shared, before=IMPATIENT) as process:
         assert service.requests.wait_for(lambda _: gate.applied >= 2)
         path.rename(shared / "run.log.1")
         path.touch(0o600)
@@ -181,15 +188,8 @@ def test_what_every_command_makes_follows_the_umask(tmp_path: Path) -> None:
 def test_the_catalogue_follows_the_umask(
     umask: int, mode: int, service: SimulatedService, root: Path
 ) -> None:
-    result = subprocess.run(
-        command(download_args(root, *service.recordings)),
-        env=clean_environment(service.environment()),
-        umask=umask,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    args = download_args(root, *service.recordings)
+    result = run_cli(args, service.environment(), before=f"import os\nos.umask({umask})")
     assert report_of(result)["exit_code"] == 0
     assert stat.S_IMODE(catalog_path(root).stat().st_mode) == mode
     assert set(states(root).values()) == {"archived"}

@@ -24,7 +24,8 @@ from support.fork_server import LONGEST, SOCKET, WIDTH
 _AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG")
 """Variables that begin so are read while Python starts."""
 
-_MAIN = "import runpy; runpy.run_module('g2a_archive', run_name='__main__', alter_sys=True)"
+MAIN = "import runpy; runpy.run_module('g2a_archive', run_name='__main__', alter_sys=True)"
+"""What `-m g2a_archive` does, for `python -c`."""
 
 _servers: dict[tuple[int, str], _Server] = {}
 """By the process that they serve, and by the library that they have preloaded."""
@@ -45,7 +46,7 @@ def start(
     usual = {"stdin", "stdout", "stderr", "cwd", "start_new_session"}
     if set(more) <= usual and more.get("stdin") is not None and _fits(env):
         return _Forked(args, before, env=env, text=True, **more)
-    line = [sys.executable, "-c", f"{before}\n{_MAIN}", *args] if before else command(args)
+    line = [sys.executable, "-c", f"{before}\n{MAIN}", *args] if before else command(args)
     return subprocess.Popen(line, env=dict(env), text=True, **more)
 
 
