@@ -17,7 +17,6 @@ from pathlib import Path
 import click
 import pytest
 from support import (
-    IMPATIENT,
     assert_archive_equals,
     catalog_path,
     clean_environment,
@@ -138,6 +137,9 @@ def test_the_second_user_goes_on_where_the_first_one_stopped(
     assert (third["already_archived"], third["exit_code"]) == (len(ids), 0)
 
 
+_SOON = "from g2a_archive.service import pace\npace._LONGEST_WAIT = 0.05"
+
+
 def test_a_log_file_that_comes_to_belong_to_another_user_ends_nothing(
     service: SimulatedService, shared: Path
 ) -> None:
@@ -145,7 +147,7 @@ def test_a_log_file_that_comes_to_belong_to_another_user_ends_nothing(
     root, path, id_ = shared / "archive", shared / "run.log", next(iter(service.recordings))
     gate = service.fail_files(faults.status(503), kind="mp4", recording_id=id_)
     args = [*download_args(root, "--retries", 50, "--log-file", path), id_]
-    with start_as(FIRST, args, service.environment(), shared, before=IMPATIENT) as process:
+    with start_as(FIRST, args, service.environment(), shared, before=_SOON) as process:
         assert service.requests.wait_for(lambda _: gate.applied >= 2)
         path.rename(shared / "run.log.1")
         path.touch(0o600)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from support import (
-    IMPATIENT,
     PATIENCE,
     assert_archive_equals,
     catalog_path,
@@ -46,7 +45,7 @@ def odd_run(
 ) -> subprocess.CompletedProcess[str]:
     """A run of all recordings on a drive that plays `faults`."""
     env = {**service.environment(), **playing(faults)}
-    return run_cli(download_args(root, *args, *service.recordings), env, before=IMPATIENT)
+    return run_cli(download_args(root, *args, *service.recordings), env)
 
 
 # --- no flush ---------------------------------------------------------------------------------

@@ -16,8 +16,6 @@ from support import (
     assert_archive_equals,
     assert_nothing_false,
     catalog_rows,
-    clean_environment,
-    command,
     download_args,
     mounts,
     plain_args,
@@ -243,15 +241,6 @@ def test_an_unmounted_archive_is_not_begun_anew(service: SimulatedService, root:
 # --- forbidden, in the way ---------------------------------------------------------------------
 
 
-def unprivileged() -> list[str]:
-    """What to put before a command so that file permissions count for it."""
-    if os.geteuid() != 0:
-        return []
-    if shutil.which("setpriv") is None:
-        pytest.skip("root ignores permissions, and there is no setpriv to give that up")
-    return ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
-
-
 def nowhere(root: Path) -> Path:
     root.mkdir()
     return root
@@ -271,14 +260,8 @@ def forbidden(
     """A run of all while `place` may not be written, or has another `mode`."""
     place.chmod(mode)
     try:
-        return subprocess.run(
-            [*unprivileged(), *command(plain_args(root, *service.recordings))],
-            env=clean_environment(service.environment()),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        args = plain_args(root, *service.recordings)
+        return run_cli(args, service.environment(), before=mounts.need_modes())
     finally:
         place.chmod(0o755)
 

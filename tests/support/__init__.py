@@ -35,14 +35,13 @@ PATIENCE = 60.0
 IMPATIENT = """
 from g2a_archive.cli import main, run
 from g2a_archive.console import outlet
-from g2a_archive.service import pace
 
 def soon(seconds, code, end_after=main.end_after):
     return end_after(seconds / 10, code)
 
-main.end_after, outlet.PATIENCE, run.PATIENCE, pace._LONGEST_WAIT = soon, 0.4, 0.4, 0.05
+main.end_after, outlet.PATIENCE, run.PATIENCE = soon, 0.4, 0.4
 """
-"""`before` of a process that is to retry at once, and to wait less for whoever reads from it."""
+"""`before` of a process that is to wait less for whoever reads from it."""
 
 JSON_KEYS = {
     "started_at": str,

@@ -92,3 +92,25 @@ def fail(at: Path) -> None:
         trigger.write_text("a test\n")
     except OSError as error:
         pytest.skip(f"cannot make an ext4 fail here: {error.strerror}")
+
+
+UNPRIVILEGED = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+head = (ctypes.c_uint32 * 2)(0x20080522, 0)
+sets = (ctypes.c_uint32 * 6)()
+assert libc.capget(head, sets) == 0
+for number in range(3):
+    sets[number] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+assert libc.capset(head, sets) == 0
+"""
+"""`before` of a process in which root may not pass over the modes of other people's files."""
+
+
+def need_modes() -> str:
+    """`UNPRIVILEGED` where it is needed; the test is skipped where it can't be had."""
+    if os.geteuid() != 0:
+        return ""
+    if sys.platform != "linux":
+        pytest.skip("root ignores permissions, and cannot give that up here")
+    return UNPRIVILEGED

@@ -49,7 +49,7 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
     service = serve(2, rate_limit=None)
     gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
     args = plain_args(root, "--retries", "50", *service.recordings)
-    before = f"{IMPATIENT}\nimport signal\nsignal.signal({number:d}, signal.SIG_IGN)"
+    before = f"import signal\nsignal.signal({number:d}, signal.SIG_IGN)"
     with start_cli(args, service.environment(), before=before) as process:
         assert service.requests.wait_for(lambda _: gate.applied >= 1)
         process.send_signal(number)
@@ -213,7 +213,7 @@ def test_a_log_file_that_cannot_be_opened_anew_ends_nothing(serve: Serve, tmp_pa
     gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
     path, root = tmp_path / "run.log", tmp_path / "archive"
     args = plain_args(root, "--retries", "50", "--log-file", path, "--json", *service.recordings)
-    with start_cli(args, service.environment(), cwd=tmp_path, before=IMPATIENT) as process:
+    with start_cli(args, service.environment(), cwd=tmp_path) as process:
         assert service.requests.wait_for(lambda _: gate.applied >= 2)
         path.rename(tmp_path / "run.log.1")
         path.mkdir()

@@ -11,27 +11,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from support import clean_environment, command, report_of, run_cli
+from support import report_of, run_cli
 from support.auth import once_only, secret_file
 from support.cli import FIRST, Args
-from support.mounts import need_root, unmount
+from support.mounts import need_modes, need_root, unmount
 
 from g2a_archive.cli.main import cli
 from g2a_archive.demo import SimulatedService
 
-CAPABILITIES = "-dac_override,-dac_read_search"
 NOBODY = 65534
 
 
 def as_anybody(args: Args, env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the program without root's right to pass over the modes of other people's files."""
-    need_root("setpriv")
-    limits = [f"--bounding-set={CAPABILITIES}", f"--inh-caps={CAPABILITIES}"]
-    return subprocess.run(
-        ["setpriv", *limits, *command(args)],
-        env=clean_environment(env), cwd=cwd, capture_output=True, text=True, check=False,
-        timeout=60,
-    )  # fmt: skip
+    need_root()
+    return run_cli(args, env, cwd=cwd, before=need_modes())
 
 
 # --- configuration ---------------------------------------------------------------------------
@@ -51,7 +45,7 @@ def test_the_home_of_another_user(
     service: SimulatedService, others_home: Path, tmp_path: Path
 ) -> None:
     """As `setpriv` and `runuser` leave HOME: a file that nobody asked for is passed over."""
-    need_root("setpriv")
+    need_root()
     os.chown(others_home, NOBODY, NOBODY)
     env = {**service.environment(), "XDG_CONFIG_HOME": str(others_home)}
     args: Args = ["download", FIRST, "--min-free", "0", "--json"]
@@ -168,7 +162,7 @@ def test_a_mount_that_cannot_be_written_is_noticed_before_the_token_is_spent(
 def test_a_refresh_token_in_a_directory_of_another_owner(
     service: SimulatedService, tmp_path: Path
 ) -> None:
-    need_root("setpriv")
+    need_root()
     (tmp_path / "etc").mkdir()
     path = secret_file(tmp_path / "etc" / "token", service.issue_refresh_token())
     os.chown(path.parent, NOBODY, NOBODY)
