@@ -221,28 +221,30 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", OTHER.values(), ids=OTHER)
 def test_another_file_at_a_final_name_is_kept_aside(
-    content: bytes, kind: str, service: SimulatedService, root: Path
+    content: bytes, service: SimulatedService, root: Path
 ) -> None:
+    """In place of a file of each kind, twice."""
     ids = list(service.recordings)
     run_here(service, root, ids)
-    recording = service.recordings[ids[3]]
-    name = relative_path(recording, kind)  # type: ignore[arg-type]
-    path = root / name
+    others = list(zip(ids[3:], KINDS, strict=False))
+    names = [relative_path(service.recordings[id_], kind) for id_, kind in others]
     for number in (1, 2):
-        path.write_bytes(content)
+        for name in names:
+            (root / name).write_bytes(content)
         catalog_path(root).unlink()
         service.requests.clear()
         report = run_here(service, root, ids)
         assert report.exit_code == 0
-        assert report.kept_aside == [f"{name}.kept-{number}"]
-        assert (root / f"{name}.kept-{number}").read_bytes() == content
-        assert f"kept aside, as another file stood in its place: {name}.kept-{number}" in (
-            "\n".join(line for _, line in report.summary())
-        )
-        assert [e.recording_id for e in service.requests.file_requests()] == [recording.id]
+        summary = "\n".join(line for _, line in report.summary())
+        kept = [f"{name}.kept-{number}" for name in names]
+        assert sorted(report.kept_aside) == sorted(kept)
+        for name in kept:
+            assert (root / name).read_bytes() == content
+            assert f"kept aside, as another file stood in its place: {name}" in summary
+        asked = [(entry.recording_id, entry.kind) for entry in service.requests.file_requests()]
+        assert sorted(asked, key=str) == sorted(others, key=str)
         assert_nothing_false(service, root)
 
 
@@ -273,18 +275,18 @@ def test_what_is_no_file_at_a_final_name_is_kept_aside(
     assert_nothing_false(service, root)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_file_deleted_by_hand_is_fetched_again(
-    kind: str, service: SimulatedService, root: Path
-) -> None:
+def test_a_file_deleted_by_hand_is_fetched_again(service: SimulatedService, root: Path) -> None:
+    """One of each kind."""
     ids = list(service.recordings)
     run_here(service, root, ids)
-    (root / relative_path(service.recordings[ids[2]], kind)).unlink()  # type: ignore[arg-type]
+    deleted = list(zip(ids[2:], KINDS, strict=False))
+    for id_, kind in deleted:
+        (root / relative_path(service.recordings[id_], kind)).unlink()
     service.requests.clear()
     report = run_here(service, root, ids)
-    assert (report.exit_code, report.already_archived, report.archived) == (0, 7, 1)
-    (request,) = service.requests.file_requests()
-    assert (request.recording_id, request.kind) == (ids[2], kind)
+    assert (report.exit_code, report.already_archived, report.archived) == (0, 5, 3)
+    asked = [(entry.recording_id, entry.kind) for entry in service.requests.file_requests()]
+    assert sorted(asked, key=str) == sorted(deleted, key=str)
     assert_archive_equals(service, root)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,12 +11,12 @@ from pathlib import Path
 import pytest
 from support import (
     archive_size,
-    clean_environment,
     is_right,
     leftovers,
     mounts,
     plain_args,
     relative_path,
+    run_cli,
     run_here,
 )
 from support.service import Serve
@@ -111,28 +109,20 @@ def test_the_other_disk_is_full(service: SimulatedService, root: Path, spread: S
 
 
 _KILLED_COPY = """
-import os, signal, sys
-from g2a_archive.cli import main as cli
+import os, signal
 real = os.fsync
 def crash(fd):
     if "g2a-part" in os.readlink(f"/proc/self/fd/{fd}"):
         os.kill(os.getpid(), signal.SIGKILL)
     real(fd)
 os.fsync = crash
-sys.exit(cli.run(sys.argv[1:]))
 """
 
 
 def test_killed_while_copying(service: SimulatedService, root: Path, spread: Spread) -> None:
     other = spread(service, "64m")
-    result = subprocess.run(
-        [sys.executable, "-c", _KILLED_COPY, *map(str, plain_args(root, *service.recordings))],
-        env=clean_environment(service.environment()),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    args = plain_args(root, *service.recordings)
+    result = run_cli(args, service.environment(), before=_KILLED_COPY)
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert copies_below(other) == names_below(other) != []
     assert run_here(service, root, service.recordings).exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import subprocess
 from pathlib import Path
 
@@ -135,15 +136,13 @@ def test_the_order_is_kept_and_the_first_of_a_double_counts(tmp_path: Path) -> N
 def test_standard_input_is_read_like_a_file(
     still: SimulatedService, tmp_path: Path, content: bytes
 ) -> None:
-    done = subprocess.run(
-        command(["download", "--dry-run", "--json", "-f", "-"]),
-        env={**environment(still), "PYTHONPATH": str(Path(cli_support.__file__).parents[2])},
-        input=content,
-        capture_output=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert b'"requested": 2,' in done.stdout, done.stderr
+    reader, writer = os.pipe()
+    os.write(writer, content)
+    os.close(writer)
+    args: Args = ["download", "--dry-run", "--json", "-f", "-"]
+    done = run_cli(args, environment(still), stdin=reader, cwd=tmp_path)
+    os.close(reader)
+    assert '"requested": 2,' in done.stdout, done.stderr
 
 
 def test_arguments_files_and_standard_input_together(

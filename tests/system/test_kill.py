@@ -1,6 +1,6 @@
 """A run that is killed loses nothing and claims nothing false; the next run finishes the job.
 
-`G2A_LONG_TESTS=1` kills a thousand runs instead of twenty. The seed is in each test's name.
+`G2A_LONG_TESTS=1` kills a thousand runs instead of fifteen. The seed is in each test's name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from g2a_archive.demo import SimulatedService, sample_recordings
 from g2a_archive.models import FileKind
 
 KILLS = 5
-ARCHIVES = 200 if LONG else 4
+ARCHIVES = 200 if LONG else 3
 
 
 def final_files(root: Path) -> set[tuple[int, str]]:

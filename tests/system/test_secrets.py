@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from g2a_archive.cli.main import run
 from g2a_archive.console.logs import redact
 from g2a_archive.demo import Response, SimulatedService
 from g2a_archive.demo.faults import Fault, close, html, redirect, reset, status
+from g2a_archive.demo.messages import Call
 
 EVERYTHING: Args = [
     "--min-free", "0", "-v", "-v", "--log-file", "run.log", "--error-file", "errors",
@@ -50,14 +52,16 @@ def assert_kept_secret(secrets: Iterable[str], left: dict[str, bytes]) -> None:
             assert secret.encode().hex().encode() not in content
 
 
-TROUBLE: dict[str, tuple[Fault | Response, str]] = {
-    "resets": (reset(0), "file"),
-    "closed early": (close(0), "file"),
-    "404": (status(404), "file"),
-    "403 with a page": (html(403), "file"),
-    "500": (status(500), "file"),
-    "a page": (html(), "file"),
-    "redirect": (redirect("/elsewhere?token=REDIRECT-SECRET"), "file"),
+FILES: dict[str, Fault] = {
+    "resets": reset(0),
+    "closed early": close(0),
+    "404": status(404),
+    "403 with a page": html(403),
+    "500": status(500),
+    "a page": html(),
+    "redirect": redirect("/elsewhere?token=REDIRECT-SECRET"),
+}
+CALLS: dict[str, tuple[Fault | Response, Call]] = {
     "redirect of calls": (redirect("https://example.com/?token=REDIRECT-SECRET"), "links"),
     "broken JSON": (Response(200, {}, b'[{"recordingUrl": "http://h/?key=BODY-SECRET"'), "links"),
     "an error's text": (Response(500, {}, b"token BODY-SECRET"), "links"),
@@ -67,26 +71,45 @@ TROUBLE: dict[str, tuple[Fault | Response, str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "renewable"),
-    [(name, how) for name, (_, call) in TROUBLE.items() for how in {call == "token", True}],
-)
-def test_nothing_secret_in_any_output(
-    serve: Serve, tmp_path: Path, name: str, renewable: bool
-) -> None:
-    fault, call = TROUBLE[name]
-    service = serve(3, rate_limit=None, link_key_in="path" if renewable else "query")
-    service.fail(fault, call=call)  # type: ignore[arg-type]
+def failing_run(service: SimulatedService, renewable: bool, cwd: Path) -> str:
+    """Run it with everything that can be written, find no secret in any of it; its stdout."""
     args: Args = ["download", *service.recordings, *EVERYTHING, "--json"]
-    result = run_cli(args, service.environment(renewable=renewable), cwd=tmp_path)
+    result = run_cli(args, service.environment(renewable=renewable), cwd=cwd)
     assert result.returncode != 0
-    left = what_is_left(tmp_path, result.stdout, result.stderr)
+    left = what_is_left(cwd, result.stdout, result.stderr)
     assert any(name.endswith("run.log") and content.strip() for name, content in left.items())
     secrets = secrets_of(service)
     assert len(secrets) >= 3
     assert_kept_secret(secrets | {"REDIRECT-SECRET", "BODY-SECRET"}, left)
     assert "key=" not in result.stderr
     assert service.requests.leaks == []
+    return result.stdout
+
+
+@pytest.mark.parametrize("renewable", [False, True])
+def test_nothing_secret_in_any_output_where_files_fail(
+    serve: Serve, tmp_path: Path, renewable: bool
+) -> None:
+    """Each recording's files in a way of their own."""
+    service = serve(len(FILES), rate_limit=None, link_key_in="path" if renewable else "query")
+    ways = dict(zip(service.recordings, FILES, strict=True))
+    for id_, name in ways.items():
+        service.fail_files(FILES[name], recording_id=id_)
+    failed = {one["id"] for one in json.loads(failing_run(service, renewable, tmp_path))["failed"]}
+    assert [name for id_, name in ways.items() if id_ not in failed] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "renewable"),
+    [(name, how) for name, (_, call) in CALLS.items() for how in {call == "token", True}],
+)
+def test_nothing_secret_in_any_output_where_calls_fail(
+    serve: Serve, tmp_path: Path, name: str, renewable: bool
+) -> None:
+    fault, call = CALLS[name]
+    service = serve(3, rate_limit=None, link_key_in="path" if renewable else "query")
+    service.fail(fault, call=call)
+    failing_run(service, renewable, tmp_path)
 
 
 def test_a_good_run_keeps_them_too(serve: Serve, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pty
 import signal
 import socket
 import subprocess
-import sys
 import termios
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -144,14 +143,12 @@ def test_a_signal_while_every_file_is_in_its_pause(service: SimulatedService, ro
 _STUCK = """
 import sys, threading
 from g2a_archive.download import engine
-from g2a_archive.cli import main as cli
 
 def stuck(self):
     print("stuck", file=sys.stderr, flush=True)
     threading.Event().wait()
 
 engine.Engine._drain = stuck
-sys.exit(cli.run(sys.argv[1:]))
 """
 
 
@@ -199,14 +196,8 @@ def test_a_call_that_hangs_is_not_waited_for(
 
 def test_a_second_sigint_ends_at_once(service: SimulatedService, root: Path) -> None:
     stalled(service)
-    args = [str(arg) for arg in download_args(root, *NEVER, *service.recordings)]
-    with subprocess.Popen(
-        [sys.executable, "-c", _STUCK, *args],
-        env=clean_environment(service.environment()),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    args = download_args(root, *NEVER, *service.recordings)
+    with start_cli(args, service.environment(), before=_STUCK) as process:
         assert service.requests.wait_for_stall()
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
