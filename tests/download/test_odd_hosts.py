@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,8 +29,8 @@ Answers = Callable[[bytes, bytes], bytes]
 """From a request's head, and the file's bytes, to what the host sends."""
 
 
-def bytes_of(service: SimulatedService, kind: Kind) -> bytes:
-    return b"".join(expected_bytes(service.recordings[ID], kind) or ())
+def bytes_of(service: SimulatedService, kind: Kind, id_: int = ID) -> bytes:
+    return b"".join(expected_bytes(service.recordings[id_], kind) or ())
 
 
 @pytest.fixture
@@ -38,31 +38,48 @@ def service(serve: Serve) -> SimulatedService:
     return serve([SimulatedRecording(ID, START, 30_000, 20_000, 6_000)])
 
 
+def act(service: SimulatedService, host: Host, odd: dict[int, tuple[Kind, Answers]]) -> None:
+    """Have one file of each of these recordings answered by a host that acts oddly."""
+
+    def script(sock: socket.socket) -> None:
+        asked = re.match(rb"GET /a/(\d+)", host.head)
+        assert asked
+        kind, answers = odd[int(asked[1])]
+        data = answers(host.head, bytes_of(service, kind, int(asked[1])))
+        sock.sendall(data)
+        told = re.search(rb"Content-Length: (\d+)\r\n", data[:2000])
+        if told is None or int(told[1]) != len(data.partition(b"\r\n\r\n")[2]):
+            raise OSError  # the end of the connection is the end of the body
+
+    host.script = script
+    base = host.url.replace("https", "http")
+    entries = [
+        {
+            "recordingId": id_,
+            "recordingStartTime": START.isoformat(),
+            "recordingSize": str(service.recordings[id_].mp4_size),
+            **{field: service.link(id_, one) for one, field in FIELDS.items()},
+            FIELDS[kind]: f"{base}/{id_}?secret",
+        }
+        for id_, (kind, _) in odd.items()
+    ]
+    service.fail(Fault(response=Response.json(entries)), call="links")
+
+
 @pytest.fixture
 def odd(service: SimulatedService, plain_host: Host) -> Callable[[Kind, Answers], None]:
     """Have the files of a kind answered by a host that acts oddly."""
+    return lambda kind, answers: act(service, plain_host, {ID: (kind, answers)})
 
-    def act(kind: Kind, answers: Answers) -> None:
-        body = bytes_of(service, kind)
 
-        def script(sock: socket.socket) -> None:
-            data = answers(plain_host.head, body)
-            sock.sendall(data)
-            told = re.search(rb"Content-Length: (\d+)\r\n", data[:2000])
-            if told is None or int(told[1]) != len(data.partition(b"\r\n\r\n")[2]):
-                raise OSError  # the end of the connection is the end of the body
-
-        plain_host.script = script
-        entry = {
-            "recordingId": ID,
-            "recordingStartTime": START.isoformat(),
-            "recordingSize": str(len(bytes_of(service, "mp4"))),
-            **{field: service.link(ID, one) for one, field in FIELDS.items()},
-            FIELDS[kind]: f"{plain_host.url.replace('https', 'http')}?secret",
-        }
-        service.fail(Fault(response=Response.json([entry])), call="links")
-
-    return act
+def one_each(
+    serve: Serve, host: Host, table: Mapping[str, Answers]
+) -> tuple[SimulatedService, dict[int, tuple[Kind, str]]]:
+    """A recording for each row and kind of file, which is answered so."""
+    rows = dict(enumerate(((kind, name) for name in table for kind in KINDS), ID))
+    service = serve([SimulatedRecording(id_, START, 30_000, 20_000, 6_000) for id_ in rows])
+    act(service, host, {id_: (kind, table[name]) for id_, (kind, name) in rows.items()})
+    return service, rows
 
 
 FIELDS: dict[Kind, str] = {
@@ -72,13 +89,13 @@ FIELDS: dict[Kind, str] = {
 }
 
 
-def whole(root: Path, service: SimulatedService, kind: Kind) -> bool:
-    found = archive_files(root).get(name_of(service, kind))
-    return found is not None and found.read_bytes() == bytes_of(service, kind)
+def whole(root: Path, service: SimulatedService, kind: Kind, id_: int = ID) -> bool:
+    found = root / name_of(service, kind, id_)
+    return found.is_file() and found.read_bytes() == bytes_of(service, kind, id_)
 
 
-def name_of(service: SimulatedService, kind: Kind) -> str:
-    return relative_path(service.recordings[ID], kind)
+def name_of(service: SimulatedService, kind: Kind, id_: int = ID) -> str:
+    return relative_path(service.recordings[id_], kind)
 
 
 def md5(data: bytes) -> str:
@@ -99,18 +116,13 @@ RIGHT: dict[str, Answers] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("answers", RIGHT.values(), ids=RIGHT)
-def test_archived_as_it_is_meant(
-    answers: Answers,
-    kind: Kind,
-    service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
-    root: Path,
-) -> None:
-    odd(kind, answers)
-    assert run_here(service, root, [ID]).exit_code == 0
-    assert all(whole(root, service, one) for one in KINDS)
+def test_archived_as_it_is_meant(serve: Serve, plain_host: Host, root: Path) -> None:
+    service, rows = one_each(serve, plain_host, RIGHT)
+    report = run_here(service, root, service.recordings)
+    assert [(rows[one.id], one.reason) for one in report.failed] == []
+    assert report.exit_code == 0
+    right = {id_ for id_ in rows if all(whole(root, service, one, id_) for one in KINDS)}
+    assert [rows[id_] for id_ in rows if id_ not in right] == []
 
 
 WRONG: dict[str, tuple[Answers, str]] = {
@@ -151,28 +163,28 @@ WRONG: dict[str, tuple[Answers, str]] = {
 }
 
 
+PROVED = ("mp4", "an odd coding, and no length")
+"""By recordingSize."""
+
+
 @pytest.mark.usefixtures("no_backoff")
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("answers", "word"), WRONG.values(), ids=WRONG)
-def test_never_archived(
-    answers: Answers,
-    word: str,
-    kind: Kind,
-    service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
-    root: Path,
-) -> None:
-    """That file fails, by name; the others of the recording are there."""
-    odd(kind, answers)
-    report = run_here(service, root, [ID], retries=1)
-    if kind == "mp4" and "Content-Encoding: utf-8" in str(answers(b"", b"")):
-        assert report.exit_code == 0  # recordingSize proves it
-        return
+def test_never_archived(serve: Serve, plain_host: Host, root: Path) -> None:
+    """That file fails, by name; the others of the recording, and other recordings, are there."""
+    service, rows = one_each(serve, plain_host, {name: WRONG[name][0] for name in WRONG})
+    report = run_here(service, root, service.recordings, retries=1)
     assert report.exit_code == 1
-    assert [(one.id, str(one.file)) for one in report.failed] == [(ID, kind)]
-    assert re.search(word, report.failed[0].reason), report.failed
-    assert states(root) == {ID: "failed"}
-    assert [whole(root, service, one) for one in KINDS] == [one != kind for one in KINDS]
+    told = {one.id: (str(one.file), one.reason) for one in report.failed}
+    assert len(told) == len(report.failed)
+    found = states(root)
+    for id_, (kind, name) in rows.items():
+        there = [one for one in KINDS if whole(root, service, one, id_)]
+        seen = (kind, name, told.get(id_))
+        if (kind, name) == PROVED:
+            assert (found[id_], there) == ("archived", list(KINDS)), seen
+            continue
+        assert (found[id_], there) == ("failed", [one for one in KINDS if one != kind]), seen
+        assert told[id_][0] == kind, seen
+        assert re.search(WRONG[name][1], told[id_][1]), seen
 
 
 @pytest.mark.parametrize("kind", ["events", "thumbnail"])

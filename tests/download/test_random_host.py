@@ -24,7 +24,7 @@ from g2a_archive.demo import Fault, SimulatedService, sample_recordings
 from g2a_archive.demo.messages import Response
 from g2a_archive.demo.recordings import KINDS, Kind, expected_bytes
 
-COUNT = 1700 if LONG else 25
+COUNT = 1700 if LONG else 15
 FIELDS: dict[Kind, str] = {
     "mp4": "recordingUrl",
     "events": "eventsUrl",

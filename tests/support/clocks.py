@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support import clean_environment
-
 YEAR = 365 * 86400.0
 
 _PATCH = """
-import os, time
+import os, sys, time
 _true, _since = time.time, {since}
 def _wrong():
     return _true() + ({seconds} if _since is None or os.path.exists(_since) else 0.0)
 time.time = _wrong
+# What has it as a default value took it when it was imported.
+for _name, _module in list(sys.modules.items()):
+    for _one in list(vars(_module).values()) if _name.startswith("g2a_archive.") else ():
+        for _function in list(vars(_one).values()) if isinstance(_one, type) else (_one,):
+            _defaults = getattr(_function, "__kwdefaults__", None) or {{}}
+            for _key in [_key for _key in _defaults if _defaults[_key] is _true]:
+                _defaults[_key] = _wrong
+            if _true in (getattr(_function, "__defaults__", None) or ()):
+                _function.__defaults__ = tuple(
+                    _wrong if one is _true else one for one in _function.__defaults__
+                )
 """
 
 
-def off_by(
-    seconds: float, at: Path, env: Mapping[str, str], *, since: Path | None = None
-) -> dict[str, str]:
-    """The environment `env` for a process whose clock is `seconds` ahead (or behind, below 0).
+def off_by(seconds: float, *, since: Path | None = None) -> str:
+    """What `run_cli` runs `before` a process whose clock is so much ahead (or behind, below 0).
 
-    `at` is a directory for this. With `since` it is off only from when that file is there.
+    With `since` it is off only from when that file is there.
     """
-    at.mkdir(parents=True, exist_ok=True)
-    name = None if since is None else str(since)
-    text = _PATCH.format(seconds=seconds, since=repr(name))
-    (at / "sitecustomize.py").write_text(text)
-    paths = f"{at}:{clean_environment()['PYTHONPATH']}"
-    return {**env, "PYTHONPATH": paths}
+    return _PATCH.format(seconds=seconds, since=repr(None if since is None else str(since)))
 
 
 @contextmanager

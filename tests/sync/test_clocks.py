@@ -43,14 +43,12 @@ def in_the_future(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
-def test_one_night_a_year_ahead_hides_nothing_later(
-    told: bool, serve: Serve, root: Path, tmp_path: Path
-) -> None:
+def test_one_night_a_year_ahead_hides_nothing_later(told: bool, serve: Serve, root: Path) -> None:
     service = serve(crowd(), rate_limit=None)
     if not told:
         service.fail(faults.undated())
-    ahead = off_by(YEAR, tmp_path / "clock", service.environment())
-    assert run_cli(sync_args(root), ahead).returncode == 3
+    ahead = off_by(YEAR)
+    assert run_cli(sync_args(root), service.environment(), before=ahead).returncode == 3
     assert len(states(root)) == 560
     assert bool(in_the_future(root)) == (not told)
     new = small(3)
@@ -60,29 +58,37 @@ def test_one_night_a_year_ahead_hides_nothing_later(
     assert [name for name in in_the_future(root) if not name.startswith("run.")] == []
 
 
-def test_a_year_ahead_for_nights_where_the_service_tells_the_time(
-    serve: Serve, root: Path, tmp_path: Path
-) -> None:
+def test_a_year_ahead_for_nights_where_the_service_tells_the_time(serve: Serve, root: Path) -> None:
     """Also where an earlier version remembered a scan that was complete until next year."""
     service = serve(crowd(), rate_limit=None)
-    ahead = off_by(YEAR, tmp_path / "clock", service.environment())
-    run_cli(sync_args(root), ahead)
+    ahead = off_by(YEAR)
+    run_cli(sync_args(root), service.environment(), before=ahead)
     change(root, "UPDATE scan SET complete_until = ?", iso(int(time.time() + YEAR)))
     service.set_recordings([*service.recordings.values(), *small(3)])
-    report = report_of(run_cli(sync_args(root, "--json"), ahead))
+    report = report_of(run_cli(sync_args(root, "--json"), service.environment(), before=ahead))
     assert report["archived"] == 3
     assert in_the_future(root) == []
     assert abs(datetime.fromisoformat(report["finished_at"]).timestamp() - time.time()) < 300
 
 
-def test_a_year_behind(serve: Serve, root: Path, tmp_path: Path) -> None:
+def test_a_year_behind(serve: Serve, root: Path) -> None:
     service = serve([*crowd(), *small(3)], rate_limit=None)
-    behind = off_by(-YEAR, tmp_path / "clock", service.environment())
-    assert report_of(run_cli(sync_args(root, "--json"), behind))["archived"] == 3
+    behind = off_by(-YEAR)
+    assert (
+        report_of(run_cli(sync_args(root, "--json"), service.environment(), before=behind))[
+            "archived"
+        ]
+        == 3
+    )
     assert len(states(root)) == 563
     before = set(service.recordings)
     service.set_recordings([*service.recordings.values(), SimulatedRecording(7, TODAY)])
-    assert report_of(run_cli(sync_args(root, "--json"), behind))["archived"] == 1
+    assert (
+        report_of(run_cli(sync_args(root, "--json"), service.environment(), before=behind))[
+            "archived"
+        ]
+        == 1
+    )
     assert states(root).keys() == {*before, 7}
 
 
@@ -101,43 +107,43 @@ def fail_one(service: SimulatedService) -> int:
 
 
 def test_nothing_is_given_up_by_a_clock_that_is_ahead(
-    service: SimulatedService, root: Path, tmp_path: Path
+    service: SimulatedService, root: Path
 ) -> None:
     bad = fail_one(service)
     args = sync_args(root, "--give-up-after", "30d", "--retries", "0", "--json")
     for _ in range(2):
         assert run_cli(args, service.environment()).returncode == 1
-    ahead = off_by(YEAR, tmp_path / "clock", service.environment())
-    report = report_of(run_cli(args, ahead))
+    ahead = off_by(YEAR)
+    report = report_of(run_cli(args, service.environment(), before=ahead))
     assert report["sync"]["lost"] == []
     assert states(root)[bad] == "failed"
 
 
 def test_what_is_owed_since_the_future_is_given_up_in_the_end(
-    service: SimulatedService, root: Path, tmp_path: Path
+    service: SimulatedService, root: Path
 ) -> None:
     bad = min(service.recordings)
     rule = service.fail(faults.undated())
     args = sync_args(root, "--give-up-after", "30d", "--retries", "0", "--json")
-    ahead = off_by(YEAR, tmp_path / "clock", service.environment())
+    ahead = off_by(YEAR)
     service.set_state(bad, "unavailable")
-    run_cli(["download", "-d", root, "--min-free", "0", bad], ahead)
+    run_cli(["download", "-d", root, "--min-free", "0", bad], service.environment(), before=ahead)
     assert "recording.owed_since" in in_the_future(root)
     service.on_request.clear()
     run_cli(args, service.environment())
     assert "recording.owed_since" not in in_the_future(root)
-    later = off_by(31 * 86400.0, tmp_path / "later", service.environment())
+    later = off_by(31 * 86400.0)
     service.on_request[:] = [rule]
-    assert report_of(run_cli(args, later))["sync"]["lost"] == [bad]
+    assert report_of(run_cli(args, service.environment(), before=later))["sync"]["lost"] == [bad]
 
 
 def test_a_transcoding_that_was_asked_for_in_the_future_is_asked_for_again(
-    serve: Serve, root: Path, tmp_path: Path
+    serve: Serve, root: Path
 ) -> None:
     service = serve(small(2, transcode_every=2), rate_limit=None, transcode_seconds=9e9)
     service.fail(faults.undated())
-    ahead = off_by(YEAR, tmp_path / "clock", service.environment())
-    run_cli(sync_args(root, "--transcode"), ahead)
+    ahead = off_by(YEAR)
+    run_cli(sync_args(root, "--transcode"), service.environment(), before=ahead)
     assert service.requests.counts["transcode"] == 1
     (waiting,) = (i for i in service.recordings if service.state(i) == "unavailable")
     service.set_state(waiting, "transcode")  # the service has forgotten it
@@ -163,8 +169,8 @@ def test_the_last_success_is_never_in_the_future(
     assert run_cli([*args, first], service.environment()).returncode == 0
     assert abs(success() - time.time()) < 300
     rule = service.fail(faults.undated())
-    ahead = off_by(YEAR, tmp_path / "clock", service.environment())
-    assert run_cli([*args, rest[0]], ahead).returncode == 0
+    ahead = off_by(YEAR)
+    assert run_cli([*args, rest[0]], service.environment(), before=ahead).returncode == 0
     service.fail_files(faults.status(404))
     service.on_request.remove(rule)
     assert run_cli([*args, rest[1]], service.environment()).returncode == 1
@@ -187,8 +193,12 @@ def test_a_clock_that_jumps_in_mid_run(
             flag.touch()
 
     service.on_request.append(jump)
-    jumping = off_by(seconds, tmp_path / "clock", service.environment(), since=flag)
-    result = run_cli(sync_args(root, "--json", "--jobs", "1", "--mark-archived"), jumping)
+    jumping = off_by(seconds, since=flag)
+    result = run_cli(
+        sync_args(root, "--json", "--jobs", "1", "--mark-archived"),
+        service.environment(),
+        before=jumping,
+    )
     assert result.returncode == 0
     side = "ahead of" if seconds > 0 else "behind"
     told = f"WARNING this machine's clock is 365 days {side} the service's: set it\n"
@@ -202,22 +212,22 @@ def test_a_clock_that_jumps_in_mid_run(
 # --- times as a person writes them ------------------------------------------------------------
 
 
-def test_an_age_counts_from_the_service_s_time(serve: Serve, tmp_path: Path) -> None:
+def test_an_age_counts_from_the_service_s_time(serve: Serve) -> None:
     service = serve(small(40), rate_limit=None)
-    ahead = off_by(YEAR, tmp_path / "clock", service.environment())
+    ahead = off_by(YEAR)
     args = ["list", "--account-key", "1000", "--since", "30h"]
-    result = run_cli(args, ahead)
+    result = run_cli(args, service.environment(), before=ahead)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == run_cli(args, service.environment()).stdout
     assert len(result.stdout.split()) in (9, 10)
 
 
-def test_a_time_that_only_a_wrong_clock_calls_the_future(
-    service: SimulatedService, tmp_path: Path
-) -> None:
-    behind = off_by(-YEAR, tmp_path / "clock", service.environment())
+def test_a_time_that_only_a_wrong_clock_calls_the_future(service: SimulatedService) -> None:
+    behind = off_by(-YEAR)
     day = (datetime.now(UTC) - timedelta(days=3)).date()
-    result = run_cli(["list", "--account-key", "1000", "--since", str(day)], behind)
+    result = run_cli(
+        ["list", "--account-key", "1000", "--since", str(day)], service.environment(), before=behind
+    )
     assert result.returncode == 2
     assert "--since is in the future: this machine's clock says 20" in result.stderr
     assert "set the clock" in result.stderr
