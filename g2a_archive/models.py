@@ -68,6 +68,17 @@ def in_order(ids: Iterable[int]) -> array[int]:
     return found if ascending else array("q", sorted(found))
 
 
+class IdSet:
+    """Which IDs are among some: 8 bytes each."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self._ids = in_order(ids)
+
+    def __contains__(self, id_: int) -> bool:
+        at = bisect_left(self._ids, id_)
+        return at < len(self._ids) and self._ids[at] == id_
+
+
 def kinds_mask(kinds: tuple[FileKind, ...] | list[FileKind]) -> int:
     """The bits of `kinds` together."""
     return sum({kind.bit for kind in kinds})

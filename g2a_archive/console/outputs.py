@@ -200,7 +200,8 @@ def write_whole(path: str, text: str) -> None:
 def write_error_file(path: str, report: Report) -> None:
     """The IDs that did not get archived, one a line, the reason as a comment."""
     lines = (f"{id_}  # {redact(reason)}\n" for id_, reason in report.not_archived())
-    write_whole(path, "".join(lines))
+    with replacing(path) as out:
+        out.writelines(lines)
 
 
 def write_metrics(path: str, report: Report, *, owed: int | None, success: float | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from array import array
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.mounts import MissingPart, missing_date, missing_parts
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import is_named
-from g2a_archive.models import ALL_KINDS, Failure, FileKind, State, distinct, in_order, kinds_mask
+from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, State, distinct, kinds_mask
 
 _FEW = 3
 """Names that a NAS may have left at a mount point."""
@@ -115,13 +114,8 @@ def _without(ids: Sequence[int], some: array[int]) -> array[int]:
         return array("q")
     if not some:
         return distinct(ids)
-    among = in_order(some)
-
-    def kept(id_: int) -> bool:
-        at = bisect_left(among, id_)
-        return at == len(among) or among[at] != id_
-
-    return array("q", filter(kept, ids))
+    among = IdSet(some)
+    return array("q", (id_ for id_ in ids if id_ not in among))
 
 
 class _Look:

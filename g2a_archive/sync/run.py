@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import logging
 import time
+from array import array
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.console.report import Report, SyncReport
 from g2a_archive.download.run import Download
 from g2a_archive.errors import ExitCode, ServiceError, UnreachableError
-from g2a_archive.models import ListState, State, SyncSettings, iso
+from g2a_archive.models import IdSet, ListState, State, SyncSettings, iso
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.service.pace import pause
 from g2a_archive.sync.state import SyncState, Unmarked
@@ -78,7 +79,7 @@ class Sync:
         self._mark(found)
         waiting = self._waiting(found)
         asked = self._transcode(waiting)
-        self._download.fetch(self._todo(found, set(waiting)))
+        self._download.fetch(self._todo(found, IdSet(waiting)))
         self._wait_for(asked)
         self._mark(found)
         self._give_up()
@@ -165,16 +166,13 @@ class Sync:
         self.sync.waiting = waiting
         return waiting
 
-    def _todo(self, found: Listing, waiting: set[int]) -> list[int]:
+    def _todo(self, found: Listing, waiting: IdSet) -> array[int]:
         """What is ready, and what is owed from earlier runs, in the order of its start.
 
         Also that of which the service did not offer a file at the first look.
         """
-        ranks = dict(self._state.unoffered())
-        ranks |= {one.id: one.rank for one in self._state.owed() if one.id not in waiting}
-        for id_ in found.ids(ListState.DOWNLOAD):
-            ranks[id_] = max(found.rank(id_) or 0, ranks.get(id_, 0))
-        return sorted(ranks, key=ranks.__getitem__)
+        owed = ((one.id, one.rank) for one in self._state.owed() if one.id not in waiting)
+        return found.ready_and(chain(self._state.unoffered(), owed))
 
     # --- transcoding ------------------------------------------------------------------------
 
@@ -207,7 +205,12 @@ class Sync:
         seconds = self._settings.wait
         if seconds is None or self._download.settings.dry_run or not asked:
             return
-        owed = {one.id: one.rank for one in self._state.owed() if one.state is State.UNAVAILABLE}
+        ours = IdSet(asked)
+        owed = {
+            one.id: one.rank
+            for one in self._state.owed()
+            if one.state is State.UNAVAILABLE and one.id in ours
+        }
         pending = [id_ for id_ in asked if id_ in owed]
         until, delay = self._clock() + seconds, FIRST_POLL
         total = len(pending)
@@ -245,7 +248,7 @@ class Sync:
         """Mark what is archived whole: in the catalogue, and its files on disk."""
         if not self._settings.mark_archived or self.report.ends & _SERIOUS:
             return
-        here: list[int] = []
+        here = array("q")
         for one in self._state.unmarked(found.ids(ListState.DOWNLOAD)):
             missing = self._missing(one)
             if missing is None:

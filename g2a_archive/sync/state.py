@@ -6,13 +6,15 @@ its own business, even where two share an archive.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import known
-from g2a_archive.models import ALL_KINDS, OWED_STATES, Shard, State, iso, kinds_mask
+from g2a_archive.models import ALL_KINDS, OWED_STATES, IdSet, Shard, State, iso, kinds_mask
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.sync.windows import Found
 
@@ -192,38 +194,41 @@ class SyncState:
                 ((looked, iso(second)) for second in closed),
             )
 
-    def owed(self) -> list[Owed]:
+    def owed(self) -> Iterator[Owed]:
         """What this archive owes of these scopes, and of no known one; in start order."""
         if self._catalog is None:
-            return []
+            return
         sql = (
             "SELECT id, state, coalesce(list_order, 0), transcode_at FROM recording "  # noqa: S608
             f"WHERE state <> 'archived' AND state IN ({_OWED}) AND (scope IS NULL OR {self._mine}) "
             "ORDER BY list_order, owed_since, id"
         )
-        rows = self._catalog.rows(sql, self._scopes)
-        return [Owed(r[0], State(r[1]), r[2], r[3]) for r in rows if self._in_shard(r[0])]
+        for id_, state, rank, asked in self._catalog.stream(sql, self._scopes):
+            if self._in_shard(id_):
+                yield Owed(id_, State(state), rank, asked)
 
-    def unoffered(self) -> list[tuple[int, int]]:
+    def unoffered(self) -> Iterator[tuple[int, int]]:
         """Archived recordings of these scopes of which a file was not offered, which is not
         believed yet: (ID, rank).
         """
         if self._catalog is None:
-            return []
+            return
         sql = (
             "SELECT id, coalesce(list_order, 0) FROM recording "  # noqa: S608
             f"WHERE unoffered <> 0 AND state = 'archived' AND {self._mine}"
         )
-        return [row for row in self._catalog.rows(sql, self._scopes) if self._in_shard(row[0])]
+        for row in self._catalog.stream(sql, self._scopes):
+            if self._in_shard(row[0]):
+                yield row
 
     # --- what was asked for -----------------------------------------------------------------
 
-    def without_interest(self, ids: Iterable[int]) -> set[int]:
+    def without_interest(self, ids: Collection[int]) -> IdSet:
         """Those of `ids` that are archived, were given up, or were removed."""
         if self._catalog is None:
-            return set()
+            return IdSet(())
         done = (State.ARCHIVED, State.LOST, State.REMOVED)
-        return {one.id for one in known(self._catalog, list(ids)) if one.state in done}
+        return IdSet(one.id for one in known(self._catalog, ids) if one.state in done)
 
     def asked_for_transcoding(self, ids: Iterable[int]) -> None:
         """Remember that the transcoding of `ids` was asked for now; it counts as a try."""
@@ -239,15 +244,15 @@ class SyncState:
 
     # --- what was marked --------------------------------------------------------------------
 
-    def unmarked(self, also: Iterable[int] = ()) -> list[Unmarked]:
+    def unmarked(self, also: Iterable[int] = ()) -> Iterator[Unmarked]:
         """Recordings of these scopes, and of `also`, that are archived whole but not marked yet.
 
         Whole: each kind of file is in the catalogue, or is known not to exist. What was archived
         and then removed here still counts, without files.
         """
         if self._catalog is None:
-            return []
-        more = set(also)
+            return
+        more = IdSet(also)
         sql = (
             f"SELECT r.id, {self._mine} AS mine, "  # noqa: S608
             "CASE r.state WHEN 'removed' THEN -1 ELSE r.kinds & ~r.absent END, f.path, f.size "
@@ -256,17 +261,13 @@ class SyncState:
             "OR r.state = 'removed' AND r.archived_at IS NOT NULL) "
             "ORDER BY r.list_order, r.id"
         )
-        files: dict[int, list[tuple[str, int]]] = {}
-        kinds: dict[int, int] = {}
-        for id_, mine, bits, path, size in self._catalog.rows(sql, self._scopes):
-            if (mine or id_ in more) and self._in_shard(id_):
-                kinds[id_] = bits
-                files.setdefault(id_, []).extend([(path, size)] if path is not None else [])
-        return [
-            Unmarked(id_, tuple(its))
-            for id_, its in files.items()
-            if kinds[id_] < 0 or (its and len(its) == kinds[id_].bit_count())
-        ]
+        rows = self._catalog.stream(sql, self._scopes)
+        for (id_, mine, bits), its in groupby(rows, key=itemgetter(0, 1, 2)):
+            files = tuple((path, size) for *_, path, size in its if path is not None)
+            if not (mine or id_ in more) or not self._in_shard(id_):
+                continue
+            if bits < 0 or (files and len(files) == bits.bit_count()):
+                yield Unmarked(id_, files)
 
     def marked(self, ids: Iterable[int]) -> None:
         """Remember that the service has marked `ids` as archived."""
@@ -297,7 +298,7 @@ class SyncState:
             "SELECT id, owed_since, tries, coalesce(reason, state) FROM recording "  # noqa: S608
             f"WHERE {where} ORDER BY id"
         )
-        rows = self._catalog.rows(sql, values)
+        rows = self._catalog.stream(sql, values)
         lost = [GivenUp(*row) for row in rows if self._in_shard(row[0])]
         if lost and self._writer is not None:
             with self._writer.transaction() as db:

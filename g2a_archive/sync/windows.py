@@ -6,10 +6,13 @@ See `walk` for how. What several windows tell is taken once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import sqlite3
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import count, product, repeat
 from urllib.parse import urlencode
+from weakref import finalize
 
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.errors import MalformedCallError
@@ -22,6 +25,22 @@ log = logging.getLogger("g2a_archive")
 
 Ask = Callable[[Sequence[tuple[str, str]]], Ready]
 """Makes a list call with these query attributes (`Service.ready`)."""
+
+
+_TABLES = """
+CREATE TABLE found (id INTEGER PRIMARY KEY, rank INTEGER, state TEXT, place INTEGER);
+CREATE TABLE ready (place INTEGER PRIMARY KEY, id INTEGER UNIQUE, rank INTEGER);
+"""
+
+_TAKE = """
+INSERT INTO found VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+    rank = max(rank, excluded.rank),
+    state = CASE WHEN state = 'download' THEN state ELSE excluded.state END
+"""
+
+_READY = """
+INSERT INTO ready (id, rank) {} ON CONFLICT (id) DO UPDATE SET rank = max(rank, excluded.rank)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +113,11 @@ class Listing:
         self.calls = 0
         self.total = 1
         self.overflowing: list[str] = []
-        self._ranks: dict[int, int] = {}
-        self._states: dict[int, ListState] = {}
+        self._places = count()
+        # A temporary file, once they are many: an account may have a million.
+        self._found = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        finalize(self, self._found.close)
+        self._found.executescript(_TABLES)
 
     def walk(self, query: Query, span: Callable[[], Span] = Span) -> Iterator[Found]:
         """Make the calls for one query and one span, as they are needed.
@@ -112,26 +134,26 @@ class Listing:
             asked, answer = now, None
         walk = Walk(replace(asked, resume=now.resume), self._clock.now(), self._clock.best())
         while (window := walk.window) is not None:
-            ready, count = self._take_in(window, answer or self._call(query, window))
+            ready, longest = self._take_in(window, answer or self._call(query, window))
             answer = None
-            walk.answered(count)
+            walk.answered(longest)
             walked = walked or walk.window is not None
             self._estimate(before, walk.share)
-            overflows = self._overflows(window, count)
+            overflows = self._overflows(window, longest)
             yield Found(query, window, ready, _rank(window), walk.complete_until, walked, overflows)
         self.total = self.calls
 
     def second(self, query: Query, second: int) -> Found:
         """Ask for one second (Unix time) alone. Raises as `walk`."""
         window = Window(second, second + 1, sharp=True)
-        ready, count = self._take_in(window, self._call(query, window))
-        overflows = self._overflows(window, count)
+        ready, longest = self._take_in(window, self._call(query, window))
+        overflows = self._overflows(window, longest)
         return Found(query, window, ready, _rank(window), None, overflows=overflows)
 
     def _take_in(self, window: Window, answer: Ready) -> tuple[Ready, int]:
         """What matters of a call's answer, and the length of the longest array."""
         ready = self._wanted_of(answer)
-        count = max(
+        longest = max(
             len(ready.transcode) + ready.odd_transcode, len(ready.download) + ready.odd_download
         )
         if self._shard is not None:
@@ -141,22 +163,21 @@ class Listing:
                 transcode=tuple(mine(ready.transcode)),
                 download=tuple(mine(ready.download)),
             )
+        self._found.execute("BEGIN")
         for state, ids in (
             (ListState.DOWNLOAD, ready.download),
             (ListState.TRANSCODE, ready.transcode),
         ):
-            for place, id_ in enumerate(ids):
-                rank = _rank(window) + place
-                self._ranks[id_] = max(rank, self._ranks.get(id_, 0))
-                if self._states.get(id_) is not ListState.DOWNLOAD:
-                    self._states[id_] = state
+            rows = zip(ids, count(_rank(window)), repeat(state.value), self._places, strict=False)
+            self._found.executemany(_TAKE, rows)
+        self._found.execute("COMMIT")
         log.info(
             "listed %s: %d ready for download, %d for transcoding",
             window,
             len(ready.download),
             len(ready.transcode),
         )
-        return ready, count
+        return ready, longest
 
     def _call(self, query: Query, window: Window) -> Ready:
         self.calls += 1
@@ -170,9 +191,9 @@ class Listing:
         self._fractions = False
         return self._call(query, window)
 
-    def _overflows(self, window: Window, count: int) -> bool:
+    def _overflows(self, window: Window, told: int) -> bool:
         """Whether a second holds more than the service tells of it; if so, that is said."""
-        if not (window.is_second and count >= LIST_LIMIT and window.begin is not None):
+        if not (window.is_second and told >= LIST_LIMIT and window.begin is not None):
             return False
         self.overflowing.append(iso(window.begin))
         log.error(
@@ -183,18 +204,29 @@ class Listing:
         )
         return True
 
-    def ids(self, state: ListState = ListState.ALL) -> list[int]:
+    def ids(self, state: ListState = ListState.ALL) -> array[int]:
         """What was found in this state, each ID once and in one state.
 
         They are in start order; of `ALL`, as nearly as the service tells: by windows, and in
         start order within each state.
         """
-        chosen = [i for i, s in self._states.items() if state in (ListState.ALL, s)]
-        return sorted(chosen, key=self._ranks.__getitem__)
+        sql = "SELECT id FROM found WHERE ? IN ('all', state) ORDER BY rank, place"
+        return array("q", (row[0] for row in self._found.execute(sql, [state.value])))
 
-    def rank(self, recording: int) -> int | None:
-        """A recording's place in start order among all; None where it was not found."""
-        return self._ranks.get(recording)
+    def ready_and(self, others: Iterable[tuple[int, int]]) -> array[int]:
+        """What is ready for download, and `others` (ID, rank in start order), in start order."""
+        db = self._found
+        db.execute("BEGIN")
+        db.execute("DELETE FROM ready")
+        db.executemany(_READY.format("VALUES (?, ?)"), others)
+        db.execute(
+            _READY.format(
+                "SELECT id, rank FROM found WHERE state = 'download' ORDER BY rank, place"
+            )
+        )
+        db.execute("COMMIT")
+        sql = "SELECT id FROM ready ORDER BY rank, place"
+        return array("q", (row[0] for row in db.execute(sql)))
 
     def look(self) -> Snapshot:
         """A look at the listing while it goes on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import click
@@ -13,9 +14,12 @@ from g2a_archive.cli.settings import ConfiguredCommand, Settings, selection_of, 
 from g2a_archive.console import outputs
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, Interrupted
-from g2a_archive.models import ListState, Selection
+from g2a_archive.models import IdSet, ListState, Selection
 from g2a_archive.sync.walk import Span, span_of
 from g2a_archive.sync.windows import Listing, queries
+
+_AT_ONCE = 10_000
+"""Lines that are written together."""
 
 _WORDS = {ListState.DOWNLOAD: "ready for download", ListState.TRANSCODE: "ready for transcoding"}
 
@@ -59,15 +63,18 @@ def _print(settings: Settings, found: Listing, state: ListState) -> None:
         outputs.say_json(_json(found, state))
         return
     lines = _table(found, state) if outputs.on_terminal() else map(str, found.ids(state))
-    outputs.write("".join(f"{line}\n" for line in lines))
+    some = None
+    while some != "":
+        some = "".join(f"{line}\n" for line in islice(lines, _AT_ONCE))
+        outputs.write(some)
 
 
 def _json(found: Listing, state: ListState) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if state is not ListState.TRANSCODE:
-        result["ready_for_download"] = found.ids(ListState.DOWNLOAD)
+        result["ready_for_download"] = list(found.ids(ListState.DOWNLOAD))
     if state is not ListState.DOWNLOAD:
-        result["ready_for_transcode"] = found.ids(ListState.TRANSCODE)
+        result["ready_for_transcode"] = list(found.ids(ListState.TRANSCODE))
     return {
         **result,
         "list_calls": found.calls,
@@ -76,9 +83,9 @@ def _json(found: Listing, state: ListState) -> dict[str, Any]:
 
 
 def _table(found: Listing, state: ListState) -> Iterator[str]:
-    ready = set(found.ids(ListState.DOWNLOAD))
+    ready = IdSet(found.ids(ListState.DOWNLOAD))
     ids = found.ids(state)
-    width = max([len("recording"), *(len(str(id_)) for id_ in ids)])
+    width = max(len("recording"), len(str(max(ids, default=0))))
     if ids:
         yield f"{'recording':>{width}}  state"
     for id_ in ids:
