@@ -207,7 +207,7 @@ def test_killed_while_several_connections_fetch_one_file(
     for number in range(6):
         last = number == 5
         if last:
-            service.behaviour.rate = None
+            service.behaviour.rate = 1_000_000.0
         with start_cli(args, service.environment(), before=_BEFORE, **quiet) as process:
             try:
                 process.wait(timeout=60 if last else chance.uniform(0.1, 0.7))
