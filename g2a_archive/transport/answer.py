@@ -118,11 +118,14 @@ class Answer:
         return data
 
     def _read(self, most: int) -> bytes:
+        if self.ended:
+            return b""
         if self._left is not None:
-            most = min(most, self._left)
+            # Of an empty body, too: the library is done with an answer only once it says its end.
+            most = min(most, self._left) or 1
         try:
             # At most one read of the socket: what came before a stall is not lost by it.
-            data = self._raw.read1(most, decode_content=False) if most else b""
+            data = self._raw.read1(most, decode_content=False)
         except Exception as error:  # hostile chunks and headers raise all sorts
             raise translated(error) from None
         if not data:

@@ -53,7 +53,7 @@ class Downloads:
             location = self._location(response)
             if location is None:
                 return self._answered(response)
-            self._answered(response).close()
+            self.release(self._answered(response))
             url = _redirected(request.url or url, location)
         raise NetworkError("too many redirects")
 

@@ -48,6 +48,32 @@ def test_one_connection_serves_many(host: Host, downloads: Downloads) -> None:
     assert host.accepted == 1
 
 
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content", "403 Forbidden", "416 No"])
+def test_what_follows_an_empty_answer_is_asked_for_once(
+    status: str, host: Host, downloads: Downloads
+) -> None:
+    empty = answer(b"", status=status, length=not status.startswith("204"))
+    host.script = lambda sock: sock.sendall(empty if len(host.requests) == 1 else answer(BODY))
+    assert body_of(downloads, host.url) == b""
+    assert [body_of(downloads, host.url) == BODY for _ in range(2)] == [True] * 2
+    assert (host.accepted, len(host.requests)) == (1, 3)
+
+
+def test_an_empty_answer_is_over_where_the_host_hangs_up(host: Host, downloads: Downloads) -> None:
+    host.script = sends(answer(b"", "Connection: close"))
+    found = downloads.get(host.url, {})
+    downloads.release(found)
+    assert found._raw.closed
+    assert found._raw._fp.isclosed()  # type: ignore[attr-defined]
+
+
+def test_a_redirect_is_not_kept_until_the_end(host: Host, downloads: Downloads) -> None:
+    there = answer(b"moved", "Location: /b", status="302 Found")
+    host.script = lambda sock: sock.sendall(there if b" /a " in host.head else answer(BODY))
+    assert body_of(downloads, host.url) == BODY
+    assert downloads._open == set()
+
+
 def test_who_gives_up_in_the_middle_waits_for_nothing(host: Host, downloads: Downloads) -> None:
     """Were the rest read to keep the connection, a host that trickles would hold a worker."""
     given_up = threading.Event()
