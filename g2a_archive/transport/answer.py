@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import time
 import zlib
 from contextlib import suppress
@@ -34,6 +35,12 @@ _LITTLE = 65536
 
 _PATIENCE = 1.0
 """Seconds for that."""
+
+_WINDOW_BYTES = 1 << 20
+_QUICK = 0.25
+"""Seconds for so many bytes: from a quicker host, as much is waited for over TLS as was asked for.
+TLS comes in pieces of 16 kB, and for each of them the threads would take the interpreter from each
+other: 16 files of 128 MiB came in 38 s, and come in 9."""
 
 
 class Answer:
@@ -61,6 +68,12 @@ class Answer:
         }
         self.ended = False
         self._begun = False
+        sock = getattr(raw.connection, "sock", None)
+        self._tls = isinstance(sock, ssl.SSLSocket | SSLTransport)
+        self._quick = False
+        self._window = (0, 0.0)
+        self.gathering_since: float | None = None
+        """Since when (monotonic) a read waits for all that it was asked for; None if none does."""
 
     @property
     def encoded(self) -> bool:
@@ -124,10 +137,16 @@ class Answer:
             # Of an empty body, too: the library is done with an answer only once it says its end.
             most = min(most, self._left) or 1
         try:
-            # At most one read of the socket: what came before a stall is not lost by it.
-            data = self._raw.read1(most, decode_content=False)
+            if self._quick:
+                self.gathering_since = time.monotonic()
+                data = self._raw.read(most, decode_content=False)
+            else:
+                # At most one read of the socket: what came before a stall is not lost by it.
+                data = self._raw.read1(most, decode_content=False)
         except Exception as error:  # hostile chunks and headers raise all sorts
             raise translated(error) from None
+        finally:
+            self.gathering_since = None
         if not data:
             if self._left:
                 raise NetworkError("the connection was closed early")
@@ -135,7 +154,19 @@ class Answer:
         elif self._left is not None:
             self._left -= len(data)
             self.ended = not self._left
+            if self._tls:
+                self._measure(len(data))
         return data
+
+    def _measure(self, count: int) -> None:
+        """See now and then whether the host is a quick one, as far as one can."""
+        came, since = self._window
+        if (came := came + count) < _WINDOW_BYTES:
+            self._window = came, since
+            return
+        now = time.monotonic()
+        self._quick = now - since < _QUICK
+        self._window = 0, now
 
     def _check_encoded(self) -> None:
         assert self._inflate is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -64,8 +65,16 @@ class Downloads:
         answer.close()
 
     def end_late(self) -> None:
-        """To be called now and then: ends requests whose headers trickle."""
+        """To be called now and then: ends requests whose headers trickle, and reads that wait for
+        more bytes at once where these trickle, as nobody else would.
+        """
         self._adapter.network.end_late(self._timeout)
+        until = time.monotonic() - self._timeout
+        with self._lock:
+            gathering = [(one, one.gathering_since) for one in self._open]
+        for answer, since in gathering:
+            if since is not None and since < until:
+                answer.interrupt()
 
     def abort(self) -> None:
         """End every transfer at once: reads under way return or fail, nothing new begins.

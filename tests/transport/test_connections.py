@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from support.host import Authority, Host, Script, answer, cut_off, reset
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import InputError
 from g2a_archive.transport import adapter
+from g2a_archive.transport import answer as answers
 from g2a_archive.transport.adapter import check_certificates
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.downloads import Downloads
@@ -294,6 +296,59 @@ def test_headers_that_trickle_run_out_of_time(host: Host) -> None:
         error = ended.exception()
     stop.set()
     assert isinstance(error, NetworkError)
+
+
+LARGE = random.Random(5).randbytes(4 << 20)
+
+
+@pytest.fixture
+def tls(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A host over TLS that counts as a quick one."""
+    monkeypatch.setattr(answers, "_QUICK", 1e12)
+    host = Host(authority.context())
+    yield host
+    host.close()
+
+
+def test_a_quick_host_is_read_in_large_pieces_over_tls(tls: Host, downloads: Downloads) -> None:
+    tls.script = sends(answer(LARGE))
+    found = downloads.get(tls.url, {})
+    pieces = list(iter(lambda: found.read(200_000), b""))
+    downloads.release(found)
+    assert b"".join(pieces) == LARGE
+    assert sum(len(piece) == 200_000 for piece in pieces) > 10
+    assert body_of(downloads, tls.url) == LARGE
+    assert tls.accepted == 1
+
+
+def test_a_quick_host_that_trickles_runs_out_of_time(tls: Host) -> None:
+    """The library's time-out counts from byte to byte, and such a read waits for many."""
+    downloads = Downloads(0.5, jobs=1)
+    stop, waited_for_all = threading.Event(), threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        whole = answer(LARGE)
+        sock.sendall(whole[: 3 << 20])
+        for byte in whole[3 << 20 :][:100]:
+            if stop.wait(0.1):
+                return
+            sock.sendall(bytes([byte]))
+        waited_for_all.set()
+
+    tls.script = script
+    found = downloads.get(tls.url, {})
+    came = bytearray()
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(read_into, came, found)
+        while not ended.done():
+            downloads.end_late()
+        error = ended.exception()
+    stop.set()
+    assert isinstance(error, NetworkError)
+    assert not waited_for_all.is_set()
+    assert came == LARGE[: len(came)]
+    assert len(came) > 2 << 20
+    downloads.release(found)
 
 
 @pytest.mark.parametrize("how", [cut_off, reset])
