@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from g2a_archive.archive import content
 from g2a_archive.archive.disk.domains import Doing, local_error
@@ -39,7 +39,7 @@ _CLAIM = 1 << 20
 
 @dataclass(slots=True)
 class Receiver:
-    """One worker's buffer, and what all workers share."""
+    """What one worker reads with, and what all workers share."""
 
     downloads: Downloads
     stop: threading.Event
@@ -47,7 +47,14 @@ class Receiver:
     timeout: float
     jobs: int = 1
     limiter: RateLimiter | None = None
-    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(BUFFER)))
+    _buffer: memoryview | None = None
+
+    @property
+    def buffer(self) -> memoryview:
+        """Room for a file's own bytes, made when it is needed: few files are resumed or shared."""
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(BUFFER))
+        return self._buffer
 
     def _step(self) -> int:
         """Bytes to read at once: fewer where a rate limit should stay smooth."""
