@@ -129,7 +129,11 @@ class Network:
 
 def shut(connection: Any) -> None:
     """End all reads and writes of a connection's socket, whichever thread waits in them."""
-    sock = connection.sock
+    shut_socket(connection.sock)
+
+
+def shut_socket(sock: Any) -> None:
+    """The same for a socket, with or without TLS."""
     while isinstance(sock, SSLTransport):  # TLS in the TLS of a proxy
         sock = sock.socket
     if isinstance(sock, socket.socket):

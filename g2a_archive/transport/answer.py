@@ -17,7 +17,7 @@ from contextlib import suppress
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.ssltransport import SSLTransport
 
-from g2a_archive.transport.adapter import shut
+from g2a_archive.transport.adapter import shut, shut_socket
 from g2a_archive.transport.digests import told_digests
 from g2a_archive.transport.errors import NetworkError, translated
 
@@ -69,7 +69,7 @@ class Answer:
         self.ended = False
         self._begun = False
         sock = getattr(raw.connection, "sock", None)
-        self._tls = isinstance(sock, ssl.SSLSocket | SSLTransport)
+        self._tls = sock if isinstance(sock, ssl.SSLSocket | SSLTransport) else None
         self._quick = False
         self._window = (0, 0.0)
         self.gathering_since: float | None = None
@@ -154,7 +154,7 @@ class Answer:
         elif self._left is not None:
             self._left -= len(data)
             self.ended = not self._left
-            if self._tls:
+            if self._tls is not None:
                 self._measure(len(data))
         return data
 
@@ -189,6 +189,14 @@ class Answer:
             if not self.ended:
                 self._raw.close()
             self._raw.release_conn()
+
+    def give_up(self) -> None:
+        """Let a read that waits in another thread for all it was asked for end as if cut off.
+
+        Not as `interrupt` does, which takes the TLS away from a read that may go on: what it would
+        read then is not the file.
+        """
+        shut_socket(self._tls)
 
     def interrupt(self) -> None:
         """End a read that waits in another thread; what it returns is of no use any more."""

@@ -74,7 +74,7 @@ class Downloads:
             gathering = [(one, one.gathering_since) for one in self._open]
         for answer, since in gathering:
             if since is not None and since < until:
-                answer.interrupt()
+                answer.give_up()
 
     def abort(self) -> None:
         """End every transfer at once: reads under way return or fail, nothing new begins.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -321,8 +322,15 @@ def test_a_quick_host_is_read_in_large_pieces_over_tls(tls: Host, downloads: Dow
     assert tls.accepted == 1
 
 
-def test_a_quick_host_that_trickles_runs_out_of_time(tls: Host) -> None:
-    """The library's time-out counts from byte to byte, and such a read waits for many."""
+def test_a_quick_host_that_trickles_runs_out_of_time(
+    tls: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's time-out counts from byte to byte, and such a read waits for many.
+
+    A read whose socket loses its TLS meanwhile would go on with what came encrypted.
+    """
+    ended_tls: list[int] = []
+    monkeypatch.setattr(ssl.SSLSocket, "shutdown", lambda _, how: ended_tls.append(how))
     downloads = Downloads(0.5, jobs=1)
     stop, waited_for_all = threading.Event(), threading.Event()
 
@@ -346,6 +354,7 @@ def test_a_quick_host_that_trickles_runs_out_of_time(tls: Host) -> None:
     stop.set()
     assert isinstance(error, NetworkError)
     assert not waited_for_all.is_set()
+    assert ended_tls == []
     assert came == LARGE[: len(came)]
     assert len(came) > 2 << 20
     downloads.release(found)
