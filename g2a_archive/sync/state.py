@@ -6,6 +6,7 @@ its own business, even where two share an archive.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -254,18 +255,25 @@ class SyncState:
             return
         more = IdSet(also)
         sql = (
-            f"SELECT r.id, {self._mine} AS mine, "  # noqa: S608
-            "CASE r.state WHEN 'removed' THEN -1 ELSE r.kinds & ~r.absent END, f.path, f.size "
-            "FROM recording r LEFT JOIN file f ON f.recording = r.id AND f.damage IS NULL "
-            f"WHERE r.marked_at IS NULL AND (r.state = 'archived' AND r.kinds = {_ALL} "
-            "OR r.state = 'removed' AND r.archived_at IS NOT NULL) "
-            "ORDER BY r.list_order, r.id"
+            f"SELECT id, {self._mine} FROM recording "  # noqa: S608
+            f"WHERE marked_at IS NULL AND (state = 'archived' AND kinds = {_ALL} "
+            "OR state = 'removed' AND archived_at IS NOT NULL) ORDER BY list_order, id"
         )
         rows = self._catalog.stream(sql, self._scopes)
-        for (id_, mine, bits), its in groupby(rows, key=itemgetter(0, 1, 2)):
+        ids = array("q", (i for i, mine in rows if (mine or i in more) and self._in_shard(i)))
+        for start in range(0, len(ids), 500):  # who looks at the files holds no lock meanwhile
+            yield from self._whole(ids[start : start + 500])
+
+    def _whole(self, ids: Sequence[int]) -> Iterator[Unmarked]:
+        assert self._catalog is not None
+        sql = (
+            "SELECT r.id, CASE r.state WHEN 'removed' THEN -1 ELSE r.kinds & ~r.absent END, "  # noqa: S608
+            "f.path, f.size FROM recording r "
+            "LEFT JOIN file f ON f.recording = r.id AND f.damage IS NULL "
+            f"WHERE r.id IN ({','.join('?' * len(ids))}) ORDER BY r.list_order, r.id"
+        )
+        for (id_, bits), its in groupby(self._catalog.rows(sql, ids), key=itemgetter(0, 1)):
             files = tuple((path, size) for *_, path, size in its if path is not None)
-            if not (mine or id_ in more) or not self._in_shard(id_):
-                continue
             if bits < 0 or (files and len(files) == bits.bit_count()):
                 yield Unmarked(id_, files)
 

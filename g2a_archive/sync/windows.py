@@ -9,13 +9,14 @@ import logging
 import sqlite3
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, product, repeat
 from urllib.parse import urlencode
 from weakref import finalize
 
 from g2a_archive.console.progress import Snapshot
-from g2a_archive.errors import MalformedCallError
+from g2a_archive.errors import MalformedCallError, StorageError
 from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard, iso
 from g2a_archive.service.clock import Clock
 from g2a_archive.service.payloads import Ready
@@ -163,14 +164,16 @@ class Listing:
                 transcode=tuple(mine(ready.transcode)),
                 download=tuple(mine(ready.download)),
             )
-        self._found.execute("BEGIN")
-        for state, ids in (
-            (ListState.DOWNLOAD, ready.download),
-            (ListState.TRANSCODE, ready.transcode),
-        ):
-            rows = zip(ids, count(_rank(window)), repeat(state.value), self._places, strict=False)
-            self._found.executemany(_TAKE, rows)
-        self._found.execute("COMMIT")
+        with _room():
+            self._found.execute("BEGIN")
+            for state, ids in (
+                (ListState.DOWNLOAD, ready.download),
+                (ListState.TRANSCODE, ready.transcode),
+            ):
+                ranks = count(_rank(window))
+                rows = zip(ids, ranks, repeat(state.value), self._places, strict=False)
+                self._found.executemany(_TAKE, rows)
+            self._found.execute("COMMIT")
         log.info(
             "listed %s: %d ready for download, %d for transcoding",
             window,
@@ -211,22 +214,21 @@ class Listing:
         start order within each state.
         """
         sql = "SELECT id FROM found WHERE ? IN ('all', state) ORDER BY rank, place"
-        return array("q", (row[0] for row in self._found.execute(sql, [state.value])))
+        with _room():
+            return array("q", (row[0] for row in self._found.execute(sql, [state.value])))
 
     def ready_and(self, others: Iterable[tuple[int, int]]) -> array[int]:
         """What is ready for download, and `others` (ID, rank in start order), in start order."""
         db = self._found
-        db.execute("BEGIN")
-        db.execute("DELETE FROM ready")
-        db.executemany(_READY.format("VALUES (?, ?)"), others)
-        db.execute(
-            _READY.format(
-                "SELECT id, rank FROM found WHERE state = 'download' ORDER BY rank, place"
-            )
-        )
-        db.execute("COMMIT")
-        sql = "SELECT id FROM ready ORDER BY rank, place"
-        return array("q", (row[0] for row in db.execute(sql)))
+        ready = "SELECT id, rank FROM found WHERE state = 'download' ORDER BY rank, place"
+        with _room():
+            db.execute("BEGIN")
+            db.execute("DELETE FROM ready")
+            db.executemany(_READY.format("VALUES (?, ?)"), others)
+            db.execute(_READY.format(ready))
+            db.execute("COMMIT")
+            sql = "SELECT id FROM ready ORDER BY rank, place"
+            return array("q", (row[0] for row in db.execute(sql)))
 
     def look(self) -> Snapshot:
         """A look at the listing while it goes on."""
@@ -242,6 +244,18 @@ class Listing:
     def _estimate(self, before: int, share: float) -> None:
         calls = self.calls - before
         self.total = before + max(calls + 1, round(calls / share) if share > 0 else calls + 1)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Raises `StorageError` where what was found has no room any more."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"what was found cannot be kept in the temporary directory: {error}",
+            hint="make room there, or name another one in SQLITE_TMPDIR",
+        ) from error
 
 
 def _rank(window: Window) -> int:

@@ -57,7 +57,7 @@ class Answer:
             raw.close()
             raise
         if self.status in (204, 304):
-            self.length = 0
+            self.length = 0  # whatever is said of one
         self._left = self.length
         self.coding = _coding(raw.headers.get("Content-Encoding", ""))
         self.named_coding = bool(raw.headers.get("Content-Encoding", "").strip())
@@ -66,7 +66,9 @@ class Answer:
         self._encoded_digests = {
             name: hashlib.new(name) for name in (self.digests if self.encoded else ())
         }
-        self.ended = False
+        self.ended = self.chunked and self.length == 0
+        if self.ended:
+            raw.close()  # what follows, if anything, is nobody's
         self._begun = False
         sock = getattr(raw.connection, "sock", None)
         self._tls = sock if isinstance(sock, ssl.SSLSocket | SSLTransport) else None
@@ -152,6 +154,8 @@ class Answer:
                 raise NetworkError("the connection was closed early")
             self.ended = True
         elif self._left is not None:
+            if len(data) > self._left:
+                raise NetworkError("more came than the host announces")
             self._left -= len(data)
             self.ended = not self._left
             if self._tls is not None:

@@ -73,7 +73,7 @@ class Downloads:
         with self._lock:
             gathering = [(one, one.gathering_since) for one in self._open]
         for answer, since in gathering:
-            if since is not None and since < until:
+            if since is not None and since < until and answer.gathering_since == since:
                 answer.give_up()
 
     def abort(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 from support.memory import peak_of
 
 from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.errors import StorageError
 from g2a_archive.models import ALL_KINDS, ListState, State, StoredFile
 from g2a_archive.service.clock import Clock
 from g2a_archive.service.payloads import Ready
@@ -65,6 +66,14 @@ def test_a_listing_takes_little_memory() -> None:
     few, many = (peak_of(lambda count=count: _listed(count)) for count in (3_000, 12_000))  # type: ignore[misc]
     # The two lists of IDs that are asked for at the end, 8 bytes each.
     assert many - few < 9_000 * 30
+
+
+def test_no_room_for_what_was_found_is_said() -> None:
+    found = Listing(lambda _: Ready((), tuple(range(5_000))), clock=Clock(lambda: float(NOW)))
+    found._found.execute("PRAGMA max_page_count = 8")
+    with pytest.raises(StorageError, match="cannot be kept in the temporary directory") as caught:
+        found.second(QUERY, 1)
+    assert "SQLITE_TMPDIR" in caught.value.hint
 
 
 def test_what_is_not_marked_is_told_one_by_one(

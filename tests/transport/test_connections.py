@@ -62,6 +62,15 @@ def test_what_follows_an_empty_answer_is_asked_for_once(
     assert (host.accepted, len(host.requests)) == (1, 3)
 
 
+def test_a_body_where_there_can_be_none_is_nobody_s(host: Host, downloads: Downloads) -> None:
+    line = "Transfer-Encoding: chunked"
+    empty = answer(b"5\r\nhello\r\n0\r\n\r\n", line, status="204 No Content", length=False)
+    host.script = lambda sock: sock.sendall(empty if len(host.requests) == 1 else answer(BODY))
+    assert body_of(downloads, host.url) == b""
+    assert body_of(downloads, host.url) == BODY
+    assert (host.accepted, len(host.requests)) == (2, 2)
+
+
 def test_an_empty_answer_is_over_where_the_host_hangs_up(host: Host, downloads: Downloads) -> None:
     host.script = sends(answer(b"", "Connection: close"))
     found = downloads.get(host.url, {})
