@@ -20,7 +20,7 @@ from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.mounts import MissingPart, missing_date, missing_parts
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import is_named
-from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, State, distinct, kinds_mask
+from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, State, kinds_mask
 
 _FEW = 3
 """Names that a NAS may have left at a mount point."""
@@ -64,7 +64,7 @@ def make_plan(
     archive is not mounted, and `CatalogError`.
     """
     if catalog is None:
-        return Plan(distinct(ids))
+        return Plan(array("q", ids))
     mask = kinds_mask(list(kinds))
     plan = Plan(array("q"), unmounted=missing_parts(catalog, root))
     if plan.unmounted and not plan.unmounted[0].directory:
@@ -113,7 +113,7 @@ def _without(ids: Sequence[int], some: array[int]) -> array[int]:
     if len(some) == len(ids):
         return array("q")
     if not some:
-        return distinct(ids)
+        return array("q", ids)
     among = IdSet(some)
     return array("q", (id_ for id_ in ids if id_ not in among))
 

@@ -10,14 +10,14 @@ import hashlib
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.errors import StorageError
+from g2a_archive.archive.database.connection import needing_room
 from g2a_archive.models import MAX_ID, FileKind, StoredFile
 
 _PAGE = 2000
@@ -158,18 +158,11 @@ def is_since(entry: Entry, since: datetime) -> bool:
 def _scratch() -> Iterator[sqlite3.Connection]:
     """A temporary database, which goes into a file where it is large."""
     db = sqlite3.connect("", isolation_level=None)
-    try:
+    with closing(db), needing_room("cannot sort the files to check in a temporary file"):
         db.execute("PRAGMA journal_mode = OFF")
         db.execute("PRAGMA cache_size = -8192")
         db.execute("BEGIN")
         yield db
-    except sqlite3.OperationalError as error:
-        raise StorageError(
-            f"cannot sort the files to check in a temporary file: {error}",
-            hint="free some space in the directory for temporary files, or set TMPDIR",
-        ) from error
-    finally:
-        db.close()
 
 
 # --- the catalogue, read in short steps, so that no run is held up ------------------------------

@@ -9,14 +9,14 @@ import logging
 import sqlite3
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, product, repeat
 from urllib.parse import urlencode
 from weakref import finalize
 
+from g2a_archive.archive.database.connection import needing_room
 from g2a_archive.console.progress import Snapshot
-from g2a_archive.errors import MalformedCallError, StorageError
+from g2a_archive.errors import MalformedCallError
 from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard, iso
 from g2a_archive.service.clock import Clock
 from g2a_archive.service.payloads import Ready
@@ -38,6 +38,8 @@ INSERT INTO found VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
     rank = max(rank, excluded.rank),
     state = CASE WHEN state = 'download' THEN state ELSE excluded.state END
 """
+
+_NO_ROOM = "what was found cannot be kept in the temporary directory"
 
 _READY = """
 INSERT INTO ready (id, rank) {} ON CONFLICT (id) DO UPDATE SET rank = max(rank, excluded.rank)
@@ -164,7 +166,7 @@ class Listing:
                 transcode=tuple(mine(ready.transcode)),
                 download=tuple(mine(ready.download)),
             )
-        with _room():
+        with needing_room(_NO_ROOM):
             self._found.execute("BEGIN")
             for state, ids in (
                 (ListState.DOWNLOAD, ready.download),
@@ -214,14 +216,14 @@ class Listing:
         start order within each state.
         """
         sql = "SELECT id FROM found WHERE ? IN ('all', state) ORDER BY rank, place"
-        with _room():
+        with needing_room(_NO_ROOM):
             return array("q", (row[0] for row in self._found.execute(sql, [state.value])))
 
     def ready_and(self, others: Iterable[tuple[int, int]]) -> array[int]:
         """What is ready for download, and `others` (ID, rank in start order), in start order."""
         db = self._found
         ready = "SELECT id, rank FROM found WHERE state = 'download' ORDER BY rank, place"
-        with _room():
+        with needing_room(_NO_ROOM):
             db.execute("BEGIN")
             db.execute("DELETE FROM ready")
             db.executemany(_READY.format("VALUES (?, ?)"), others)
@@ -244,18 +246,6 @@ class Listing:
     def _estimate(self, before: int, share: float) -> None:
         calls = self.calls - before
         self.total = before + max(calls + 1, round(calls / share) if share > 0 else calls + 1)
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    """Raises `StorageError` where what was found has no room any more."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StorageError(
-            f"what was found cannot be kept in the temporary directory: {error}",
-            hint="make room there, or name another one in SQLITE_TMPDIR",
-        ) from error
 
 
 def _rank(window: Window) -> int:

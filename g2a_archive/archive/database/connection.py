@@ -19,7 +19,13 @@ from urllib.parse import quote
 from g2a_archive.archive.database import schema
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file, write_trial
 from g2a_archive.archive.disk.renaming import replace
-from g2a_archive.errors import CatalogError, Interrupted, storage_error, storage_sentence
+from g2a_archive.errors import (
+    CatalogError,
+    Interrupted,
+    StorageError,
+    storage_error,
+    storage_sentence,
+)
 from g2a_archive.models import utc_now
 
 _T = TypeVar("_T")
@@ -70,6 +76,19 @@ def insert(db: sqlite3.Connection, sql: str, rows: Iterable[Sequence[object]]) -
         text = sql.replace("{rows}", ",".join([marks] * len(some)))
         db.execute(text, [value for row in some for value in row])
         some = list(islice(waiting, most))
+
+
+@contextmanager
+def needing_room(what: str) -> Iterator[None]:
+    """For a temporary database: raises `StorageError`, which says `what`, where it has no room."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StorageError(
+            f"{what}: {error}",
+            hint="free some space in the directory for temporary files, or set TMPDIR "
+            "or SQLITE_TMPDIR",
+        ) from error
 
 
 class Database:
