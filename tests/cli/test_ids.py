@@ -14,6 +14,7 @@ from support.cli import FIRST, Args, environment, refused, tree
 
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.demo import SimulatedService
+from g2a_archive.errors import InputError
 from g2a_archive.models import MAX_ID
 
 still = cli_support.still
@@ -68,6 +69,22 @@ def test_malformed_arguments_are_refused(
 def test_one_malformed_argument_among_good_ones(still: SimulatedService, tmp_path: Path) -> None:
     line = refused(still, tmp_path, ["download", FIRST, "1.23457E+18", FIRST + 1])
     assert line == f"g2a-archive: not a recording ID: argument '1.23457E+18' ({HINT})"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_many_lines_keep_their_order_and_numbers(tmp_path: Path, encoding: str, end: str) -> None:
+    """They are read in large pieces, and those with nothing but IDs at once."""
+    path = tmp_path / "ids"
+    ids = [*range(10**9, 10**9 + 60_000), MAX_ID, 1]
+    lines: list[object] = [*ids]
+    lines[45_000:45_000] = ["", "# a note", f" {ids[44_999]} # once more"]
+    path.write_bytes(end.join(map(str, lines)).encode(encoding))
+    assert list(read_ids(["5"], [str(path)])) == [5, *ids]
+    lines[50_000], lines[-1] = "x", "y"
+    path.write_bytes(end.join(map(str, [*lines, ""])).encode(encoding))
+    with pytest.raises(InputError, match=r"line 50001: 'x'; .*, line 60005: 'y' "):
+        read_ids([], [str(path)])
 
 
 @pytest.mark.parametrize("text", [t for t in MALFORMED if t.strip()])
