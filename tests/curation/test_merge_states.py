@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support import archive_files, catalog_path, catalog_rows, run_cli, run_here, states
 from support.merging import assert_proven, change, merge_here, shards
+from support.removal import assert_removed
 from support.service import Serve
 
 from g2a_archive.demo import Response, SimulatedService
@@ -191,6 +192,22 @@ def test_tombstones_come_along(service: SimulatedService, source: Path, root: Pa
     assert run_cli(["verify", "--dest", root, "--rebuild"]).returncode == 0
     assert states(root) == {**dict.fromkeys(ids, "archived"), ids[0]: "removed"}
     assert_proven(root)
+
+
+def test_a_tombstone_of_a_year_that_was_never_here_leaves_nothing_to_do(
+    service: SimulatedService, source: Path, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, source, ids)
+    last = ids[-1]
+    year = f"{service.recordings[last].start:%Y}"
+    remove(source, last)
+    assert not (source / year).exists()
+    for layout in ("%Y/%m/%d", "%Y-%m"):
+        target = root / layout.replace("/", "")
+        merge_here(target, [source], layout=layout)
+        assert_removed(target, last)
+    assert "mounted" not in caplog.text
 
 
 def test_removed_there_and_archived_here_is_a_contradiction(

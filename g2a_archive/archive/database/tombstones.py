@@ -59,7 +59,8 @@ _PLACES = """
 SELECT DISTINCT r.directory FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = ?
 """
 _TO_DELETE = """
-SELECT m.recording, p.path FROM recording r CROSS JOIN removal m ON m.recording = r.id
+SELECT m.recording, p.path, p.revision < p.until
+FROM recording r CROSS JOIN removal m ON m.recording = r.id
 LEFT JOIN past_file p ON p.recording = r.id AND p.why = 'removed'
 WHERE r.directory IS ? AND m.step = ?
 """
@@ -318,9 +319,11 @@ def _delete_of(
     """
     wanted: dict[str, set[int]] = defaultdict(set)
     expected: dict[str, set[str]] = defaultdict(set)
-    ids = set()
-    for id_, path in catalog.rows(_TO_DELETE, (directory, _LISTED)):
+    ids, held = set(), set()
+    for id_, path, was_here in catalog.rows(_TO_DELETE, (directory, _LISTED)):
         ids.add(id_)
+        if was_here:
+            held.add(id_)
         if path is not None:
             expected[os.path.dirname(path)].add(os.path.basename(path))
         for place in (directory, os.path.dirname(path) if path else None):
@@ -329,7 +332,8 @@ def _delete_of(
     before = len(removed.failed)
     for place, its in wanted.items():
         if why := _out_of_sight(root, place):
-            removed.failed += [(id_, place, why) for id_ in sorted(its)]
+            # What came as a tombstone, by `merge`, has no files on a drive of this archive.
+            removed.failed += [(id_, place, why) for id_ in sorted(its & held)]
             continue
         names = _unlink(root, place, its, _NAME, removed)
         removed.gone += sorted(f"{place}/{name}" for name in expected[place] - names)
