@@ -27,7 +27,7 @@ from g2a_archive.curation import merge_rows as rows
 from g2a_archive.curation.merge_files import Files, device_of, prune
 from g2a_archive.curation.merge_report import MergeReport
 from g2a_archive.curation.merge_rows import Entry
-from g2a_archive.curation.merge_work import Source, Taker
+from g2a_archive.curation.merge_work import Source, SourceError, Taker, only_this_source
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ArchiverError, InputError, Interrupted, StorageError
 from g2a_archive.models import RunSettings, utc_now
@@ -220,27 +220,36 @@ class Merge:
         if self._files is not None:
             self._files.copying = device_of(source.root) != device_of(self._root)
         try:
-            for entries in self._pages(source, catalog):
+            for entries in self._pages(catalog):
                 taker.take(source, catalog, entries)
-            told = not taker.unmounted.get(source.name)
-            if self._catalog is not None and self._files is not None and told:
-                rows.merge_scans(self._catalog, catalog)
+            # Only where all of it was taken is here what `sync` has found there.
+            if self._catalog is not None and source.name not in taker.partly:
+                with only_this_source():
+                    scans = rows.Scans.of(catalog)
+                if self._files is not None:
+                    rows.merge_scans(self._catalog, scans)
+        except SourceError as error:  # the other sources may well be fine
+            self.report.note(error, source.name)
         finally:
             if self._move and not catalog.readonly:
-                gone = catalog.stale_directories()
-                write_checksums(catalog, source.root)
-                prune(source.root, gone)
+                self._tidy(source, catalog)
 
-    def _pages(self, source: Source, catalog: Catalog) -> Iterator[list[Entry]]:
+    def _tidy(self, source: Source, catalog: Catalog) -> None:
+        """Bring up to date what tells of the files that a source no longer has."""
+        try:
+            gone = catalog.stale_directories()
+            write_checksums(catalog, source.root)
+            prune(source.root, gone)
+        except ArchiverError as error:
+            self.report.note(error, source.name)
+
+    def _pages(self, catalog: Catalog) -> Iterator[list[Entry]]:
         after = 0
         while True:
             if self._switch.event.is_set():
                 raise Interrupted
-            try:
+            with only_this_source():
                 entries = rows.page(catalog, after)
-            except ArchiverError as error:  # the other sources may well be fine
-                self.report.note(error, source.name)
-                return
             if not entries:
                 return
             yield entries

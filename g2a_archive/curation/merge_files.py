@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from g2a_archive.archive.disk.domains import Doing, local_error
+from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_file
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_names
@@ -324,14 +324,11 @@ def _reading() -> Iterator[None]:
         raise NotTakenError(f"unreadable: {error.strerror}") from error
 
 
-def remove_files(paths: Iterable[str]) -> set[str]:
-    """Take files out of a source; returns the directories they were in. Raises `OSError`."""
-    directories = set()
+def remove_files(paths: Iterable[str]) -> None:
+    """Take files out of a source, those that are still there. Raises `OSError`."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        directories.add(os.path.dirname(path))
-    return directories
+            persistently(lambda path=path: os.unlink(path))  # type: ignore[misc]
 
 
 def prune(root: Path, directories: Iterable[str]) -> None:

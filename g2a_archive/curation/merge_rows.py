@@ -333,18 +333,32 @@ def forget(catalog: Catalog, ids: Sequence[int]) -> None:
         db.execute(f"DELETE FROM recording WHERE id IN ({marks})", ids)  # noqa: S608
 
 
-def merge_scans(target: Catalog, source: Catalog) -> None:
+@dataclass(frozen=True, slots=True)
+class Scans:
+    """How far `sync` has looked, by scope, and the seconds that it looks at again."""
+
+    until: Sequence[tuple[str, str]]
+    gaps: Sequence[tuple[str, str]]
+
+    @classmethod
+    def of(cls, catalog: Catalog) -> Scans:
+        """What a catalogue says."""
+        return cls(
+            catalog.rows("SELECT scope, complete_until FROM scan"),
+            catalog.rows("SELECT scope, second FROM scan_gap"),
+        )
+
+
+def merge_scans(target: Catalog, scans: Scans) -> None:
     """Take along how far `sync` has looked: what it has found is in the target by now.
 
     Where all shards of a query have come together, that is how far the whole was looked at.
     """
-    scans = source.rows("SELECT scope, complete_until FROM scan")
-    gaps = source.rows("SELECT scope, second FROM scan_gap")
-    if not scans and not gaps:
+    if not scans.until and not scans.gaps:
         return
     with target.transaction() as db:
-        db.executemany(_SCANNED, scans)
-        db.executemany("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", gaps)
+        db.executemany(_SCANNED, scans.until)
+        db.executemany("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", scans.gaps)
         parts: dict[tuple[str, int], dict[int, str]] = {}
         for name, until in db.execute("SELECT scope, complete_until FROM scan").fetchall():
             scope, shard = Shard.of_scope(name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -26,11 +27,30 @@ from g2a_archive.curation.merge_files import (
 )
 from g2a_archive.curation.merge_report import MergeReport, NotTaken
 from g2a_archive.curation.merge_rows import Entry, Plan
-from g2a_archive.errors import InputError, Interrupted, storage_error
+from g2a_archive.errors import (
+    ArchiverError,
+    InputError,
+    Interrupted,
+    StorageError,
+    storage_error,
+)
 from g2a_archive.models import FileKind, State, StoredFile, utc_now
 
 _COPIED_AT_ONCE = 1 << 30
 """Bytes that are copied before they are recorded: no more than that is read again after a kill."""
+
+
+class SourceError(StorageError):
+    """One source can be had no further, which is no reason to leave out the others."""
+
+
+@contextmanager
+def only_this_source() -> Iterator[None]:
+    """What fails within concerns the source whose catalogue or disk it is: `SourceError`."""
+    try:
+        yield
+    except ArchiverError as error:
+        raise SourceError(error.message, hint=error.hint) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +110,14 @@ class Taker:
     zone: tzinfo | None
     stop: Callable[[], bool]
     unmounted: dict[str, list[MissingPart]] = field(default_factory=dict)
+    partly: set[str] = field(default_factory=set)
+    """Sources of which some recordings were left out that the target may not know."""
 
     def take(self, source: Source, catalog: Catalog, entries: Sequence[Entry]) -> None:
         """Take a page of recordings of a source, whose catalogue is `catalog`.
 
-        Raises `StorageError` where the target takes nothing any more, and `Interrupted`.
+        Raises `StorageError` where the target takes nothing any more, `SourceError` where the
+        source can be had no further, and `Interrupted`.
         """
         held = rows.entries_of(self.catalog, [entry.id for entry in entries])
         works = []
@@ -125,8 +148,10 @@ class Taker:
         if not any(work.placements for work in works):
             return works
         if source.name not in self.unmounted:
-            parts = self.unmounted[source.name] = missing_parts(catalog, source.root)
+            with only_this_source():
+                parts = self.unmounted[source.name] = missing_parts(catalog, source.root)
             if parts:
+                self.partly.add(source.name)
                 self.report.note(unmounted_error(parts), source.name)
         parts = self.unmounted[source.name]
         return [
@@ -247,9 +272,11 @@ class Taker:
         for work in works:
             settled = work.placed.keys() | work.missed.keys()
             if work.untouched or not settled >= set(work.plan.take):  # or asked to stop
+                self.partly.add(source.name)
                 continue
             if unflushed and f"{self.root}/{work.directory}" in unflushed:
                 reason = "its directory here could not be flushed to disk"
+                self.partly.add(source.name)
                 self._tell(self.report.failed, source, work.source.id, None, reason)
                 continue
             entry = self._merged(work)
@@ -258,7 +285,8 @@ class Taker:
                 files_rows += work.placed.values()
             done.append(work)
         removed = [e.id for e in entries if e.state is State.REMOVED]
-        past = rows.past_files(catalog, removed) if removed else []
+        with only_this_source():
+            past = rows.past_files(catalog, removed) if removed else []
         if entries:
             rows.write(self.catalog, entries, files_rows, past)
         return done
@@ -287,7 +315,7 @@ class Taker:
     def _take_out(self, files: Files, source: Source, catalog: Catalog, works: list[Work]) -> None:
         """Empty the source of what the target has by now: files first, then what told of them."""
         gone: list[int] = []
-        paths: list[str] = []
+        places: set[str] = set()
         for work in works:
             if work.missed or work.source.state is State.REMOVED:
                 continue
@@ -295,18 +323,36 @@ class Taker:
                 reason = "this archive's own file is missing or changed: run verify"
                 self._tell(self.report.failed, source, work.source.id, broken, reason)
                 continue
+            its = [f"{source.root}/{file['path']}" for file in work.source.files.values()]
+            places.update(map(os.path.dirname, its))
+            try:
+                remove_files(its)
+            except OSError as error:
+                self._stays(source, work, error)
+                continue
             gone.append(work.source.id)
-            paths += (f"{source.root}/{file['path']}" for file in work.source.files.values())
-        if not gone:
-            return
+        with only_this_source():
+            self._flush(source, places)
+            if gone:
+                rows.forget(catalog, gone)
+        self.report.moved += len(gone)
+
+    def _stays(self, source: Source, work: Work, error: OSError) -> None:
+        """Tell of a recording that cannot be taken out of its source, which is not this one's."""
+        if error.errno == errno.EROFS:
+            why = storage_error(error, "remove what was merged from", source.root)
+            raise SourceError(why.message, hint=why.hint) from error
+        reason = f"it is here now, and cannot be taken out of there: {error.strerror}"
+        self._tell(self.report.failed, source, work.source.id, None, reason)
+
+    @staticmethod
+    def _flush(source: Source, places: set[str]) -> None:
         try:
-            for directory in remove_files(paths):
+            for place in places:
                 with suppress(FileNotFoundError):
-                    flush_directory(directory)
+                    flush_directory(place)
         except OSError as error:
             raise storage_error(error, "remove what was merged from", source.root) from error
-        rows.forget(catalog, gone)
-        self.report.moved += len(gone)
 
     def _not_held(self, files: Files, source: Source, work: Work) -> FileKind | None:
         """A file of the source that the target does not have, whatever its catalogue says."""

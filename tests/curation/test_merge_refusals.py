@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -27,11 +29,12 @@ from support.merging import (
 from support.mounts import bind, need_root
 from support.service import Serve
 
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation import merge_rows
 from g2a_archive.demo import SimulatedService
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ExitCode, InputError, LockedError, StorageError
+from g2a_archive.errors import CatalogError, ExitCode, InputError, LockedError, StorageError
 from g2a_archive.models import Shard
 
 parts = merging.parts
@@ -126,6 +129,69 @@ def test_a_drive_of_a_source_that_is_not_mounted_is_no_damage(
         year.rmdir()
         year.with_name(f".{year.name}").rename(year)
     assert merge_here(root, parts, move=True).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_source_whose_catalogue_ends_in_the_middle_does_not_keep_the_others_out(
+    service: SimulatedService, parts: list[Path], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(parts[0], "INSERT INTO scan VALUES ('accountKey=1', '2026-02-01T00:00:00Z')")
+    whole = merge_rows.page
+
+    def page(catalog: Catalog, after: int) -> list[merge_rows.Entry]:
+        if after and catalog.path.is_relative_to(parts[0]):
+            raise CatalogError("damaged")
+        return whole(catalog, after)
+
+    monkeypatch.setattr(merge_rows, "PAGE", 1)
+    monkeypatch.setattr(merge_rows, "page", page)
+    report = merge_here(root, parts)
+    assert (report.exit_code, report.stops) == (6, [f"{parts[0]}: damaged"])
+    first = min(states(parts[0]))
+    assert set(states(root)) == {first, *states(parts[1]), *states(parts[2])}
+    # What `sync` has found there is not all here: it must be looked for again.
+    assert catalog_rows(root, "SELECT * FROM scan") == []
+    monkeypatch.undo()
+    assert merge_here(root, parts).exit_code == 0
+    assert len(catalog_rows(root, "SELECT * FROM scan")) == 1
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize(("code", "ends"), [(errno.EPERM, 1), (errno.EROFS, 6)])
+def test_what_cannot_be_taken_out_of_a_source_stays_there_alone(
+    service: SimulatedService,
+    parts: list[Path],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    code: int,
+    ends: int,
+) -> None:
+    first = min(states(parts[0]))
+    stuck = {
+        str(path) for path in archive_files(parts[0]).values() if path.name == f"{first}.events"
+    }
+    unlink = os.unlink
+
+    def refusing(path: str | Path, **more: int) -> None:
+        if str(path) in stuck:
+            raise OSError(code, os.strerror(code))
+        unlink(path, **more)
+
+    monkeypatch.setattr(os, "unlink", refusing)
+    report = merge_here(root, parts, move=True)
+    assert report.exit_code == ends
+    assert len(report.failed) + len(report.stops) == 1
+    assert_archive_equals(service, root)
+    left = {id_ for part in parts for id_ in states(part)}
+    assert first in left
+    assert (len(left) == 1) == (
+        code == errno.EPERM
+    )  # of a disk that is read-only, nothing more is tried
+    assert states(parts[1]) == states(parts[2]) == {}
+    monkeypatch.undo()
+    assert merge_here(root, parts, move=True).exit_code == 0
+    assert [archive_files(part) for part in parts] == [{}, {}, {}]
     assert_archive_equals(service, root)
 
 
