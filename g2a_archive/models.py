@@ -6,12 +6,12 @@ import operator
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice, pairwise
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 MAX_ID = 2**63 - 1
 """The largest recording ID that the catalogue can hold."""
@@ -78,6 +78,41 @@ class IdSet:
     def __contains__(self, id_: int) -> bool:
         at = bisect_left(self._ids, id_)
         return at < len(self._ids) and self._ids[at] == id_
+
+
+_Row = TypeVar("_Row", bound=tuple[Any, ...])
+
+
+class Rows(Generic[_Row]):
+    """Named tuples that begin with an ID: 16 bytes each, as what follows it is mostly the same.
+
+    A night in which everything fails has a million of them.
+    """
+
+    def __init__(self, make: Callable[..., _Row]) -> None:
+        self._make = make
+        self.ids = array("q")
+        self._places = array("q")
+        self._rests: dict[tuple[Any, ...], int] = {}
+
+    def append(self, row: _Row) -> None:
+        """One more."""
+        place = self._rests.setdefault(row[1:], len(self._rests))
+        self.ids.append(row[0])
+        self._places.append(place)
+
+    def extend(self, rows: Iterable[_Row]) -> None:
+        """Some more."""
+        for row in rows:
+            self.append(row)
+
+    def __iter__(self) -> Iterator[_Row]:
+        rests = list(self._rests)
+        for id_, place in zip(self.ids, self._places, strict=True):
+            yield self._make(id_, *rests[place])
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def kinds_mask(kinds: tuple[FileKind, ...] | list[FileKind]) -> int:

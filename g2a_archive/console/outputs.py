@@ -7,8 +7,9 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
@@ -122,8 +123,29 @@ def _abandon(number: int) -> None:
 
 
 def say_json(value: object) -> None:
-    """Write one JSON object to stdout. Raises `StorageError`."""
-    write(json.dumps(value, indent=2) + "\n")
+    """Write one JSON object to stdout, piece by piece. Raises `StorageError`."""
+    with guarded():
+        out = opened()
+        out.writelines(_json(value, "\n"))
+        out.write("\n")
+
+
+def _json(value: object, margin: str) -> Iterator[str]:
+    """What `json.dumps(value, indent=2)` returns; also of what can be gone through but once."""
+    items: Iterable[tuple[str, object]]
+    if isinstance(value, Mapping):
+        ends, items = "{}", ((f"{json.dumps(key)}: ", one) for key, one in value.items())
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        ends, items = "[]", (("", one) for one in value)
+    else:
+        yield json.dumps(value)
+        return
+    before = ends[0]
+    for head, one in items:
+        yield f"{before}{margin}  {head}"
+        yield from _json(one, f"{margin}  ")
+        before = ","
+    yield ends if before == ends[0] else f"{margin}{ends[1]}"
 
 
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
@@ -199,7 +221,8 @@ def write_whole(path: str, text: str) -> None:
 
 def write_error_file(path: str, report: Report) -> None:
     """The IDs that did not get archived, one a line, the reason as a comment."""
-    lines = (f"{id_}  # {redact(reason)}\n" for id_, reason in report.not_archived())
+    clean = cache(redact)  # of a million, most have the same one
+    lines = (f"{id_}  # {clean(reason)}\n" for id_, reason in report.not_archived())
     with replacing(path) as out:
         out.writelines(lines)
 
@@ -219,7 +242,7 @@ def metrics_text(report: Report, *, owed: int | None, success: float | None) -> 
         "already_archived": report.already_archived,
         "unavailable": len(report.unavailable),
         "refused": len(report.refused),
-        "failed": len(report.failed_recordings()),
+        "failed": report.failed_recordings,
         "not_tried": len(report.unfinished),
     }
     if report.exit_code is ExitCode.OK:

@@ -6,14 +6,21 @@ import logging
 import os
 import sys
 from array import array
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from g2a_archive.errors import ArchiverError, ExitCode
-from g2a_archive.models import Failure, Tombstone, duration_text, printable, size_text
+from g2a_archive.models import (
+    Failure,
+    Rows,
+    Tombstone,
+    distinct,
+    duration_text,
+    printable,
+    size_text,
+)
 
 if TYPE_CHECKING:
     from g2a_archive.archive.database.revisions import Fingerprint
@@ -53,7 +60,7 @@ class SyncReport:
 
     listed: int = 0
     calls: int = 0
-    waiting: list[int] = field(default_factory=list)
+    waiting: array[int] = field(default_factory=lambda: array("q"))
     to_transcode: int = 0
     transcoding: int = 0
     to_mark: int = 0
@@ -120,12 +127,12 @@ class Report:
     already_archived: int = 0
     archived: int = 0
     adopted: int = 0
-    unavailable: list[int] = field(default_factory=list)
-    refused: list[int] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
+    unavailable: array[int] = field(default_factory=lambda: array("q"))
+    refused: array[int] = field(default_factory=lambda: array("q"))
+    failed: Rows[Failure] = field(default_factory=lambda: Rows(Failure))
     kept_aside: list[str] = field(default_factory=list)
     unfinished: array[int] = field(default_factory=lambda: array("q"))
-    removed: list[Tombstone] = field(default_factory=list)
+    removed: Rows[Tombstone] = field(default_factory=lambda: Rows(Tombstone))
     files: int = 0
     bytes: int = 0
     would_fetch: int = 0
@@ -177,15 +184,13 @@ class Report:
             ExitCode.MAX_DURATION,
         )
 
-    def failed_recordings(self) -> dict[int, list[Failure]]:
-        """The failures by recording, in the order in which they happened."""
-        by_id: dict[int, list[Failure]] = defaultdict(list)
-        for failure in self.failed:
-            by_id[failure.id].append(failure)
-        return dict(by_id)
+    @property
+    def failed_recordings(self) -> int:
+        """How many recordings failed, with whichever of their files."""
+        return len(distinct(self.failed.ids))
 
     def to_json(self) -> dict[str, Any]:
-        """The report as `--json` prints it; the keys are an interface."""
+        """The report as `--json` prints it; the keys are an interface. Its lists may be long."""
         result: dict[str, Any] = {
             "started_at": self.started_at,
             "finished_at": self.finished_at,
@@ -195,11 +200,11 @@ class Report:
             "archived": self.archived,
             "unavailable": self.unavailable,
             "refused": self.refused,
-            "removed": [one._asdict() for one in self.removed],
-            "failed": [
+            "removed": (one._asdict() for one in self.removed),
+            "failed": (
                 {"id": f.id, "file": str(f.file) if f.file else None, "reason": f.reason}
                 for f in self.failed
-            ],
+            ),
             "files": self.files,
             "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
@@ -222,7 +227,7 @@ class Report:
             yield id_, "not finished: the run ended before"
 
     def _settled_badly(self) -> Iterator[tuple[int, str]]:
-        for id_, failures in self.failed_recordings().items():
+        for id_, failures in groupby(self.failed, lambda failure: failure.id):
             yield id_, "; ".join(f"{f.file}: {f.reason}" if f.file else f.reason for f in failures)
         for id_ in self.refused:
             yield id_, "refused: the service calls this ID invalid"
@@ -245,8 +250,7 @@ class Report:
         for id_, reason in islice(self._settled_badly(), _SHOWN):
             style = "yellow" if reason.startswith("unavailable") else "red"
             lines.append((style, f"  {id_}  {reason}"))
-        failed = len({failure.id for failure in self.failed})
-        more = failed + len(self.refused) + len(self.unavailable) - _SHOWN
+        more = self.failed_recordings + len(self.refused) + len(self.unavailable) - _SHOWN
         if more > 0:
             lines.append(
                 (
@@ -255,7 +259,7 @@ class Report:
                     "--json, and in `g2a-archive status`",
                 )
             )
-        for one in self.removed[:_SHOWN] if self.sync is None else ():
+        for one in islice(self.removed, _SHOWN) if self.sync is None else ():
             lines.append(("", f"  {one.id}  {one}"))
         for name in self.kept_aside[:_SHOWN]:
             lines.append(("yellow", f"  kept aside, as another file stood in its place: {name}"))
@@ -314,7 +318,7 @@ class Report:
         if self.refused:
             parts.append(f"{len(self.refused):,} refused")
         if self.failed:
-            parts.append(f"{len(self.failed_recordings()):,} failed")
+            parts.append(f"{self.failed_recordings:,} failed")
         return "; " + ", ".join(parts) if parts else ""
 
 

@@ -174,9 +174,9 @@ def rehearse(
             chunk = plan.todo[at : at + service.chunk_limit]
             at += len(chunk)
             answer = service.links(chunk)
-            report.unavailable += answer.unavailable
-            report.refused += answer.refused
-            report.failed += [Failure(i, None, why) for i, why in answer.failed.items()]
+            report.unavailable.extend(answer.unavailable)
+            report.refused.extend(answer.refused)
+            report.failed.extend(Failure(i, None, why) for i, why in answer.failed.items())
             for recording in answer.recordings:
                 try:
                     job, transfers = make_job(
@@ -185,7 +185,9 @@ def rehearse(
                 except ValueError as error:
                     report.failed.append(Failure(recording.id, None, str(error)))
                     continue
-                report.failed += [Failure(recording.id, k, why) for k, why in job.failures.items()]
+                report.failed.extend(
+                    Failure(recording.id, kind, why) for kind, why in job.failures.items()
+                )
                 if transfers:
                     sizes = [t.expected for t in transfers if t.expected is not None]
                     report.rehearsed(recording.id, job.directory, sum(sizes) if sizes else None)

@@ -192,6 +192,8 @@ class Engine:
         if self._service.unreachable_in_a_row >= _UNREACHABLE and self.links.open:
             for id_ in self.links.close():
                 self.recorder.fail_recording(id_, "not tried: the service could not be reached")
+                if self.recorder.due(0.0):  # a million of them need not be kept until then
+                    self.recorder.commit()
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
         if isinstance(error, Interrupted):

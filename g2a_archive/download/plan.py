@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 from array import array
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.lookup import Known, archived, begun, known
+from g2a_archive.archive.database.lookup import Known, archived, begun, failures, known
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.mounts import MissingPart, missing_date, missing_parts
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import is_named
-from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, State, kinds_mask
+from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, Rows, State, kinds_mask
 
 _FEW = 3
 """Names that a NAS may have left at a mount point."""
@@ -45,9 +47,9 @@ class Plan:
     known: dict[int, Known] = field(default_factory=dict)
     missing: list[tuple[int, FileKind, str]] = field(default_factory=list)
     unmounted: list[MissingPart] = field(default_factory=list)
-    unreachable: list[int] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    removed: list[int] = field(default_factory=list)
+    unreachable: array[int] = field(default_factory=lambda: array("q"))
+    failed: Rows[Failure] = field(default_factory=lambda: Rows(Failure))
+    removed: array[int] = field(default_factory=lambda: array("q"))
 
 
 def make_plan(
@@ -72,20 +74,32 @@ def make_plan(
     done, lost = _done(catalog, root, ids, mask, plan)
     plan.todo = _without(ids, done)
     for one in begun(catalog, plan.todo, mask):
-        plan.known[one.id] = one
         if one.state is State.REMOVED and not again:
             plan.removed.append(one.id)
-            del plan.known[one.id]
-    plan.todo = _without(plan.todo, array("q", plan.removed))
+        else:
+            plan.known[one.id] = one
+    plan.todo = _failures_last(catalog, _without(plan.todo, plan.removed))
     for one in known(catalog, lost.keys()):  # as it is once the damage is recorded
         bits = one.kinds & ~lost[one.id]
         plan.known[one.id] = Known(one.id, State.DAMAGED, bits, one.absent, one.directory)
-    failures = {one.id: one.failures for one in plan.known.values() if one.failures}
-    if failures:
-        plan.todo = array("q", sorted(plan.todo, key=lambda id_: failures.get(id_, 0)))
     left = len(plan.unreachable) + len(plan.failed) + len(plan.removed)
     plan.already = len(ids) - len(plan.todo) - left
     return plan
+
+
+def _failures_last(catalog: Catalog, todo: array[int]) -> array[int]:
+    """`todo` in its order, but for what failed before: the more often, the later."""
+    failed, counts = array("q"), array("q")
+    for id_, count in failures(catalog, todo):
+        failed.append(id_)
+        counts.append(count)
+    if not failed:
+        return todo
+    by_count: dict[int, array[int]] = defaultdict(lambda: array("q"))
+    for id_ in todo:
+        at = bisect_left(failed, id_)
+        by_count[counts[at] if at < len(failed) and failed[at] == id_ else 0].append(id_)
+    return array("q", chain.from_iterable(by_count[count] for count in sorted(by_count)))
 
 
 def _done(
@@ -154,7 +168,7 @@ class _Look:
         """
         plan = self._plan
         if any(part.holds(directory) for part in plan.unmounted):
-            plan.unreachable += recordings
+            plan.unreachable.extend(recordings)
             return None
         path = self._root / directory
         if len(recordings) <= _LOOKED_FOR and (names := _wanted(path, bits, recordings)):
@@ -166,11 +180,11 @@ class _Look:
             pass
         except OSError as error:
             reason = str(local_error(error, Doing.LIST, path))
-            plan.failed += [Failure(id_, None, reason) for id_ in recordings]
+            plan.failed.extend(Failure(id_, None, reason) for id_ in recordings)
             return None
         if len(names) <= _FEW and (part := missing_date(self._catalog, self._root, directory)):
             plan.unmounted.append(part)
-            plan.unreachable += recordings
+            plan.unreachable.extend(recordings)
             return None
         return names
 

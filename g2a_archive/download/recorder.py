@@ -59,7 +59,6 @@ class Recorder:
         self.expected_count += 1
         for kind, reason in job.failures.items():
             log.error("recording %d: %s: %s", job.recording.id, kind, reason)
-            self.report.failed.append(Failure(job.recording.id, kind, reason))
         if not job.waiting:
             self.end(job)
 
@@ -104,7 +103,6 @@ class Recorder:
         """A file will not come in this run."""
         log.error("recording %d: %s: %s", transfer.recording, transfer.kind, reason)
         self.received += transfer.received
-        self.report.failed.append(Failure(transfer.recording, transfer.kind, reason))
         job = self.jobs[transfer.recording]
         job.failures[transfer.kind] = reason
         job.waiting.discard(transfer.kind)
@@ -129,6 +127,8 @@ class Recorder:
     def end(self, job: Job) -> None:
         """Nothing of this recording is under way any more."""
         del self.jobs[job.recording.id]
+        for kind, reason in job.failures.items():
+            self.report.failed.append(Failure(job.recording.id, kind, reason))
         self._settle(job.settlement())
         if job.dropped:
             self.report.unfinished.append(job.recording.id)

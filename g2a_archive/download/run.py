@@ -30,7 +30,7 @@ from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ArchiverError, InputError, Interrupted, unexpected
-from g2a_archive.models import RunSettings, distinct, kinds_mask, utc_now
+from g2a_archive.models import IdSet, RunSettings, distinct, kinds_mask, utc_now
 
 if TYPE_CHECKING:
     from g2a_archive.service.client import Service
@@ -69,7 +69,6 @@ class Download:
         self._recorded = False
         self._number: int | None = None
         self._first: Sequence[int] = ()
-        self._requested: set[int] = set()
         self._service: Service | None = None
         self._storage: Storage | None = None
         self.catalog: Catalog | None = None
@@ -170,8 +169,8 @@ class Download:
             self._first = ids  # the usual case needs no second copy of a million IDs
             self.report.requested = len(ids)
             return
-        self._requested.update(self._first, ids)
-        self.report.requested = len(self._requested)
+        self._first = distinct(chain(self._first, ids))
+        self.report.requested = len(self._first)
 
     def _finished(self) -> Report:
         if self._recorded:
@@ -227,8 +226,9 @@ class Download:
         self.request(wanted)
         report.already_archived += plan.already
         report.unfinished.extend(plan.unreachable)
-        report.failed += plan.failed
-        report.removed += tombstones(catalog, plan.removed) if catalog is not None else []
+        report.failed.extend(plan.failed)
+        if catalog is not None:
+            report.removed.extend(tombstones(catalog, plan.removed))
         for failure in plan.failed:
             log.error("recording %d: %s", failure.id, failure.reason)
         if plan.unmounted:
@@ -260,12 +260,12 @@ class Download:
     def _leave_undone(self, catalog: Catalog, plan: Plan) -> None:
         """Report as not finished what a run that broke says nothing else of."""
         report = self.report
-        told = {*report.unavailable, *report.refused, *report.failed_recordings()}
-        told |= set(report.unfinished)
+        told = report.unavailable + report.refused + report.failed.ids + report.unfinished
         with suppress(ArchiverError):
             done = archived(catalog, plan.todo, kinds_mask(self.settings.kinds))
-            told |= {id_ for id_, _, _ in done}
-        report.unfinished.extend(id_ for id_ in plan.todo if id_ not in told)
+            told.extend(id_ for id_, _, _ in done)
+        among = IdSet(told)
+        report.unfinished.extend(id_ for id_ in plan.todo if id_ not in among)
 
     def _run(self, storage: Storage, catalog: Catalog, plan: Plan, service: Service) -> None:
         from g2a_archive.download.assembly import assemble
@@ -305,7 +305,7 @@ class Download:
             "archived": report.archived,
             "unavailable": len(report.unavailable),
             "refused": len(report.refused),
-            "failed": len(report.failed_recordings()),
+            "failed": report.failed_recordings,
             "files": report.files,
             "bytes": report.bytes,
             "seconds": round(report.seconds, 3),

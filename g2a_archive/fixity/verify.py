@@ -78,7 +78,7 @@ def verify(
     outcome.recorded = outcome.recorded and not catalog.readonly
     outcome.unmounted = mounts.parts
     wanted = dict.fromkeys(options.ids or ())
-    outcome.removed = tombstones(catalog, [*wanted])
+    outcome.removed = [*tombstones(catalog, [*wanted])]
     known = {one.id for one in outcome.removed}
     outcome.findings += _without_files(catalog, (one for one in wanted if one not in known))
     if options.everything and not outcome.interrupted:

@@ -156,13 +156,13 @@ class Sync:
 
     # --- what to do -------------------------------------------------------------------------
 
-    def _waiting(self, found: Listing) -> list[int]:
+    def _waiting(self, found: Listing) -> array[int]:
         """What waits to be transcoded, and is of interest: to be told as not available yet."""
         ids = found.ids(ListState.TRANSCODE)
         done = self._state.without_interest(ids)
-        waiting = [id_ for id_ in ids if id_ not in done]
+        waiting = array("q", (id_ for id_ in ids if id_ not in done))
         self._download.request(waiting)
-        self.report.unavailable += waiting
+        self.report.unavailable.extend(waiting)
         self.sync.waiting = waiting
         return waiting
 
@@ -229,7 +229,8 @@ class Sync:
             delay = min(SLOWEST_POLL, delay * 1.5)
             if ready:
                 pending = [id_ for id_ in pending if id_ not in ready]
-                self.report.unavailable = [i for i in self.report.unavailable if i not in ready]
+                left_out = (i for i in self.report.unavailable if i not in ready)
+                self.report.unavailable = array("q", left_out)
                 self._download.fetch(sorted(ready, key=lambda id_: owed[id_]))
                 delay = FIRST_POLL
 
@@ -284,7 +285,8 @@ class Sync:
         """Call lost, loudly, what has been owed for too long; not in a run that was cut short."""
         if self._settings.give_up_after is None or self.report.ends:
             return
-        missed = {*self.report.unavailable, *self.report.refused, *self.report.failed_recordings()}
+        report = self.report
+        missed = IdSet(report.unavailable + report.refused + report.failed.ids)
         now = self._download.service().clock.now()
         for one in self._state.give_up(now - self._settings.give_up_after):
             if self._download.settings.dry_run and one.id not in missed:

@@ -55,7 +55,7 @@ def test_a_half_of_a_recording_that_is_refused_now(half: int, serve: Serve, root
     new = sample_recordings(6, mp4_size=SIZE)
     later = serve([one for one in new if one.id != half])
     report = run_here(later, root, [*later.recordings, half])
-    assert report.refused == [half]
+    assert [*report.refused] == [half]
     assert leftovers(root) == []
 
 

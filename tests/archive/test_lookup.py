@@ -11,7 +11,7 @@ from support.memory import peak_of
 
 from g2a_archive.archive.database import lookup
 from g2a_archive.archive.database.catalog import Catalog, Settlement
-from g2a_archive.archive.database.lookup import archived, begun, known
+from g2a_archive.archive.database.lookup import archived, begun, failures, known
 from g2a_archive.download.plan import make_plan
 from g2a_archive.models import ALL_KINDS, FileKind, State, StoredFile, distinct, in_order
 
@@ -38,6 +38,7 @@ def test_many_are_found_as_each_is(
         [row for id_ in ids for row in archived(catalog, [id_], 3)],
         [row for id_ in ids for row in known(catalog, [id_])],
         [row for id_ in ids for row in begun(catalog, [id_], 7)],
+        [row for id_ in ids for row in failures(catalog, [id_])],
     ]
     assert all(each)
     monkeypatch.setattr(lookup, "_MANY", 10)
@@ -45,6 +46,7 @@ def test_many_are_found_as_each_is(
         archived(catalog, ids, 3),
         known(catalog, ids),
         begun(catalog, ids, 7),
+        failures(catalog, ids),
     ]
     for some, alone in zip(many, each, strict=True):
         found = list(some)
@@ -62,10 +64,14 @@ def test_more_is_known_of_those_that_were_begun(catalog: Catalog) -> None:
             Settlement(1004, State.ARCHIVED, 7),
             Settlement(1005, State.ARCHIVED, 1),
             Settlement(1006, State.REMOVED),
+            Settlement(1007, State.FAILED, directory="2014/01"),
+            Settlement(1008, State.FAILED, 2, directory="2014/01"),
         ]
     )
-    assert [one.id for one in begun(catalog, range(1000, 1007), 7)] == [1002, 1003, 1005, 1006]
-    assert [one.id for one in begun(catalog, range(1000, 1007), 1)] == [1002, 1003, 1006]
+    ids = range(1000, 1009)
+    assert [one.id for one in begun(catalog, ids, 7)] == [1003, 1005, 1006, 1008]
+    assert [one.id for one in begun(catalog, ids, 1)] == [1003, 1006, 1008]
+    assert [*failures(catalog, ids)] == [(1002, 1), (1007, 1), (1008, 1)]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -81,6 +87,8 @@ def _settled(id_: int, state: State) -> Settlement:
     if state is State.QUEUED:
         return Settlement(id_, state)
     day = f"2014/{id_ % 50}"
+    if state is State.FAILED:
+        return Settlement(id_, state, directory=day)
     files = [StoredFile(id_, FileKind.MP4, f"{day}/{id_}.mp4", 0, "a" * 64)]
     return Settlement(id_, state, 7, 6, directory=day, files=files)
 
@@ -103,12 +111,12 @@ def _peak(root: Path, count: int, state: State, *, shuffled: bool) -> int:
     def planned() -> None:
         with Catalog(root / "catalog.sqlite3") as catalog:
             plan = make_plan(catalog, root, wanted, ALL_KINDS)
-        assert len(plan.todo) == (count if state is State.QUEUED else 1)
+        assert len(plan.todo) == (1 if state is State.ARCHIVED else count)
 
     return peak_of(planned)
 
 
-@pytest.mark.parametrize("state", [State.ARCHIVED, State.QUEUED])
+@pytest.mark.parametrize("state", [State.ARCHIVED, State.QUEUED, State.FAILED])
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_a_plan_takes_little_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State, *, shuffled: bool

@@ -141,7 +141,7 @@ def test_a_file_too_large_for_it(serve: Serve, drive: Path, root: Path) -> None:
             report = run_here(service, root, service.recordings)
             assert report.exit_code == 1
             assert [(one.id, one.file) for one in report.failed] == [(large, "mp4")], night
-            assert "File too large" in report.failed[0].reason
+            assert "File too large" in next(iter(report.failed)).reason
             assert (report.archived, report.already_archived) == ((3, 0) if not night else (0, 3))
         assert set(states(root)) == {large, *others}
         assert states(root)[large] == "failed"

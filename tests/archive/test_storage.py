@@ -47,7 +47,7 @@ def assert_stopped(report: Report, *words: str) -> None:
     assert len(report.stops) == 1
     for word in words:
         assert word in report.stops[0]
-    assert report.failed == []
+    assert len(report.failed) == 0
 
 
 def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -127,7 +127,7 @@ def test_a_time_that_cannot_be_set_is_a_warning_unless_the_disk_fails(
     report = run_here(service, root, service.recordings, set_mtime=True)
     assert report.exit_code == ExitCode.FAILED
     assert {"Input/output" in failure.reason for failure in report.failed} == {True}
-    assert len(report.failed_recordings()) == 8
+    assert report.failed_recordings == 8
     assert "cannot set the time" not in caplog.text
     code = errno.EPERM
     assert run_here(service, root, service.recordings, set_mtime=True).exit_code == 0

@@ -321,6 +321,6 @@ def test_ignore_size(service: SimulatedService, root: Path, no_backoff: None) ->
     service.fail_files(Fault(size=25_000), "mp4", ID)
     report = run_here(service, root, [ID], retries=0)
     assert report.exit_code == 1
-    assert "announces 25000 bytes, recordingSize is 30000" in report.failed[0].reason
+    assert "announces 25000 bytes, recordingSize is 30000" in next(iter(report.failed)).reason
     assert run_here(service, root, [ID], ignore_size=True).exit_code == 0
     assert archive_files(root)[name_of(service, "mp4")].stat().st_size == 25_000

@@ -135,6 +135,6 @@ def test_any_legal_style(
             assert_nothing_false(service, root)
             if report.exit_code == 0:
                 break
-        assert report.exit_code == 0, report.failed[:5]
+        assert report.exit_code == 0, [*report.failed][:5]
     finally:
         host.close()

@@ -179,7 +179,7 @@ def test_the_disk_fails_while_others_help(
         report = run_here(service, root, service.recordings)
     assert report.exit_code == 1  # a try shows that there is space: it is this file alone
     assert [failure.id for failure in report.failed] == [BIG]
-    assert "No space left on device" in report.failed[0].reason
+    assert "No space left on device" in next(iter(report.failed)).reason
     assert_nothing_false(service, root)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)

@@ -18,10 +18,7 @@ _MANY = 20_000
 _FAILURES = """CASE WHEN state IN ('failed', 'refused') OR state = 'queued' AND tries > 1
     THEN tries ELSE 0 END"""
 
-_KNOWN = (
-    "SELECT id, state, kinds, absent, directory, unoffered, unoffered_since, "  # noqa: S608
-    f"{_FAILURES} FROM recording"
-)
+_KNOWN = "SELECT id, state, kinds, absent, directory, unoffered, unoffered_since FROM recording"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,6 @@ class Known:
     directory: str | None = None
     unoffered: int = 0
     unoffered_since: str | None = None
-    failures: int = 0
 
 
 def archived(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[tuple[int, int, str]]:
@@ -56,7 +52,7 @@ def archived(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[tupl
 
 
 def known(catalog: Catalog, ids: Collection[int]) -> Iterator[Known]:
-    """What the catalogue holds of `ids`. Raises `CatalogError`."""
+    """What the catalogue holds of `ids`, the smallest first. Raises `CatalogError`."""
     for row in _among(catalog, ids, _KNOWN, "TRUE"):
         yield Known(row[0], State(row[1]), *row[2:])
 
@@ -64,25 +60,38 @@ def known(catalog: Catalog, ids: Collection[int]) -> Iterator[Known]:
 def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[Known]:
     """Those of `ids` of which there is more to know than that they are owed.
 
-    Not those that are archived with all of `mask`. Raises `CatalogError`.
+    Not those that are archived with all of `mask`, nor those of which nothing came before they
+    failed, which may be all. Raises `CatalogError`.
     """
+    nothing_came = "NOT EXISTS (SELECT 1 FROM file WHERE file.recording = recording.id)"
     where = (
         f"NOT (state = 'archived' AND kinds & {mask:d} = {mask:d}) AND (state IN ('archived', "
-        f"'removed') OR kinds | unoffered <> 0 OR directory IS NOT NULL OR {_FAILURES} > 0)"
+        "'removed') OR kinds | unoffered <> 0 OR directory IS NOT NULL) "
+        f"AND NOT (state = 'failed' AND kinds | unoffered = 0 AND {nothing_came})"
     )
     for row in _among(catalog, ids, _KNOWN, where):
         yield Known(row[0], State(row[1]), *row[2:])
+
+
+def failures(catalog: Catalog, ids: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Those of `ids` that failed before, the smallest first, and how often.
+
+    Raises `CatalogError`.
+    """
+    columns = f"SELECT id, {_FAILURES} FROM recording"  # noqa: S608
+    yield from _among(catalog, ids, columns, f"{_FAILURES} > 0")
 
 
 def _among(catalog: Catalog, ids: Collection[int], columns: str, where: str) -> Iterator[Any]:
     if len(ids) > _MANY:  # one pass over the table is quicker than so many look-ups
         yield from _merged(catalog, in_order(ids), columns, where)
         return
-    wanted = list(ids)
+    wanted = in_order(ids)
     for start in range(0, len(wanted), 500):
         part = wanted[start : start + 500]
         marks = ",".join("?" * len(part))
-        yield from catalog.rows(f"{columns} WHERE {where} AND id IN ({marks})", part)
+        sql = f"{columns} WHERE {where} AND id IN ({marks}) ORDER BY id"
+        yield from catalog.rows(sql, part)
 
 
 def _merged(catalog: Catalog, asked: Sequence[int], columns: str, where: str) -> Iterator[Any]:

@@ -97,14 +97,12 @@ def entomb(catalog: Catalog, ids: Sequence[int], reason: str | None) -> None:
         db.execute(_ENTOMB, (reason, utc_now()))
 
 
-def tombstones(catalog: Catalog, ids: Sequence[int]) -> list[Tombstone]:
+def tombstones(catalog: Catalog, ids: Sequence[int]) -> Iterator[Tombstone]:
     """Those of `ids` that were removed. Raises `CatalogError`."""
-    found = []
     for some in _some(ids):
         marks = ",".join("?" * len(some))
         sql = "SELECT id, removed_at, reason FROM recording WHERE state = 'removed' AND id IN "
-        found += [Tombstone(*row) for row in catalog.rows(f"{sql}({marks})", some)]
-    return found
+        yield from (Tombstone(*row) for row in catalog.rows(f"{sql}({marks})", some))
 
 
 def resume(catalog: Catalog, root: Path) -> Removed:
