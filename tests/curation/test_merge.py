@@ -152,7 +152,7 @@ def test_from_another_file_system_copies_are_verified(
         ]
         assert report.copied == report.files == len(archive_files(root))
         assert leftovers(root) == []
-        id_ = report.failed[0].id
+        id_ = next(iter(report.failed)).id
         assert states(root)[id_] == "damaged"
         assert list(states(source)) == [id_]  # it stays there, with all of its files
         # Once it is right again, the next merge ends the job.

@@ -455,5 +455,6 @@ def test_links_that_expired_while_files_waited_are_renewed_in_one_call(
     report = run_here(service, root, service.recordings, jobs=2)
     assert report.exit_code == 0
     assert_archive_equals(service, root)
-    # One for all 40, and as many as renewals were gathered in: far from one for each.
-    assert service.requests.counts["links"] <= 6
+    # One for all 40, and one for each half second in which renewals were gathered: on a busy
+    # machine some, and still far from one for each.
+    assert service.requests.counts["links"] <= 20
