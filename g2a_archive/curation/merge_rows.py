@@ -14,6 +14,7 @@ from typing import Any
 from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.connection import insert
+from g2a_archive.archive.database.tombstones import MERGED
 from g2a_archive.models import FileKind, Shard, State, StoredFile, kinds_mask
 
 PAGE = 500
@@ -278,8 +279,8 @@ def write(
         here["until"] = here["revision"]
         names = [name for name in columns(catalog, "past_file") if name != "id"]
         _insert(db, "past_file", names, [{**file, **here} for file in past])
-        removed = ((entry.id,) for entry in entries if entry.state is State.REMOVED)
-        insert(db, "INSERT OR REPLACE INTO removal (recording) VALUES {rows}", removed)
+        removed = ((entry.id, MERGED) for entry in entries if entry.state is State.REMOVED)
+        insert(db, "INSERT OR IGNORE INTO removal VALUES {rows}", removed)
         insert(db, "INSERT OR IGNORE INTO stale_directory VALUES {rows}", ((d,) for d in stale))
 
 

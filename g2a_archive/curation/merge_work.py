@@ -125,6 +125,8 @@ class Taker:
             self.report.recordings += 1
             target = held.get(entry.id)
             plan = rows.decide(entry, target)
+            if not plan.contradicts and self._stands(entry, target):
+                plan = Plan(contradicts={None: "removed there, and its files are here"})
             if plan.kept_out:
                 self._tell(self.report.removed, source, entry.id, None, "removed from this archive")
             for kind, reason in plan.contradicts.items():
@@ -143,9 +145,28 @@ class Taker:
             if self.stop():
                 raise Interrupted
 
+    def _stands(self, entry: Entry, target: Entry | None) -> bool:
+        """Whether files stand here of what was removed there, though no catalogue tells of them.
+
+        As after this archive has lost its own: they are not to go unasked.
+        """
+        removed = (one is not None and one.state is State.REMOVED for one in (entry, target))
+        if tuple(removed) != (True, False) or not (directory := self._directory(entry, target)):
+            return False
+        names = (name for kind in FileKind for name in layout.file_names(entry.id, kind))
+        return any(os.path.lexists(f"{self.root}/{directory}/{name}") for name in names)
+
     def _mounted(self, source: Source, catalog: Catalog, works: list[Work]) -> list[Work]:
-        """Without what lies on a drive of the source that is not mounted: that is no damage."""
-        if not any(work.placements for work in works):
+        """Without what lies on a drive of the source that is not mounted: that is no damage.
+
+        Nor can it be taken out of there, whether it is here already or not.
+        """
+        needed = {
+            work.source.id
+            for work in works
+            if work.placements or (self.report.move and work.source.files)
+        }
+        if not needed:
             return works
         if source.name not in self.unmounted:
             with only_this_source():
@@ -157,7 +178,7 @@ class Taker:
         return [
             work
             for work in works
-            if not work.placements
+            if work.source.id not in needed
             or not any(part.holds(work.source.row["directory"]) for part in parts)
         ]
 

@@ -132,6 +132,26 @@ def test_a_drive_of_a_source_that_is_not_mounted_is_no_damage(
     assert_archive_equals(service, root)
 
 
+def test_what_is_here_already_is_not_taken_out_of_a_drive_that_is_not_mounted(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    merge_here(root, parts[:1])
+    there = states(parts[0])
+    away = parts[0].with_name("away")
+    away.mkdir()
+    for year in [path for path in parts[0].iterdir() if path.name.isdigit()]:
+        year.rename(away / year.name)
+        year.mkdir()
+    report = merge_here(root, parts[:1], move=True)
+    assert (report.exit_code, report.moved) == (6, 0)
+    assert states(parts[0]) == there
+    for year in away.iterdir():
+        (parts[0] / year.name).rmdir()
+        year.rename(parts[0] / year.name)
+    assert merge_here(root, parts[:1], move=True).moved == len(there)
+    assert archive_files(parts[0]) == {}
+
+
 def test_a_source_whose_catalogue_ends_in_the_middle_does_not_keep_the_others_out(
     service: SimulatedService, parts: list[Path], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

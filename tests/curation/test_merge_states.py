@@ -210,6 +210,27 @@ def test_a_tombstone_of_a_year_that_was_never_here_leaves_nothing_to_do(
     assert "mounted" not in caplog.text
 
 
+def test_a_tombstone_deletes_nothing_of_an_archive_that_has_lost_its_catalogue(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, source, ids)
+    run_here(service, root, ids)
+    catalog_path(root).unlink()
+    before = archive_files(root)
+    remove(source, ids[0])
+    report = merge_here(root, [source])
+    assert [(one.id, one.reason) for one in report.contradictions] == [
+        (ids[0], "removed there, and its files are here")
+    ]
+    assert archive_files(root) == before
+    assert ids[0] not in states(root)
+    remove(source, ids[1])
+    change(source, "UPDATE recording SET directory = '2000/01/01' WHERE id = ?", ids[1])
+    merge_here(root, [source], layout="%Y")  # by which nothing of it seems to be here
+    assert archive_files(root) == before
+
+
 def test_removed_there_and_archived_here_is_a_contradiction(
     service: SimulatedService, source: Path, root: Path
 ) -> None:

@@ -23,6 +23,7 @@ from support import (
     run_here,
     states,
 )
+from support.merging import change
 from support.removal import assert_removed, files_of, tombstones
 
 from g2a_archive.archive.disk.lock import RunLock
@@ -185,6 +186,18 @@ def test_a_recording_that_is_owed_is_owed_no_more(
     service.requests.clear()
     assert run_here(service, root, [], owed=True).exit_code == 0
     assert service.requests.count == 0
+
+
+def test_what_a_killed_run_had_named_and_not_recorded_goes_too(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    # As after a run that was killed: the file has its name, and the catalogue owes the recording.
+    for sql in ("DELETE FROM file", "UPDATE recording SET state = 'queued', directory = NULL"):
+        change(root, f"{sql} WHERE {'id' if 'UPDATE' in sql else 'recording'} = ?", ids[-1])
+    assert len(files_of(root, ids[-1])) == 3
+    assert say("remove", "--yes", ids[-1])[0] == 0
+    assert_removed(root, ids[-1])
+    assert len(archive_files(root)) == 3 * (len(ids) - 1)
 
 
 def test_pages_are_written_again(root: Path, ids: list[int], say: Say) -> None:

@@ -27,12 +27,15 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import mounts
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file
+from g2a_archive.archive.disk.leftovers import holding
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import LocalError, StorageError, storage_error
 from g2a_archive.models import ALL_KINDS, Tombstone, utc_now
 
 NAME = "removed.csv"
-_LISTED, _DELETED = 1, 2
+MERGED, _LISTED, _DELETED = -1, 1, 2
+"""Steps of a removal, after 0. What came by `merge` has nothing here to delete: it is listed."""
+
 _TOGETHER = 500
 _AT_ONCE = 5000
 """Removals that are noted as done together: deleting what is deleted does no harm."""
@@ -59,8 +62,7 @@ _PLACES = """
 SELECT DISTINCT r.directory FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = ?
 """
 _TO_DELETE = """
-SELECT m.recording, p.path, p.revision < p.until
-FROM recording r CROSS JOIN removal m ON m.recording = r.id
+SELECT m.recording, p.path FROM recording r CROSS JOIN removal m ON m.recording = r.id
 LEFT JOIN past_file p ON p.recording = r.id AND p.why = 'removed'
 WHERE r.directory IS ? AND m.step = ?
 """
@@ -151,7 +153,8 @@ def _done(
         sql = "INSERT OR IGNORE INTO stale_directory VALUES (?)"
         db.executemany(sql, ((place,) for place in places))
         if ids is None:
-            db.execute("UPDATE removal SET step = ? WHERE step = 0", (step,))
+            sql = "UPDATE removal SET step = CASE WHEN step = ? THEN ? ELSE ? END WHERE step <= 0"
+            db.execute(sql, (MERGED, _DELETED, step))
         else:
             sql = "UPDATE removal SET step = ? WHERE recording = ?"
             db.executemany(sql, ((step, id_) for id_ in ids))
@@ -164,7 +167,7 @@ def _list(catalog: Catalog, root: Path) -> None:
     """Write the tombstones to `removed.csv`, flushed."""
     sql = (
         "SELECT r.id, r.start_time, r.directory, r.archived_at, r.removed_at, r.reason "
-        "FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = 0 "
+        "FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step <= 0 "
         "AND m.recording > ? ORDER BY m.recording LIMIT ?"
     )
     path = root / ARCHIVE_DIR / NAME
@@ -283,6 +286,7 @@ def _delete(catalog: Catalog, root: Path, removed: Removed) -> None:
     One directory after the other: all that was ever removed at once has no place in memory.
     """
     _unlink(root, f"{ARCHIVE_DIR}/partial", _halves(catalog, root), _PART, removed)
+    _place(catalog, root)
     done: set[int] = set()
     places: set[str] = set()
     for (directory,) in catalog.rows(_PLACES, (_LISTED,)):
@@ -308,6 +312,14 @@ def _halves(catalog: Catalog, root: Path) -> set[int]:
     }
 
 
+def _place(catalog: Catalog, root: Path) -> None:
+    """Find the files that a killed run had named, and not recorded: no row tells where they are."""
+    lost = {row[0] for row in catalog.rows(_TO_DELETE, (None, _LISTED))}
+    if found := list(holding(root, lost)) if lost else []:
+        with catalog.transaction() as db:
+            db.executemany("UPDATE recording SET directory = ? WHERE id = ?", found)
+
+
 def _delete_of(
     catalog: Catalog, root: Path, directory: str | None, removed: Removed, places: set[str]
 ) -> set[int]:
@@ -317,11 +329,9 @@ def _delete_of(
     """
     wanted: dict[str, set[int]] = defaultdict(set)
     expected: dict[str, set[str]] = defaultdict(set)
-    ids, held = set(), set()
-    for id_, path, was_here in catalog.rows(_TO_DELETE, (directory, _LISTED)):
+    ids = set()
+    for id_, path in catalog.rows(_TO_DELETE, (directory, _LISTED)):
         ids.add(id_)
-        if was_here:
-            held.add(id_)
         if path is not None:
             expected[os.path.dirname(path)].add(os.path.basename(path))
         for place in (directory, os.path.dirname(path) if path else None):
@@ -329,23 +339,13 @@ def _delete_of(
                 wanted[place].add(id_)
     before = len(removed.failed)
     for place, its in wanted.items():
-        if why := _out_of_sight(root, place):
-            # What came as a tombstone, by `merge`, has no files on a drive of this archive.
-            removed.failed += [(id_, place, why) for id_ in sorted(its & held)]
+        if why := mounts.out_of_sight(root, place):
+            removed.failed += [(id_, place, why) for id_ in sorted(its)]
             continue
         names = _unlink(root, place, its, _NAME, removed)
         removed.gone += sorted(f"{place}/{name}" for name in expected[place] - names)
     places.update(wanted)
     return ids - {id_ for id_, _, _ in removed.failed[before:]}
-
-
-def _out_of_sight(root: Path, directory: str) -> str:
-    """Why nothing can be said of the files in a directory: "" where they are there, or gone."""
-    if os.path.isdir(root / directory):
-        return ""
-    top = root / directory.partition("/")[0]
-    look = mounts.look_at(top)
-    return f"{top} {look}: is the drive mounted?" if look else ""
 
 
 def _unlink(

@@ -1,4 +1,4 @@
-"""What lies in `partial/`: halves that a later run resumes, and those that nobody will ask for."""
+"""What runs leave: halves in `partial/`, to be resumed or of no use; files that nobody recorded."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import contextlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import known
+from g2a_archive.archive.layout import ARCHIVE_DIR, is_left_about
 from g2a_archive.models import FileKind, State
 
 _NAME = re.compile(r"(\d{1,19})\.(mp4|events|thumbnail)\.(?:part|json|json\.new)")
@@ -51,3 +52,26 @@ def sweep(partial: Path, catalog: Catalog) -> None:
             if archived or one.state in _OVER:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+
+
+def holding(root: Path, ids: Set[int]) -> Iterator[tuple[str, int]]:
+    """Each directory of the archive at `root` that has a file named after one of `ids`, and which.
+
+    For files that a killed run had named, and not recorded: no catalogue tells where they are.
+    """
+    seen = set()
+    for path, folders, files in os.walk(root, followlinks=True):
+        top = Path(path) == root
+        folders[:] = [
+            name
+            for name in folders
+            if not (is_left_about(name) or (top and name in (ARCHIVE_DIR, "browse")))
+        ]
+        real = os.path.realpath(path)
+        if real in seen:  # a link leads back
+            folders.clear()
+        elif not top:
+            names = {name.partition(".")[0] for name in files}
+            its = {int(name) for name in names if name.isdecimal() and len(name) < 20}
+            yield from ((os.path.relpath(path, root), id_) for id_ in its & ids)
+        seen.add(real)

@@ -135,6 +135,15 @@ def look_at(path: Path) -> str:
     return "is empty" if all(map(is_left_about, seen)) else ""
 
 
+def out_of_sight(root: Path, directory: str) -> str:
+    """Why nothing can be said of the files in a directory: "" where they are there, or gone."""
+    if os.path.isdir(root / directory):
+        return ""
+    top = root / directory.partition("/")[0]
+    look = look_at(top)
+    return f"{top} {look}: is the drive mounted?" if look else ""
+
+
 def is_there(path: Path, names: Iterable[str]) -> bool:
     """Whether `path` is among the names of its directory; a share may show them in another case."""
     return path.name in names or os.path.lexists(path)
