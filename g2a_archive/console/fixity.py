@@ -12,7 +12,12 @@ _BECAME = {"removed": "removed since", "replaced": "fetched again since"}
 
 def proven(proof: Proof, outcome: Outcome) -> bool:
     """Whether all that was there then is accounted for: read, and nothing found wrong."""
-    return not (outcome.findings or outcome.left or outcome.interrupted)
+    return not (_wrong(outcome) or outcome.left or outcome.interrupted)
+
+
+def _wrong(outcome: Outcome) -> bool:
+    """Whether anything is not as it was; a file that nobody knows of is no such thing."""
+    return any(not one.problem.startswith("unknown") for one in outcome.findings)
 
 
 def proof_text(proof: Proof | None, outcome: Outcome) -> str:
@@ -32,7 +37,7 @@ def proof_text(proof: Proof | None, outcome: Outcome) -> str:
     head = f"Fingerprint of {proof.fingerprint.time}, {proof.files:,} files: "
     if proven(proof, outcome):
         head += f"proven, {proof.unchanged:,} are here as they were."
-    elif outcome.findings:
+    elif _wrong(outcome):
         head += "NOT proven."
     else:
         head += "not proven yet, as not all files were read."

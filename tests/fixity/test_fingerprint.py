@@ -28,7 +28,7 @@ from g2a_archive.models import FileKind
 
 COREUTILS = (
     r"find -L . -name SHA256SUMS -printf '%P\n' "
-    r"| LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum"
+    r"| LC_ALL=C sort | xargs -r -d '\n' sha256sum | sha256sum"
 )
 
 Say = Callable[..., tuple[int, str, str]]
@@ -419,3 +419,28 @@ def test_a_proof_is_of_the_whole_archive(more: list[str], ids: list[int], say: S
     code, _, err = say("verify", "--fingerprint", OTHER, *more)
     assert code == 2
     assert "nothing else can be chosen" in err
+
+
+def test_a_file_that_nobody_knows_of_disproves_nothing(
+    root: Path, say: Say, ids: list[int]
+) -> None:
+    line = line_of(say)
+    (root / "notes.txt").write_text("mine")
+    code, out, _ = say("verify", "--fingerprint", line)
+    assert code == 1
+    assert "notes.txt: unknown" in out
+    assert "proven, " in out
+
+
+def test_a_year_that_is_not_mounted_is_not_proven_yet(
+    service: SimulatedService, root: Path, say: Say, ids: list[int]
+) -> None:
+    line = line_of(say)
+    year = path_of(service, root, ids[0]).parents[2]
+    shutil.rmtree(year)
+    year.mkdir()
+    code, out, err = say("verify", "--fingerprint", line)
+    assert code == 6
+    assert "missing" not in out
+    assert "not proven yet, as not all files were read" in out
+    assert "mounted" in err

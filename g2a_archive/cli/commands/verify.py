@@ -176,7 +176,11 @@ def _verify(
             work = _rebuilt if rebuilding else _checked
             outcome = work(settings.run, chosen, watched, switch)
     if proof is not None:
-        outcome.findings += proof.findings
+        outcome.findings += (
+            one
+            for one in proof.findings
+            if not any(part.holds(one.path.rpartition("/")[0]) for part in outcome.unmounted)
+        )
     if settings.json:
         outputs.say_json(outcome_json(outcome) | proof_json(proof, outcome))
     elif outcome.findings or not settings.quiet:
