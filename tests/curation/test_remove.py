@@ -248,6 +248,30 @@ def test_tombstones_outlive_the_catalogue(
     assert_removed(root, ids[0], ids[2])
 
 
+def test_an_older_catalogue_from_a_backup_brings_nothing_back(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    line = say("status", "--fingerprint")[1].strip()
+    backup = catalog_path(root).read_bytes()
+    say("remove", "--yes", "--reason", "old", *ids[:3])
+    run_here(service, root, [ids[2]], again=True)
+    removed = "SELECT id, removed_at, reason FROM recording WHERE state = 'removed'"
+    before = catalog_rows(root, removed)
+    catalog_path(root).write_bytes(backup)
+    say("verify")  # by which what is missing becomes owed
+    report = run_here(service, root, ids, owed=True)
+    assert (report.exit_code, len(report.removed), report.files) == (0, 2, 0)
+    assert catalog_rows(root, removed) == before
+    assert_removed(root, *ids[:2])
+    assert states(root)[ids[2]] == "archived"
+    assert say("verify", "--fingerprint", line)[0] == 0
+    # What is fetched again since, or is to be, stays so.
+    service.set_state(ids[0], "unavailable")
+    run_here(service, root, ids[:2], again=True)
+    assert [*run_here(service, root, [], owed=True).unavailable] == [ids[0]]
+    assert states(root)[ids[1]] == "archived"
+
+
 def test_tombstones_that_a_spreadsheet_has_saved(
     root: Path, ids: list[int], say: Say, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.memory import peak_of
 
-from g2a_archive.archive.database import tombstones
+from g2a_archive.archive.database import removed_list, tombstones
 from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -55,7 +55,8 @@ def test_more_directories_take_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tombstones, "_AT_ONCE", _A_DAY)
-    monkeypatch.setattr(tombstones, "_TOGETHER", _A_DAY)
+    for module in (tombstones, removed_list):
+        monkeypatch.setattr(module, "_TOGETHER", _A_DAY)
     few = peak(tmp_path / "few", 1)
     many = peak(tmp_path / "many", 8)
     assert many < few + 150_000

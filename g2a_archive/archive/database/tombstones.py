@@ -8,11 +8,11 @@ that are left empty. A run that is killed between any two of them leaves the res
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
 import re
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.database import pages, revisions
+from g2a_archive.archive.database import pages, removed_list, revisions
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import mounts
 from g2a_archive.archive.disk.domains import persistently
-from g2a_archive.archive.disk.flushing import flush_directory, flush_file
+from g2a_archive.archive.disk.flushing import flush_directory
 from g2a_archive.archive.disk.leftovers import holding
 from g2a_archive.archive.layout import ARCHIVE_DIR
-from g2a_archive.errors import LocalError, StorageError, storage_error
-from g2a_archive.models import ALL_KINDS, Tombstone, utc_now
+from g2a_archive.errors import LocalError, StorageError
+from g2a_archive.models import State, Tombstone, utc_now
 
-NAME = "removed.csv"
 MERGED, _LISTED, _DELETED = -1, 1, 2
 """Steps of a removal, after 0. What came by `merge` has nothing here to delete: it is listed."""
 
@@ -40,9 +39,6 @@ _TOGETHER = 500
 _AT_ONCE = 5000
 """Removals that are noted as done together: deleting what is deleted does no harm."""
 
-_HEAD = ("id", "start_time", "directory", "archived_at", "removed_at", "reason")
-_FILE = ("path", "size", "sha256")
-_COLUMNS = (*_HEAD, *(f"{kind}_{column}" for kind in ALL_KINDS for column in _FILE))
 # What a recording's files are called, those kept aside included.
 _NAME = re.compile(r"([1-9]\d{0,18})\.(mp4|events|jpg|png|gif|webp)(\.kept-\d+)?", re.ASCII)
 _PART = re.compile(r"([1-9]\d{0,18})\.(mp4|events|thumbnail)\..+", re.ASCII)
@@ -51,12 +47,19 @@ _REMEMBER = """
 INSERT INTO past_file
     (recording, kind, path, size, sha256, archived_at, revision, until, why)
 SELECT recording, kind, path, size, sha256, archived_at, revision, ?, 'removed'
-FROM file WHERE recording IN (SELECT recording FROM removal)
+FROM file WHERE recording IN (SELECT id FROM buried)
 """
 _ENTOMB = """
-UPDATE recording SET state = 'removed', reason = ?, removed_at = ?, kinds = 0, absent = 0,
+UPDATE recording SET state = 'removed', kinds = 0, absent = 0,
+    reason = (SELECT reason FROM buried WHERE id = recording.id),
+    removed_at = (SELECT at FROM buried WHERE id = recording.id),
     unoffered = 0, unoffered_since = NULL, owed_since = NULL
-WHERE state <> 'removed' AND id IN (SELECT recording FROM removal)
+WHERE state <> 'removed' AND id IN (SELECT id FROM buried)
+"""
+_SEEN = """
+SELECT state, removed_at, max(coalesce(archived_at, ''), coalesce(last_try, '')),
+    EXISTS (SELECT 1 FROM past_file WHERE recording = r.id AND why = 'removed')
+FROM recording r WHERE id = ?
 """
 _PLACES = """
 SELECT DISTINCT r.directory FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = ?
@@ -89,14 +92,20 @@ def entomb(catalog: Catalog, ids: Sequence[int], reason: str | None) -> None:
 
     Raises `CatalogError`.
     """
+    now = utc_now()
     with catalog.transaction() as db:
-        until = revisions.upcoming(db)
-        db.executemany(
-            "INSERT OR REPLACE INTO removal (recording) VALUES (?)", ((id_,) for id_ in ids)
-        )
-        db.execute(_REMEMBER, (until,))
-        db.execute("DELETE FROM file WHERE recording IN (SELECT recording FROM removal)")
-        db.execute(_ENTOMB, (reason, utc_now()))
+        _bury(db, ((id_, reason, now) for id_ in ids))
+
+
+def _bury(db: sqlite3.Connection, those: Iterable[tuple[int, str | None, str]]) -> None:
+    """Claim that recordings are removed: ID, why, and when."""
+    db.execute("CREATE TEMP TABLE buried (id INTEGER PRIMARY KEY, reason TEXT, at TEXT)")
+    db.executemany("INSERT OR REPLACE INTO buried VALUES (?, ?, ?)", those)
+    db.execute("INSERT OR REPLACE INTO removal (recording) SELECT id FROM buried")
+    db.execute(_REMEMBER, (revisions.upcoming(db),))
+    db.execute("DELETE FROM file WHERE recording IN (SELECT id FROM buried)")
+    db.execute(_ENTOMB)
+    db.execute("DROP TABLE buried")
 
 
 def tombstones(catalog: Catalog, ids: Sequence[int]) -> Iterator[Tombstone]:
@@ -116,11 +125,12 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     """
     removed = Removed()
     of_them = "SELECT 1 FROM recording WHERE state <> 'archived' AND state = 'removed'"  # by index
-    if not catalog.scalar(f"SELECT EXISTS ({of_them})"):
+    if not catalog.scalar(f"SELECT EXISTS ({of_them})") or _is_behind(catalog, root):
         restore(catalog, root)
     if not catalog.scalar("SELECT EXISTS (SELECT 1 FROM removal)"):
         return removed
-    _list(catalog, root)
+    if removed_list.append(catalog, root):
+        _done(catalog, _LISTED)
     _delete(catalog, root, removed)
     for id_, path, why in removed.failed:
         log.error("recording %d: removed, but %s could not be deleted: %s", id_, path, why)
@@ -163,118 +173,72 @@ def _done(
 # --- removed.csv -----------------------------------------------------------------------------
 
 
-def _list(catalog: Catalog, root: Path) -> None:
-    """Write the tombstones to `removed.csv`, flushed."""
-    sql = (
-        "SELECT r.id, r.start_time, r.directory, r.archived_at, r.removed_at, r.reason "
-        "FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step <= 0 "
-        "AND m.recording > ? ORDER BY m.recording LIMIT ?"
-    )
-    path = root / ARCHIVE_DIR / NAME
-    rows = catalog.rows(sql, (0, _TOGETHER))
-    if not rows:
-        return
-    try:
-        with open(path, "a+", encoding="utf-8", newline="") as file:
-            if not file.tell():
-                csv.writer(file, lineterminator="\n").writerow(_COLUMNS)
-            elif _is_cut(path):
-                file.write("\n")  # a killed run's last line
-            while rows:
-                csv.writer(file, lineterminator="\n").writerows(_lines(catalog, rows))
-                rows = catalog.rows(sql, (rows[-1][0], _TOGETHER))
-            file.flush()
-            flush_file(file.fileno())
-    except OSError as error:
-        raise storage_error(error, "write", path) from error
-    _done(catalog, _LISTED)
+def _is_behind(catalog: Catalog, root: Path) -> bool:
+    """Whether the catalogue knows nothing of the last removal, as one that came from a backup."""
+    line = removed_list.last(root)
+    return line is not None and _is_news(catalog.rows(_SEEN, (int(line["id"]),)), line)
 
 
-def _is_cut(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
-
-
-def _lines(catalog: Catalog, rows: Sequence[Any]) -> Iterator[list[Any]]:
-    files = last_files(catalog, [row[0] for row in rows])
-    for row in rows:
-        its = files[row[0]]
-        yield [*row, *(value for kind in ALL_KINDS for value in its.get(kind, ("", "", ""))[:3])]
-
-
-def last_files(catalog: Catalog, ids: Sequence[int]) -> dict[int, dict[str, tuple[Any, ...]]]:
-    """What removed recordings' files were, by kind: (path, size, SHA-256, archived)."""
-    marks = ",".join("?" * len(ids))
-    sql = (
-        "SELECT recording, kind, path, size, sha256, archived_at FROM past_file WHERE "  # noqa: S608
-        f"why = 'removed' AND recording IN ({marks}) ORDER BY id"
-    )
-    found: dict[int, dict[str, tuple[Any, ...]]] = defaultdict(dict)
-    for recording, kind, *rest in catalog.rows(sql, list(ids)):
-        found[recording][kind] = tuple(rest)
-    return found
+def _is_news(known: Sequence[Any], line: dict[str, Any]) -> bool:
+    """Whether a recording, as the catalogue has `known` it, was removed since."""
+    if not known:
+        return True
+    state, removed_at, seen, before = known[0]
+    if state == State.REMOVED or removed_at or not seen <= line["removed_at"] <= utc_now():
+        return False
+    return seen < line["removed_at"] or not before  # within a second, it may be fetched again
 
 
 def restore(catalog: Catalog, root: Path) -> int:
     """Take tombstones from `removed.csv` that the catalogue does not know; returns how many.
 
-    Left out is what the catalogue knows by now, and what has files in the archive, which were
-    fetched again since. Raises `StorageError`.
+    Left out is what the catalogue has heard of since, and what has files in the archive, which
+    were fetched again. Raises `StorageError`.
     """
-    if not os.path.lexists(root / ARCHIVE_DIR / NAME):
+    if not os.path.lexists(root / ARCHIVE_DIR / removed_list.NAME):
         return 0
     count = 0
     with catalog.transaction() as db:
-        now = revisions.upcoming(db)
         # Of several lines for one recording the last counts; all of them have no place in memory.
-        db.execute("CREATE TEMP TABLE tombstone (id INTEGER PRIMARY KEY, line TEXT)")
-        sql = "INSERT OR REPLACE INTO tombstone VALUES (?, ?)"
-        db.executemany(sql, ((int(row["id"]), json.dumps(row)) for row in _kept(root)))
-        for id_, line in db.execute("SELECT id, line FROM tombstone ORDER BY id"):
-            row = json.loads(line)
-            known = db.execute("SELECT 1 FROM recording WHERE id = ?", (id_,)).fetchone()
-            files = [
-                (kind.value, *(row[f"{kind}_{column}"] for column in _FILE))
-                for kind in ALL_KINDS
-                if row[f"{kind}_path"]
-            ]
-            if known or any(os.path.lexists(root / file[1]) for file in files):
-                continue
-            db.execute(
-                "INSERT INTO recording (id, state, start_time, directory, archived_at, removed_at, "
-                "reason) VALUES (?, 'removed', ?, ?, ?, ?, ?)",
-                (id_, *(row[name] or None for name in _HEAD[1:])),
-            )
-            db.executemany(
-                "INSERT INTO past_file (recording, kind, path, size, sha256, archived_at, "
-                "revision, until, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'removed')",
-                ((id_, *file, row["archived_at"], now, now) for file in files),
-            )
-            count += 1
+        db.execute("CREATE TEMP TABLE tombstone (id INTEGER PRIMARY KEY, line TEXT, known INTEGER)")
+        sql = "INSERT OR REPLACE INTO tombstone VALUES (?, ?, 0)"
+        lines = removed_list.read(root)
+        db.executemany(sql, ((int(line["id"]), json.dumps(line)) for line in lines))
+        for id_, text in db.execute("SELECT id, line FROM tombstone ORDER BY id"):
+            line = json.loads(text)
+            known = db.execute(_SEEN, (id_,)).fetchall()
+            if _is_news(known, line) and not _has_files(db, root, id_, line):
+                count += 1
+                if known:
+                    db.execute("UPDATE tombstone SET known = 1 WHERE id = ?", (id_,))
+                else:
+                    _insert(db, id_, line)
+        again = db.execute("SELECT id, line FROM tombstone WHERE known")
+        rows = ((id_, json.loads(text)) for id_, text in again)
+        _bury(db, ((id_, line["reason"] or None, line["removed_at"]) for id_, line in rows))
         db.execute("DROP TABLE tombstone")
     return count
 
 
-def _kept(root: Path) -> Iterator[dict[str, Any]]:
-    """The lines of `removed.csv`; those that are cut, or odd, are told. Raises `StorageError`."""
-    path = root / ARCHIVE_DIR / NAME
-    odd = 0
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            for row in csv.reader(file):
-                if len(row) == len(_COLUMNS) and row[0].isdecimal():
-                    yield dict(zip(_COLUMNS, row, strict=True))
-                elif row and row[0] != "id":  # the head
-                    odd += 1
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
-    except csv.Error as error:
-        raise StorageError(
-            f"cannot read {path}: {error}", hint="mend it, or move it away"
-        ) from None
-    if odd:
-        log.warning("%s: %d lines are no tombstones, and were passed over", path, odd)
+def _has_files(db: sqlite3.Connection, root: Path, id_: int, line: dict[str, Any]) -> bool:
+    paths = [file[1] for file in removed_list.files_of(line)]
+    paths += (row[0] for row in db.execute("SELECT path FROM file WHERE recording = ?", (id_,)))
+    return any(os.path.lexists(root / path) for path in paths)
+
+
+def _insert(db: sqlite3.Connection, id_: int, line: dict[str, Any]) -> None:
+    """Record the tombstone of a recording that the catalogue does not know."""
+    now = revisions.upcoming(db)
+    db.execute(
+        "INSERT INTO recording (id, state, start_time, directory, archived_at, removed_at, "
+        "reason) VALUES (?, 'removed', ?, ?, ?, ?, ?)",
+        (id_, *(line[name] or None for name in removed_list.HEAD[1:])),
+    )
+    db.executemany(
+        "INSERT INTO past_file (recording, kind, path, size, sha256, archived_at, "
+        "revision, until, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'removed')",
+        ((id_, *file, line["archived_at"], now, now) for file in removed_list.files_of(line)),
+    )
 
 
 # --- the files -------------------------------------------------------------------------------
