@@ -140,8 +140,10 @@ class _Mounts:
 
 
 def _without_files(catalog: Catalog, ids: Iterable[int]) -> Iterator[Finding]:
+    # Archived is also what the service has no file of, of the kinds that were asked for.
+    has_none = "SELECT 1 FROM recording WHERE id = ? AND state = 'archived' AND kinds & ~absent = 0"
     for recording in ids:
-        if not catalog.files_of(recording):
+        if not catalog.files_of(recording) and not catalog.scalar(has_none, recording):
             problem = "missing: the catalogue holds no file of this recording"
             yield Finding(recording, None, "", problem, False)
 

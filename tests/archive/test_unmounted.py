@@ -14,6 +14,7 @@ from support import (
     archive_files,
     assert_archive_equals,
     catalog_path,
+    catalog_rows,
     mounts,
     plain_args,
     relative_path,
@@ -21,11 +22,14 @@ from support import (
     run_here,
     states,
 )
+from support.service import Serve
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts
-from g2a_archive.demo import SimulatedService
+from g2a_archive.cli import main
+from g2a_archive.demo import SimulatedService, sample_recordings
 from g2a_archive.errors import ExitCode
+from g2a_archive.models import FileKind
 
 Away = Callable[[Path], None]
 
@@ -295,3 +299,18 @@ def test_a_date_directory_by_itself(root: Path) -> None:
         assert (part.directory, part.recordings, part.look) == ("2014/05/06", 1, "is empty")
         (root / "2014/05/06").rmdir()
         assert missing_date(catalog, root, "2014/05/06") is None
+
+
+def test_what_the_service_has_no_file_of_is_missing_nowhere(
+    serve: Serve, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = serve(sample_recordings(6, events_size=None))
+    first, *_, last = service.recordings
+    events = run_here(service, root, [last], kinds=(FileKind.EVENTS,))
+    assert (events.exit_code, events.files, states(root)) == (0, 0, {last: "archived"})
+    assert run_here(service, root, [first]).exit_code == 0
+    for command in (["verify"], ["verify", str(last)], ["remove", "--yes", str(last)]):
+        assert main.run([command[0], "--dest", str(root), *command[1:]]) == 0
+    assert "mounted" not in capsys.readouterr().err
+    assert catalog_rows(root, "SELECT * FROM removal") == []
+    assert_archive_equals(service, root, [first])

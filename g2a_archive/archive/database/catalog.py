@@ -169,9 +169,9 @@ class Catalog(Database):
         return [row[0] for row in self.rows(_DIRECTORIES)]
 
     def archived_below(self, directory: str, end: str) -> int:
-        """How many recordings are archived in `directory`, or between it and `end`."""
-        sql = (
-            "SELECT count(*) FROM recording WHERE state = 'archived' "
+        """How many recordings have files archived in `directory`, or between it and `end`."""
+        sql = (  # archived may also be what the service has no file of, of the kinds asked for
+            "SELECT count(*) FROM recording WHERE state = 'archived' AND kinds & ~absent <> 0 "
             "AND (directory = ? OR directory > ? AND directory < ?)"
         )
         return int(self.scalar(sql, directory, f"{directory}/" if directory else "", end))

@@ -293,10 +293,11 @@ def _delete_of(
     """
     wanted: dict[str, set[int]] = defaultdict(set)
     expected: dict[str, set[str]] = defaultdict(set)
-    ids = set()
+    ids, held = set(), set()
     for id_, path in catalog.rows(_TO_DELETE, (directory, _LISTED)):
         ids.add(id_)
         if path is not None:
+            held.add(id_)
             expected[os.path.dirname(path)].add(os.path.basename(path))
         for place in (directory, os.path.dirname(path) if path else None):
             if place is not None:
@@ -304,7 +305,8 @@ def _delete_of(
     before = len(removed.failed)
     for place, its in wanted.items():
         if why := mounts.out_of_sight(root, place):
-            removed.failed += [(id_, place, why) for id_ in sorted(its)]
+            # What never had a file may have a directory that nobody has made.
+            removed.failed += [(id_, place, why) for id_ in sorted(its & held)]
             continue
         names = _unlink(root, place, its, _NAME, removed)
         removed.gone += sorted(f"{place}/{name}" for name in expected[place] - names)
