@@ -7,7 +7,7 @@ import ssl
 import threading
 from contextlib import suppress
 
-from support.host import Host
+from support.host import Host, has_arrived
 
 
 class Proxy:
@@ -24,6 +24,9 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.refusal = b""
         self.asked: list[bytes] = []
+        self.taken = 0  # bytes from the host
+        self._returned = 0  # those of them that have reached the client
+        self._more = threading.Condition()
         self.port = self._listener.getsockname()[1]
         scheme = "socks5h" if socks else "http" if context is None else "https"
         self.url = f"{scheme}://localhost:{self.port}"
@@ -45,7 +48,7 @@ class Proxy:
                 if not (self._greet_socks(sock) if self._socks else self._greet_http(sock)):
                     return
                 with socket.create_connection(("127.0.0.1", self._host.port)) as beyond:
-                    back = threading.Thread(target=_pump, args=(beyond, sock))
+                    back = threading.Thread(target=self._return, args=(beyond, sock))
                     back.start()
                     _pump(sock, beyond)
                     back.join()
@@ -68,6 +71,23 @@ class Proxy:
         self.asked.append(sock.recv(65536))
         sock.sendall(b"\x05" + (self.refusal or b"\x00") + b"\x00\x01" + bytes(6))
         return not self.refusal
+
+    def _return(self, beyond: socket.socket, sock: socket.socket) -> None:
+        with suppress(OSError):
+            while data := beyond.recv(65536):
+                self.taken += len(data)
+                sock.sendall(data)
+                has_arrived(sock)
+                with self._more:
+                    self._returned += len(data)
+                    self._more.notify_all()
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+
+    def has_returned(self, count: int) -> bool:
+        """Wait until more than so many bytes have reached the client; False: they don't."""
+        with self._more:
+            return self._more.wait_for(lambda: self._returned > count, 30)
 
     def close(self) -> None:
         """End it, and wait for its threads."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support import run_cli
-from support.host import Authority, Host, Script, answer, cut_off, reset
+from support.host import Authority, Host, Script, answer, cut_off, has_arrived, reset
 
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import InputError
@@ -128,6 +128,7 @@ def test_what_nobody_asked_for_ends_a_kept_connection(
         if number == 1:
             release.wait(30)
             sock.sendall(unasked)
+            has_arrived(sock)
             if ends:
                 sock.shutdown(socket.SHUT_RDWR)
             sent.set()

@@ -86,17 +86,19 @@ def test_an_end_that_tls_did_not_announce_is_none(
 def test_what_nobody_asked_for_ends_a_kept_connection(
     proxy: Proxy, secure: Host, downloads: Downloads
 ) -> None:
-    sent = threading.Event()
+    release = threading.Event()
 
     def script(sock: socket.socket) -> None:
         sock.sendall(answer(BODY))
         if len(secure.requests) == 1:
+            release.wait(30)
             sock.sendall(answer(b"WRONG FILE"))
-        sent.set()
 
     secure.script = script
     assert fetched(downloads) == BODY
-    assert sent.wait(30)
+    before = proxy.taken
+    release.set()
+    assert proxy.has_returned(before)
     assert fetched(downloads) == BODY
     downloads.close()
 
