@@ -24,6 +24,7 @@ from g2a_archive.archive.database.revisions import DirectorySums
 from g2a_archive.archive.disk import flushing
 from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.hashing import open_regular
+from g2a_archive.archive.disk.mounts import look_at
 from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.archive.splice import Changes, splice
@@ -119,7 +120,8 @@ def _work_on_all(
     """The same for all lines of the directory."""
     lines = _Lines(catalog, directory)
     first = [*islice(lines, _SMALL)]
-    if not (root / directory).is_dir():
+    folder = root / directory
+    if not folder.is_dir() or (first and look_at(folder)):
         # Gone with all that was in it; or only out of sight, and then it stays to be done.
         gone = None if first else DirectorySums(directory)
         return lambda: gone

@@ -8,11 +8,13 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from support import (
     archive_files,
     assert_archive_equals,
+    assert_checksums,
     catalog_path,
     catalog_rows,
     mounts,
@@ -32,6 +34,7 @@ from g2a_archive.errors import ExitCode
 from g2a_archive.models import FileKind
 
 Away = Callable[[Path], None]
+T = TypeVar("T")
 
 
 @contextmanager
@@ -126,6 +129,24 @@ def test_what_is_new_is_not_written_below_a_mount_point(
         }
     assert run_here(service, root, ids).exit_code == 0
     assert_archive_equals(service, root)
+
+
+def test_a_disk_for_each_year_with_no_level_below(service: SimulatedService, root: Path) -> None:
+    ids, there = list(service.recordings), of_year(service, "2014")
+    run_here(service, root, [*there[:2], *(id_ for id_ in ids if id_ not in there)], layout="%Y")
+    # As after a run that was killed before it had written SHA256SUMS.
+    with closing(sqlite3.connect(catalog_path(root))) as db, db:
+        db.execute("INSERT INTO stale_directory VALUES ('2014')")
+    with empty(root / "2014"), empty_beside(root):
+        assert main.run(["verify", "--rebuild", "--dest", str(root)]) == 0
+        report = run_here(service, root, ids, layout="%Y")
+        assert report.exit_code == ExitCode.STORAGE
+        assert {failure.id for failure in report.failed} == set(there[2:])
+        assert len(report.unfinished) == 2
+    assert run_here(service, root, ids, layout="%Y").exit_code == 0
+    assert set(states(root).values()) == {"archived"}
+    assert len(archive_files(root)) == 3 * len(ids)
+    assert_checksums(root)
 
 
 @contextmanager
@@ -273,16 +294,18 @@ def test_a_root_that_is_gone(root: Path, tmp_path: Path) -> None:
 def test_a_directory_of_another_owner_is_not_unmounted(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listdir = os.listdir
+    def refusing(look: Callable[[Path], T]) -> Callable[[Path], T]:
+        def refuse(path: Path) -> T:
+            if path.name in refused:
+                raise refused[path.name]
+            return look(path)
 
-    def refuse(path: str | os.PathLike[str]) -> list[str]:
-        if Path(path).name in refused:
-            raise refused[Path(path).name]
-        return listdir(path)
+        return refuse
 
     refused: dict[str, OSError] = {"2014": PermissionError(13, "Permission denied")}
     with catalogue(root, MIXED) as catalog:
-        monkeypatch.setattr(os, "listdir", refuse)
+        monkeypatch.setattr(os, "listdir", refusing(os.listdir))
+        monkeypatch.setattr(os, "scandir", refusing(os.scandir))
         assert missing_parts(catalog, root) == []
         refused["2015"] = OSError(107, "Transport endpoint is not connected")
         (part,) = missing_parts(catalog, root)

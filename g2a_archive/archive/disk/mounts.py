@@ -80,7 +80,8 @@ def missing_parts(catalog: Catalog, root: Path) -> list[MissingPart]:
     """The parts of the archive at `root` that are not mounted, each as far up as possible.
 
     One listing a year and a month, none of a date directory; whoever lists those asks `look_at` of
-    each that turns out to hold nothing. Raises `CatalogError`.
+    each that turns out to hold nothing. Only where the layout has no other level, as `%Y` for a
+    disk a year, each is looked at for a first name in it. Raises `CatalogError`.
     """
     tree = _tree(catalog)
     if not tree:
@@ -95,6 +96,8 @@ def missing_parts(catalog: Catalog, root: Path) -> list[MissingPart]:
             missing.append(_part(catalog, root, name, "is not there"))
         elif below:
             missing += _missing_in(catalog, root, name, below)
+        elif part := missing_date(catalog, root, name):
+            missing.append(part)
     # Recordings that have failed have a directory, too, which nobody has made.
     return [part for part in missing if part.recordings]
 
@@ -128,11 +131,13 @@ def unmounted_error(parts: Sequence[MissingPart]) -> StorageError:
 
 def look_at(path: Path) -> str:
     """Why a directory looks like a mount point without its drive; "" where it does not."""
-    seen = _names(path)
-    if isinstance(seen, str):
-        return seen
-    # A disk that holds no more than what systems leave about holds nothing.
-    return "is empty" if all(map(is_left_about, seen)) else ""
+    try:
+        with os.scandir(path) as entries:
+            # A disk that holds no more than what systems leave about holds nothing.
+            empty = all(is_left_about(entry.name) for entry in entries)
+        return "is empty" if empty else ""
+    except OSError as error:
+        return _unmounted(path, error)
 
 
 def out_of_sight(root: Path, directory: str) -> str:
@@ -153,12 +158,17 @@ def _names(path: Path) -> set[str] | str:
     """What a directory holds, or why it looks unmounted; whoever else cannot read it is told."""
     try:
         return set(os.listdir(path))
-    except FileNotFoundError:
-        return "is a link that leads nowhere" if os.path.islink(path) else "is not there"
     except OSError as error:
-        if error.errno in _UNREACHABLE:
-            return f"cannot be reached ({error.strerror})"
-        return {""}  # another owner's, or a file: no sign of an unmounted drive
+        return _unmounted(path, error) or {""}
+
+
+def _unmounted(path: Path, error: OSError) -> str:
+    """What is told of a directory that cannot be read; "" where that is no sign of a drive."""
+    if isinstance(error, FileNotFoundError):
+        return "is a link that leads nowhere" if os.path.islink(path) else "is not there"
+    if error.errno in _UNREACHABLE:
+        return f"cannot be reached ({error.strerror})"
+    return ""  # another owner's, or a file
 
 
 def _tree(catalog: Catalog) -> _Tree:
