@@ -18,6 +18,7 @@ DAY = "2014/05/06"
 
 def peak(root: Path, count: int) -> int:
     (root / DAY).mkdir(parents=True)
+    (root / DAY / "1.mp4").touch()  # a directory without any is taken for one that is away
     path = root / "catalog.sqlite3"
     with Catalog(path) as catalog:
         catalog.settle(
