@@ -18,6 +18,7 @@ from support import (
     catalog_path,
     catalog_rows,
     download_args,
+    relative_path,
     report_of,
     run_cli,
     run_here,
@@ -186,6 +187,21 @@ def test_a_recording_that_is_owed_is_owed_no_more(
     service.requests.clear()
     assert run_here(service, root, [], owed=True).exit_code == 0
     assert service.requests.count == 0
+
+
+def test_what_still_names_it_makes_the_exit_code_1(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    sums = (root / relative_path(service.recordings[ids[0]], "mp4")).with_name("SHA256SUMS")
+    sums.unlink()
+    sums.mkdir()  # which nobody can replace
+    code, _, err = say("remove", "--yes", ids[0])
+    assert code == 1
+    assert str(sums) in err
+    assert files_of(root, ids[0]) == []
+    sums.rmdir()
+    assert run_here(service, root, ids[:1]).exit_code == 0
+    assert_removed(root, ids[0])
 
 
 def test_what_a_killed_run_had_named_and_not_recorded_goes_too(

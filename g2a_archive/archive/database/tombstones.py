@@ -80,11 +80,15 @@ log = logging.getLogger("g2a_archive")
 
 @dataclass(slots=True)
 class Removed:
-    """What became of files: how many were deleted, which were gone before, which stay, and why."""
+    """What became of files: how many were deleted, which were gone before, which stay, and why.
+
+    `naming` is why `SHA256SUMS` or a page, which cannot be written, still names them: said already.
+    """
 
     deleted: int = 0
     gone: list[str] = field(default_factory=list)
     failed: list[tuple[int, str, str]] = field(default_factory=list)
+    naming: list[str] = field(default_factory=list)
 
 
 def entomb(catalog: Catalog, ids: Sequence[int], reason: str | None) -> None:
@@ -137,10 +141,12 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     try:
         write_checksums(catalog, root)
     except LocalError as error:
+        removed.naming.append(str(error))
         log.error("%s", error)
     try:
         pages.write_again(catalog, root)
     except StorageError as error:
+        removed.naming.append(str(error))
         log.error("the pages still name what was removed; `browse` writes them again: %s", error)
     _tidy(catalog, root)
     return removed

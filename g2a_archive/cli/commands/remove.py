@@ -117,7 +117,8 @@ def _remove(
             raise logs.failure
     if switch.code is not None:
         return switch.code
-    return ExitCode.FAILED if removed is not None and removed.failed else ExitCode.OK
+    left = removed is not None and (removed.failed or removed.naming)
+    return ExitCode.FAILED if left else ExitCode.OK
 
 
 def _tell(settings: Settings, removal: Removal, removed: Removed | None, *, yes: bool) -> None:
