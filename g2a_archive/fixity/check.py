@@ -18,7 +18,13 @@ from pathlib import Path
 
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import MissingPart
-from g2a_archive.errors import CatalogError, Interrupted, StorageError, storage_error
+from g2a_archive.errors import (
+    CatalogError,
+    Interrupted,
+    LocalError,
+    StorageError,
+    storage_error,
+)
 from g2a_archive.fixity.tree import Tree, default_jobs, identity, in_bunches, in_parallel
 from g2a_archive.models import FileKind, StoredFile, Tombstone
 
@@ -61,7 +67,8 @@ class Outcome:
     """What a check did: `left` files were not reached in time, or were being replaced.
 
     `unmounted` are the parts of the archive that are not mounted; their files are `left`.
-    `removed` are those of the recordings asked for that were removed for good.
+    `removed` are those of the recordings asked for that were removed for good. `unwritten` is why
+    a rebuild could not write a `SHA256SUMS`.
     """
 
     files: int = 0
@@ -73,6 +80,7 @@ class Outcome:
     recorded: bool = True
     unmounted: list[MissingPart] = field(default_factory=list)
     removed: list[Tombstone] = field(default_factory=list)
+    unwritten: LocalError | None = None
 
 
 Current = Callable[[int, FileKind], StoredFile | None]

@@ -16,7 +16,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import files_of
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import parse_name
-from g2a_archive.errors import Interrupted
+from g2a_archive.errors import Interrupted, LocalError
 from g2a_archive.fixity.check import Finding, Outcome
 from g2a_archive.fixity.tree import Tree, default_jobs, in_parallel
 from g2a_archive.models import FileKind, StoredFile, printable
@@ -119,12 +119,10 @@ class _Rebuilding:
                     problem = f"unknown: its name is not UTF-8; {len(folder.names):,} files in it"
                     yield _Found(folder.path, findings=[_unknown(folder.path, problem)])
                 continue
-            sums = {
-                self.tree.key(name): digest
-                for name, digest in checksums.read(
-                    self.tree.root / folder.path / checksums.NAME
-                ).items()
-            }
+            sums = self.sums_of(folder.path)
+            if isinstance(sums, Finding):  # what it lists may be told by the next rebuild
+                yield _Found(folder.path, findings=[sums])
+                continue
             missing = _missing(sums.keys() - {self.tree.key(name) for name in folder.names})
             for names in _by_recording(folder.names):
                 yield self.sorted_out(folder.path, names, sums, missing)
@@ -135,6 +133,16 @@ class _Rebuilding:
             for recording in [*missing]:
                 self.tell_missing(last, recording, missing)
             yield last
+
+    def sums_of(self, directory: str) -> dict[str, str] | Finding:
+        """What the `SHA256SUMS` of a directory lists; why it cannot be read, where it is so."""
+        path = f"{directory}/{checksums.NAME}" if directory else checksums.NAME
+        try:
+            sums = checksums.read(self.tree.root / path)
+        except LocalError as error:
+            self.tree.check()
+            return _unknown(path, f"unreadable: {os.strerror(error.code)}; its files were left")
+        return {self.tree.key(name): digest for name, digest in sums.items()}
 
     def sorted_out(
         self,

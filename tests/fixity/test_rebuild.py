@@ -11,6 +11,8 @@ from support.archive import MP4, THUMBNAIL, Archive, video
 
 from g2a_archive.archive import layout
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.cli import main
+from g2a_archive.errors import Domain, LocalError
 from g2a_archive.fixity import rebuild as rebuilding
 from g2a_archive.fixity.rebuild import rebuild
 from g2a_archive.models import FileKind
@@ -77,6 +79,34 @@ def test_rebuilding_finds_what_the_sums_tell(lost: Archive) -> None:
     assert lost.state(3) == ("failed", 6, "mp4: not found")
     assert lost.state(4) == ("archived", 7, None)
     assert sorted([*lost.catalog.owed()]) == [1, 2, 3]
+
+
+def test_a_list_of_sums_that_cannot_be_read_stops_its_directory_only(lost: Archive) -> None:
+    sums = lost.root / "2014/05/02/SHA256SUMS"
+    kept = sums.rename(sums.with_name(".kept"))
+    sums.mkdir()
+    outcome = rebuild(lost.catalog, lost.root)
+    assert {one.path: one.problem for one in outcome.findings} == {
+        "2014/05/02/SHA256SUMS": "unreadable: Is a directory; its files were left"
+    }
+    assert outcome.files == 12
+    sums.rmdir()
+    kept.rename(sums)
+    outcome = rebuild(lost.catalog, lost.root)
+    assert (outcome.files, outcome.findings) == (3, [])
+
+
+def test_a_list_of_sums_that_cannot_be_written_is_told_after_what_was_found(
+    lost: Archive, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refusing(*_: object) -> None:
+        raise LocalError("cannot write it", domain=Domain.DIRECTORY)
+
+    monkeypatch.setattr("g2a_archive.cli.commands.verify.write_checksums", refusing)
+    assert main.run(["verify", "--rebuild", "--dest", str(lost.root)]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("Checked 15 files")
+    assert "cannot write it" in err
 
 
 @pytest.mark.parametrize(

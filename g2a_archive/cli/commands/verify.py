@@ -28,7 +28,7 @@ from g2a_archive.console.fixity import proof_json, proof_text
 from g2a_archive.console.inventory import outcome_json, outcome_text
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ExitCode, InputError, Interrupted
+from g2a_archive.errors import ExitCode, InputError, Interrupted, LocalError
 from g2a_archive.fixity import fingerprint as proving
 from g2a_archive.fixity.check import Outcome
 from g2a_archive.fixity.rebuild import rebuild
@@ -187,6 +187,8 @@ def _verify(
         outputs.write(f"{outcome_text(outcome)}{proof_text(proof, outcome)}\n")
     if outcome.unmounted:
         raise unmounted_error(outcome.unmounted)
+    if outcome.unwritten is not None:
+        raise outcome.unwritten
     if logs.failure is not None:
         raise logs.failure
     if switch.code is not None:
@@ -230,7 +232,10 @@ def _rebuilt(
             )
             with suppress(Interrupted):
                 resume(catalog, storage.root)
-            write_checksums(catalog, storage.root)
+            try:
+                write_checksums(catalog, storage.root)
+            except LocalError as error:
+                outcome.unwritten = error
             return outcome
     finally:
         storage.close()
