@@ -7,6 +7,7 @@ connection is too old to be trusted, and how another thread ends a wait.
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import ssl
@@ -38,6 +39,9 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LONGEST_IDLE = 60.0
 """Seconds since its last request after which a kept connection is not used again: a load balancer
 forgets it about then, and does not say so."""
+
+_MOST_INTERIM = 16
+"""Interim answers before an answer at most."""
 
 _Place = tuple[str, int]
 
@@ -151,9 +155,27 @@ def _decrypted(sock: object) -> bool:
     return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
+class _Final(http.client.HTTPResponse):
+    """The answer itself: the library takes an interim one (RFC 9110, 15.2) for it, but for a 100.
+
+    The answer would then come later, for whoever uses the connection next.
+    """
+
+    def begin(self) -> None:
+        super().begin()
+        for _ in range(_MOST_INTERIM):
+            if not 101 < self.status < 200:
+                break
+            self.headers = self.msg = None  # type: ignore[assignment] # so that it begins again
+            super().begin()
+        if self.status < 200:  # a switch to a protocol that nobody asked for, or no end
+            raise http.client.HTTPException
+
+
 class _Kept:
     """What is added to every connection of the library; `network` is set by `_classes`."""
 
+    response_class = _Final
     network: Network
     asked_at = 0.0
     answers = 0

@@ -226,13 +226,3 @@ def test_hostile_headers_end_in_one_sentence_or_are_passed_over(
     with suppress(NetworkError):
         found.append(body_of(downloads, plain_host.url, 1 << 20))
     assert found in ([], [BODY])
-
-
-def test_an_early_hint_is_not_taken_for_the_answer(plain_host: Host, downloads: Downloads) -> None:
-    hint = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
-    act(plain_host, hint + answer(BODY), 1)
-    found = downloads.get(plain_host.url, {})
-    assert found.status == 103
-    downloads.release(found)
-    act(plain_host, answer(BODY), 1)
-    assert body_of(downloads, plain_host.url, 1 << 20) == BODY

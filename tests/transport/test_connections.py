@@ -106,6 +106,37 @@ def test_who_gives_up_in_the_middle_waits_for_nothing(host: Host, downloads: Dow
     given_up.set()
 
 
+@pytest.mark.parametrize(
+    ("lines", "length"), [(("Link: </a.css>",), False), ((), True)], ids=["plain", "with a length"]
+)
+def test_an_interim_answer_is_not_the_file(
+    lines: tuple[str, ...], length: bool, host: Host, downloads: Downloads
+) -> None:
+    """Or the file itself would come later, as the next one."""
+    interim = answer(b"", *lines, status="103 Early Hints", length=length)
+
+    def script(sock: socket.socket) -> None:
+        number = len(host.requests)
+        sock.sendall(interim)
+        sock.sendall(interim + answer(b"file %d" % number))
+
+    host.script = script
+    assert [body_of(downloads, host.url) for _ in range(2)] == [b"file 1", b"file 2"]
+    assert host.accepted == 1
+
+
+@pytest.mark.parametrize("status", ["101 Switching Protocols", "103 Early Hints"])
+def test_what_only_looks_like_an_answer_ends_the_connection(
+    status: str, host: Host, downloads: Downloads
+) -> None:
+    endless = answer(b"", status=status) * 20
+    host.script = lambda sock: sock.sendall(endless if len(host.requests) == 1 else answer(BODY))
+    with pytest.raises(NetworkError, match="breaks the rules of HTTP"):
+        downloads.get(host.url, {})
+    assert body_of(downloads, host.url) == BODY
+    assert host.accepted == 2
+
+
 UNASKED = {
     "an answer": answer(b"WRONG FILE"),
     "408": b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
