@@ -99,8 +99,9 @@ class ApiSession:
         """
         attempt = 0
         while True:
+            header = self.credentials.authorization()  # whose own calls are retried already
             try:
-                return read(self._once(name, method, path, params, body))
+                return read(self._once(name, method, path, params, body, header))
             except _Again as again:
                 error, wait = again.error, again.wait
             except BadAnswerError as unreadable:
@@ -112,8 +113,9 @@ class ApiSession:
             log.warning("%s, retry %d/%d in %.1f s", error.message, attempt, self._retries, seconds)
             pause(self._stop, seconds)
 
-    def _once(self, name: str, method: str, path: str, params: str, sent: object) -> Any:
-        header = self.credentials.authorization()
+    def _once(
+        self, name: str, method: str, path: str, params: str, sent: object, header: str
+    ) -> Any:
         address = f"{self._base}{path}" + (f"?{params}" if params else "")
         try:
             with self._pacer.turn():

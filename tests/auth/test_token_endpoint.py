@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from g2a_archive.errors import (
     Interrupted,
     UnreachableError,
 )
+from g2a_archive.service.session import ApiSession
 
 client = auth_support.client
 service = auth_support.service
@@ -81,6 +83,20 @@ def test_what_the_endpoint_says_and_what_it_means(
     assert type(caught.value) is error
     assert token_calls(service) == asked
     assert "hush" not in seen_of(caught.value) + "".join(watch.warnings)
+
+
+@pytest.mark.parametrize(("status", "asked"), [(503, 3), (404, 1)])
+def test_the_retries_are_not_those_of_the_call_again(
+    status: int, asked: int, service: SimulatedService, with_pat: AuthSettings, watch: Watch
+) -> None:
+    service.fail(Response(status), call="token")
+    credentials = credentials_from(with_pat, warn=watch.warn, wait=watch.wait)
+    session = ApiSession(
+        service.api_url, credentials, timeout=10, retries=1, stop=threading.Event()
+    )
+    with pytest.raises(BadAnswerError, match="token endpoint"):
+        session.call("call", "GET", "/archive/recordings", lambda answer: answer)
+    assert token_calls(service) == asked
 
 
 def test_a_redirect_is_not_followed(
