@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("g2a_archive")
 
-_ADDRESS = re.compile(r"\b(https?://[^\s/?#'\"<>]+)[^\s'\"<>]*")
+_ADDRESS = re.compile(r"\b(https?://[^\s/?#'\"<>,;)][^\s/?#'\"<>]*)[^\s'\"<>]*")
 _HEADER = re.compile(r"(?i)\b(bearer\s+|oauth_token=)\S+")
 
 

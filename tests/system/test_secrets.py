@@ -226,6 +226,10 @@ REDACTED = [
     ("OAuth oauth_token=abc", "OAuth oauth_token=…"),
     ("it is hunter22 they say", "it is … they say"),
     ("plain words", "plain words"),
+    (
+        "plain http:// is refused; use https://, retry",
+        "plain http:// is refused; use https://, retry",
+    ),
     ("bell \x07 escape \x1b[2J newline \n end", r"bell \x07 escape \x1b[2J newline \n end"),
 ]
 
