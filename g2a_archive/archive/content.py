@@ -19,6 +19,7 @@ _BEFORE = b"\xef\xbb\xbf\xff\xfe\0 \t\n\r\f\v"
 
 _PROLOG = re.compile(rb"<\?xml[^>]*>|<!--(?:(?!-->).)*-->|\s+", re.DOTALL)
 _HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|script)\b", re.IGNORECASE)
+_SVG = re.compile(rb"<(?:!DOCTYPE\s+)?svg[\s>]")
 _XML_ERROR = re.compile(rb"<Error[\s>/]")
 
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
@@ -53,6 +54,11 @@ def is_error_json(data: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and not _ERROR_KEYS.isdisjoint(value)
+
+
+def is_document(head: bytes) -> bool:
+    """Whether this begins as JSON or XML does, and so as no picture: but for one in SVG."""
+    return head.lstrip(_BEFORE).startswith((b"{", b"[", b"<")) and not _SVG.match(_first_tag(head))
 
 
 def _first_tag(head: bytes) -> bytes:

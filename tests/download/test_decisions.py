@@ -209,6 +209,22 @@ def test_an_error_document_is_no_file(kind: FileKind) -> None:
 
 
 @pytest.mark.parametrize(
+    ("head", "fine"),
+    [
+        (b'{"message": "Forbidden"}', False),
+        (b' [{"code": "AccessDenied"}]', False),
+        (b'<?xml version="1.0"?><ErrorResponse xmlns="x">', False),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg">', True),
+        (b"\0\0\0\x1cftypavif", True),
+        (b"", True),
+    ],
+)
+def test_a_document_is_no_picture(head: bytes, fine: bool) -> None:
+    assert (wrong_content(THUMBNAIL, head) is None) is fine
+    assert wrong_content(EVENTS, head) is None
+
+
+@pytest.mark.parametrize(
     ("data", "error"),
     [
         (b'{"error": "expired"}', True),
