@@ -155,8 +155,8 @@ class Service:
         try:
             found, warnings = self._with_renewal(lambda: self._call_links(ids, query), chunk)
         except ForbiddenError as error:
-            if error.status == 401:
-                raise _refused_credentials() from None
+            if error.status == 401:  # which is no word on the IDs
+                raise (_lapsed() if self._trusted else _refused_credentials()) from None
             return False
         except CallTooLongError:
             raise
@@ -224,11 +224,7 @@ class Service:
             elif self._good_list is not None:
                 self._call_list(self._good_list)
         except ForbiddenError:
-            raise CredentialsError(
-                "the service no longer accepts the credentials",
-                hint="an access token lives 60 minutes: renew it, or configure a client "
-                "ID and secret with a personal access token",
-            ) from None
+            raise _lapsed() from None
         except ServiceError as error:
             log.warning("%s", error)
 
@@ -363,6 +359,14 @@ def _perhaps_too_long(error: MalformedCallError) -> CallTooLongError:
     doubtful = CallTooLongError(error.message)
     doubtful.status = error.status
     return doubtful
+
+
+def _lapsed() -> CredentialsError:
+    return CredentialsError(
+        "the service no longer accepts the credentials",
+        hint="an access token lives 60 minutes: renew it, or configure a client ID and secret "
+        "with a personal access token",
+    )
 
 
 def _refused_credentials() -> CredentialsError:

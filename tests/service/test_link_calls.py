@@ -149,6 +149,7 @@ def test_a_token_that_runs_out_in_mid_run(
     service.on_links.append(lambda _: service.revoke())
     report = run_here(service, root, service.recordings)
     assert report.exit_code == ExitCode.CREDENTIALS
+    assert report.stops[0].startswith("the service no longer accepts the credentials")
     assert len(report.refused) == 0
     assert len(report.failed) == 0
     assert report.archived == 8
