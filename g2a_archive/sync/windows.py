@@ -16,7 +16,7 @@ from weakref import finalize
 
 from g2a_archive.archive.database.connection import needing_room
 from g2a_archive.console.progress import Snapshot
-from g2a_archive.errors import MalformedCallError
+from g2a_archive.errors import BadAnswerError, MalformedCallError
 from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard, iso
 from g2a_archive.service.clock import Clock
 from g2a_archive.service.payloads import Ready
@@ -44,6 +44,11 @@ _NO_ROOM = "what was found cannot be kept in the temporary directory"
 _READY = """
 INSERT INTO ready (id, rank) {} ON CONFLICT (id) DO UPDATE SET rank = max(rank, excluded.rank)
 """
+
+
+_SAME_SECONDS = 4
+"""So many full answers in a row, each of another second, are not the same by chance: without
+fractions of a second, the windows of three seconds in a row overlap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,8 @@ class Listing:
         self.calls = 0
         self.total = 1
         self.overflowing: list[str] = []
+        self._last_told: set[int] = set()
+        self._in_a_row = 0
         self._places = count()
         # A temporary file, once they are many: an account may have a million.
         self._found = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -137,14 +144,32 @@ class Listing:
             asked, answer = now, None
         walk = Walk(replace(asked, resume=now.resume), self._clock.now(), self._clock.best())
         while (window := walk.window) is not None:
-            ready, longest = self._take_in(window, answer or self._call(query, window))
+            told = answer or self._call(query, window)
+            ready, longest = self._take_in(window, told)
             answer = None
             walk.answered(longest)
             walked = walked or walk.window is not None
             self._estimate(before, walk.share)
             overflows = self._overflows(window, longest)
+            if overflows:
+                self._require_news(told)
             yield Found(query, window, ready, _rank(window), walk.complete_until, walked, overflows)
         self.total = self.calls
+
+    def _require_news(self, told: Ready) -> None:
+        """Raise `BadAnswerError` where the times that were asked for make no difference.
+
+        Else every second since `EARLIEST` would be asked for.
+        """
+        same = {*told.transcode, *told.download}
+        self._in_a_row = self._in_a_row + 1 if same == self._last_told else 1
+        self._last_told = same
+        if self._in_a_row >= _SAME_SECONDS:
+            raise BadAnswerError(
+                f"list call: the same recordings are told of {self._in_a_row} seconds in a row: "
+                "the service does not heed fromTime and toTime, so that only the first ones are "
+                "found"
+            )
 
     def second(self, query: Query, second: int) -> Found:
         """Ask for one second (Unix time) alone. Raises as `walk`."""

@@ -32,6 +32,7 @@ from support.sync import (
 
 from g2a_archive.demo import (
     Request,
+    Response,
     SimulatedRecording,
     SimulatedService,
 )
@@ -253,6 +254,21 @@ def test_what_overflows_is_said_until_it_is_found(serve: Serve, root: Path) -> N
     counts(service)
     assert sync_here(service, root, mark_archived=True).exit_code == 0
     assert counts(service) == {"list": 1}
+
+
+@pytest.mark.usefixtures("few")
+def test_a_service_that_heeds_no_times_is_not_asked_for_every_second(
+    serve: Serve, root: Path
+) -> None:
+    service = serve(spread(100, 20), rate_limit=None, most_ids=FEW)
+    first = by_start(service)[:FEW]
+    listed = {"readyForTranscode": [], "readyForDownload": first}
+    service.fail(Response.json(listed), call="list")
+    report = sync_here(service, root)
+    assert report.exit_code == 7
+    assert "does not heed fromTime" in report.stops[0]
+    assert counts(service)["list"] < 50
+    assert_archive_equals(service, root, first)
 
 
 @pytest.mark.usefixtures("few")
