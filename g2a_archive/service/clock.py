@@ -18,6 +18,9 @@ from g2a_archive.models import duration_text, iso
 SKEW = 300
 """Seconds by which two honest clocks may differ."""
 
+_CREDIBLE = range(946_684_800, 4_102_444_800)
+"""Unix time from 2000 to 2100: what tells another is no clock, and its reckoning might overflow."""
+
 
 class Clock:
     """Tells the time in Unix seconds. Safe to use from several threads."""
@@ -41,6 +44,8 @@ class Clock:
 
         with suppress(ValueError, TypeError, OverflowError):
             at = parsedate_to_datetime(date).timestamp()
+            if int(at) not in _CREDIBLE:
+                return
             with self._lock:
                 self._offset, self.date = at - self._monotonic(), date
 

@@ -11,7 +11,7 @@ import pytest
 from support import assert_archive_equals, catalog_rows, download_args, report_of, run_cli, states
 from support.clocks import YEAR, off_by
 from support.service import Serve
-from support.sync import TODAY, change, small, sync_args
+from support.sync import TODAY, change, small, sync_args, sync_here
 
 from g2a_archive.demo import Request, SimulatedRecording, SimulatedService, faults
 from g2a_archive.models import iso
@@ -207,6 +207,19 @@ def test_a_clock_that_jumps_in_mid_run(
     assert service.archived == set(service.recordings)
     assert service.requests.counts["links"] <= 3
     assert in_the_future(root) == []
+
+
+@pytest.mark.parametrize(
+    "date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "yesterday"]
+)
+def test_a_date_that_no_clock_tells_is_no_news(
+    date: str, service: SimulatedService, root: Path
+) -> None:
+    service.fail(faults.Fault(headers={"Date": date}))
+    report = sync_here(service, root)
+    assert report.exit_code == 0, report.stops
+    assert abs(datetime.fromisoformat(report.finished_at).timestamp() - time.time()) < YEAR
+    assert_archive_equals(service, root)
 
 
 # --- times as a person writes them ------------------------------------------------------------
