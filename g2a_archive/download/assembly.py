@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import resource
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +20,7 @@ from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.download.transfer.attempt import Fetcher
 from g2a_archive.download.transfer.receive import Receiver
 from g2a_archive.download.workers import Workers
-from g2a_archive.errors import ArchiverError, ExitCode
+from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
 from g2a_archive.models import Failure, RunSettings
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import RateLimiter
@@ -66,7 +65,6 @@ def assemble(
     storage: Storage,
     zone: tzinfo | None,
     switch: StopSwitch,
-    deadline: float | None,
 ) -> tuple[Engine, Workers, Callable[[], Snapshot]]:
     """The run, its threads (not started), and how to look at it while it goes on."""
     settings = replace(settings, jobs=possible_jobs(settings.jobs))
@@ -79,7 +77,6 @@ def assemble(
         storage=storage,
         zone=zone,
         switch=switch,
-        deadline=deadline,
     )
     rate = settings.limit_rate
     limiter = RateLimiter(rate, switch.event) if rate else None
@@ -162,15 +159,13 @@ def rehearse(
     service: Service,
     zone: tzinfo | None,
     switch: StopSwitch,
-    deadline: float | None,
 ) -> None:
     """Ask for the links of everything in the plan, and count what a run would do."""
     at = 0
     try:
-        while at < len(plan.todo) and not switch.event.is_set():
-            if deadline is not None and time.monotonic() >= deadline:
-                report.ends.add(ExitCode.MAX_DURATION)
-                break
+        while at < len(plan.todo):
+            if switch.event.is_set():
+                raise Interrupted
             chunk = plan.todo[at : at + service.chunk_limit]
             at += len(chunk)
             answer = service.links(chunk)
@@ -193,7 +188,5 @@ def rehearse(
                     report.rehearsed(recording.id, job.directory, sum(sizes) if sizes else None)
     except ArchiverError as error:
         report.note(error)
-    if switch.code is not None:
-        report.ends.add(switch.code)
     if not service.ever_answered and report.failed:
         report.ends.add(ExitCode.SERVICE)

@@ -63,7 +63,6 @@ class Engine:
         storage: Storage,
         zone: tzinfo | None,
         switch: StopSwitch,
-        deadline: float | None = None,
     ) -> None:
         self._settings = settings
         self._plan = plan
@@ -73,7 +72,6 @@ class Engine:
         self._storage = storage
         self._zone = zone
         self._switch = switch
-        self._deadline = deadline
         self.events = Events()
         self._workers: Workers | None = None
         self._links: LinkQueue | None = None
@@ -133,10 +131,6 @@ class Engine:
 
     def _pump(self, now: float) -> None:
         """Hand out what can be done now: link calls, files, a commit."""
-        if self._deadline is not None and now >= self._deadline:
-            self.report.out_of_time()
-            self._switch.stop()
-            return
         schedule = self._schedule
         waiting = schedule.waiting // len(self._settings.kinds)
         self.links.pump(now, waiting, idle=schedule.idle)
@@ -161,8 +155,6 @@ class Engine:
             until = min(until, self.recorder.commit_at)
         if (due := self._schedule.next_at) is not None:
             until = min(until, due)
-        if self._deadline is not None:
-            until = min(until, self._deadline)
         try:
             return self.events.get(timeout=max(0.001, until - now))
         except queue.Empty:
@@ -330,6 +322,8 @@ class Engine:
         self._cores.release()
         unfinished = self.links.unfinished() if self.links.open else ()
         if self._pending or self.recorder.jobs:
+            if self._switch.late:
+                self.report.out_of_time()
             self._switch.stop()
             self.workers.abort()
             self._drain()

@@ -58,9 +58,6 @@ class Download:
         self.display = display
         self.root = Path(settings.dest).absolute()
         self._start = time.monotonic()
-        self._deadline = (
-            self._start + settings.max_duration if settings.max_duration is not None else None
-        )
         self.report = Report(utc_now(), dry_run=settings.dry_run)
         self.owed_count: int | None = None
         self.last_success: float | None = None
@@ -99,7 +96,7 @@ class Download:
         ends or prevents the job is in the report; raises only `InputError`.
         """
         try:
-            with self._opened():
+            with self.switch.limited(self.settings.max_duration), self._opened():
                 try:
                     self._guarded(job)
                 finally:
@@ -126,6 +123,8 @@ class Download:
     def _stopped(self) -> None:
         if self.switch.code is not None:
             self.report.ends.add(self.switch.code)
+        else:
+            self.out_of_time()
 
     def broke(self, error: Exception) -> Report:
         """Take in what ended the run; of an error that nobody expected, only where it arose."""
@@ -156,10 +155,9 @@ class Download:
 
     def out_of_time(self) -> bool:
         """Whether `--max-duration` is over; then it is in the report."""
-        if self._deadline is None or time.monotonic() < self._deadline:
-            return False
-        self.report.out_of_time()
-        return True
+        if self.switch.late:
+            self.report.out_of_time()
+        return self.switch.late
 
     def request(self, ids: Sequence[int]) -> None:
         """Count `ids` as requested, each once."""
@@ -279,7 +277,6 @@ class Download:
             storage=storage,
             zone=self._zone(),
             switch=self.switch,
-            deadline=self._deadline,
         )
         with self.display.watch(look):
             engine.execute(workers)
@@ -330,5 +327,4 @@ class Download:
             service=self.service(),
             zone=self._zone(),
             switch=self.switch,
-            deadline=self._deadline,
         )

@@ -40,12 +40,14 @@ def end_after(seconds: float, code: ExitCode) -> threading.Timer | None:
 class StopSwitch:
     """Turned off once; `event` is what every wait of the run listens to.
 
-    `wake` is called when a signal arrives, so that the main thread need not poll.
+    `wake` is called when it is, so that the main thread need not poll. `late` tells that a time
+    limit was over.
     """
 
     def __init__(self) -> None:
         self.event = threading.Event()
         self.code: ExitCode | None = None
+        self.late = False
         self.wake: Callable[[], None] = lambda: None
 
     def stop(self, code: ExitCode | None = None) -> None:
@@ -54,6 +56,24 @@ class StopSwitch:
             self.code = code
         self.event.set()
         self.wake()
+
+    @contextmanager
+    def limited(self, seconds: float | None) -> Iterator[None]:
+        """Turn the switch off after so many seconds, whatever waits in the block by then."""
+
+        def end() -> None:
+            self.late = True
+            self.stop()
+
+        timer = threading.Timer(seconds or 0.0, end)
+        timer.daemon = True
+        if seconds is not None:
+            with suppress(RuntimeError):  # where there are no threads, nothing else runs either
+                timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @contextmanager
     def signals(self) -> Iterator[None]:

@@ -89,11 +89,8 @@ class Sync:
         switch = self._download.switch
         if switch.code is not None:
             self.report.ends.add(switch.code)
-        return (
-            switch.event.is_set()
-            or bool(self.report.ends & _SERIOUS)
-            or self._download.out_of_time()
-        )
+        late = self._download.out_of_time()
+        return late or switch.event.is_set() or bool(self.report.ends & _SERIOUS)
 
     # --- finding ----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import pytest
 from support import (
     assert_archive_equals,
     run_cli,
+    run_here,
     states,
 )
 from support import sync as sync_support
@@ -16,6 +17,7 @@ from support.service import Serve
 from support.sync import (
     FEW,
     counts,
+    small,
     spread,
     sync_args,
     sync_here,
@@ -24,7 +26,9 @@ from support.sync import (
 from g2a_archive.demo import (
     Response,
     SimulatedService,
+    faults,
 )
+from g2a_archive.demo.messages import Call
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -74,13 +78,35 @@ def test_a_listing_that_fails_on_the_way_does_not_keep_the_rest(serve: Serve, ro
     assert_archive_equals(service, root)
 
 
-def test_max_duration_holds_while_listing(
-    service: SimulatedService, root: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "held_up",
+    [faults.stall(0), Response(503, headers={"Retry-After": "5"})],
+    ids=["stalls", "in its pause"],
+)
+@pytest.mark.parametrize("call", ["list", "links"])
+def test_max_duration_holds_while_a_call_is_held_up(
+    service: SimulatedService,
+    root: Path,
+    caplog: pytest.LogCaptureFixture,
+    call: Call,
+    held_up: faults.Fault | Response,
 ) -> None:
-    report = sync_here(service, root, run={"max_duration": 0.0})
+    service.fail(held_up, call=call)
+    if call == "list":
+        report = sync_here(service, root, run={"max_duration": 0.5})
+    else:
+        ids = service.recordings
+        report = run_here(service, root, ids, dry_run=True, max_duration=0.5)
     assert report.exit_code == 8
     assert "--max-duration is over" in caplog.text
-    assert counts(service) == {"list": 1}
+    assert counts(service) == {call: 1}
+
+
+def test_max_duration_holds_while_transcodings_are_waited_for(serve: Serve, root: Path) -> None:
+    service = serve(small(3, transcode_every=1))
+    report = sync_here(service, root, run={"max_duration": 0.5}, transcode=True, wait=3600.0)
+    assert (report.exit_code, len(report.unavailable)) == (8, 3)
+    assert "links" not in counts(service)
 
 
 @pytest.mark.parametrize(
