@@ -11,6 +11,10 @@ _STILL_DOWN = 60.0
 """Seconds between two attempts at a host that was given up."""
 
 
+_LOOK_AGAIN = 1.0
+"""Seconds after which a file looks what came of another's attempt at a host that is down."""
+
+
 @dataclass(slots=True)
 class _Host:
     failures: int = 0
@@ -42,7 +46,8 @@ class Hosts:
         host.next_at = until
 
     def wait_until(self, url: str, now: float) -> float | None:
-        """When the host may be asked; None where it is given up, and not due yet.
+        """When the host may be asked, or is to be looked at; None where it is given up, and not
+        due yet.
 
         Whoever asks a host that is down does so for all: others wait for what comes of it.
         """
@@ -50,7 +55,7 @@ class Hosts:
         if host is None or host.failures < _DOWN:
             return now
         if now < host.next_at:
-            return None if host.given_up else host.next_at
+            return None if host.given_up else min(host.next_at, now + _LOOK_AGAIN)
         host.next_at = now + _STILL_DOWN
         return now
 
