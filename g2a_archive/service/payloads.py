@@ -65,12 +65,12 @@ def links(payload: Any, asked: Collection[int], wall: float, monotonic: float) -
         if id_ is None:
             nameless += 1
             continue
-        if id_ not in asked or isinstance(found.get(id_), Recording):
+        if id_ not in asked or _has_video(found.get(id_)):
             continue
         try:
             recording = _recording(id_, entry, wall, monotonic)
         except ValueError as error:
-            found[id_] = str(error)
+            found.setdefault(id_, str(error))
             continue
         found[id_] = recording
         if recording.size is None and entry.get("recordingSize") not in (None, ""):
@@ -83,6 +83,11 @@ def links(payload: Any, asked: Collection[int], wall: float, monotonic: float) -
     if nameless:
         warnings.append(f"link call: {nameless} entries of the answer name no recording")
     return found, warnings
+
+
+def _has_video(entry: Recording | str | None) -> bool:
+    """Whether an entry is of use: without a link to its MP4, its double may be."""
+    return isinstance(entry, Recording) and FileKind.MP4 in entry.links
 
 
 def ready(payload: Any) -> Ready:

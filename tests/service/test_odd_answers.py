@@ -132,6 +132,20 @@ def test_entries_that_name_no_recording_are_told_and_the_others_count(
     assert "2 entries of the answer name no recording" in caplog.text
 
 
+@pytest.mark.parametrize("odd", [{"recordingUrl": ""}, {"recordingStartTime": "soon"}])
+@pytest.mark.parametrize("first", [True, False])
+def test_of_doubled_entries_the_usable_one_counts(
+    odd: dict[str, str], first: bool, service: SimulatedService, root: Path
+) -> None:
+    def double(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        odd_ones = [entry | odd for entry in entries]
+        return [*odd_ones, *entries] if first else [*entries, *odd_ones]
+
+    service.on_links.append(double)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
 # --- the other calls ----------------------------------------------------------------------------
 
 LIST_ERRORS: list[Any] = [
