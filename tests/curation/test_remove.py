@@ -237,6 +237,7 @@ def test_tombstones_outlive_the_catalogue(
     say("remove", "--yes", "--reason", "old", *ids[:2])
     run_here(service, root, [ids[1]], again=True)
     with open(root / ".g2a-archive" / "removed.csv", "a") as file:
+        file.write(f"{'9' * 25}{',' * 14}\n")  # which is no ID
         file.write("123,half a li")  # of a killed run
     before = catalog_rows(
         root,

@@ -18,7 +18,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import StorageError, storage_error
-from g2a_archive.models import ALL_KINDS
+from g2a_archive.models import ALL_KINDS, MAX_ID
 
 NAME = "removed.csv"
 HEAD = ("id", "start_time", "directory", "archived_at", "removed_at", "reason")
@@ -108,7 +108,8 @@ def last(root: Path) -> dict[str, Any] | None:
 
 
 def _tombstone(row: Sequence[str]) -> dict[str, Any] | None:
-    if len(row) == len(_COLUMNS) and row[0].isdecimal():
+    id_ = row[0] if len(row) == len(_COLUMNS) else ""
+    if id_.isascii() and id_.isdecimal() and len(id_) < 20 and int(id_) <= MAX_ID:
         return dict(zip(_COLUMNS, row, strict=True))
     return None
 

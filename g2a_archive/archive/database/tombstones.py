@@ -58,8 +58,9 @@ WHERE state <> 'removed' AND id IN (SELECT id FROM buried)
 """
 _SEEN = """
 SELECT state, removed_at, max(coalesce(archived_at, ''), coalesce(last_try, '')),
-    EXISTS (SELECT 1 FROM past_file WHERE recording = r.id AND why = 'removed')
-FROM recording r WHERE id = ?
+    EXISTS (SELECT 1 FROM past_file
+            WHERE recording = r.id AND why = 'removed' AND archived_at >= :archived_at)
+FROM recording r WHERE id = :id
 """
 _PLACES = """
 SELECT DISTINCT r.directory FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = ?
@@ -182,17 +183,20 @@ def _done(
 def _is_behind(catalog: Catalog, root: Path) -> bool:
     """Whether the catalogue knows nothing of the last removal, as one that came from a backup."""
     line = removed_list.last(root)
-    return line is not None and _is_news(catalog.rows(_SEEN, (int(line["id"]),)), line)
+    return line is not None and _is_news(catalog.rows(_SEEN, line), line)
 
 
 def _is_news(known: Sequence[Any], line: dict[str, Any]) -> bool:
-    """Whether a recording, as the catalogue has `known` it, was removed since."""
+    """Whether a recording, as the catalogue has `known` it, was removed since.
+
+    What is left of the files of this very removal tells that it was fetched again, or is to be.
+    """
     if not known:
         return True
-    state, removed_at, seen, before = known[0]
-    if state == State.REMOVED or removed_at or not seen <= line["removed_at"] <= utc_now():
+    state, removed_at, seen, left = known[0]
+    if state == State.REMOVED or removed_at or left:
         return False
-    return seen < line["removed_at"] or not before  # within a second, it may be fetched again
+    return bool(seen <= line["removed_at"] <= utc_now())
 
 
 def restore(catalog: Catalog, root: Path) -> int:
@@ -212,7 +216,7 @@ def restore(catalog: Catalog, root: Path) -> int:
         db.executemany(sql, ((int(line["id"]), json.dumps(line)) for line in lines))
         for id_, text in db.execute("SELECT id, line FROM tombstone ORDER BY id"):
             line = json.loads(text)
-            known = db.execute(_SEEN, (id_,)).fetchall()
+            known = db.execute(_SEEN, line).fetchall()
             if _is_news(known, line) and not _has_files(db, root, id_, line):
                 count += 1
                 if known:
