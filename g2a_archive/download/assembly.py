@@ -167,8 +167,8 @@ def rehearse(
             if switch.event.is_set():
                 raise Interrupted
             chunk = plan.todo[at : at + service.chunk_limit]
-            at += len(chunk)
             answer = service.links(chunk)
+            at += len(chunk)
             report.unavailable.extend(answer.unavailable)
             report.refused.extend(answer.refused)
             report.failed.extend(Failure(i, None, why) for i, why in answer.failed.items())
@@ -188,5 +188,7 @@ def rehearse(
                     report.rehearsed(recording.id, job.directory, sum(sizes) if sizes else None)
     except ArchiverError as error:
         report.note(error)
+    finally:
+        report.unfinished.extend(plan.todo[at:])
     if not service.ever_answered and report.failed:
         report.ends.add(ExitCode.SERVICE)

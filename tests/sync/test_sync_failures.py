@@ -97,6 +97,7 @@ def test_max_duration_holds_while_a_call_is_held_up(
     else:
         ids = service.recordings
         report = run_here(service, root, ids, dry_run=True, max_duration=0.5)
+        assert [*report.unfinished] == [*ids]
     assert report.exit_code == 8
     assert "--max-duration is over" in caplog.text
     assert counts(service) == {call: 1}
