@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import tzinfo
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive import checksums
@@ -101,7 +101,8 @@ def assemble(
         )
         for _ in range(settings.jobs)
     ]
-    workers = Workers(engine.events, fetchers, service.links, CALLERS, set_mtime=settings.set_mtime)
+    ask = partial(service.links, of=len(plan.todo))
+    workers = Workers(engine.events, fetchers, ask, CALLERS, set_mtime=settings.set_mtime)
     return engine, workers, lambda: _look(engine, plan)
 
 
@@ -167,7 +168,7 @@ def rehearse(
             if switch.event.is_set():
                 raise Interrupted
             chunk = plan.todo[at : at + service.chunk_limit]
-            answer = service.links(chunk)
+            answer = service.links(chunk, of=len(plan.todo))
             at += len(chunk)
             report.unavailable.extend(answer.unavailable)
             report.refused.extend(answer.refused)

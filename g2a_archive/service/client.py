@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlencode
 
 from g2a_archive.errors import (
+    ArchiverError,
     CallTooLongError,
     CredentialsError,
     ForbiddenError,
@@ -32,17 +34,22 @@ log = logging.getLogger("g2a_archive")
 
 _T = TypeVar("_T")
 
+_PATH = "/archive/recordings"
+
 LONG_QUERY = 2000
 """Bytes of a query, or of IDs in a path, that a proxy on the way may call malformed."""
 
 SUSPICIOUS_REFUSALS = 16
 """So many IDs refused one by one, before any call was accepted: it's the credentials."""
 
+_DOUBTFUL = "refused with 403: an invalid ID, or the credentials, as no call was accepted yet"
+
 
 @dataclass(slots=True)
 class _Chunk:
     """What is known so far about the IDs of one chunk."""
 
+    suspicious: int = SUSPICIOUS_REFUSALS
     found: dict[int, Recording] = field(default_factory=dict)
     unavailable: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
@@ -50,6 +57,7 @@ class _Chunk:
     malformed: str | None = None  # why the service does not understand the call, however short
     accepted: bool = False  # since the chunk's first refusal
     renewed: bool = False
+    unrenewed: ServiceError | None = None  # why the token endpoint gave no other token
     probed: bool = False
 
 
@@ -86,16 +94,23 @@ class Service:
 
     # --- links ------------------------------------------------------------------------------
 
-    def links(self, ids: Sequence[int]) -> LinkAnswer:
+    def links(self, ids: Sequence[int], *, of: int = LIST_LIMIT) -> LinkAnswer:
         """Ask for the links of at most 500 recordings; narrow refusals down to single IDs.
 
-        Raises `CredentialsError` where the credentials are what is refused, and `Interrupted`.
-        A call that failed to the end is in the answer's `failed`, with its reason.
+        `of`: how many the whole run asks for. Raises `CredentialsError` where the credentials are
+        what is refused, and `Interrupted`. A call that failed to the end is in the answer's
+        `failed`, with its reason; so is a refusal that may mean the credentials.
         """
-        chunk = _Chunk()
-        self._narrow(list(ids), chunk, certain=False)
-        if not self._trusted and len(chunk.refused) == len(ids):
-            raise _refused_credentials()
+        chunk = _Chunk(suspicious=min(SUSPICIOUS_REFUSALS, of))
+        try:
+            self._narrow(list(ids), chunk, certain=False)
+        except ServiceError as error:  # the credentials; and no others could be had
+            self._count_unreachable(error)
+            told = {*chunk.found, *chunk.unavailable, *chunk.refused, *chunk.failed}
+            chunk.failed.update((id_, str(error)) for id_ in ids if id_ not in told)
+        if not self._trusted:
+            chunk.failed.update(dict.fromkeys(chunk.refused, _DOUBTFUL))
+            chunk.refused.clear()
         return LinkAnswer(
             recordings=tuple(chunk.found[i] for i in ids if i in chunk.found),
             unavailable=tuple(chunk.unavailable),
@@ -156,13 +171,12 @@ class Service:
             found, warnings = self._with_renewal(lambda: self._call_links(ids, query), chunk)
         except ForbiddenError as error:
             if error.status == 401:  # which is no word on the IDs
-                raise (_lapsed() if self._trusted else _refused_credentials()) from None
+                raise self._bad_credentials(chunk) from None
             return False
         except CallTooLongError:
             raise
         except ServiceError as error:
-            unreachable = isinstance(error, UnreachableError)
-            self.unreachable_in_a_row = self.unreachable_in_a_row + 1 if unreachable else 0
+            self._count_unreachable(error)
             if isinstance(error, MalformedCallError):
                 if self._perhaps_too_long(query, len(ids)):
                     raise _perhaps_too_long(error) from None
@@ -185,6 +199,16 @@ class Service:
                 chunk.found[id_] = entry
         return True
 
+    def _count_unreachable(self, error: ServiceError) -> None:
+        unreachable = isinstance(error, UnreachableError)
+        self.unreachable_in_a_row = self.unreachable_in_a_row + 1 if unreachable else 0
+
+    def _bad_credentials(self, chunk: _Chunk) -> ArchiverError:
+        """What to raise where they are what is refused; what kept a renewal away comes first."""
+        if chunk.unrenewed is not None:
+            return chunk.unrenewed
+        return _lapsed() if self._trusted else _refused_credentials()
+
     def _perhaps_too_long(self, text: str, count: int) -> bool:
         """Whether a 400 may come from a proxy that takes `text`, with `count` IDs, for too long."""
         return count > 1 and len(text) > LONG_QUERY and not self._malformed
@@ -197,34 +221,34 @@ class Service:
 
     def _call_links(self, ids: Sequence[int], query: str) -> payloads.Parsed:
         asked = frozenset(ids)
-        return self._session.call(
-            "link call",
-            "GET",
-            "/archive/recordings/urls",
-            lambda payload: payloads.links(payload, asked, time.time(), time.monotonic()),
-            query,
-        )
+
+        def read(payload: object) -> payloads.Parsed:
+            return payloads.links(payload, asked, time.time(), time.monotonic())
+
+        return self._session.call("link call", "GET", f"{_PATH}/urls", read, query)
 
     def _refuse(self, id_: int, chunk: _Chunk) -> None:
         """Note an ID that was refused alone; find out whether it is the credentials instead."""
         if not self._trusted:
             self._early_refusals += 1
-            if self._early_refusals >= SUSPICIOUS_REFUSALS:
-                raise _refused_credentials()
-        elif not chunk.accepted and not chunk.probed:
-            chunk.probed = True
-            self._ask_the_known()
+            if self._early_refusals >= chunk.suspicious:
+                raise self._bad_credentials(chunk)
+        else:
+            self._ask_the_known(chunk)
         chunk.refused.append(id_)
 
-    def _ask_the_known(self) -> None:
+    def _ask_the_known(self, chunk: _Chunk) -> None:
         """Make a call that was accepted before: a token that ran out refuses everything."""
+        if chunk.accepted or chunk.probed:
+            return
+        chunk.probed = True
         try:
             if self._good_id is not None:
                 self._call_links([self._good_id], f"{self._attribute}={self._good_id}")
             elif self._good_list is not None:
                 self._call_list(self._good_list)
         except ForbiddenError:
-            raise _lapsed() from None
+            raise self._bad_credentials(chunk) from None
         except ServiceError as error:
             log.warning("%s", error)
 
@@ -239,7 +263,7 @@ class Service:
         """
         params = urlencode(list(query))
         try:
-            found = self._call_list(params)
+            found = self._with_renewal(lambda: self._call_list(params))
         except ForbiddenError:
             raise CredentialsError(
                 "the service refused the credentials, or one of the keys",
@@ -254,12 +278,7 @@ class Service:
         return found
 
     def _call_list(self, params: str) -> payloads.Ready:
-        return self._with_renewal(
-            lambda: self._session.call(
-                "list call", "GET", "/archive/recordings", payloads.ready, params
-            ),
-            _Chunk(),
-        )
+        return self._session.call("list call", "GET", _PATH, payloads.ready, params)
 
     def probe(self) -> str | None:
         """Find out whether the credentials are accepted; returns the service's `Date` header.
@@ -267,17 +286,11 @@ class Service:
         It is the list call without any key, which is malformed: 400 means that the credentials
         were looked at, and found good. Raises as `ready`.
         """
+        name = "trial call"
+        read = partial(payloads.accepted, name)
         with suppress(MalformedCallError):
             try:
-                self._with_renewal(
-                    lambda: self._session.call(
-                        "trial call",
-                        "GET",
-                        "/archive/recordings",
-                        lambda answer: payloads.accepted("trial call", answer),
-                    ),
-                    _Chunk(),
-                )
+                self._with_renewal(lambda: self._session.call(name, "GET", _PATH, read))
             except ForbiddenError:
                 raise CredentialsError(
                     "the service refuses the credentials",
@@ -300,12 +313,10 @@ class Service:
         self, name: str, method: str, verb: str, ids: list[int], chunk: _Chunk
     ) -> list[int]:
         path, query, body = self._places(verb, ids)
+        read = partial(payloads.accepted, name)
         try:
             self._with_renewal(
-                lambda: self._session.call(
-                    name, method, path, lambda answer: payloads.accepted(name, answer), query, body
-                ),
-                chunk,
+                lambda: self._session.call(name, method, path, read, query, body), chunk
             )
         except ServiceError as error:
             refused = isinstance(error, ForbiddenError)
@@ -317,9 +328,7 @@ class Service:
                     error.hint = self._place_hint()
                 raise
             if len(ids) == 1:
-                if not chunk.accepted and not chunk.probed:
-                    chunk.probed = True
-                    self._ask_the_known()
+                self._ask_the_known(chunk)
                 return ids
         else:
             chunk.accepted = True
@@ -330,7 +339,7 @@ class Service:
 
     def _places(self, verb: str, ids: Sequence[int]) -> tuple[str, str, object]:
         """Path, query and body of a call that changes something; the vendor leaves it open."""
-        path = f"/archive/recordings/{verb}"
+        path = f"{_PATH}/{verb}"
         if self._ids_in == "query":
             return path, urlencode([("recordingIds", id_) for id_ in ids]), None
         if self._ids_in == "body":
@@ -341,17 +350,31 @@ class Service:
         others = " or ".join(place for place in ID_PLACES if place != self._ids_in)
         return f"is --ids-in right? it is {self._ids_in!r} now; try {others}"
 
-    def _with_renewal(self, call: Callable[[], _T], chunk: _Chunk) -> _T:
-        """Make a call; where it is refused, renew the token and repeat it, once a chunk."""
+    def _with_renewal(self, call: Callable[[], _T], chunk: _Chunk | None = None) -> _T:
+        """Make a call; where it is refused, renew the token and repeat it, once a `chunk`.
+
+        A 403 stays where the token endpoint is what fails: it may be about an ID of the chunk, and
+        the token be good.
+        """
         try:
             return call()
         except ForbiddenError as error:
-            credentials = self._session.credentials
-            if chunk.renewed or not credentials.renewable:
-                raise
+            refusal = error
+        credentials = self._session.credentials
+        if not credentials.renewable or (chunk and chunk.renewed):
+            raise refusal
+        if chunk:
             chunk.renewed = True
-            if not credentials.renew(error.header):
+        try:
+            renewed = credentials.renew(refusal.header)
+        except ServiceError as error:
+            if not chunk or refusal.status == 401:  # nothing else can be at fault
                 raise
+            log.warning("%s", error)
+            chunk.unrenewed = error
+            raise refusal from None
+        if not renewed:
+            raise refusal
         return call()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import (
+    Token,
     assert_archive_equals,
     download_args,
     run_cli,
@@ -24,7 +25,7 @@ from g2a_archive.demo import (
     faults,
     sample_recordings,
 )
-from g2a_archive.errors import ExitCode
+from g2a_archive.errors import ExitCode, UnreachableError
 from g2a_archive.service.pace import CALL_INTERVAL
 
 NOT_READY = 2_000_000_000
@@ -158,6 +159,78 @@ def test_a_token_that_runs_out_in_mid_run(
     assert set(states(root).values()) == {"archived", "queued"}
     # Down to one ID, then the look at a good one; two chunks may be under way.
     assert service.requests.counts["links"] <= 1 + 2 * (1 + 3 + 1)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_dry_run_that_is_cut_short_names_what_it_never_asked_for(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("g2a_archive.service.client.LIST_LIMIT", 8)
+    service = serve(24, rate_limit=None)
+    service.on_links.append(lambda _: service.revoke())
+    report = run_here(service, root, service.recordings, dry_run=True)
+    assert (report.exit_code, report.would_fetch) == (ExitCode.CREDENTIALS, 8)
+    assert [*report.unfinished] == list(service.recordings)[8:]
+    assert ("yellow", "  not finished: 16; run again to go on with them") in report.summary()
+
+
+@pytest.fixture
+def no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that could be renewed, were the token endpoint there."""
+
+    def renew(token: Token, stale: str) -> bool:
+        raise UnreachableError("token endpoint localhost: connection refused")
+
+    monkeypatch.setattr(Token, "renewable", True)
+    monkeypatch.setattr(Token, "renew", renew)
+
+
+@pytest.mark.usefixtures("at_once", "no_renewal")
+def test_an_invalid_id_while_no_other_token_is_to_be_had(serve: Serve, root: Path) -> None:
+    """A 403 may be about the ID: the others are archived by the token that there is."""
+    service = serve(12, rate_limit=None)
+    report = run_here(service, root, [*invalid(1), *service.recordings])
+    assert [*report.refused] == invalid(1)
+    assert report.failed_recordings == 0
+    assert_archive_equals(service, root)
+    assert report.exit_code == ExitCode.FAILED
+
+
+@pytest.mark.usefixtures("at_once", "no_renewal")
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("good", [0, 8])
+def test_a_token_that_ran_out_while_no_other_is_to_be_had(
+    good: int, status: int, serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token endpoint is what failed (7, or 1): nobody refused the credentials (4)."""
+    monkeypatch.setattr("g2a_archive.service.client.LIST_LIMIT", 8)
+    service = serve(8 + 18, rate_limit=None, refused_token_status=status)
+    service.on_links.append(lambda _: service.revoke())
+    if not good:
+        service.revoke()
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == (ExitCode.FAILED if good else ExitCode.SERVICE)
+    assert (report.archived, len(report.refused)) == (good, 0)
+    assert report.failed_recordings == 8 + 18 - good
+    assert "token endpoint localhost: connection refused" in {one.reason for one in report.failed}
+    assert "refused" not in states(root).values()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_two_refusals_of_six_are_not_all_of_them(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no other call was answered, they prove nothing, of the credentials or of the IDs."""
+    monkeypatch.setattr("g2a_archive.service.client.LIST_LIMIT", 4)
+    service = serve(4, rate_limit=None)
+    ids = sorted(service.recordings)
+    service.fail(faults.status(500), call="links", times=2)  # it is tried again once
+    report = run_here(service, root, [*ids, *invalid(2)])
+    assert report.exit_code == ExitCode.SERVICE
+    assert sorted(report.failed.ids) == [*ids, *invalid(2)]
+    reasons = {failure.id: failure.reason for failure in report.failed}
+    assert reasons[invalid(1)[0]].startswith("refused with 403: an invalid ID, or the credentials")
+    assert run_here(service, root, [], owed=True).archived == 4
 
 
 def test_a_renewable_token_is_renewed(serve: Serve, root: Path) -> None:

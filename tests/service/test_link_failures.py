@@ -200,10 +200,10 @@ def test_a_link_call_that_a_stop_ends_leaves_its_ids_unfinished(
     service = serve(20, rate_limit=None)
     links = Service.links
 
-    def stopped(self: Service, ids: Sequence[int]) -> LinkAnswer:
+    def stopped(self: Service, ids: Sequence[int], *, of: int) -> LinkAnswer:
         if self.ever_answered:
             raise Interrupted
-        return links(self, ids)
+        return links(self, ids, of=of)
 
     monkeypatch.setattr(Service, "links", stopped)
     report = run_here(service, root, service.recordings)
