@@ -136,7 +136,7 @@ def test_parts_that_fail(half: int, times: int | None, serve: Serve, root: Path)
         for n, name in enumerate(names)
     }
     jobs, ids = 4 * len(names), service.recordings
-    report = run_here(service, root, ids, jobs=jobs, segments=4, timeout=1.0, retries=3)
+    report = run_here(service, root, ids, jobs=jobs, segments=4, timeout=2.0, retries=3)
     assert [name for name, rule in rules.items() if not rule.applied] == []
     assert_nothing_false(service, root)
     failed = {names[failure.id - BIG]: failure.reason for failure in report.failed}
@@ -147,7 +147,7 @@ def test_parts_that_fail(half: int, times: int | None, serve: Serve, root: Path)
     assert_archive_equals(service, root)
     if times == 1:
         much = {name: sent(service, BIG + n) for n, name in enumerate(names)}
-        assert {name: count for name, count in much.items() if count > 1.5 * SIZE} == {}
+        assert {name: count for name, count in much.items() if count > 1.9 * SIZE} == {}
 
 
 @pytest.mark.usefixtures("no_backoff")
