@@ -172,8 +172,8 @@ def unexpected(error: Exception) -> ArchiverError:
 
 
 _STORAGE_HINTS = {
-    errno.ENOSPC: "free some space, or choose another --dest; the next run goes on",
-    errno.EDQUOT: "the quota is used up: free some space; the next run goes on",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "the quota is used up: free some space",
     errno.EROFS: "the file system is read-only: remount it writable, then run again",
     errno.EACCES: "give the user that runs this permission to write there",
     errno.EPERM: "give the user that runs this permission to write there",
@@ -186,19 +186,30 @@ _STORAGE_HINTS = {
 }
 
 
-def storage_error(error: OSError, doing: str, path: str | os.PathLike[str]) -> StorageError:
-    """Translate `error`, raised while `doing` (e.g. "write") something to `path`."""
-    message, hint = storage_sentence(error, doing, path)
+def storage_error(
+    error: OSError, doing: str, path: str | os.PathLike[str], *, instead: str = "--dest"
+) -> StorageError:
+    """Translate `error`, raised while `doing` (e.g. "write") something to `path`.
+
+    `instead`: what would name another place; "" where nothing does.
+    """
+    message, hint = storage_sentence(error, doing, path, instead=instead)
     return StorageError(message, hint=hint)
 
 
-def storage_sentence(error: OSError, doing: str, path: str | os.PathLike[str]) -> tuple[str, str]:
+def storage_sentence(
+    error: OSError, doing: str, path: str | os.PathLike[str], *, instead: str = "--dest"
+) -> tuple[str, str]:
     """What `error` says in words, and a hint: of a disk that is full, also of what it is full."""
     what = os.strerror(error.errno) if error.errno else str(error)
     hint = _STORAGE_HINTS.get(error.errno or 0, "")
     if error.errno == errno.ENOSPC and _no_inodes(path):
         what = "no more files can be made on its file system: its inodes are used up"
-        hint = "remove files that nobody needs, or choose another --dest; the next run goes on"
+        hint = "remove files that nobody needs"
+    if error.errno == errno.ENOSPC and instead:
+        hint += f", or choose another {instead}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) and instead == "--dest":
+        hint += "; the next run goes on"
     return f"cannot {doing} {os.fspath(path)}: {what}", hint
 
 

@@ -341,6 +341,13 @@ def printable(text: str) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 recording`, `1,234 recordings`, `2 tries`."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{number:,} {noun}"
+
+
 def size_text(count: float) -> str:
     """A number of bytes for a person: `10.2 MB`, 1024-based like the options are."""
     for unit in ("B", "kB", "MB", "GB"):

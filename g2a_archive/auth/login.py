@@ -171,7 +171,7 @@ def _make_directory(config_dir: Path) -> Path:
         directory.mkdir(mode=0o700, exist_ok=True)
         directory.chmod(0o700)
     except OSError as error:
-        raise storage_error(error, "make the directory", directory) from None
+        raise storage_error(error, "make the directory", directory, instead="") from None
     return directory
 
 

@@ -55,11 +55,6 @@ def url(path: str, up: str) -> str:
     return up + "/".join(quote(os.fsencode(part), safe="") for part in path.split("/"))
 
 
-def plural(count: int, what: str) -> str:
-    """`1 recording`, `1,234 recordings`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def day_text(day: str, *, weekday: bool = True) -> str:
     """An ISO date in words: `Tuesday, 6 May 2014`."""
     when = date.fromisoformat(day)

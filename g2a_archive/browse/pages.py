@@ -16,13 +16,12 @@ from g2a_archive.browse.markup import (
     month_text,
     neighbours,
     part_links,
-    plural,
     text,
 )
 from g2a_archive.browse.recordings import STATE_TEXT, card, owed_table, recording
 from g2a_archive.browse.shelf import Day, part_name
 from g2a_archive.browse.write import FOLDER
-from g2a_archive.models import State, size_text
+from g2a_archive.models import State, counted, size_text
 
 HOME = ("../index.html", "All years")
 
@@ -63,7 +62,7 @@ def _count(days: Iterable[Day]) -> int:
 def summary(days: Sequence[Day]) -> str:
     """How much there is on some days, in words."""
     size = sum(day.size for day in days)
-    return f"{plural(_count(days), 'recording')}, {size_text(size)}"
+    return f"{counted(_count(days), 'recording')}, {size_text(size)}"
 
 
 def index_page(
@@ -111,7 +110,7 @@ def _totals(site: Site, days: Sequence[Day], undated: int) -> str:
         lines.append(f'<p class="lead"><b>{summary(days)}</b><br>{span}</p>\n')
     if undated:
         lines.append(
-            f'<p><a href="{FOLDER}/undated.html">{plural(undated, "recording")} without a known '
+            f'<p><a href="{FOLDER}/undated.html">{counted(undated, "recording")} without a known '
             f"date</a></p>\n"
         )
     zone = f"in {site.zone_name}" if site.zone_name else "as each recording gives them"
@@ -126,7 +125,7 @@ def owed_notice(states: Mapping[State, int]) -> str:
         return ""
     words = ", ".join(f"{count:,} {STATE_TEXT[state]}" for state, count in states.items())
     return (
-        f'<p class="notice"><a href="{FOLDER}/owed.html">{plural(total, "recording")} owed</a> '
+        f'<p class="notice"><a href="{FOLDER}/owed.html">{counted(total, "recording")} owed</a> '
         f"<span>{text(words)}</span></p>\n"
     )
 

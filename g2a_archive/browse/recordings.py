@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import tzinfo
 
 from g2a_archive.browse.entries import Owed, Placed, local_time
-from g2a_archive.browse.markup import plural, text, url
-from g2a_archive.models import FileKind, State, StoredFile, size_text
+from g2a_archive.browse.markup import text, url
+from g2a_archive.models import FileKind, State, StoredFile, counted, size_text
 
 STATE_TEXT = {
     State.ARCHIVED: "archived",
@@ -89,8 +89,9 @@ def _files(one: Placed) -> str:
 
 
 def _checksum(file: StoredFile) -> str:
+    size = counted(file.size, "byte")
     return (
-        f"<dt>{_FILE_TEXT[file.kind]} <span>{text(file.path)}, {file.size:,} bytes, SHA-256</span>"
+        f"<dt>{_FILE_TEXT[file.kind]} <span>{text(file.path)}, {size}, SHA-256</span>"
         f"</dt><dd><code>{text(file.sha256)}</code></dd>"
     )
 
@@ -100,7 +101,7 @@ def owed_table(owed: Iterable[Owed], zone: tzinfo | None, caption: str) -> str:
     rows = []
     for one in owed:
         words = STATE_TEXT.get(one.state, str(one.state))
-        tried = plural(one.tries, "try").replace("trys", "tries") if one.tries else "not tried"
+        tried = counted(one.tries, "try") if one.tries else "not tried"
         rows.append(
             f'<tr id="o{one.id}"><th scope="row" class="id">{one.id}</th><td>{text(words)}</td>'
             f"<td>{text(one.reason or '')}</td><td>{_when(one.since, zone)}</td>"

@@ -86,7 +86,7 @@ def update_site(
 
     With a `zone`, every time is shown in it, and `zone_name` says its name; without one, as the
     recording's start gives it. With `keep`, the next run can tell what has changed since.
-    `on_progress` hears what is being done ("directories read", "pages made"), how many are done,
+    `on_progress` hears what is being done ("directory", "page"), how many are done,
     and how many there are. Raises `StorageError`, and `LockedError` where another run is at it.
     """
     writer = Writer(root)
@@ -97,7 +97,7 @@ def update_site(
     with Shelf(writer.folder / STATE if keep else None, about, limits) as shelf:
         before = pages.Book(shelf.days(), limits.recordings)
         for done, total in shelf.load(source, marks, zone):
-            on_progress("directories read", done, total)
+            on_progress("directory", done, total)
         for name in ASSETS:
             writer.data(name, files(__package__).joinpath("assets", name).read_bytes())
         plan = _Plan(
@@ -111,7 +111,7 @@ def update_site(
                 todo.append((name, content))
         for done, (name, content) in enumerate(todo, 1):
             writer.page(name, content())
-            on_progress("pages made", done, len(todo))
+            on_progress("page", done, len(todo))
         writer.finish(names)
         return SiteResult(
             root / "index.html",

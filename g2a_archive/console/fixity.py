@@ -6,6 +6,7 @@ from typing import Any
 
 from g2a_archive.fixity.check import Outcome
 from g2a_archive.fixity.fingerprint import Proof
+from g2a_archive.models import counted
 
 _BECAME = {"removed": "removed since", "replaced": "fetched again since"}
 
@@ -34,9 +35,11 @@ def proof_text(proof: Proof | None, outcome: Outcome) -> str:
         )
         if count
     ]
-    head = f"Fingerprint of {proof.fingerprint.time}, {proof.files:,} files: "
+    head = f"Fingerprint of {proof.fingerprint.time}, {counted(proof.files, 'file')}: "
     if proven(proof, outcome):
-        head += f"proven, {proof.unchanged:,} are here as they were."
+        many = proof.unchanged != 1
+        same = f"{proof.unchanged:,} are here as they were" if many else "1 is here as it was"
+        head += f"proven, {same}."
     elif _wrong(outcome):
         head += "NOT proven."
     else:

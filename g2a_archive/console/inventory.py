@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from g2a_archive.archive.database.inventory import Period, RecordingDetail, Run, Summary
 from g2a_archive.fixity.check import Outcome
-from g2a_archive.models import ALL_KINDS, printable, size_text
+from g2a_archive.models import ALL_KINDS, counted, printable, size_text
 
 _WIDTH = 80
 _SHOWN = 20
@@ -28,7 +28,7 @@ CSV_COLUMNS = (
 
 
 def _size(size: int) -> str:
-    return f"{size:,} bytes" + (f" ({size_text(size)})" if size >= 1024 else "")
+    return counted(size, "byte") + (f" ({size_text(size)})" if size >= 1024 else "")
 
 
 # --- for a person -----------------------------------------------------------------------------
@@ -41,25 +41,25 @@ def summary_text(summary: Summary, name: str) -> str:
         ("Archive", printable(name)),
         (
             "Archived",
-            f"{summary.archived:,} recordings, {summary.files:,} files, {size_text(summary.bytes)}",
+            f"{counted(summary.archived, 'recording')}, {counted(summary.files, 'file')}, "
+            f"{size_text(summary.bytes)}",
         ),
         ("Days", "none yet" if none else f"{summary.first_day} to {summary.last_day}"),
-        ("Owed", f"{summary.owed_count:,} recordings"),
+        ("Owed", counted(summary.owed_count, "recording")),
         *(
             (f"  {one.state}", f"{one.count:,} since {one.since or 'an unknown time'}")
             for one in summary.owed
         ),
     ]
     if summary.lost:
-        lines.append(("Given up", f"{summary.lost:,} recordings"))
+        lines.append(("Given up", counted(summary.lost, "recording")))
     if summary.halves:
-        lines.append(
-            ("Half here", f"{summary.halves:,} recordings, {size_text(summary.half_bytes)}")
-        )
+        halves = counted(summary.halves, "recording")
+        lines.append(("Half here", f"{halves}, {size_text(summary.half_bytes)}"))
     if summary.removed:
-        lines.append(("Removed", f"{summary.removed:,} recordings"))
+        lines.append(("Removed", counted(summary.removed, "recording")))
     if summary.damaged_files:
-        lines.append(("Damaged", f"{summary.damaged_files:,} files"))
+        lines.append(("Damaged", counted(summary.damaged_files, "file")))
     if summary.files:
         lines.append(("Verified", _verified(summary)))
     lines.append(("Last run", _run_text(summary.last_run)))
@@ -72,7 +72,7 @@ def summary_text(summary: Summary, name: str) -> str:
 
 
 def _verified(summary: Summary) -> str:
-    never = f"{summary.unchecked:,} files never"
+    never = f"{counted(summary.unchecked, 'file')} never"
     if summary.oldest_check is None:
         return never
     oldest = f"the others since {summary.oldest_check}"
@@ -137,13 +137,13 @@ def outcome_text(outcome: Outcome) -> str:
     lines += [printable(f"{one.id}: {one}") for one in outcome.removed[:_SHOWN]]
     if len(outcome.removed) > _SHOWN:
         lines.append(f"and {len(outcome.removed) - _SHOWN:,} more that were removed")
-    wrong = f"{len(outcome.findings):,} problems" if outcome.findings else "nothing wrong"
+    wrong = counted(len(outcome.findings), "problem") if outcome.findings else "nothing wrong"
     lines.append(
-        f"Checked {outcome.files:,} files, {size_text(outcome.bytes)}, "
+        f"Checked {counted(outcome.files, 'file')}, {size_text(outcome.bytes)}, "
         f"in {outcome.seconds:.1f} s: {wrong}."
     )
     if outcome.left:
-        lines.append(f"{outcome.left:,} files were not reached.")
+        lines.append(f"{counted(outcome.left, 'file')} not reached.")
     if any(one.damage for one in outcome.findings) and outcome.recorded:
         lines.append("`g2a-archive download --owed` fetches again what is damaged.")
     return "\n".join(lines)

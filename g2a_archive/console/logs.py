@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("g2a_archive")
 
+_OPTION = "--log-file"
 _ADDRESS = re.compile(r"\b(https?://[^\s/?#'\"<>,;)][^\s/?#'\"<>]*)[^\s'\"<>]*")
 _HEADER = re.compile(r"(?i)\b(bearer\s+|oauth_token=)\S+")
 
@@ -89,7 +90,9 @@ class Logs:
             try:
                 self._file = LogFile(log_file, encoding="utf-8")
             except OSError as error:
-                raise storage_error(error, "open the log file", log_file) from error
+                raise storage_error(
+                    error, "open the log file", log_file, instead=_OPTION
+                ) from error
             self._file.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO)
             self._handlers.append(self._file)
         for handler in self._handlers:
@@ -105,7 +108,9 @@ class Logs:
         """The failure of a line that could not be written to the log file."""
         if self._file is None or self._file.failure is None:
             return None
-        return storage_error(self._file.failure, "write the log file", self._path or "")
+        return storage_error(
+            self._file.failure, "write the log file", self._path or "", instead=_OPTION
+        )
 
     def close(self) -> None:
         """Let go of the handlers."""

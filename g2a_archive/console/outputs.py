@@ -153,11 +153,11 @@ _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 
 
 @contextmanager
-def replacing(path: str) -> Iterator[TextIO]:
+def replacing(path: str, *, option: str = "file") -> Iterator[TextIO]:
     """Replace a file whole, or write to what is no regular file. Raises `StorageError`.
 
     A file that cannot be replaced (a mount of its own, as containers have them; in a directory
-    that is not to be written to) is written over where it is.
+    that is not to be written to) is written over where it is. `option` is what named it.
     """
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
@@ -171,7 +171,7 @@ def replacing(path: str) -> Iterator[TextIO]:
         if aside.exists():
             _put(aside, target)
     except OSError as error:
-        raise storage_error(error, "write", path) from error
+        raise storage_error(error, "write", path, instead=option) from error
 
 
 @contextmanager
@@ -213,9 +213,9 @@ def _put(aside: Path, target: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def write_whole(path: str, text: str) -> None:
-    """Replace a file whole with `text`. Raises `StorageError`."""
-    with replacing(path) as out:
+def write_whole(path: str, text: str, *, option: str = "file") -> None:
+    """Replace a file whole with `text`; `option` is what named it. Raises `StorageError`."""
+    with replacing(path, option=option) as out:
         out.write(text)
 
 
@@ -223,13 +223,14 @@ def write_error_file(path: str, report: Report) -> None:
     """The IDs that did not get archived, one a line, the reason as a comment."""
     clean = cache(redact)  # of a million, most have the same one
     lines = (f"{id_}  # {clean(reason)}\n" for id_, reason in report.not_archived())
-    with replacing(path) as out:
+    with replacing(path, option="--error-file") as out:
         out.writelines(lines)
 
 
 def write_metrics(path: str, report: Report, *, owed: int | None, success: float | None) -> None:
     """The run in Prometheus' text format; `success` is when a run last ended with 0 (Unix time)."""
-    write_whole(path, metrics_text(report, owed=owed, success=success))
+    text = metrics_text(report, owed=owed, success=success)
+    write_whole(path, text, option="--metrics-file")
 
 
 def metrics_text(report: Report, *, owed: int | None, success: float | None) -> str:

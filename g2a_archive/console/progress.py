@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from g2a_archive.console.outlet import Outlet
-from g2a_archive.models import duration_text, size_text, utc_now
+from g2a_archive.models import counted, duration_text, size_text, utc_now
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -54,7 +54,11 @@ class Snapshot:
     bytes_total: int | None = None
     failed: int = 0
     files: tuple[FileView, ...] = ()
-    unit: str = "recordings"
+    unit: str = "recording"
+
+
+def _part(view: Snapshot) -> str:
+    return f"{view.done:,} of {counted(view.total, view.unit)}"
 
 
 class Display(Protocol):
@@ -135,7 +139,7 @@ class Lines(Nothing):
                     facts = f", {size_text(view.bytes)}, {size_text(rate)}/s"
                 left = time_left(view, rate)
                 self.line(
-                    f"{utc_now()} INFO {view.what}: {view.done:,} of {view.total:,} {view.unit}"
+                    f"{utc_now()} INFO {view.what}: {_part(view)}"
                     + facts
                     + (f", {duration_text(left)} left" if left is not None else "")
                     + (f", {view.failed:,} failed" if view.failed else "")
@@ -312,7 +316,7 @@ def _run_rows(view: Snapshot, speed: float, width: int) -> RenderableType:
         facts.append((f"{duration_text(left)} left", "blue"))
     failed = [(f"{view.failed:,} failed", "bold red")] if view.failed else []
     count = (f"{view.done:,}/{view.total:,}", "bold")
-    long = (f"{view.what} {view.done:,} of {view.total:,} {view.unit}", "bold")
+    long = (f"{view.what} {_part(view)}", "bold")
     for gap, words in (
         (", ", [long, *facts, *failed]),
         (" ", [count, *facts, *failed]),

@@ -16,6 +16,7 @@ from g2a_archive.models import (
     Failure,
     Rows,
     Tombstone,
+    counted,
     distinct,
     duration_text,
     printable,
@@ -90,7 +91,7 @@ class SyncReport:
 
     def lines(self, *, dry_run: bool) -> Iterator[tuple[str, str]]:
         """Lines of the closing summary, as `Report.summary` has them."""
-        calls = _counted(self.calls, "list call")
+        calls = counted(self.calls, "list call")
         yield ("", f"  The service lists {_recordings(self.listed)} ({calls})")
         if dry_run:
             if self.to_transcode:
@@ -294,10 +295,10 @@ class Report:
         speed = self.bytes / self.seconds if self.seconds > 0 else 0.0
         return (
             f"Archived {self.archived:,} of {_recordings(self.requested)}: "
-            f"{_counted(self.files, 'file')}, {size_text(self.bytes)} in "
+            f"{counted(self.files, 'file')}, {size_text(self.bytes)} in "
             f"{duration_text(self.seconds)} ({size_text(speed)}/s)"
             + self._already()
-            + (f"; {_counted(self.adopted, 'file')} adopted" if self.adopted else "")
+            + (f"; {counted(self.adopted, 'file')} adopted" if self.adopted else "")
             + self._taken_out()
             + self._losses()
         )
@@ -322,16 +323,12 @@ class Report:
         return "; " + ", ".join(parts) if parts else ""
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def _size(size: int | None) -> str:
     return "size not told" if size is None else size_text(size)
 
 
 def _recordings(count: int) -> str:
-    return _counted(count, "recording")
+    return counted(count, "recording")
 
 
 def show(report: Report) -> None:

@@ -38,7 +38,7 @@ from g2a_archive.errors import (
     StorageError,
     storage_error,
 )
-from g2a_archive.models import FileKind, State, StoredFile, size_text, utc_now
+from g2a_archive.models import FileKind, State, StoredFile, counted, size_text, utc_now
 
 _PIECE = 1 << 20
 _OVERHEAD = 1 << 20
@@ -100,7 +100,7 @@ def _workplace(where: Place) -> Iterator[Path]:
     try:
         work.mkdir(exist_ok=True)
     except OSError as error:
-        raise storage_error(error, "make", work) from error
+        raise storage_error(error, "make", work, instead="DIR") from error
     try:
         lock.acquire()
     except NoLocksError:
@@ -180,7 +180,7 @@ class Bagging:
                 self._ask()
                 _publish(made, where)
             except OSError as error:
-                raise storage_error(error, "write the bag", where.target) from error
+                raise storage_error(error, "write the bag", where.target, instead="DIR") from error
         return counts
 
     def _build(self, where: Place, work: Path, made: Path) -> tuple[int, int]:
@@ -319,7 +319,7 @@ class Bagging:
         return about | {
             "Internal-Sender-Identifier": f"{os.uname().nodename}:{self.archive}",
             "Internal-Sender-Description": "an archive of GoToAssist Remote Support recordings",
-            "External-Description": f"{len(choice.ids)} session recordings{days}; "
+            "External-Description": f"{counted(len(choice.ids), 'session recording')}{days}; "
             "open data/index.html in a browser to watch them",
             "Bagging-Date": utc_now()[:10],
             "Bagging-Time": utc_now(),

@@ -23,7 +23,7 @@ from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
 from g2a_archive.errors import ArchiverError, Domain, Interrupted, LocalError
-from g2a_archive.models import FileKind
+from g2a_archive.models import FileKind, counted
 
 _COPIERS = 4
 _PIECE = 1 << 20
@@ -312,7 +312,7 @@ def examine(path: str, size: int) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
         raise NotTakenError("unreadable: not a plain file")
     if status.st_size != size:
-        raise NotTakenError(f"changed: {status.st_size:,} bytes instead of {size:,}")
+        raise NotTakenError(f"changed: {counted(status.st_size, 'byte')} instead of {size:,}")
     return status
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from g2a_archive.console.report import exit_code_of
 from g2a_archive.errors import ArchiverError, ExitCode
-from g2a_archive.models import FileKind, duration_text, size_text
+from g2a_archive.models import FileKind, counted, duration_text, size_text
 
 log = logging.getLogger("g2a_archive")
 
@@ -126,9 +126,9 @@ class MergeReport:
 
     def _headline(self) -> str:
         did = "Would merge" if self.dry_run else "Merged"
-        counted = f"{self.merged:,} of {self.recordings:,} recordings"
+        merged = f"{self.merged:,} of {counted(self.recordings, 'recording')}"
         how = "" if self.dry_run else f" ({self.linked:,} linked, {self.copied:,} copied)"
-        text = f"{did} {counted}: {self.files:,} files, {size_text(self.bytes)}{how}"
+        text = f"{did} {merged}: {counted(self.files, 'file')}, {size_text(self.bytes)}{how}"
         if not self.dry_run:
             text += f" in {duration_text(self.seconds)}"
         if self.alike:

@@ -21,7 +21,7 @@ from g2a_archive.download.transfer.attempt import Fetcher
 from g2a_archive.download.transfer.receive import Receiver
 from g2a_archive.download.workers import Workers
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
-from g2a_archive.models import Failure, RunSettings
+from g2a_archive.models import Failure, RunSettings, counted
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import RateLimiter
 from g2a_archive.service.session import ApiSession, Authorizer
@@ -119,9 +119,9 @@ def possible_jobs(jobs: int) -> int:
     possible = max(1, min(jobs, (soft - _OTHER_FILES) // _FILES_A_JOB))
     if possible < jobs:
         log.warning(
-            "with %d open files (ulimit -n), only %d downloads run at a time, not %d",
+            "with %d open files (ulimit -n), only %s at a time, not %d",
             soft,
-            possible,
+            counted(possible, "download"),
             jobs,
         )
     return possible

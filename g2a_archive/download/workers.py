@@ -12,7 +12,7 @@ from typing import NamedTuple
 from g2a_archive.download.transfer.attempt import Fetcher
 from g2a_archive.download.transfer.finish import Finisher, no_threads, spawn
 from g2a_archive.download.transfer.results import Result, Transfer, Whole
-from g2a_archive.models import LinkAnswer
+from g2a_archive.models import LinkAnswer, counted
 
 log = logging.getLogger("g2a_archive")
 
@@ -125,8 +125,8 @@ class Workers:
             raise no_threads()
         if self.running < len(self._fetchers):
             log.warning(
-                "the system gives no more threads: only %d downloads run at a time, not %d",
-                self.running,
+                "the system gives no more threads: only %s at a time, not %d",
+                counted(self.running, "download"),
                 len(self._fetchers),
             )
 

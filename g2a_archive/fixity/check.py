@@ -26,7 +26,7 @@ from g2a_archive.errors import (
     storage_error,
 )
 from g2a_archive.fixity.tree import Tree, default_jobs, identity, in_bunches, in_parallel
-from g2a_archive.models import FileKind, StoredFile, Tombstone
+from g2a_archive.models import FileKind, StoredFile, Tombstone, counted
 
 _BATCH_FILES = 5000
 _BATCH_SECONDS = 2.0
@@ -200,7 +200,8 @@ class _Check:
                 raise storage_error(error, "read", self.tree.root / file.path) from error
             return _wrong(file, f"unreadable: {error.strerror}", seen, doubtful=True)
         if size != file.size:
-            return _wrong(file, f"changed: {size} bytes, {file.size} were archived", seen)
+            here = counted(size, "byte")
+            return _wrong(file, f"changed: {here}, {file.size:,} were archived", seen)
         if digest != file.sha256:
             what = f"changed: SHA-256 is {digest[:16]}..., {file.sha256[:16]}... was archived"
             return _wrong(file, what, seen)

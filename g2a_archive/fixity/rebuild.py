@@ -19,7 +19,7 @@ from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import Interrupted, LocalError
 from g2a_archive.fixity.check import Finding, Outcome
 from g2a_archive.fixity.tree import Tree, default_jobs, in_parallel
-from g2a_archive.models import FileKind, StoredFile, printable
+from g2a_archive.models import FileKind, StoredFile, counted, printable
 
 _TOGETHER = 500
 """Files of a directory that are looked at together."""
@@ -116,7 +116,8 @@ class _Rebuilding:
         for folder in self.tree.walk(self.stop):
             if not _is_text(folder.path):
                 if folder.names:
-                    problem = f"unknown: its name is not UTF-8; {len(folder.names):,} files in it"
+                    files = counted(len(folder.names), "file")
+                    problem = f"unknown: its name is not UTF-8; {files} in it"
                     yield _Found(folder.path, findings=[_unknown(folder.path, problem)])
                 continue
             sums = self.sums_of(folder.path)

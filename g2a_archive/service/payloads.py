@@ -14,7 +14,7 @@ from typing import Any
 
 from g2a_archive.archive.layout import parse_start
 from g2a_archive.errors import BadAnswerError
-from g2a_archive.models import ALL_KINDS, MAX_ID, FileKind, Link, Recording
+from g2a_archive.models import ALL_KINDS, MAX_ID, FileKind, Link, Recording, counted
 from g2a_archive.transport import address
 
 Parsed = tuple[dict[int, Recording | str], list[str]]
@@ -81,7 +81,8 @@ def links(payload: Any, asked: Collection[int], wall: float, monotonic: float) -
     if entries and not found:
         raise BadAnswerError("link call: the answer names none of the recordings asked for")
     if nameless:
-        warnings.append(f"link call: {nameless} entries of the answer name no recording")
+        many = counted(nameless, "entry")
+        warnings.append(f"link call: {many} of the answer without a recording's ID")
     return found, warnings
 
 

@@ -19,7 +19,7 @@ from g2a_archive.console.progress import Snapshot
 from g2a_archive.console.report import Report, SyncReport
 from g2a_archive.download.run import Download
 from g2a_archive.errors import ExitCode, ServiceError, UnreachableError
-from g2a_archive.models import IdSet, ListState, State, SyncSettings, iso
+from g2a_archive.models import IdSet, ListState, State, SyncSettings, counted, iso
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.service.pace import pause
 from g2a_archive.sync.state import SyncState, Unmarked
@@ -289,10 +289,10 @@ class Sync:
             if self._download.settings.dry_run and one.id not in missed:
                 continue  # a real run would have it by now
             log.error(
-                "recording %d: given up and lost: owed since %s, tried %d times: %s",
+                "recording %d: given up and lost: owed since %s, tried %s: %s",
                 one.id,
                 one.since,
-                one.tries,
+                counted(one.tries, "time"),
                 one.reason,
             )
             self.sync.lost.append(one.id)

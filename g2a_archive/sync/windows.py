@@ -259,7 +259,7 @@ class Listing:
 
     def look(self) -> Snapshot:
         """A look at the listing while it goes on."""
-        return Snapshot("Listing", self.calls, max(self.total, self.calls), None, unit="windows")
+        return Snapshot("Listing", self.calls, max(self.total, self.calls), None, unit="window")
 
     def _wanted_of(self, ready: Ready) -> Ready:
         if self._wanted is ListState.DOWNLOAD:

@@ -424,7 +424,8 @@ def test_a_full_disk_for_a_file_beside(option: str, service: SimulatedService, r
     args = download_args(root, option, "/dev/full", *service.recordings)
     result = run_cli(args, service.environment())
     assert result.returncode == ExitCode.STORAGE
-    assert "/dev/full: No space left on device" in result.stderr
+    hint = f"free some space, or choose another {option}"
+    assert f"/dev/full: No space left on device ({hint})" in result.stderr
     assert_nothing_false(service, root)
     assert sum(state == "archived" for state in states(root).values()) == 7
 

@@ -73,7 +73,7 @@ def browse(
     made = [0]
 
     def heard(what: str, done: int, total: int) -> None:
-        if what == "pages made":
+        if what == "page":
             made.append(done)
 
     source = CatalogPages(archive.catalog)

@@ -336,7 +336,7 @@ def test_an_outcome_for_a_person_and_for_a_program() -> None:
         "2014/1.mp4: missing",
         "notes.txt: unknown: not in the catalogue",
         "Checked 1,200 files, 1.0 GB, in 2.5 s: 2 problems.",
-        "3 files were not reached.",
+        "3 files not reached.",
         "`g2a-archive download --owed` fetches again what is damaged.",
     ]
     fields = json.loads(json.dumps(inventory_text.outcome_json(outcome)))

@@ -87,5 +87,5 @@ def test_a_directory_whose_name_is_not_text_is_told_and_left_alone(
     archive.write("2015/05/06/8.mp4", video("z" * 50))
     code, said = say("verify", "--rebuild")
     assert code == 1
-    assert "2014/M\\udce4rz: unknown: its name is not UTF-8; 1 files in it\n" in said
+    assert "2014/M\\udce4rz: unknown: its name is not UTF-8; 1 file in it\n" in said
     assert say("status", 8)[1].startswith("Recording   8\nState       archived\n")

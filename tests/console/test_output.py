@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support import JSON_KEYS, report_of, run_cli, states
+from support import JSON_KEYS, report_of, run_cli, run_here, states
 from support import cli as cli_support
 from support.cli import FIRST, Args, refused
 from support.service import Serve
 
+from g2a_archive.cli import main
 from g2a_archive.console.outputs import metrics_text
 from g2a_archive.console.report import Report
 from g2a_archive.demo import Request, SimulatedService
 from g2a_archive.demo.faults import status
+from g2a_archive.models import FileKind
 
 UNKNOWN = 77
 
@@ -321,3 +323,18 @@ def test_a_symbolic_link_stays_one(serve: Serve, tmp_path: Path) -> None:
     run_cli([*RUN, *IDS, "--error-file", "link"], service.environment(), cwd=tmp_path)
     assert (tmp_path / "link").is_symlink()
     assert f"{UNKNOWN}  # refused" in (tmp_path / "real").read_text()
+
+
+def test_one_is_told_as_one(
+    service: SimulatedService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, args = tmp_path / "archive", ["-d", str(tmp_path / "archive")]
+    assert run_here(service, root, [FIRST], kinds=(FileKind.MP4,)).archived == 1
+    merge = ["merge", "--dry-run", str(root), "-d", str(tmp_path / "other")]
+    bag = ["bag", str(tmp_path / "bag"), str(FIRST), *args]
+    remove = ["remove", str(FIRST), *args]
+    for command in (["status", *args], ["verify", *args], ["browse", *args], bag, merge, remove):
+        assert main.run(command) == 0
+    said = capsys.readouterr().out
+    assert min(said.count("1 recording"), said.count("1 file")) >= 5
+    assert re.findall(r"(?<![\d.,:-])1 [a-z]+s\b", said) == []

@@ -301,7 +301,7 @@ def test_tombstones_that_a_spreadsheet_has_saved(
     assert say("verify", "--rebuild")[0] == 0
     kept = {id_ for id_, state in states(root).items() if state == "removed"}
     assert kept == {int(first.partition(",")[0])}
-    assert f"{path}: 1 lines are no tombstones, and were passed over" in caplog.text
+    assert f"{path}: passed over 1 line with no tombstone" in caplog.text
 
 
 def test_tombstones_come_along_into_another_archive(

@@ -129,7 +129,7 @@ def test_entries_that_name_no_recording_are_told_and_the_others_count(
     service.on_links.append(lambda entries: [{"errorCode": "x"}, *entries, None])
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
-    assert "2 entries of the answer name no recording" in caplog.text
+    assert "2 entries of the answer without a recording's ID" in caplog.text
 
 
 @pytest.mark.parametrize("odd", [{"recordingUrl": ""}, {"recordingStartTime": "soon"}])

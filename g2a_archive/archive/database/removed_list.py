@@ -18,7 +18,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import StorageError, storage_error
-from g2a_archive.models import ALL_KINDS, MAX_ID
+from g2a_archive.models import ALL_KINDS, MAX_ID, counted
 
 NAME = "removed.csv"
 HEAD = ("id", "start_time", "directory", "archived_at", "removed_at", "reason")
@@ -132,4 +132,4 @@ def read(root: Path) -> Iterator[dict[str, Any]]:
             f"cannot read {path}: {error}", hint="mend it, or move it away"
         ) from None
     if odd:
-        log.warning("%s: %d lines are no tombstones, and were passed over", path, odd)
+        log.warning("%s: passed over %s with no tombstone", path, counted(odd, "line"))

@@ -25,6 +25,7 @@ from pathlib import Path
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.layout import is_left_about
 from g2a_archive.errors import StorageError
+from g2a_archive.models import counted
 
 _UNREACHABLE = frozenset(
     {
@@ -68,7 +69,7 @@ class MissingPart:
 
     def error(self) -> StorageError:
         """What a command says of it, and ends with: exit code 6."""
-        many = f"{self.recordings:,} archived recording{'s' * (self.recordings != 1)}"
+        many = f"{counted(self.recordings, 'archived recording')}"
         return StorageError(
             f"{self.place} {self.look}: nothing is there of its {many}",
             hint="is the drive mounted? What is lost for good is fetched again once the directory "

@@ -23,7 +23,7 @@ from g2a_archive.curation.bag import Bagging, Place, place
 from g2a_archive.curation.selection import Choice, choose_ids, choose_time
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
-from g2a_archive.models import Ago, moment, size_text
+from g2a_archive.models import Ago, counted, moment, size_text
 
 _BAG = [
     option("-f", "--file", "files", multiple=True, metavar="FILE",
@@ -93,7 +93,7 @@ class _Watched:
     def look(self) -> Snapshot:
         total = self._choice
         return Snapshot(
-            "Copying", self._files, total.files, self._bytes, total.bytes or None, unit="files"
+            "Copying", self._files, total.files, self._bytes, total.bytes or None, unit="file"
         )
 
 
@@ -182,7 +182,8 @@ def _tell(
         outputs.say("Nothing to hand over: no recording was chosen, and no bag was made.")
         return
     outputs.say(
-        f"{len(choice.ids):,} recordings, {choice.files:,} files, {size_text(choice.bytes)}, "
+        f"{counted(len(choice.ids), 'recording')}, {counted(choice.files, 'file')}, "
+        f"{size_text(choice.bytes)}, "
         f"each held against its SHA-256: {there.target}"
     )
     if not there.zipped:

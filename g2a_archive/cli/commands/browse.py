@@ -15,6 +15,7 @@ from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot, choose_display
 from g2a_archive.errors import ExitCode
+from g2a_archive.models import counted
 
 _BROWSE = [
     option("--title", default=pages.TITLE, show_default=True, help="Of the pages."),
@@ -38,7 +39,7 @@ class _Watched:
     """How far the pages are, for the display."""
 
     def __init__(self) -> None:
-        self.view = Snapshot("Pages", 0, 0, None, unit="directories read")
+        self.view = Snapshot("Pages", 0, 0, None, unit="directory")
 
     def heard(self, what: str, done: int, total: int) -> None:
         """So many of so many are done."""
@@ -61,7 +62,8 @@ def _make_pages(settings: Settings, *, title: str, open_: bool) -> ExitCode:
                 catalog, root, title=title, timezone=run.timezone, on_progress=watched.heard
             )
     outputs.say(
-        f"{result.recordings:,} recordings, {result.owed:,} owed: {result.written:,} pages "
+        f"{counted(result.recordings, 'recording')}, {result.owed:,} owed: "
+        f"{counted(result.written, 'page')} "
         f"written, {result.unchanged:,} unchanged"
     )
     outputs.say(f"Open {result.index}")

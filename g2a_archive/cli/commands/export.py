@@ -62,7 +62,11 @@ def _export(run: RunSettings, *, form: str, output: str | None) -> ExitCode:
         watched = _Watched(inventory.count(catalog))
         # What is printed on a terminal shows by itself how far it is.
         display = choose_display(quiet=output is None and outputs.on_terminal())
-        target = outputs.replacing(output) if output is not None else outputs.streamed()
+        target = (
+            outputs.replacing(output, option="--output")
+            if output is not None
+            else outputs.streamed()
+        )
         with target as out, display.watch(watched.look):
             write(watched.counted(inventory.everything(catalog)), out)
     return ExitCode.OK

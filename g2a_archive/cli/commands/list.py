@@ -14,7 +14,7 @@ from g2a_archive.cli.settings import ConfiguredCommand, Settings, selection_of, 
 from g2a_archive.console import outputs
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, Interrupted
-from g2a_archive.models import IdSet, ListState, Selection
+from g2a_archive.models import IdSet, ListState, Selection, counted
 from g2a_archive.sync.walk import Span, span_of
 from g2a_archive.sync.windows import Listing, queries
 
@@ -91,5 +91,4 @@ def _table(found: Listing, state: ListState) -> Iterator[str]:
     for id_ in ids:
         word = _WORDS[ListState.DOWNLOAD if id_ in ready else ListState.TRANSCODE]
         yield f"{id_:>{width}}  {word}"
-    calls = "1 call" if found.calls == 1 else f"{found.calls:,} calls"
-    yield f"{len(ids):,} recordings ({calls})" if len(ids) != 1 else f"1 recording ({calls})"
+    yield f"{counted(len(ids), 'recording')} ({counted(found.calls, 'call')})"

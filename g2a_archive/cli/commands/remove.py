@@ -23,7 +23,7 @@ from g2a_archive.curation import remove as removing
 from g2a_archive.curation.remove import Removal
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
-from g2a_archive.models import Ago, moment, size_text
+from g2a_archive.models import Ago, counted, moment, size_text
 
 _REMOVE = [
     option("-f", "--file", "files", multiple=True, metavar="FILE",
@@ -140,8 +140,8 @@ def _tell(settings: Settings, removal: Removal, removed: Removed | None, *, yes:
         outputs.say(f"Nothing to remove: no recording was chosen{more}.")
         return
     days = f", started {removal.first_day} to {removal.last_day}" if removal.first_day else ""
-    many = f"{len(removal.ids):,} recordings" if len(removal.ids) != 1 else "1 recording"
-    what = f"{many}, {removal.files:,} files, {size_text(removal.bytes)}{days}"
+    many = f"{counted(len(removal.ids), 'recording')}, {counted(removal.files, 'file')}"
+    what = f"{many}, {size_text(removal.bytes)}{days}"
     if removed is None:
         outputs.say(f"Would remove {what}{more}. `--yes` removes them for good.")
         return

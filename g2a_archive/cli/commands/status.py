@@ -17,7 +17,7 @@ from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import inventory as inventory_text
 from g2a_archive.console import outputs
 from g2a_archive.errors import ArchiverError, ExitCode, InputError
-from g2a_archive.models import RunSettings
+from g2a_archive.models import RunSettings, counted
 
 _STATUS = [
     option("--by", type=click.Choice(["year", "month", "day"]), help="Counts for each of these."),
@@ -66,8 +66,8 @@ def _fingerprint(run: RunSettings) -> ExitCode:
     outputs.say(str(one))
     if behind:
         outputs.complain(
-            f"g2a-archive: in {behind:,} directories is more than this tells: a run goes on, or "
-            "was killed; the next one brings it up to date"
+            f"g2a-archive: in {counted(behind, 'directory')} is more than this tells: a run goes "
+            "on, or was killed; the next one brings it up to date"
         )
     return ExitCode.OK
 

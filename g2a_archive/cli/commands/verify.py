@@ -152,7 +152,7 @@ class _Watched:
     def look(self) -> Snapshot:
         """For the display; between two batches of files, the bytes tell how many."""
         done = int(self.files * min(1.0, self.bytes / self.size)) if self.size else self.done
-        return Snapshot("Checking", done, self.files, self.bytes, self.size or None, unit="files")
+        return Snapshot("Checking", done, self.files, self.bytes, self.size or None, unit="file")
 
 
 def _verify(

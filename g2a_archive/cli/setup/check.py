@@ -34,7 +34,7 @@ from g2a_archive.errors import (
     StorageError,
     storage_error,
 )
-from g2a_archive.models import RunSettings, duration_text, size_text
+from g2a_archive.models import RunSettings, counted, duration_text, size_text
 from g2a_archive.service.client import Service
 from g2a_archive.service.session import Authorizer
 
@@ -171,7 +171,7 @@ class Check:
                     raise unmounted_error(unmounted)
         except InputError as error:
             raise StorageError(error.message, hint=error.hint) from error
-        yield True, f"catalogue: {archived:,} recordings archived, {owed:,} owed"
+        yield True, f"catalogue: {counted(archived, 'recording')} archived, {owed:,} owed"
 
 
 def _ago(age: float) -> str:

@@ -18,6 +18,7 @@ from g2a_archive.console.outputs import say
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError
+from g2a_archive.models import counted
 
 COUNT = 40
 _SHOWN = 12
@@ -75,7 +76,7 @@ def _show_tree(root: Path) -> None:
         say(line)
     if len(lines) > _SHOWN:
         say(f"  … and {len(lines) - _SHOWN} more")
-    say(f"  SHA256SUMS in each of the {days} directories, for `sha256sum -c`")
+    say(f"  SHA256SUMS in {counted(days, 'directory')}, for `sha256sum -c`")
     say(f"  {ARCHIVE_DIR}/ with the catalogue")
 
 
@@ -98,8 +99,8 @@ def _serve(port: int, count: int) -> ExitCode:
             for name, value in service.environment().items():
                 say(f"export {name}={value}")
             ids = sorted(service.recordings)
-            say(f"# {count} recordings: {ids[0]} to {ids[-1]}. In another terminal, paste the")
-            say("# lines above, then for example:")
+            say(f"# {counted(count, 'recording')}: {ids[0]} to {ids[-1]}. In another terminal,")
+            say("# paste the lines above, then for example:")
             say(f"#   seq {ids[0]} {ids[-1]} | g2a-archive download -f - --dest demo-archive")
             say("# Ctrl-C stops the service.")
             sys.stdout.flush()
