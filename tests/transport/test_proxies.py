@@ -89,16 +89,24 @@ def test_a_proxy_that_is_not_there(downloads: Downloads, monkeypatch: pytest.Mon
     assert caught.value.unreachable
 
 
-@pytest.mark.parametrize("text", ["localhost:3128", "http://", "me:hush@proxy:3128"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("localhost:3128", "http://", "me:hush@proxy:3128", "http://me:hush@proxy:port"),
+        *("http://me:hush@proxy:99999", "http://me:hush@[::1", "ftp://me:hush@proxy:21"),
+    ],
+)
 def test_a_proxy_whose_address_is_none(
     text: str, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As requests sees it, who wants `http://` where the name has no dot."""
     monkeypatch.setenv("HTTPS_PROXY", text)
-    with pytest.raises(NetworkError, match="begins with http://") as caught:
-        downloads.get("https://files.example/a?secret", {})
-    assert caught.value.final
-    assert "hush" not in str(caught.value)
+    url = "https://files.example/a?secret"
+    for get in (lambda: downloads.get(url, {}), lambda: Caller(5.0).call("GET", url, most=1)):
+        with pytest.raises(NetworkError, match="begins with http://") as caught:
+            get()
+        assert caught.value.final
+        assert "hush" not in str(caught.value)
 
 
 def test_a_socks_proxy_needs_pysocks(downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
