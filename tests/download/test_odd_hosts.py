@@ -267,6 +267,51 @@ def test_parts_that_are_shorter_than_asked_for_are_progress(
 
 
 @pytest.mark.usefixtures("no_backoff")
+def test_a_digest_that_came_with_the_first_half_counts_to_the_end(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    """`Content-MD5` of the rest alone would say nothing of the file."""
+
+    def damaged_once(head: bytes, body: bytes) -> bytes:
+        if b"range: bytes=15000-" in head.lower():
+            span = f"Content-Range: bytes 15000-{len(body) - 1}/{len(body)}"
+            lines = [span, 'ETag: "1"', f"Content-MD5: {md5(body[15_000:])}"]
+            return answer(body[15_000:], *lines, status="206 Partial Content")
+        whole = answer(body, f"Content-MD5: {md5(body)}", 'ETag: "1"')
+        begin = len(whole) - len(body)
+        if len(plain_host.requests) > 1:
+            return whole
+        return whole[: begin + 14_999] + bytes([whole[begin + 14_999] ^ 1])
+
+    odd("mp4", damaged_once)
+    assert run_here(service, root, [ID], retries=2).exit_code == 0
+    assert whole(root, service, "mp4")
+    assert len(plain_host.requests) == 3
+
+
+@pytest.mark.usefixtures("no_backoff")
+def test_the_digest_of_a_refusal_is_not_the_files(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    def all_but_its_end(head: bytes, body: bytes) -> bytes:
+        if b"range: bytes=" not in head.lower():
+            return answer(chunks(body)[:-5], CHUNKED, 'ETag: "1"', length=False)
+        lines = [f"Content-Range: bytes */{len(body)}", f"Content-MD5: {md5(b'no')}"]
+        return answer(b"no", *lines, status="416 Range Not Satisfiable")
+
+    odd("mp4", all_but_its_end)
+    assert run_here(service, root, [ID], retries=2).exit_code == 0
+    assert whole(root, service, "mp4")
+    assert len(plain_host.requests) == 2
+
+
+@pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("honours", [True, False], ids=["If-Range", "no If-Range"])
 def test_back_ends_with_validators_of_their_own(
     honours: bool,

@@ -199,6 +199,7 @@ class Fetcher:
         if verdict.action in (Action.START, Action.COMPARE):
             if (found := self._before_first_byte(transfer, answer)) is not None:
                 return found
+            transfer.told = {}
             if verdict.action is Action.START:
                 self._claim(transfer, answer.length or transfer.expected or 0)
                 validator = Validator() if answer.encoded else seen.validator
@@ -263,6 +264,8 @@ class Fetcher:
         self, transfer: Transfer, part: Partial, answer: Answer, *, begin: int
     ) -> Result | Whole | None:
         floor = Floor(self.receiver.timeout)
+        if not answer.encoded:
+            transfer.told |= answer.digests
         transfer.splittable = splittable(answer, part)
         if part.extents:
             transfer.pieces = transfer.pieces or Pieces(self.receiver.jobs)
@@ -373,7 +376,7 @@ class Fetcher:
                 return Again("the MP4 ended early")
         elif transfer.kind is not FileKind.MP4 and content.is_error_json(part.whole_if_small()):
             return NewLink("the link was answered with an error document")
-        for name, told in answer.digests.items() if not answer.encoded else ():
+        for name, told in transfer.told.items():
             if part.digest(name) != told:
                 return Again("what came does not match the digest that the host tells")
         return None

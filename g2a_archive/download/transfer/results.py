@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ class Transfer:
     known_sha256: str | None = None
     attempts: int = 0
     renewed: bool = False  # since the last progress
+    told: dict[str, bytes] = field(default_factory=dict)  # digests, by whichever of its answers
     empty: bool = False  # the host said so once already
     moved: bool = False  # another validator was seen for what may be the same file
     candidate: Candidate | None = None
