@@ -109,7 +109,8 @@ class Service:
             told = {*chunk.found, *chunk.unavailable, *chunk.refused, *chunk.failed}
             chunk.failed.update((id_, str(error)) for id_ in ids if id_ not in told)
         if not self._trusted:
-            chunk.failed.update(dict.fromkeys(chunk.refused, _DOUBTFUL))
+            why = str(chunk.unrenewed or _DOUBTFUL)
+            chunk.failed.update(dict.fromkeys(chunk.refused, why))
             chunk.refused.clear()
         return LinkAnswer(
             recordings=tuple(chunk.found[i] for i in ids if i in chunk.found),
@@ -214,10 +215,8 @@ class Service:
         return count > 1 and len(text) > LONG_QUERY and not self._malformed
 
     def _attribute_hint(self) -> str:
-        other = "recordingIds" if self._attribute == "recordingId" else "recordingId"
-        return (
-            f"is --id-attribute right? it is {self._attribute!r} now; the next guess is {other!r}"
-        )
+        new = "recordingIds" if self._attribute == "recordingId" else "recordingId"
+        return f"is --id-attribute right? it is {self._attribute!r} now; the next guess is {new!r}"
 
     def _call_links(self, ids: Sequence[int], query: str) -> payloads.Parsed:
         asked = frozenset(ids)
