@@ -18,7 +18,13 @@ from itertools import chain, islice
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.console.report import Report, SyncReport
 from g2a_archive.download.run import Download
-from g2a_archive.errors import ExitCode, ServiceError, UnreachableError
+from g2a_archive.errors import (
+    ArchiverError,
+    CredentialsError,
+    ExitCode,
+    ServiceError,
+    UnreachableError,
+)
 from g2a_archive.models import IdSet, ListState, State, SyncSettings, counted, iso
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.service.pace import pause
@@ -58,6 +64,7 @@ class Sync:
         self._wait = wait or (lambda seconds: pause(download.switch.event, seconds))
         self._queries = queries(settings.selection)
         self._state = SyncState(None, (), Clock())
+        self._refused: list[CredentialsError] = []
         self.report = download.report
         self.sync = self.report.sync = SyncReport()
 
@@ -73,6 +80,13 @@ class Sync:
         clock = download.service().clock
         self._state = SyncState(download.catalog, scopes, clock, download.settings.shard)
         found = self._list()
+        try:
+            self._archive(found)
+        finally:
+            self._tell(self._refused)  # not before: what the other keys have is archived first
+        self._give_up()
+
+    def _archive(self, found: Listing) -> None:
         self._state.disbelieve_the_future()
         if self._stopped():
             return
@@ -82,7 +96,6 @@ class Sync:
         self._download.fetch(self._todo(found, IdSet(waiting)))
         self._wait_for(asked)
         self._mark(found)
-        self._give_up()
 
     def _stopped(self) -> bool:
         """Whether this run should begin nothing more."""
@@ -95,22 +108,45 @@ class Sync:
     # --- finding ----------------------------------------------------------------------------
 
     def _list(self) -> Listing:
-        """Ask for everything there is; what is found is remembered answer by answer."""
+        """Ask for everything there is; what is found is remembered answer by answer.
+
+        A key that the service refuses, or cannot tell of, keeps no other out.
+        """
         service = self._download.service()
         found = Listing(service.ready, clock=service.clock, shard=self._download.settings.shard)
+        failed: list[ArchiverError] = []
         try:
             with self._download.display.watch(found.look):
                 for query in self._queries:
-                    self._list_query(found, query)
-        except ServiceError as error:
-            if isinstance(error, UnreachableError) or found.calls <= 1:
-                raise
-            # What was found so far can be archived all the same.
-            self.report.note(error)
+                    try:
+                        self._list_query(found, query)
+                    except UnreachableError:
+                        raise
+                    except (ServiceError, CredentialsError) as error:
+                        failed.append(self._named(error, query))
+                    if self._stopped():
+                        break
         finally:
             self.sync.listed, self.sync.calls = len(found.ids()), found.calls
             self.sync.overflowing = found.overflowing
+        self._refused = [error for error in failed if isinstance(error, CredentialsError)]
+        if failed and (found.calls <= len(failed) or len(self._refused) == len(self._queries)):
+            raise failed[0]  # there is nothing to go on with
+        self._tell(error for error in failed if error not in self._refused)
         return found
+
+    def _named(self, error: ArchiverError, query: Query) -> ArchiverError:
+        """The same error, which says of which of several keys it is."""
+        if len(self._queries) > 1:
+            error.message = f"{query}: {error.message}"
+        return error
+
+    def _tell(self, errors: Iterable[ArchiverError]) -> None:
+        """Note what keeps some keys' recordings out: of one exit code, each all the same."""
+        for error in errors:
+            self.report.note(error)
+            if str(error) not in self.report.stops:
+                log.error("%s", error)
 
     def _list_query(self, found: Listing, query: Query) -> None:
         selection, state = self._settings.selection, self._state

@@ -62,6 +62,9 @@ class Query:
         """The name under which the catalogue remembers what became of this query."""
         return urlencode(self.params)
 
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.params)
+
 
 def queries(selection: Selection) -> list[Query]:
     """The queries that together find what was selected, one for each combination of keys.

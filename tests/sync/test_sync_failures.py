@@ -28,7 +28,7 @@ from g2a_archive.demo import (
     SimulatedService,
     faults,
 )
-from g2a_archive.demo.messages import Call
+from g2a_archive.demo.messages import Call, Request
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -76,6 +76,35 @@ def test_a_listing_that_fails_on_the_way_does_not_keep_the_rest(serve: Serve, ro
     service.on_request.clear()
     assert sync_here(service, root).exit_code == 0
     assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, 4), (400, 7), (500, 7)])
+@pytest.mark.parametrize("bad", ["999", "1001"], ids=["the first", "the last"])
+def test_one_key_of_several_keeps_no_other_out(
+    bad: str,
+    status: int,
+    code: int,
+    service: SimulatedService,
+    root: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def of_the_bad_key(call: Request) -> Response | None:
+        return Response(status) if f"accountKey={bad}" in call.target else None
+
+    service.on_request.append(of_the_bad_key)
+    keys = tuple(sorted(("1000", bad), key=int))
+    report = sync_here(service, root, keys=keys, mark_archived=True)
+    assert report.exit_code == code
+    assert f"accountKey {bad}" in caplog.text
+    assert report.archived == len(service.recordings) == len(service.archived)
+    assert_archive_equals(service, root)
+
+
+def test_all_keys_refused_end_it_at_once(service: SimulatedService, root: Path) -> None:
+    service.fail(Response(403), call="list")
+    report = sync_here(service, root, keys=("1000", "1001"))
+    assert report.exit_code == 4
+    assert set(counts(service)) == {"list"}
 
 
 @pytest.mark.parametrize(
