@@ -319,7 +319,7 @@ def iso(at: int) -> str:
 
     `2026-11-23T02:00:05Z`: in this form, the order of texts is the order of times.
     """
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(at, UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def utc_now() -> str:

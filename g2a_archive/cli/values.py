@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from g2a_archive.archive import layout
-from g2a_archive.models import ALL_KINDS, ID_PLACES, Ago, FileKind, ListState, Shard
+from g2a_archive.models import ALL_KINDS, ID_PLACES, Ago, FileKind, ListState, Shard, iso
 from g2a_archive.transport import address
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE | re.ASCII)
@@ -205,7 +205,9 @@ def parse_when(text: str) -> int | Ago:
     try:
         if re.fullmatch(r"\s*[\d.]+\s*[smhdw]\s*", text, re.IGNORECASE | re.ASCII):
             return Ago(parse_duration(text))
-        return math.floor(parse_moment(text).timestamp())
+        seconds = math.floor(parse_moment(text).timestamp())
+        iso(seconds - 1), iso(seconds)  # the service is asked from the second before
+        return seconds
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is no date, time or age; "

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from g2a_archive.cli.values import parse_when
 from g2a_archive.errors import MalformedCallError
 from g2a_archive.models import Ago, ListState, Selection, iso
 from g2a_archive.service.clock import Clock
@@ -269,6 +270,15 @@ def test_the_attributes_of_windows() -> None:
         ("fromTime", "1999-12-31T23:59:59Z"),
         ("toTime", "2000-01-01T00:00:01Z"),
     ]
+
+
+def test_times_long_ago_are_written_in_full_or_refused() -> None:
+    begin = parse_when("0476-09-04")
+    assert isinstance(begin, int)
+    assert Window(begin).params() == [("fromTime", "0476-09-04T00:00:00Z")]
+    for text in ("0001-01-01", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        with pytest.raises(ValueError, match="is no date, time or age"):
+            parse_when(text)
 
 
 @pytest.mark.parametrize("behind", [DAY, 40 * DAY, 365 * DAY, 56 * 365 * DAY])
