@@ -90,7 +90,7 @@ class Sync:
         self._state.disbelieve_the_future()
         if self._stopped():
             return
-        self._mark(found)
+        self._mark(found, first=True)
         waiting = self._waiting(found)
         asked = self._transcode(waiting)
         self._download.fetch(self._todo(found, IdSet(waiting)))
@@ -278,8 +278,11 @@ class Sync:
 
     # --- marking ----------------------------------------------------------------------------
 
-    def _mark(self, found: Listing) -> None:
-        """Mark what is archived whole: in the catalogue, and its files on disk."""
+    def _mark(self, found: Listing, *, first: bool = False) -> None:
+        """Mark what is archived whole: in the catalogue, and its files on disk.
+
+        What is not is told at the end only: of what is gone, this run may fetch it again.
+        """
         if not self._settings.mark_archived or self.report.ends & _SERIOUS:
             return
         here = array("q")
@@ -287,7 +290,7 @@ class Sync:
             missing = self._missing(one)
             if missing is None:
                 here.append(one.id)
-            elif one.id not in self.sync.refused:
+            elif not first and one.id not in self.sync.refused:
                 self._problems([one.id], f"not marked as archived: {missing} is not as recorded")
         self.sync.to_mark = len(here)
         if self._download.settings.dry_run:

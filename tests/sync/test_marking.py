@@ -103,6 +103,17 @@ def test_what_is_no_longer_on_disk_is_not_marked(
     assert service.archived == set(service.recordings) - {bad}
 
 
+def test_what_is_fetched_again_is_marked_in_the_same_run(
+    service: SimulatedService, root: Path
+) -> None:
+    sync_here(service, root)
+    bad, *_ = by_start(service)
+    archive_files(root)[f"{service.recordings[bad].start:%Y/%m/%d}/{bad}.events"].unlink()
+    report = sync_here(service, root, mark_archived=True)
+    assert report.exit_code == 0
+    assert service.archived == set(service.recordings)
+
+
 def test_a_mark_that_was_not_remembered_is_made_again(
     service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
