@@ -237,7 +237,7 @@ def test_progress_only_grows_and_ends() -> None:
             assert set(known) <= set(found.ids())
     assert until == sorted(until)
     assert until[-1] == NOW
-    assert (found.total, found.look().unit) == (found.calls, "windows")
+    assert (found.total, found.look().unit) == (found.calls, "window")
 
 
 def test_a_query_for_each_combination_of_keys() -> None:
