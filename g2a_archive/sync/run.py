@@ -44,6 +44,9 @@ FIRST_POLL = 10.0
 SLOWEST_POLL = 60.0
 """Seconds between two looks at transcodings: more and more, up to this."""
 
+_FEW = 16
+"""Where so many that the service lists are refused one by one, the credentials lack the right."""
+
 _SERIOUS = {ExitCode.STORAGE, ExitCode.CREDENTIALS, ExitCode.SIGINT, ExitCode.SIGTERM}
 
 
@@ -222,15 +225,16 @@ class Sync:
         if self._download.settings.dry_run:
             return []
 
-        def ask(ids: list[int]) -> None:
+        def ask(ids: list[int]) -> list[int]:
             refused = self._download.service().transcode(ids)
             accepted = [id_ for id_ in ids if id_ not in set(refused)]
             self._state.asked_for_transcoding(accepted)
             self.sync.transcoding += len(accepted)
             under_way.update(accepted)
             self._problems(refused, "the service refuses to transcode it")
+            return refused
 
-        self._in_chunks(wanted, ask)
+        self._in_chunks(wanted, ask, IdSet(wanted))
         return sorted(under_way)
 
     def _wait_for(self, asked: Sequence[int]) -> None:
@@ -285,7 +289,7 @@ class Sync:
         """
         if not self._settings.mark_archived or self.report.ends & _SERIOUS:
             return
-        here = array("q")
+        here, listed = array("q"), IdSet(found.ids(ListState.DOWNLOAD))
         for one in self._state.unmarked(found.ids(ListState.DOWNLOAD)):
             missing = self._missing(one)
             if missing is None:
@@ -296,14 +300,16 @@ class Sync:
         if self._download.settings.dry_run:
             return
 
-        def mark(ids: list[int]) -> None:
+        def mark(ids: list[int]) -> list[int]:
             refused = self._download.service().mark_archived(ids)
             accepted = [id_ for id_ in ids if id_ not in set(refused)]
             self._state.marked(accepted)
             self.sync.marked += len(accepted)
             self._problems(refused, "the service refuses to mark it as archived")
+            return refused
 
-        self._in_chunks([id_ for id_ in here if id_ not in self.sync.refused], mark)
+        rest = (id_ for id_ in here if id_ not in self.sync.refused)
+        self._in_chunks(sorted(rest, key=lambda id_: id_ not in listed), mark, listed)
 
     def _missing(self, one: Unmarked) -> str | None:
         """The first of a recording's files that is not there, or has another size; or None."""
@@ -341,13 +347,30 @@ class Sync:
             log.error("recording %d: %s", id_, what)
             self.sync.refused[id_] = what
 
-    def _in_chunks(self, ids: Sequence[int], call: Callable[[list[int]], None]) -> None:
-        """Make calls for at most 500 IDs each; one that fails to the end leaves the rest."""
+    def _in_chunks(
+        self, ids: Sequence[int], call: Callable[[list[int]], list[int]], listed: IdSet
+    ) -> None:
+        """Make calls for at most 500 IDs each; one that fails to the end leaves the rest.
+
+        `call` returns what is refused, which takes two calls each. So the first is for few: are
+        they all `listed`, thus valid, and all refused, so would be all the others.
+        """
+        limit = self._download.service().chunk_limit
+        few = list(ids[: min(_FEW, limit)])
+        rest = _chunks(ids[len(few) :], limit)
         try:
-            for some in _chunks(ids, self._download.service().chunk_limit):
+            for some in chain([few] if few else [], rest):
                 if self._stopped():
                     return
-                call(some)
+                refused = call(some)
+                if some is few and len(refused) == _FEW and all(i in listed for i in few):
+                    self._refused.append(
+                        CredentialsError(
+                            f"the service refuses this for each of {_FEW} recordings that it lists",
+                            hint="may these credentials transcode and mark? check their scopes",
+                        )
+                    )
+                    return
         except ServiceError as error:
             self.report.note(error)
 

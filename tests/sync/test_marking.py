@@ -114,6 +114,17 @@ def test_what_is_fetched_again_is_marked_in_the_same_run(
     assert service.archived == set(service.recordings)
 
 
+def test_credentials_that_may_not_mark_are_not_tried_for_every_recording(
+    serve: Serve, root: Path
+) -> None:
+    service = serve(spread(60), rate_limit=None)
+    service.fail(Response(403), call="archived")
+    report = sync_here(service, root, mark_archived=True)
+    assert (report.exit_code, report.archived) == (4, 60)
+    assert "scopes" in report.stops[-1]
+    assert counts(service)["archived"] < 60
+
+
 def test_a_mark_that_was_not_remembered_is_made_again(
     service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
