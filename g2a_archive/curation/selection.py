@@ -73,6 +73,8 @@ def choose_ids(
             row = known.get(id_)
             if row is None:
                 problems.append(f"{id_} is not known here")
+            elif row[1] == State.REMOVED:
+                problems.append(f"{id_} was removed (only `download --again {id_}` fetches it)")
             elif row[1] != State.ARCHIVED:
                 problems.append(f"{id_} is not archived ({row[1]})")
             elif _within(row, since, until):

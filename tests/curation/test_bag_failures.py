@@ -96,6 +96,12 @@ def test_bad_input(archive: Path, args: list[str], code: int, words: str) -> Non
     assert words in refused(archive, *args, code=code)
 
 
+def test_what_was_removed_is_had_by_again_alone(archive: Path) -> None:
+    assert run_cli(["remove", "--dest", archive, "--yes", "1400000001"]).returncode == 0
+    said = refused(archive, "case", "1400000001", code=1)
+    assert "1400000001 was removed (only `download --again 1400000001` fetches it)" in said
+
+
 def test_the_top_of_a_drive(archive: Path) -> None:
     with tmpfs(archive.parent / "stick", "4m"):
         assert "is the top of a drive" in refused(archive, "stick", "1400000001", code=2)
