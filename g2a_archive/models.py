@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from heapq import merge
 from itertools import islice, pairwise
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -21,6 +22,8 @@ LIST_LIMIT = 500
 
 ID_PLACES = ("path", "query", "body")
 """Where the calls that change something may have their IDs."""
+
+_SORTED_AT_ONCE = 1 << 16
 
 LINK_LIFETIME = 47 * 3600.0
 """Seconds for which a link is used; the vendor promises "at least 48 hours"."""
@@ -65,8 +68,12 @@ def distinct(ids: Iterable[int]) -> array[int]:
 def in_order(ids: Iterable[int]) -> array[int]:
     """`ids`, the smallest first: 8 bytes each. Most lists come in this order, and stay."""
     found = ids if isinstance(ids, array) else array("q", ids)
-    ascending = all(map(operator.le, found, islice(found, 1, None)))
-    return found if ascending else array("q", sorted(found))
+    if all(map(operator.le, found, islice(found, 1, None))):
+        return found
+    # As a list they would take 40 bytes each meanwhile.
+    starts = range(0, len(found), _SORTED_AT_ONCE)
+    parts = [array("q", sorted(found[at : at + _SORTED_AT_ONCE])) for at in starts]
+    return parts[0] if len(parts) == 1 else array("q", merge(*parts))
 
 
 class IdSet:
@@ -84,7 +91,7 @@ _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 
 class Rows(Generic[_Row]):
-    """Named tuples that begin with an ID: 16 bytes each, as what follows it is mostly the same.
+    """Named tuples that begin with an ID: 12 bytes each, as what follows it is mostly the same.
 
     A night in which everything fails has a million of them.
     """
@@ -92,7 +99,7 @@ class Rows(Generic[_Row]):
     def __init__(self, make: Callable[..., _Row]) -> None:
         self._make = make
         self.ids = array("q")
-        self._places = array("q")
+        self._places = array("i")
         self._rests: dict[tuple[Any, ...], int] = {}
 
     def append(self, row: _Row) -> None:

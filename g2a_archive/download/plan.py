@@ -127,7 +127,7 @@ def _without(ids: Sequence[int], some: array[int]) -> array[int]:
     if len(some) == len(ids):
         return array("q")
     if not some:
-        return array("q", ids)
+        return ids if isinstance(ids, array) else array("q", ids)
     among = IdSet(some)
     return array("q", (id_ for id_ in ids if id_ not in among))
 

@@ -83,7 +83,7 @@ def test_it_takes_little_memory() -> None:
 
         return peak_of(work)
 
-    # Six rows a recording, of 8 or 16 bytes each, which grow by a half where they are full; an
+    # Six rows a recording, of 8 or 12 bytes each, which grow by a half where they are full; an
     # object for each of the failures alone would take 200.
     assert told(8_000) - told(2_000) < 6_000 * 200
 
