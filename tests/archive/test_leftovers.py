@@ -34,7 +34,7 @@ def half(service: SimulatedService, root: Path) -> int:
 
 def test_status_tells_what_is_half_here(half: int, root: Path) -> None:
     text = run_cli(["status", "--dest", root])
-    assert "Half here      1 recordings, 39" in text.stdout, text.stdout
+    assert "Half here      1 recording, 39" in text.stdout, text.stdout
     told = json.loads(run_cli(["status", "--json", "--dest", root]).stdout)
     assert told["halves"] == 1
     assert 400_000 <= told["half_bytes"] < 401_000
