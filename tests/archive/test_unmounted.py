@@ -30,7 +30,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts
 from g2a_archive.cli import main
 from g2a_archive.demo import SimulatedService, sample_recordings
-from g2a_archive.errors import ExitCode
+from g2a_archive.errors import CatalogError, ExitCode
 from g2a_archive.models import FileKind
 
 Away = Callable[[Path], None]
@@ -337,3 +337,13 @@ def test_what_the_service_has_no_file_of_is_missing_nowhere(
     assert "mounted" not in capsys.readouterr().err
     assert catalog_rows(root, "SELECT * FROM removal") == []
     assert_archive_equals(service, root, [first])
+
+
+def test_a_catalogue_that_goes_away_while_it_is_open(tmp_path: Path) -> None:
+    """SQLite calls it "readonly" then, which no permission would help."""
+    path = tmp_path / "catalog.sqlite3"
+    with Catalog(path) as catalog:
+        catalog.queue([1])
+        path.rename(tmp_path / "elsewhere")
+        with pytest.raises(CatalogError, match=r"where it was \(is the drive still mounted\?\)"):
+            catalog.queue([2])

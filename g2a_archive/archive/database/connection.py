@@ -266,6 +266,11 @@ class Database:
     def _explain(self, error: sqlite3.DatabaseError, doing: str) -> CatalogError:
         if self.readonly and getattr(error, "sqlite_errorcode", 0) in _NO_ROLLBACK:
             return _RollbackError(f"cannot {doing} the catalogue {self.path}: {error}")
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
+            return CatalogError(
+                f"cannot {doing} the catalogue {self.path}: it is no longer where it was",
+                hint="is the drive still mounted?",
+            )
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         text = f"cannot {doing} the catalogue {self.path}: {error}"
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
