@@ -29,6 +29,14 @@ LINK_LIFETIME = 47 * 3600.0
 """Seconds for which a link is used; the vendor promises "at least 48 hours"."""
 
 
+def id_of(text: str) -> int:
+    """The recording ID that `text` is; 0 where it is none."""
+    # isdecimal() alone would take the digits of other scripts.
+    if text.isdecimal() and text.isascii() and len(text) <= 30 and (id_ := int(text)) <= MAX_ID:
+        return id_
+    return 0
+
+
 class FileKind(StrEnum):
     """The three files of a recording."""
 

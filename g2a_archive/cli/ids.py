@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, cast
 
 from g2a_archive.errors import InputError, storage_error
-from g2a_archive.models import MAX_ID, distinct
+from g2a_archive.models import distinct, id_of
 
 _SHOWN = 10
 _LONGEST = 40
@@ -30,7 +30,7 @@ def read_ids(arguments: Iterable[str], files: Iterable[str]) -> array[int]:
     ids = array("q")
     bad = _Bad()
     for argument in arguments:
-        if id_ := _id(argument.strip()):
+        if id_ := id_of(argument.strip()):
             ids.append(id_)
         else:
             bad.add("argument", argument)
@@ -44,21 +44,13 @@ def read_ids(arguments: Iterable[str], files: Iterable[str]) -> array[int]:
                 continue
             for number, line in enumerate(lines, first):
                 text = line.partition("#")[0].strip()
-                if id_ := _id(text):
+                if id_ := id_of(text):
                     ids.append(id_)
                 elif text:
                     bad.add(f"{'standard input' if name == '-' else name}, line {number}:", text)
     if bad.count:
         raise bad.error()
     return distinct(ids)
-
-
-def _id(text: str) -> int:
-    """An ID; 0 where it is none."""
-    # isdecimal() alone would take the digits of other scripts.
-    if text.isdecimal() and text.isascii() and len(text) <= 30 and (id_ := int(text)) <= MAX_ID:
-        return id_
-    return 0
 
 
 class _Bad:

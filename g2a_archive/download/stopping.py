@@ -28,7 +28,11 @@ at any instant, and whoever stops a service kills it a little later."""
 
 def end_after(seconds: float, code: ExitCode) -> threading.Timer | None:
     """End this process with `code` by then, unless the timer is cancelled; None without threads."""
-    timer = threading.Timer(seconds, os._exit, (int(code),))
+    return _after(seconds, lambda: os._exit(int(code)))
+
+
+def _after(seconds: float, act: Callable[[], None]) -> threading.Timer | None:
+    timer = threading.Timer(seconds, act)
     timer.daemon = True
     try:
         timer.start()
@@ -65,15 +69,13 @@ class StopSwitch:
             self.late = True
             self.stop()
 
-        timer = threading.Timer(seconds or 0.0, end)
-        timer.daemon = True
-        if seconds is not None:
-            with suppress(RuntimeError):  # where there are no threads, nothing else runs either
-                timer.start()
+        # Without threads there is none; but nothing else runs then either.
+        timer = None if seconds is None else _after(seconds, end)
         try:
             yield
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
     @contextmanager
     def signals(self) -> Iterator[None]:

@@ -289,8 +289,8 @@ class Sync:
         """
         if not self._settings.mark_archived or self.report.ends & _SERIOUS:
             return
-        here, listed = array("q"), IdSet(found.ids(ListState.DOWNLOAD))
-        for one in self._state.unmarked(found.ids(ListState.DOWNLOAD)):
+        here, ready = array("q"), found.ids(ListState.DOWNLOAD)
+        for one in self._state.unmarked(ready):
             missing = self._missing(one)
             if missing is None:
                 here.append(one.id)
@@ -308,8 +308,11 @@ class Sync:
             self._problems(refused, "the service refuses to mark it as archived")
             return refused
 
-        rest = (id_ for id_ in here if id_ not in self.sync.refused)
-        self._in_chunks(sorted(rest, key=lambda id_: id_ not in listed), mark, listed)
+        listed, valid, others = IdSet(ready), array("q"), array("q")
+        for id_ in here:
+            if id_ not in self.sync.refused:
+                (valid if id_ in listed else others).append(id_)
+        self._in_chunks(valid + others, mark, listed)
 
     def _missing(self, one: Unmarked) -> str | None:
         """The first of a recording's files that is not there, or has another size; or None."""

@@ -18,7 +18,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import StorageError, storage_error
-from g2a_archive.models import ALL_KINDS, MAX_ID, counted
+from g2a_archive.models import ALL_KINDS, counted, id_of
 
 NAME = "removed.csv"
 HEAD = ("id", "start_time", "directory", "archived_at", "removed_at", "reason")
@@ -108,8 +108,7 @@ def last(root: Path) -> dict[str, Any] | None:
 
 
 def _tombstone(row: Sequence[str]) -> dict[str, Any] | None:
-    id_ = row[0] if len(row) == len(_COLUMNS) else ""
-    if id_.isascii() and id_.isdecimal() and len(id_) < 20 and int(id_) <= MAX_ID:
+    if len(row) == len(_COLUMNS) and id_of(row[0]):
         return dict(zip(_COLUMNS, row, strict=True))
     return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import known
-from g2a_archive.archive.layout import ARCHIVE_DIR, is_left_about
+from g2a_archive.archive.layout import ARCHIVE_DIR, is_left_about, parse_name
 from g2a_archive.models import FileKind, State
 
 _NAME = re.compile(r"(\d{1,19})\.(mp4|events|thumbnail)\.(?:part|json|json\.new)")
@@ -71,7 +71,7 @@ def holding(root: Path, ids: Set[int]) -> Iterator[tuple[str, int]]:
         if real in seen:  # a link leads back
             folders.clear()
         elif not top:
-            names = {name.partition(".")[0] for name in files}
-            its = {int(name) for name in names if name.isdecimal() and len(name) < 20}
+            plain = (name.partition(".kept-")[0] for name in files)
+            its = {found[0] for name in plain if (found := parse_name(name))}
             yield from ((os.path.relpath(path, root), id_) for id_ in its & ids)
         seen.add(real)

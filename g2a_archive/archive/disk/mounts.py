@@ -69,7 +69,7 @@ class MissingPart:
 
     def error(self) -> StorageError:
         """What a command says of it, and ends with: exit code 6."""
-        many = f"{counted(self.recordings, 'archived recording')}"
+        many = counted(self.recordings, "archived recording")
         return StorageError(
             f"{self.place} {self.look}: nothing is there of its {many}",
             hint="is the drive mounted? What is lost for good is fetched again once the directory "
