@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import forked
+from support import cores, forked
 from support.host import Authority, Host
 from support.service import Serve
 
@@ -114,6 +114,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         threading.settrace(others)
         sys.settrace(here)
 
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    cores.keep_to_one(os.environ["PYTEST_XDIST_WORKER"])
 
 _MEMORY = Path("/dev/shm")
 if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30:

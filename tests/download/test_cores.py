@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import run_here
+from support.cores import EVERY, on_every_core
 from support.service import Serve
 
 from g2a_archive.download import cores as module
 from g2a_archive.download.cores import SMALL, Cores
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"
-)
+pytestmark = pytest.mark.skipif(len(EVERY) < 2, reason="needs two cores, and Linux")
 NOW, LATER, LATER_STILL = 100.0, 101.0, 102.0
 MANY = 1_000
+
+
+@pytest.fixture(autouse=True)
+def everywhere() -> Iterator[None]:
+    with on_every_core():
+        yield
 
 
 @pytest.fixture
