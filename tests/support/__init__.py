@@ -189,28 +189,55 @@ def relative_path(recording: SimulatedRecording, kind: Kind) -> str:
 
 def archive_files(root: Path) -> dict[str, Path]:
     """Every file of the archive a person sees, by its path in it; no checksums, no own corner."""
-    return {
-        str(path.relative_to(root)): path
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-        # The hidden one is what a kill leaves of a list of sums half written.
-        and path.name not in ("SHA256SUMS", ".SHA256SUMS.tmp")
-        and ".g2a-archive" not in path.parts
-    }
+    return {name: root / name for name in _names(root)}
+
+
+def _names(root: Path) -> list[str]:
+    found: list[str] = []
+    for directory, below, names in os.walk(root):
+        if ".g2a-archive" in below:
+            below.remove(".g2a-archive")
+        within = "" if directory == str(root) else f"{os.path.relpath(directory, root)}/"
+        found += [
+            within + name
+            for name in names
+            # The hidden one is what a kill leaves of a list of sums half written.
+            if name not in ("SHA256SUMS", ".SHA256SUMS.tmp")
+            and os.path.isfile(os.path.join(directory, name))
+        ]
+    return sorted(found, key=lambda name: name.split("/"))
+
+
+Sums = Mapping[str, tuple[int, str]]
+"""Bytes and SHA-256 of each file that a person sees: read once, for all that is asked of it."""
+
+
+def _sums(root: Path) -> Sums:
+    return {name: _sum(os.path.join(root, name)) for name in _names(root)}
+
+
+def _sum(path: str | Path) -> tuple[int, str]:
+    with open(path, "rb") as file:
+        content = file.read()
+    return len(content), hashlib.sha256(content).hexdigest()
 
 
 def is_right(recording: SimulatedRecording, kind: Kind, path: Path) -> bool:
     """Whether a file holds, byte for byte, what the service has."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest() == _right(recording, kind)
+    return _sum(path)[1] == _right(recording, kind)
 
 
 @lru_cache(maxsize=10_000)
-def _right(recording: SimulatedRecording, kind: Kind) -> bytes:
+def _right(recording: SimulatedRecording, kind: Kind) -> str:
     right = hashlib.sha256()
     for piece in expected_bytes(recording, kind):
         right.update(piece)
-    return right.digest()
+    return right.hexdigest()
+
+
+def _kinds(recording: SimulatedRecording) -> set[Kind]:
+    sizes = (recording.mp4_size, recording.events_size, recording.thumbnail_size)
+    return {kind for kind, size in zip(KINDS, sizes, strict=True) if size is not None}
 
 
 def assert_archive_equals(
@@ -222,60 +249,62 @@ def assert_archive_equals(
     """The archive holds these recordings (all by default), byte for byte, and nothing else."""
     wanted = list(service.recordings) if ids is None else list(ids)
     expected = {
-        relative_path(service.recordings[id_], kind): (service.recordings[id_], kind)
-        for id_ in wanted
-        for kind in kinds
-        if service.recordings[id_].size(kind) is not None
+        relative_path(recording, kind): (recording, kind)
+        for recording in map(service.recordings.__getitem__, wanted)
+        for kind in _kinds(recording).intersection(kinds)
     }
-    files = archive_files(root)
-    assert sorted(files) == sorted(expected)
+    sums = _sums(root)
+    assert sorted(sums) == sorted(expected)
     for path, (recording, kind) in expected.items():
-        assert is_right(recording, kind, files[path]), f"wrong bytes in {path}"
+        assert sums[path][1] == _right(recording, kind), f"wrong bytes in {path}"
     assert leftovers(root) == []
-    assert_nothing_false(service, root)
+    assert_nothing_false(service, root, sums)
     assert {row[0] for row in catalog_rows(root, _ARCHIVED)} >= set(wanted)
-    assert_checksums(root)
+    assert_checksums(root, sums)
 
 
 _ARCHIVED = "SELECT id FROM recording WHERE state = 'archived'"
+_CLAIMED = "SELECT recording, kind, path, size, sha256 FROM file WHERE damage IS NULL"
 
 
-def assert_nothing_false(service: SimulatedService, root: Path) -> None:
-    """No wrong byte under a final name, and the catalogue claims nothing that isn't on disk."""
+def assert_nothing_false(service: SimulatedService, root: Path, sums: Sums | None = None) -> None:
+    """No wrong byte under a final name, and the catalogue claims nothing that isn't on disk.
+
+    `sums`: of the files, where they were just read.
+    """
+    archived, rows = [], []
+    if catalog_path(root).exists():  # before the files, which come first where a run goes on
+        archived, rows = catalog_rows(root, _ARCHIVED), catalog_rows(root, _CLAIMED)
+    sums = _sums(root) if sums is None else sums
     by_name = {
         relative_path(r, kind): (r, kind) for r in service.recordings.values() for kind in KINDS
     }
-    for name, path in archive_files(root).items():
-        if ".kept-" in name or path.name.startswith("."):  # what a killed run was just writing
+    for name, (_, sha256) in sums.items():
+        hidden = os.path.basename(name).startswith(".")  # what a killed run was just writing
+        if hidden or ".kept-" in name:
             continue
         assert name in by_name, f"nobody asked for {name}"
-        assert is_right(*by_name[name], path), f"wrong bytes in {name}"
-    if not catalog_path(root).exists():
-        return
+        assert sha256 == _right(*by_name[name]), f"wrong bytes in {name}"
     claimed: dict[int, set[str]] = {}
-    sql = "SELECT recording, kind, path, size, sha256 FROM file WHERE damage IS NULL"
-    for id_, kind, name, size, sha256 in catalog_rows(root, sql):
-        content = (root / name).read_bytes()
-        assert len(content) == size, name
-        assert hashlib.sha256(content).hexdigest() == sha256, name
+    for id_, kind, name, size, sha256 in rows:
+        assert sums.get(name) == (size, sha256), name
         claimed.setdefault(id_, set()).add(kind)
-    for (id_,) in catalog_rows(root, _ARCHIVED):
-        recording = service.recordings[id_]
+    for (id_,) in archived:
         # With --only, fewer files are wanted; the MP4 among them in all of these tests.
-        assert claimed[id_] <= {k for k in KINDS if recording.size(k) is not None}
+        assert claimed[id_] <= _kinds(service.recordings[id_])
         assert "mp4" in claimed[id_]
 
 
-def assert_checksums(root: Path) -> None:
+def assert_checksums(root: Path, sums: Sums | None = None) -> None:
     """`SHA256SUMS` of every directory names each file, rightly."""
-    for directory in {path.parent for path in archive_files(root).values()}:
-        lines = (directory / "SHA256SUMS").read_text().splitlines()
+    true: dict[str, dict[str, str]] = {}
+    for path, (_, sha256) in (_sums(root) if sums is None else sums).items():
+        directory, name = os.path.split(path)
+        true.setdefault(directory, {})[name] = sha256
+    for directory, files in true.items():
+        lines = (root / directory / "SHA256SUMS").read_text().splitlines()
         said = {line[66:]: line[:64] for line in lines}
-        true = {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in archive_files(directory).values()
-        }
-        assert {name: said.get(name) for name in true} == true
+        assert {name: said.get(name) for name in files} == files
 
 
 def leftovers(root: Path) -> list[str]:
