@@ -12,6 +12,7 @@ from support import (
     assert_archive_equals,
     catalog_path,
     catalog_rows,
+    cli_here,
     leftovers,
     merging,
     report_of,
@@ -24,22 +25,35 @@ from support.merging import (
     assert_proven,
     change,
     content,
+    copies,
     merge_args,
     merge_here,
-    shards,
 )
 from support.mounts import tmpfs
-from support.service import Serve
 
 from g2a_archive.demo import SimulatedService
 from g2a_archive.models import FileKind
 
+shard_originals = merging.shard_originals
+service = merging.service
 parts = merging.parts
 
 
+@pytest.fixture(scope="session")
+def whole_original(
+    shard_originals: tuple[SimulatedService, list[Path]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """All recordings in one archive, made once."""
+    root = tmp_path_factory.mktemp("whole") / "source"
+    assert run_here(shard_originals[0], root, shard_originals[0].recordings).exit_code == 0
+    return root
+
+
 @pytest.fixture
-def service(serve: Serve) -> SimulatedService:
-    return serve(12, rate_limit=None)
+def source(whole_original: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    [copied] = copies([whole_original], tmp_path)
+    return copied
 
 
 # --- what comes ---------------------------------------------------------------------------------
@@ -52,7 +66,7 @@ def test_three_shards_become_one_archive(
     report = report_of(run_cli(merge_args(root, parts)))
     assert list(report) == MERGE_KEYS
     assert report["exit_code"] == 0
-    assert report["recordings"] == report["merged"] == report["archived"] == 12
+    assert report["recordings"] == report["merged"] == report["archived"] == 5
     assert report["files"] == report["linked"] == len(archive_files(root))
     assert report["bytes"] == sum(path.stat().st_size for path in archive_files(root).values())
     assert_archive_equals(service, root)
@@ -63,7 +77,7 @@ def test_three_shards_become_one_archive(
     # Once more, nothing is new.
     whole = content(root)
     again = merge_here(root, parts)
-    assert (again.exit_code, again.merged, again.files, again.alike) == (0, 0, 0, 12)
+    assert (again.exit_code, again.merged, again.files, again.alike) == (0, 0, 0, 5)
     assert content(root).keys() == whole.keys()
     assert [content(part) for part in parts] == before
 
@@ -74,13 +88,13 @@ def test_a_download_afterwards_fetches_nothing(
     merge_here(root, parts)
     service.requests.clear()
     report = run_here(service, root, service.recordings)
-    assert report.already_archived == 12
+    assert report.already_archived == 5
     assert service.requests.count == 0
 
 
 def test_move_empties_the_sources(service: SimulatedService, parts: list[Path], root: Path) -> None:
     report = merge_here(root, parts, move=True)
-    assert (report.exit_code, report.moved) == (0, 12)
+    assert (report.exit_code, report.moved) == (0, 5)
     assert_archive_equals(service, root)
     assert_proven(root)
     for part in parts:
@@ -94,10 +108,10 @@ def test_into_an_archive_that_has_some_already(
     service: SimulatedService, parts: list[Path], root: Path
 ) -> None:
     ids = list(service.recordings)
-    run_here(service, root, ids[:7])
+    run_here(service, root, ids[:3])
     kept = {name: path.stat().st_ino for name, path in archive_files(root).items()}
     report = merge_here(root, parts, move=True)
-    assert (report.merged, report.alike, report.moved) == (5, 7, 12)
+    assert (report.merged, report.alike, report.moved) == (2, 3, 5)
     assert_archive_equals(service, root)
     assert kept.items() <= {n: p.stat().st_ino for n, p in archive_files(root).items()}.items()
     assert not any(archive_files(part) for part in parts)
@@ -111,7 +125,7 @@ def test_other_layouts_and_catalogues_on_either_side(
     run_here(service, source, service.recordings, layout="%Y", timezone="Asia/Tokyo", catalog=there)
     catalog = tmp_path / "elsewhere" / "target.sqlite3"
     report = merge_here(root, [f"{source}={source_catalog}"], layout="%Y-%m", catalog=str(catalog))
-    assert (report.exit_code, report.archived) == (0, 12)
+    assert (report.exit_code, report.archived) == (0, 5)
     assert not catalog_path(root).exists()
     expected = {
         f"{recording.start:%Y-%m}/{id_}.mp4" for id_, recording in service.recordings.items()
@@ -121,14 +135,11 @@ def test_other_layouts_and_catalogues_on_either_side(
 
 
 def test_what_comes_later_joins_the_recording_where_it_is(
-    service: SimulatedService, tmp_path: Path, root: Path
+    service: SimulatedService, source: Path, root: Path
 ) -> None:
-    ids = list(service.recordings)
-    run_here(service, root, ids, kinds=(FileKind.MP4,), layout="%Y")
-    source = tmp_path / "source"
-    run_here(service, source, ids)
+    run_here(service, root, service.recordings, kinds=(FileKind.MP4,), layout="%Y")
     report = merge_here(root, [source])
-    assert (report.exit_code, report.merged) == (0, 12)
+    assert (report.exit_code, report.merged) == (0, 5)
     assert {Path(name).parent.name for name in archive_files(root)} == {
         f"{recording.start:%Y}" for recording in service.recordings.values()
     }
@@ -137,11 +148,10 @@ def test_what_comes_later_joins_the_recording_where_it_is(
 
 
 def test_from_another_file_system_copies_are_verified(
-    service: SimulatedService, tmp_path: Path, root: Path
+    service: SimulatedService, whole_original: Path, tmp_path: Path, root: Path
 ) -> None:
     with tmpfs(tmp_path / "disk", "20M") as disk:
-        source = disk / "archive"
-        run_here(service, source, service.recordings)
+        [source] = copies([whole_original], disk)
         bad = next(name for name in archive_files(source) if name.endswith(".mp4"))
         right = (source / bad).read_bytes()
         (source / bad).write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
@@ -167,12 +177,10 @@ def test_from_another_file_system_copies_are_verified(
 
 
 def test_contradictions_are_named_and_both_are_left(
-    service: SimulatedService, tmp_path: Path, root: Path
+    service: SimulatedService, source: Path, root: Path
 ) -> None:
     ids = list(service.recordings)
-    source = tmp_path / "source"
-    run_here(service, source, ids)
-    run_here(service, root, ids[:6])
+    run_here(service, root, ids[:4])
     id_ = ids[2]
     [(path,)] = catalog_rows(source, "SELECT path FROM file WHERE recording=? AND kind='mp4'", id_)
     (source / path).write_bytes(b"\0\0\0\x14ftypisom" + b"other" * 2)
@@ -189,12 +197,9 @@ def test_contradictions_are_named_and_both_are_left(
     assert_proven(root)
 
 
-def test_a_file_that_stands_in_the_way(
-    service: SimulatedService, tmp_path: Path, root: Path
-) -> None:
+def test_a_file_that_stands_in_the_way(service: SimulatedService, source: Path, root: Path) -> None:
     """One that no catalogue knows: as it should be it is taken as it is, another one stays."""
     ids = list(service.recordings)
-    [source] = shards(service, tmp_path, 1)
     names = sorted(name for name in archive_files(source) if name.endswith(".mp4"))
     for name, text in ((names[0], (source / names[0]).read_bytes()), (names[1], b"other")):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +252,7 @@ def test_damage_that_the_source_knows(
 ) -> None:
     _, path = next((n, p) for n, p in archive_files(parts[0]).items() if n.endswith(".events"))
     path.write_bytes(b"x")
-    assert run_cli(["verify", "--dest", parts[0]]).returncode == 1
+    assert cli_here(["verify", "--dest", parts[0]]).returncode == 1
     report = merge_here(root, parts, move=True)
     [told] = report.failed
     assert told.file == "events"
@@ -267,9 +272,9 @@ def test_what_is_broken_here_is_mended(
     name, path = next((n, p) for n, p in archive_files(root).items() if n.endswith(".mp4"))
     path.unlink()
     path.write_bytes(b"broken")
-    assert run_cli(["verify", "--dest", root]).returncode == 1
+    assert cli_here(["verify", "--dest", root]).returncode == 1
     report = merge_here(root, parts)
-    assert (report.exit_code, report.merged, report.alike) == (0, 1, 11)
+    assert (report.exit_code, report.merged, report.alike) == (0, 1, 4)
     assert report.kept_aside == [f"{name}.kept-1"]
     assert (root / f"{name}.kept-1").read_bytes() == b"broken"
     (root / f"{name}.kept-1").unlink()
@@ -297,7 +302,7 @@ def test_nothing_leaves_a_source_before_it_is_proven_to_be_here(
     for name in (gone, other):
         assert any((part / name).exists() for part in parts)
     # Once `verify` has seen it, what is missing comes from there.
-    assert run_cli(["verify", "--dest", root]).returncode == 1
+    assert cli_here(["verify", "--dest", root]).returncode == 1
     assert merge_here(root, parts, move=True).exit_code == 0
     for path in root.rglob("*.kept-*"):
         path.unlink()

@@ -15,8 +15,8 @@ from support import (
     assert_archive_equals,
     catalog_path,
     catalog_rows,
+    cli_here,
     merging,
-    run_cli,
     run_here,
     states,
 )
@@ -37,12 +37,9 @@ from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import CatalogError, ExitCode, InputError, LockedError, StorageError
 from g2a_archive.models import Shard
 
+shard_originals = merging.shard_originals
+service = merging.service
 parts = merging.parts
-
-
-@pytest.fixture
-def service(serve: Serve) -> SimulatedService:
-    return serve(12, rate_limit=None)
 
 
 # --- who may, and what is refused ---------------------------------------------------------------
@@ -54,7 +51,7 @@ def test_a_source_at_work_does_not_keep_the_others_out(
     lock = RunLock(parts[0] / ".g2a-archive" / "lock")
     lock.acquire()
     try:
-        result = run_cli(merge_args(root, parts))
+        result = cli_here(merge_args(root, parts))
         assert result.returncode == 5
         assert f"{parts[0]}: another run is working on this archive: host" in result.stderr
         assert set(states(root)) == set(states(parts[1])) | set(states(parts[2]))
@@ -238,7 +235,7 @@ def test_a_newer_source_is_refused_before_anything_is_touched(
     parts: list[Path], root: Path
 ) -> None:
     change(parts[2], "PRAGMA user_version = 99")
-    result = run_cli(merge_args(root, parts))
+    result = cli_here(merge_args(root, parts))
     assert result.returncode == 6
     assert "is of a newer g2a-archive (schema 99" in result.stderr
     assert not root.exists()
@@ -247,24 +244,23 @@ def test_a_newer_source_is_refused_before_anything_is_touched(
 SQL = Path(__file__).parents[1] / "archive" / "schema_1.sql"
 
 
-@pytest.mark.parametrize("move", [False, True])
-def test_a_source_of_the_first_schema_is_read(
-    move: bool, serve: Serve, tmp_path: Path, root: Path
-) -> None:
+def test_a_source_of_the_first_schema_is_read(serve: Serve, tmp_path: Path, root: Path) -> None:
     service, source = serve(8, rate_limit=None), tmp_path / "old"
     run_here(service, source, service.recordings)
     catalog_path(source).unlink()
     with closing(sqlite3.connect(catalog_path(source))) as db:
         db.executescript(SQL.read_text(encoding="utf-8"))
-    whole = [i for i, state in states(source).items() if state == "archived"]
+    whole = {i for i, state in states(source).items() if state == "archived"}
     before = content(source)
-    report = merge_here(root, [source], move=move)
-    assert states(root).keys() >= set(whole)
-    assert {i for i, state in states(root).items() if state == "archived"} == set(whole)
-    if not move:
-        assert content(source) == before  # not migrated either
-    assert [one.id for one in report.failed] == [1400000002]  # whose events file was lost
-    assert run_cli(["verify", "--dest", root]).returncode == 0
+    for move in (False, True):
+        target = root / f"move-{move}"
+        report = merge_here(target, [source], move=move)
+        assert states(target).keys() >= whole
+        assert {i for i, state in states(target).items() if state == "archived"} == whole
+        if not move:
+            assert content(source) == before  # not migrated either
+        assert [one.id for one in report.failed] == [1400000002]  # whose events file was lost
+        assert cli_here(["verify", "--dest", target]).returncode == 0
 
 
 def test_what_cannot_be_meant(parts: list[Path], root: Path, tmp_path: Path) -> None:
@@ -286,8 +282,8 @@ def test_what_cannot_be_meant(parts: list[Path], root: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match="one lies within the other"):
         merge_here(inner, [parts[0]])
     assert not inner.exists()
-    assert run_cli(["merge", "--dest", root]).returncode == 2
-    assert run_cli(["merge", "--dest", root, "--no-create", tmp_path / "x"]).returncode == 6
+    assert cli_here(["merge", "--dest", root]).returncode == 2
+    assert cli_here(["merge", "--dest", root, "--no-create", tmp_path / "x"]).returncode == 6
 
 
 def test_a_name_with_an_equals_sign(service: SimulatedService, tmp_path: Path, root: Path) -> None:
@@ -311,24 +307,24 @@ def test_dry_run_says_what_would_come_and_does_nothing(
     before = [content(part) for part in parts]
     for _ in range(2):
         report = merge_here(root, parts, dry_run=True, move=True)
-        assert (report.exit_code, report.merged, report.archived) == (1, 12, 12)
+        assert (report.exit_code, report.merged, report.archived) == (1, 5, 5)
         assert report.files == real.files - 1
         assert [one.reason for one in report.failed] == ["missing"]
         assert [content(part) for part in parts] == before
         assert not root.exists()
     report = merge_here(root.with_name("real"), parts, dry_run=True)
-    assert (report.exit_code, report.merged, report.alike) == (0, 0, 12)
+    assert (report.exit_code, report.merged, report.alike) == (0, 0, 5)
 
 
 def test_the_summary_and_quiet(parts: list[Path], root: Path) -> None:
     args: list[str | Path] = ["merge", "--dest", root, "--min-free", "0", *parts]
-    first = run_cli(args)
+    first = cli_here(args)
     assert first.returncode == 0
-    assert first.stdout.startswith("Merged 12 of 12 recordings: ")
+    assert first.stdout.startswith("Merged 5 of 5 recordings: ")
     assert "linked, 0 copied)" in first.stdout
-    assert run_cli([*args, "-q"]).stdout == ""
-    assert "12 alike" in run_cli(args).stdout
-    status = run_cli(["status", "--dest", root]).stdout
+    assert cli_here([*args, "-q"]).stdout == ""
+    assert "5 alike" in cli_here(args).stdout
+    status = cli_here(["status", "--dest", root]).stdout
     assert "merge" in status
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import g2a_archive
+from g2a_archive.cli import main
 from g2a_archive.console.progress import Nothing
 from g2a_archive.console.report import Report
 from g2a_archive.demo import SimulatedRecording, SimulatedService, expected_bytes
@@ -177,6 +181,26 @@ def run_here(
         display=Nothing(),
     )
     return download.archive(ids, owed=owed)
+
+
+def cli_here(
+    args: Sequence[str | int | Path],
+    env: Mapping[str, str] | None = None,
+    input: str = "",  # noqa: A002
+) -> subprocess.CompletedProcess[str]:
+    """As `run_cli`, in this process: a tenth of the time, where the process is not the point."""
+    words = [str(word) for word in args]
+    with ExitStack() as stack:
+        stack.enter_context(patch.dict(os.environ, clean_environment(env), clear=True))
+        streams = {}
+        for name in ("stdin", "stdout", "stderr"):
+            streams[name] = io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True)
+            stack.enter_context(patch.object(sys, name, streams[name]))
+        streams["stdin"].buffer.write(input.encode())
+        streams["stdin"].seek(0)
+        code = main.run(words)
+        out, err = (streams[name].buffer.getvalue().decode() for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess(words, code, out, err)
 
 
 # --- proving what was left behind ------------------------------------------------------------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from g2a_archive.console.progress import Nothing
 from g2a_archive.curation.merge import Merge
 from g2a_archive.curation.merge_report import MergeReport
 from g2a_archive.curation.merge_work import Source
-from g2a_archive.demo import SimulatedService
+from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.models import RunSettings, Shard
 from support import catalog_path, run_here
@@ -40,6 +42,11 @@ def shards(service: SimulatedService, into: Path, count: int, **settings: Any) -
     return roots
 
 
+def copies(originals: Iterable[Path], into: Path) -> list[Path]:
+    """Copies of archives for one test."""
+    return [shutil.copytree(one, into / one.name) for one in originals]
+
+
 def merge_args(target: Path, sources: Iterable[Path | str], *more: str | Path) -> list[str | Path]:
     """`merge` with a JSON report."""
     return ["merge", "--dest", target, "--min-free", "0", "--json", *more, *sources]
@@ -53,11 +60,13 @@ def change(root: Path, sql: str, *values: object) -> None:
 
 def content(root: Path) -> dict[str, str]:
     """Every file of an archive but its lock, and the SHA-256 of each."""
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name not in ("lock", "catalog.sqlite3.lock")
-    }
+    found = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name not in ("lock", "catalog.sqlite3.lock"):
+                path = Path(folder, name)
+                found[str(path.relative_to(root))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 def assert_proven(root: Path, *more: str | Path) -> None:
@@ -92,7 +101,25 @@ def merge_here(
     return merge.run()
 
 
+# --- fixtures, which a test module takes by name ---------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def shard_originals(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[SimulatedService, list[Path]]]:
+    """A service with five recordings of three days, and them all in three archives, made once."""
+    with SimulatedService(sample_recordings(5), Behaviour(rate_limit=None)) as service:
+        yield service, shards(service, tmp_path_factory.mktemp("shards"), 3)
+
+
 @pytest.fixture
-def parts(service: SimulatedService, tmp_path: Path) -> list[Path]:
-    """The service's recordings in three archives; a test module takes this by name."""
-    return shards(service, tmp_path, 3)
+def service(shard_originals: tuple[SimulatedService, list[Path]]) -> SimulatedService:
+    """The service that they came from, which a test must not change."""
+    return shard_originals[0]
+
+
+@pytest.fixture
+def parts(shard_originals: tuple[SimulatedService, list[Path]], tmp_path: Path) -> list[Path]:
+    """Copies of them for one test."""
+    return copies(shard_originals[1], tmp_path)
