@@ -278,7 +278,8 @@ def test_a_replacement_that_is_cut_short(
 def test_a_share_without_working_locks(service: SimulatedService, root: Path) -> None:
     """As SMB without `nobrl`: it says early what it waits for, and leaves no broken catalogue."""
     env = {**service.environment(), **playing([Fault("lock", "*catalog.sqlite3", errno.EACCES)])}
-    with start_cli(plain_args(root, *service.recordings), env) as process:
+    soon = "from g2a_archive.archive.database import connection; connection._SILENCE = 0.1"
+    with start_cli(plain_args(root, *service.recordings), env, before=soon) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert process.poll() is None
