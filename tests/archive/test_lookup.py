@@ -30,7 +30,7 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
         yield made
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_many_are_found_as_each_is(
     seed: int, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,9 +123,9 @@ def _peak(root: Path, count: int, state: State, *, shuffled: bool) -> int:
 def test_a_plan_takes_little_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State, *, shuffled: bool
 ) -> None:
-    monkeypatch.setattr(lookup, "_MANY", 1000)
-    monkeypatch.setattr(models, "_SORTED_AT_ONCE", 1000)
-    few = _peak(tmp_path / "few", 2_000, state, shuffled=shuffled)
-    many = _peak(tmp_path / "many", 6_000, state, shuffled=shuffled)
+    monkeypatch.setattr(lookup, "_MANY", 250)
+    monkeypatch.setattr(models, "_SORTED_AT_ONCE", 250)
+    few = _peak(tmp_path / "few", 500, state, shuffled=shuffled)
+    many = _peak(tmp_path / "many", 1_500, state, shuffled=shuffled)
     # Some arrays of them, no list and no set; what is known of each would take a lot.
-    assert many - few < 4_000 * 60
+    assert many - few < 1_000 * 60
