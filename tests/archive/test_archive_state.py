@@ -8,20 +8,21 @@ import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 
 import pytest
 from support import (
     archive_files,
+    archives,
     assert_archive_equals,
     assert_nothing_false,
     catalog_path,
     catalog_rows,
+    cli_here,
     download_args,
     plain_args,
     relative_path,
-    report_of,
-    run_cli,
     run_here,
     start_cli,
     states,
@@ -32,28 +33,32 @@ from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.demo.recordings import KINDS
 from g2a_archive.errors import ExitCode
 
+original = archives.original
+archive = archives.archive
+service = archives.service
+
 # --- two at once -----------------------------------------------------------------------------
 
 
-def test_two_runs_at_once(service: SimulatedService, root: Path) -> None:
+def test_two_runs_at_once(serve: Serve, root: Path) -> None:
+    service = serve(2)
     service.fail_files(faults.stall(10))
     args = download_args(root, "--timeout", "3600", "--jobs", 1, *service.recordings)
     with start_cli(args, service.environment()) as first:
         assert service.requests.wait_for_stall()
         before = service.requests.count
-        second = run_cli(plain_args(root, *service.recordings), service.environment())
+        second = cli_here(plain_args(root, *service.recordings), service.environment())
         assert second.returncode == ExitCode.LOCKED
         assert f"host {socket.gethostname()}, process {first.pid}" in second.stderr
         assert second.stderr.count("\n") == 1
         assert service.requests.count == before
 
-        status = run_cli(["status", "--dest", root])
+        status = cli_here(["status", "--dest", root])
         assert status.returncode == 0, status.stderr
         first.kill()  # and the system lets go of the lock
         first.wait(timeout=30)
     service.on_request.clear()
-    third = report_of(run_cli(args, service.environment()))
-    assert third["exit_code"] == 0
+    assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
 
 
@@ -67,12 +72,13 @@ def test_two_archives_with_one_catalogue(serve: Serve, root: Path, tmp_path: Pat
         assert service.requests.wait_for_stall()
         other = tmp_path / "other"
         (other / ".g2a-archive").mkdir(parents=True)
-        result = run_cli(plain_args(other, *args), service.environment())
+        result = cli_here(plain_args(other, *args), service.environment())
         assert result.returncode == ExitCode.LOCKED
     assert not archive_files(other)
 
 
-def test_a_run_beside_a_reader_of_the_catalogue(service: SimulatedService, root: Path) -> None:
+def test_a_run_beside_a_reader_of_the_catalogue(serve: Serve, root: Path) -> None:
+    service = serve(2)
     run_here(service, root, [])
     readers: list[sqlite3.Connection] = []
 
@@ -96,11 +102,12 @@ def test_a_run_beside_a_reader_of_the_catalogue(service: SimulatedService, root:
 
 
 def test_a_catalogue_that_stays_locked(
-    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("g2a_archive.archive.database.connection._PATIENCE", 0.3)
+    monkeypatch.setattr("g2a_archive.archive.database.connection._PATIENCE", 0.1)
+    service = serve(2)
     ids = list(service.recordings)
-    run_here(service, root, ids[:2])
+    run_here(service, root, ids[:1])
     with closing(sqlite3.connect(catalog_path(root))) as other:
         other.execute("BEGIN EXCLUSIVE")
         report = run_here(service, root, ids)
@@ -162,15 +169,14 @@ def directory(path: Path) -> None:
     ],
 )
 def test_a_catalogue_that_cannot_be_used(
-    spoil: Callable[[Path], None], words: str, hint: str, service: SimulatedService, root: Path
+    spoil: Callable[[Path], None], words: str, hint: str, service: SimulatedService, archive: Path
 ) -> None:
-    ids = list(service.recordings)
-    run_here(service, root, ids)
+    ids, root = list(service.recordings), archive
     before = {name: path.read_bytes() for name, path in archive_files(root).items()}
     catalog = catalog_path(root)
     spoil(catalog)
     service.requests.clear()
-    result = run_cli(plain_args(root, *ids), service.environment())
+    result = cli_here(plain_args(root, *ids), service.environment())
     assert result.returncode == ExitCode.STORAGE
     assert str(catalog) in result.stderr
     assert words in result.stderr
@@ -197,9 +203,9 @@ def test_a_catalogue_that_cannot_be_used(
 
 @pytest.mark.parametrize("with_sums", [True, False])
 def test_a_lost_catalogue_costs_no_file(
-    with_sums: bool, service: SimulatedService, root: Path
+    with_sums: bool, service: SimulatedService, archive: Path
 ) -> None:
-    run_here(service, root, service.recordings)
+    root = archive
     shutil.rmtree(root / ".g2a-archive")
     if not with_sums:
         for path in root.rglob("SHA256SUMS"):
@@ -221,28 +227,29 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("content", OTHER.values(), ids=OTHER)
-def test_another_file_at_a_final_name_is_kept_aside(
-    content: bytes, service: SimulatedService, root: Path
+def test_other_files_at_final_names_are_kept_aside(
+    service: SimulatedService, archive: Path
 ) -> None:
-    """In place of a file of each kind, twice."""
-    ids = list(service.recordings)
-    run_here(service, root, ids)
-    others = list(zip(ids[3:], KINDS, strict=False))
-    names = [relative_path(service.recordings[id_], kind) for id_, kind in others]
+    """Each of them in place of a file of each kind, twice."""
+    root, ids = archive, list(service.recordings)
+    others = {
+        (ids[number % len(ids)], kind): content
+        for number, (kind, content) in enumerate(product(KINDS, OTHER.values()))
+    }
+    names = {relative_path(service.recordings[i], kind): others[i, kind] for i, kind in others}
     for number in (1, 2):
-        for name in names:
+        for name, content in names.items():
             (root / name).write_bytes(content)
         catalog_path(root).unlink()
         service.requests.clear()
         report = run_here(service, root, ids)
         assert report.exit_code == 0
         summary = "\n".join(line for _, line in report.summary())
-        kept = [f"{name}.kept-{number}" for name in names]
-        assert sorted(report.kept_aside) == sorted(kept)
-        for name in kept:
-            assert (root / name).read_bytes() == content
-            assert f"kept aside, as another file stood in its place: {name}" in summary
+        assert sorted(report.kept_aside) == sorted(f"{name}.kept-{number}" for name in names)
+        for name, content in names.items():
+            kept = f"{name}.kept-{number}"
+            assert (root / kept).read_bytes() == content
+            assert f"kept aside, as another file stood in its place: {kept}" in summary
         asked = [(entry.recording_id, entry.kind) for entry in service.requests.file_requests()]
         assert sorted(asked, key=str) == sorted(others, key=str)
         assert_nothing_false(service, root)
@@ -259,26 +266,25 @@ def dangle(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
-@pytest.mark.parametrize("spoil", [make_directory, dangle])
 def test_what_is_no_file_at_a_final_name_is_kept_aside(
-    spoil: Callable[[Path], None], service: SimulatedService, root: Path
+    service: SimulatedService, archive: Path
 ) -> None:
-    run_here(service, root, service.recordings)
-    path = next(iter(archive_files(root).values()))
-    catalog_path(root).unlink()
-    spoil(path)
-    report = run_here(service, root, service.recordings)
+    spoilt = list(archive_files(archive).values())[:6]
+    catalog_path(archive).unlink()
+    for path, spoil in zip(spoilt, 3 * [make_directory, dangle], strict=True):
+        spoil(path)
+    report = run_here(service, archive, service.recordings)
     assert report.exit_code == 0
-    assert os.path.lexists(f"{path}.kept-1")
-    assert path.is_file()
-    assert not path.is_symlink()
-    assert_nothing_false(service, root)
+    for path in spoilt:
+        assert os.path.lexists(f"{path}.kept-1")
+        assert path.is_file()
+        assert not path.is_symlink()
+    assert_nothing_false(service, archive)
 
 
-def test_a_file_deleted_by_hand_is_fetched_again(service: SimulatedService, root: Path) -> None:
+def test_a_file_deleted_by_hand_is_fetched_again(service: SimulatedService, archive: Path) -> None:
     """One of each kind."""
-    ids = list(service.recordings)
-    run_here(service, root, ids)
+    root, ids = archive, list(service.recordings)
     deleted = list(zip(ids[2:], KINDS, strict=False))
     for id_, kind in deleted:
         (root / relative_path(service.recordings[id_], kind)).unlink()
@@ -292,17 +298,16 @@ def test_a_file_deleted_by_hand_is_fetched_again(service: SimulatedService, root
 
 @pytest.mark.parametrize("level", ["a day", "a month"])
 def test_a_directory_deleted_by_hand_is_fetched_again(
-    level: str, service: SimulatedService, root: Path
+    level: str, service: SimulatedService, archive: Path
 ) -> None:
     """A year may be a disk that is not mounted: see test_unmounted."""
-    ids = list(service.recordings)
-    run_here(service, root, ids)
-    shutil.rmtree(root / ("2014/01/01" if level == "a day" else "2014/01"))
-    assert run_here(service, root, ids).exit_code == 0
-    assert_archive_equals(service, root)
+    shutil.rmtree(archive / ("2014/01/01" if level == "a day" else "2014/01"))
+    assert run_here(service, archive, service.recordings).exit_code == 0
+    assert_archive_equals(service, archive)
 
 
-def test_a_deleted_file_whose_link_fails_is_owed(service: SimulatedService, root: Path) -> None:
+def test_a_deleted_file_whose_link_fails_is_owed(serve: Serve, root: Path) -> None:
+    service = serve(1)
     id_ = next(iter(service.recordings))
     run_here(service, root, [id_])
     (root / relative_path(service.recordings[id_], "mp4")).unlink()
@@ -316,10 +321,9 @@ def test_a_deleted_file_whose_link_fails_is_owed(service: SimulatedService, root
     assert_archive_equals(service, root, [id_])
 
 
-def test_a_recording_whose_date_changed_stays_where_it_is(
-    service: SimulatedService, root: Path
-) -> None:
+def test_a_recording_whose_date_changed_stays_where_it_is(serve: Serve, root: Path) -> None:
     """Half of it is archived; a corrected start must not tear it in two."""
+    service = serve(1)
     id_ = next(iter(service.recordings))
     service.fail_files(faults.status(404), "mp4")
     run_here(service, root, [id_])

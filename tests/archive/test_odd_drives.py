@@ -81,7 +81,7 @@ def test_directories_that_cannot_be_flushed(service: SimulatedService, root: Pat
 def test_files_that_cannot_be_flushed(service: SimulatedService, root: Path) -> None:
     """Those of each kind answer in another way, and all others."""
     patterns = ("*.mp4.part", "*.events.part", "*.thumbnail.part", f"{root}*")
-    faults = one_each("fsync", patterns, NO_FLUSH) + [Fault("syncfs", f"{root}*", errno.ENOTSUP)]
+    faults = [*one_each("fsync", patterns, NO_FLUSH), Fault("syncfs", f"{root}*", errno.ENOTSUP)]
     result = odd_run(service, root, *faults)
     assert report_of(result)["archived"] == 5, result.stderr
     assert result.stderr.count("cannot flush files to disk") == 1, result.stderr
