@@ -27,6 +27,7 @@ from g2a_archive.demo.recordings import KINDS, SUFFIXES, Kind
 from g2a_archive.download.run import Download
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.models import RunSettings
+from g2a_archive.service import pace
 from support import forked
 from support.forked import command as command  # for those who start it by themselves
 
@@ -192,6 +193,7 @@ def cli_here(
     words = [str(word) for word in args]
     with ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, clean_environment(env), clear=True))
+        stack.enter_context(patch.object(pace, "_LONGEST_WAIT", 0.05))  # as in `fork_server`
         streams = {}
         for name in ("stdin", "stdout", "stderr"):
             streams[name] = io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True)
