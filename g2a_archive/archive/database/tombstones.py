@@ -363,10 +363,14 @@ def _flush(path: Path) -> None:
 def _tidy(catalog: Catalog, root: Path) -> None:
     """Remove directories that are left empty, and forget that there was something to do."""
     for (directory,) in catalog.rows(_LEFT_EMPTY, (_DELETED,)):
+        if mounts.out_of_sight(root, directory):
+            continue
         path = root / directory
         while path != root:
             try:
                 path.rmdir()
+            except FileNotFoundError:
+                pass  # a run removed it, and was killed before it came to what holds it
             except OSError:  # not empty, a mount point, or not ours to remove
                 break
             path = path.parent
