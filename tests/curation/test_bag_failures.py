@@ -7,12 +7,12 @@ import os
 import shutil
 import signal
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import bagit
 import pytest
-from support import archives, run_cli
+from support import archives, cli_here
 from support.cli import tree
 from support.crash import crash
 from support.mounts import tmpfs
@@ -22,22 +22,18 @@ from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation import bag as module
 from g2a_archive.curation.bag import Bagging, place
 from g2a_archive.curation.selection import choose_time
-from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import InputError, StorageError
 
-OWED = 1400000008
-
-original = archives.original
+OWED = 1400000004
 
 
 @pytest.fixture(scope="module")
-def made(original: tuple[SimulatedService, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive of eight recordings, one of which is owed."""
-    root = tmp_path_factory.mktemp("owing") / "archive"
-    shutil.copytree(original[1], root)
-    next(root.rglob(f"{OWED}.mp4")).unlink()
-    assert run_cli(["verify", "--dest", root, OWED]).returncode == 1
-    return root
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An archive of five recordings, one of which is owed."""
+    with archives.made(tmp_path_factory, 5) as (_, root):
+        next(root.rglob(f"{OWED}.mp4")).unlink()
+        assert cli_here(["verify", "--dest", root, OWED]).returncode == 1
+        yield root
 
 
 @pytest.fixture
@@ -50,7 +46,7 @@ def archive(made: Path, root: Path) -> Path:
 def refused(archive: Path, *args: object, code: int) -> str:
     """The one sentence of a `bag` that makes no bag and changes nothing."""
     before = tree(archive.parent)
-    result = run_cli(["bag", "--dest", archive, *map(str, args)], cwd=archive.parent)
+    result = cli_here(["bag", "--dest", archive, *map(str, args)], cwd=archive.parent)
     assert result.returncode == code, result.stderr
     assert result.stdout == ""
     lines = result.stderr.splitlines()
@@ -81,7 +77,7 @@ def refused(archive: Path, *args: object, code: int) -> str:
         (["old", "--zip", "1400000001"], 2, "old.zip is there already"),
         (["old.zip", "--zip", "1400000001"], 2, "old.zip is there already"),
         (["case", "77", "1400000001"], 1, "77 is not known here"),
-        (["case", "1400000008", "1400000001"], 1, "1400000008 is not archived (damaged)"),
+        (["case", "1400000004", "1400000001"], 1, "1400000004 is not archived (damaged)"),
         (["case", *map(str, range(1, 14))], 1, "10 is not known here; and 3 more"),
         (["case", "1400000001", "--catalog", "none.sqlite3"], 6, "there is no archive"),
     ],
@@ -97,7 +93,7 @@ def test_bad_input(archive: Path, args: list[str], code: int, words: str) -> Non
 
 
 def test_what_was_removed_is_had_by_again_alone(archive: Path) -> None:
-    assert run_cli(["remove", "--dest", archive, "--yes", "1400000001"]).returncode == 0
+    assert cli_here(["remove", "--dest", archive, "--yes", "1400000001"]).returncode == 0
     said = refused(archive, "case", "1400000001", code=1)
     assert "1400000001 was removed (only `download --again 1400000001` fetches it)" in said
 
@@ -235,7 +231,7 @@ def test_two_at_the_same_place(archive: Path) -> None:
     assert "another process is making the bag" in said
     # It was killed: the next one takes what it left away, but nothing that isn't a bag's.
     (work / "of-mine.txt").write_text("mine")
-    result = run_cli(["bag", "--dest", archive, archive.parent / "case", 1400000001])
+    result = cli_here(["bag", "--dest", archive, archive.parent / "case", 1400000001])
     assert result.returncode == 0
     assert [path.name for path in work.iterdir()] == ["of-mine.txt"]
 
@@ -274,7 +270,7 @@ def test_killed_between_two_steps(
         assert where == "bag.flush_directory" or when == "after"
     else:
         line = ["bag", "--dest", archive, target, *zip_, "--since", "2000-01-01", "--quiet"]
-        assert run_cli([*map(str, line)]).returncode == 3  # as one is owed
+        assert cli_here([*map(str, line)]).returncode == 3  # as one is owed
         assert sorted(path.name for path in archive.parent.iterdir()) == ["archive", form]
     if zip_:
         with zipfile.ZipFile(target) as file:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import (
     archives,
     catalog_rows,
+    cli_here,
     plain_args,
     run_cli,
     run_here,
@@ -21,11 +24,29 @@ from g2a_archive.cli import main
 from g2a_archive.cli.commands.remove import _REST
 from g2a_archive.demo import SimulatedService
 
-original = archives.original
-archive = archives.archive
 service = archives.service
 
-pytestmark = pytest.mark.usefixtures("archive")  # at `root`
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[archives.Made]:
+    """A service with five recordings of three days, and an archive of them all, with pages."""
+    with archives.made(tmp_path_factory, 5) as (service, root):
+        assert here("browse", root) == 0
+        yield service, root
+
+
+@pytest.fixture(autouse=True)
+def archive(original: archives.Made, root: Path) -> Path:
+    """A copy of it for one test."""
+    return shutil.copytree(original[1], root)
+
+
+@pytest.fixture
+def pageless(archive: Path) -> None:
+    """It has no pages: what `assert_removed` looks at includes the lists of sums then."""
+    (archive / "index.html").unlink()
+    shutil.rmtree(archive / "browse")
+
 
 STEPS = [
     ("Catalog.transaction", 2),
@@ -60,7 +81,6 @@ def test_killed_between_two_steps(
 ) -> None:
     ids = list(service.recordings)
     gone, kept = ids[:3], ids[3:]
-    assert here("browse", root) == 0
     killed(root, where, when, number, *gone)
     # Never a recording half there that counts as archived.
     for path, sha256 in catalog_rows(root, "SELECT path, sha256 FROM file"):
@@ -83,6 +103,7 @@ def _names(page: Path, ids: list[int]) -> bool:
     return any(str(id_) in page.read_text("utf-8", "replace") for id_ in ids)
 
 
+@pytest.mark.usefixtures("pageless")
 def test_killed_again_and_again(service: SimulatedService, root: Path) -> None:
     ids = list(service.recordings)
     killed(root, "os.unlink", "after", 1, *ids[:4])
@@ -98,7 +119,7 @@ def test_fetched_again_while_its_removal_is_not_over(service: SimulatedService, 
     ids = list(service.recordings)
     killed(root, "os.unlink", "before", 1, ids[0])
     args = plain_args(root, "--again", ids[0])
-    assert run_cli(args, service.environment()).returncode == 0
+    assert cli_here(args, service.environment()).returncode == 0
     assert states(root)[ids[0]] == "archived"
     assert run_here(service, root, ids).already_archived == len(ids)
     assert len(files_of(root, ids[0])) == 3
@@ -132,7 +153,6 @@ def test_sigterm_is_not_kept_waiting(
     """Half a million files are deleted for minutes; also by a run that finds this left to do."""
     ids = list(service.recordings)
     gone, kept = ids[:3], ids[3:]
-    assert here("browse", root) == 0
     args: list[str | int | Path] = ["remove", "--dest", root, "--yes", *gone]
     if command == "download":
         crash("tombstones._done", "after", 1, args)
