@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import (
@@ -17,43 +13,25 @@ from support import (
     assert_nothing_false,
     catalog_path,
     catalog_rows,
+    cli_here,
     download_args,
     relative_path,
+    removal,
     report_of,
-    run_cli,
     run_here,
     states,
 )
 from support.merging import change
-from support.removal import assert_removed, files_of, tombstones
+from support.removal import Say, assert_removed, files_of, tombstones
+from support.service import Serve
 
-from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.cli import main
-from g2a_archive.curation import remove as removing
 from g2a_archive.demo import SimulatedService
 
-Say = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def say(root: Path, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Run a command on the archive in this process: exit code, stdout, stderr."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main.run([str(args[0]), "--dest", str(root), *map(str, args[1:])])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def ids(service: SimulatedService, root: Path) -> list[int]:
-    """The IDs of an archive that holds all of them."""
-    assert run_here(service, root, service.recordings).exit_code == 0
-    return list(service.recordings)
-
+say = removal.say
+original = removal.original
+service = removal.service
+ids = removal.ids
 
 # --- what it does ----------------------------------------------------------------------------
 
@@ -114,7 +92,7 @@ def test_nothing_fetches_it_again_but_again(
     say("remove", "--yes", "--reason", "a court's order", ids[0])
     service.requests.clear()
     report = run_here(service, root, ids)
-    assert (report.exit_code, report.already_archived, report.archived) == (0, 7, 0)
+    assert (report.exit_code, report.already_archived, report.archived) == (0, 4, 0)
     assert service.requests.count == 0
     (told,) = report.to_json()["removed"]
     assert (told["id"], told["reason"]) == (ids[0], "a court's order")
@@ -124,7 +102,7 @@ def test_nothing_fetches_it_again_but_again(
     assert run_here(service, root, [], owed=True).exit_code == 0
     assert run_here(service, root, [ids[0]], dry_run=True).would_fetch == 0
     assert_removed(root, ids[0])
-    again = report_of(run_cli(download_args(root, "--again", *ids), service.environment()))
+    again = report_of(cli_here(download_args(root, "--again", *ids), service.environment()))
     assert (again["exit_code"], again["archived"], again["removed"]) == (0, 1, [])
     assert states(root)[ids[0]] == "archived"
     assert len(files_of(root, ids[0])) == 3
@@ -176,9 +154,8 @@ def test_before_an_age(root: Path, ids: list[int], say: Say) -> None:
     assert_removed(root, *ids)
 
 
-def test_a_recording_that_is_owed_is_owed_no_more(
-    service: SimulatedService, root: Path, say: Say
-) -> None:
+def test_a_recording_that_is_owed_is_owed_no_more(serve: Serve, root: Path, say: Say) -> None:
+    service = serve(1)
     id_ = next(iter(service.recordings))
     service.set_state(id_, "unavailable")
     assert run_here(service, root, [id_]).exit_code == 3
@@ -266,8 +243,9 @@ def test_tombstones_outlive_the_catalogue(
 
 
 def test_an_older_catalogue_from_a_backup_brings_nothing_back(
-    service: SimulatedService, root: Path, ids: list[int], say: Say
+    serve: Serve, root: Path, ids: list[int], say: Say
 ) -> None:
+    service = serve(len(ids))
     line = say("status", "--fingerprint")[1].strip()
     backup = catalog_path(root).read_bytes()
     say("remove", "--yes", "--reason", "old", *ids[:3])
@@ -305,10 +283,10 @@ def test_tombstones_that_a_spreadsheet_has_saved(
 
 
 def test_tombstones_come_along_into_another_archive(
-    service: SimulatedService, root: Path, ids: list[int], say: Say, tmp_path: Path
+    root: Path, ids: list[int], say: Say, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    assert run_here(service, other, ids).exit_code == 0
+    shutil.copytree(root, other)
     assert main.run(["remove", "--yes", "-d", str(other), *map(str, ids[:2])]) == 0
     assert say("remove", "--yes", *ids[1:4])[0] == 0
     root.rename(source := tmp_path / "source")
@@ -321,194 +299,18 @@ def test_tombstones_come_along_into_another_archive(
 
 
 def test_what_was_removed_is_marked_as_archived_and_not_fetched(
-    service: SimulatedService, root: Path, say: Say
+    serve: Serve, root: Path, say: Say
 ) -> None:
+    service = serve(2)
     ids = list(service.recordings)
     env = service.environment()
     sync: list[str | int | Path] = ["sync", "--account-key", "1000", "-d", root, "--min-free", "0"]
-    assert run_cli(sync, env).returncode == 0
+    assert cli_here(sync, env).returncode == 0
     assert say("remove", "--yes", ids[0])[0] == 0
     service.requests.clear()
-    result = run_cli([*sync, "--mark-archived", "--json"], env)
+    result = cli_here([*sync, "--mark-archived", "--json"], env)
     assert result.returncode == 0, result.stderr
     assert service.archived == frozenset(ids)
     assert service.requests.counts["file"] == 0
     assert_removed(root, ids[0])
-    assert run_cli([*sync, "--mark-archived"], env).returncode == 0  # nothing is told for ever
-
-
-# --- what goes wrong -------------------------------------------------------------------------
-
-
-def test_a_file_that_cannot_be_deleted_is_told_and_the_others_go(
-    service: SimulatedService, root: Path, ids: list[int], say: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stuck = root / next(name for name in files_of(root, ids[0]) if name.endswith(".mp4"))
-    gone = root / files_of(root, ids[1])[0]
-    gone.unlink()
-    real = os.unlink
-
-    def refuse(path: Any, **more: Any) -> None:
-        if str(path) == str(stuck):
-            raise PermissionError(1, "Operation not permitted")
-        real(path, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", refuse)
-        code, out, err = say("remove", "--yes", *ids[:2])
-    assert code == 1
-    assert f"{ids[0]}  not deleted yet: {stuck.relative_to(root)}: Operation not permitted" in out
-    assert f"gone already: {gone.relative_to(root)}" in out
-    assert "could not be deleted" in err
-    assert files_of(root, ids[0]) == [str(stuck.relative_to(root))]
-    assert states(root)[ids[0]] == "removed"
-    assert run_here(service, root, [ids[3]]).exit_code == 0  # tries again
-    assert_removed(root, *ids[:2])
-    assert say("verify")[0] == 0
-
-
-def test_what_is_fetched_again_before_it_could_be_deleted_stays(
-    service: SimulatedService, root: Path, ids: list[int], say: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = os.unlink
-
-    def refuse(path: Any, **more: Any) -> None:
-        if Path(path).name.startswith(f"{ids[0]}.") and "partial" not in str(path):
-            raise OSError(16, "Device or resource busy")
-        real(path, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", refuse)
-        patch.setattr("g2a_archive.archive.disk.domains._FIRST_WAIT", 0.0)
-        assert say("remove", "--yes", ids[0])[0] == 1
-        assert run_here(service, root, [ids[0]], again=True).exit_code == 0
-    assert run_here(service, root, ids).already_archived == len(ids)
-    assert len(files_of(root, ids[0])) == 3
-    assert say("verify")[0] == 0
-
-
-def test_a_disk_that_is_not_mounted_keeps_what_is_on_it(
-    root: Path, ids: list[int], say: Say, service: SimulatedService
-) -> None:
-    year = root / "2014"
-    away = root.parent / "away"
-    year.rename(away)
-    year.mkdir()
-    before = catalog_path(root).read_bytes()
-    code, _, err = say("remove", "--yes", *ids)
-    assert code == 6
-    assert "is the drive mounted?" in err
-    assert catalog_path(root).read_bytes() == before
-    year.rmdir()
-    away.rename(year)
-    assert say("remove", "--yes", *ids)[0] == 0
-    assert_removed(root, *ids)
-
-
-@pytest.mark.parametrize("mount_point", [True, False])
-def test_a_disk_that_goes_before_the_removal_is_over(
-    mount_point: bool,
-    root: Path,
-    ids: list[int],
-    say: Say,
-    service: SimulatedService,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What could not be deleted is not forgotten while nobody can see it."""
-    with monkeypatch.context() as patch:
-        patch.setattr("g2a_archive.archive.database.tombstones._delete", lambda *_: None)
-        assert say("remove", "--yes", *ids)[0] == 0
-    year, away = root / "2014", root.parent / "away"
-    year.rename(away)
-    if mount_point:
-        year.mkdir()
-    assert "is the drive mounted?" in say("remove", "--yes", ids[0])[2]
-    if mount_point:
-        year.rmdir()
-    away.rename(year)
-    assert files_of(root, ids[0])
-    assert run_here(service, root, ids).exit_code == 0
-    assert_removed(root, *ids)
-
-
-def test_not_without_the_lock(root: Path, ids: list[int], say: Say) -> None:
-    lock = RunLock(root / ".g2a-archive" / "lock")
-    lock.acquire()
-    try:
-        code, out, err = say("remove", "--yes", ids[0])
-        assert (code, out) == (5, "")
-        assert "another run is working on this archive" in err
-        assert say("remove", ids[0])[0] == 0  # to ask what would go is no harm
-    finally:
-        lock.release()
-    assert len(files_of(root, ids[0])) == 3
-
-
-def test_a_signal_before_the_first_step_and_one_after_it(
-    root: Path, ids: list[int], say: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before, nothing is removed; what has begun is done to its end, and is told."""
-    for name, gone in (("choose_ids", 0), ("remove", 1)):
-        with monkeypatch.context() as patch:
-            real = getattr(removing, name)
-
-            def signalled(*args: object, real: Callable[..., object] = real) -> object:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return real(*args)
-
-            patch.setattr(removing, name, signalled)
-            code, out, _ = say("remove", "--yes", ids[0])
-        assert (code, out[:7]) == (143, "Removed" if gone else "")
-        assert list(states(root).values()).count("removed") == gone
-    assert_removed(root, ids[0])
-
-
-BAD = "not a recording ID: "
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["--yes"], "no recordings were named"),
-        (["--yes", "--before", "2999-01-01"], "--before is in the future"),
-        (["--yes", "--before", "soon"], "--before: 'soon' is no date, time or age"),
-        (["--yes", "4711"], "has never heard of 4711; nothing was removed"),
-        (["--yes", "--before", "10d", "FIRST"], "--before removes by date, IDs by name"),
-        (["--yes", "--before", "10d", "--except", "BAD"], BAD),
-        (["--yes", "FIRST", "--except", "nowhere"], "cannot read the IDs from nowhere"),
-        (["--yes", "FIRST", "x"], BAD),
-        (["--yes", "FIRST", "--reason", ""], "--reason: it must not be empty"),
-    ],
-)
-def test_bad_input_changes_nothing(
-    args: list[str], words: str, root: Path, ids: list[int], say: Say, tmp_path: Path
-) -> None:
-    bad = tmp_path / "bad.txt"
-    bad.write_text("1\n1.23457E+18\n")
-    before = catalog_path(root).read_bytes(), archive_files(root)
-    given = [{"FIRST": str(ids[0]), "BAD": str(bad)}.get(arg, arg) for arg in args]
-    code, out, err = say("remove", *given)
-    assert (code, out) == (2, "")
-    assert words in err
-    assert err.count("\n") == 1
-    assert (catalog_path(root).read_bytes(), archive_files(root)) == before
-
-
-def test_there_must_be_an_archive(root: Path, say: Say) -> None:
-    code, _, err = say("remove", "--yes", "1")
-    assert code == 6
-    assert "there is no archive at" in err
-    assert not root.exists()
-
-
-def test_an_archive_of_nothing_but_tombstones(
-    root: Path, ids: list[int], say: Say, service: SimulatedService
-) -> None:
-    assert say("remove", "--yes", *ids)[0] == 0
-    assert_removed(root, *ids)
-    assert archive_files(root) == {}
-    assert say("verify")[0] == 0
-    assert say("status", "--fingerprint")[1].split()[2] == "0"
-    assert run_here(service, root, ids).exit_code == 0
-    shutil.rmtree(root / ".g2a-archive" / "partial")
-    assert run_here(service, root, ids, again=True).archived == len(ids)
+    assert cli_here([*sync, "--mark-archived"], env).returncode == 0  # nothing is told for ever

@@ -1,12 +1,19 @@
-"""What the tests of removals share: that nothing is left of a recording but its tombstone."""
+"""What tests of removals share: an archive, and that a tombstone is all that is left of some."""
 
 from __future__ import annotations
 
 import csv
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support import archive_files, assert_checksums, catalog_rows, leftovers, states
+import pytest
+
+from g2a_archive.cli import main
+from support import archive_files, archives, assert_checksums, catalog_rows, leftovers, states
+
+Say = Callable[..., tuple[int, str, str]]
 
 
 def files_of(root: Path, id_: int) -> list[str]:
@@ -40,3 +47,36 @@ def _assert_sums(root: Path, gone: tuple[int, ...]) -> None:
             assert f"  {id_}." not in sums.read_text()
     if not (root / "browse").is_dir():  # whose pages are in no list of sums
         assert_checksums(root)
+
+
+# --- fixtures, which a test module takes by name ---------------------------------------------
+
+
+@pytest.fixture
+def say(root: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command on the archive in this process: exit code, stdout, stderr."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main.run([str(args[0]), "--dest", str(root), *map(str, args[1:])])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[archives.Made]:
+    """A service with five recordings of three days, and an archive of them all."""
+    with archives.made(tmp_path_factory, 5) as both:
+        yield both
+
+
+service = archives.service
+
+
+@pytest.fixture
+def ids(original: archives.Made, root: Path) -> list[int]:
+    """The IDs of an archive that holds all of them."""
+    shutil.copytree(original[1], root)
+    return list(original[0].recordings)
