@@ -227,7 +227,7 @@ OTHER = {
 }
 
 
-def test_other_files_at_final_names_are_kept_aside(
+def test_another_file_at_a_final_name_is_kept_aside(
     service: SimulatedService, archive: Path
 ) -> None:
     """Each of them in place of a file of each kind, twice."""
