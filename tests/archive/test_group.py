@@ -6,28 +6,24 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 from support import (
     assert_archive_equals,
     catalog_path,
-    clean_environment,
     download_args,
     relative_path,
     report_of,
     run_cli,
+    start_cli,
     states,
 )
 from support.archive import Archive
-from support.forked import MAIN
 from support.service import Serve
 
 from g2a_archive.cli import main
@@ -36,62 +32,22 @@ from g2a_archive.demo import SimulatedService, faults, sample_recordings
 FIRST, SECOND, GROUP = 64001, 64002, 64000
 
 
-@cache
-def interpreter() -> str:
-    """A Python that other users can run too: ours may lie in the home directory of root."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        with suppress(OSError):
-            result = subprocess.run(
-                [python, "-c", "import click, requests, sqlite3"],
-                env=_environment({}, Path("/")),
-                user=FIRST,
-                group=GROUP,
-                extra_groups=[],
-                cwd="/",
-                capture_output=True,
-                check=False,
-            )
-            if result.returncode == 0:
-                return python
-    pytest.skip("another user cannot run any Python here that has our packages")
+_BECOME = """
+import ctypes, os
+os.setgroups([])
+os.setgid({group})
+os.setuid({user})
+os.umask(0o002)
+PR_SET_DUMPABLE = 4
+ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # as after a start: /proc/self is its own
+"""
 
 
-def _environment(more: dict[str, str], home: Path) -> dict[str, str]:
-    env = clean_environment({**more, "HOME": str(home), "XDG_CONFIG_HOME": str(home)})
-    env["PYTHONPATH"] += f":{Path(click.__file__).parent.parent}"
-    return env
-
-
-def start_as(
-    user: int,
-    args: Sequence[str | int | Path],
-    env: dict[str, str],
-    home: Path,
-    *,
-    before: str = "",
-) -> subprocess.Popen[str]:
-    """Start the program as `user`, in the group that shares the archive."""
-    return subprocess.Popen(
-        [interpreter(), "-c", f"{before}\n{MAIN}", *map(str, args)],
-        env=_environment(env, home),
-        user=user,
-        group=GROUP,
-        extra_groups=[],
-        umask=0o002,
-        cwd="/",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run_as(
-    user: int, args: Sequence[str | int | Path], env: dict[str, str], home: Path
-) -> subprocess.CompletedProcess[str]:
-    """The same, to its end."""
-    with start_as(user, args, env, home) as process:
-        out, err = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+def as_user(user: int, home: Path, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """How `run_cli` and `start_cli` let `user` run it, in the group that shares the archive."""
+    home_of = {"HOME": str(home), "XDG_CONFIG_HOME": str(home)}
+    become = _BECOME.format(group=GROUP, user=user)
+    return {"env": {**(env or {}), **home_of}, "cwd": "/", "before": become}
 
 
 @pytest.fixture
@@ -103,7 +59,6 @@ def shared() -> Iterator[Path]:
     try:
         os.chown(place, 0, GROUP)
         place.chmod(0o2775)
-        interpreter()
         yield place
     finally:
         shutil.rmtree(place)
@@ -111,7 +66,7 @@ def shared() -> Iterator[Path]:
 
 @pytest.fixture
 def service(serve: Serve) -> SimulatedService:
-    return serve(sample_recordings(6, mp4_size=600_000))
+    return serve(sample_recordings(4, mp4_size=60_000))
 
 
 def test_the_second_user_goes_on_where_the_first_one_stopped(
@@ -120,24 +75,21 @@ def test_the_second_user_goes_on_where_the_first_one_stopped(
     root, ids = shared / "archive", list(service.recordings)
     env = service.environment()
     same_day = [i for i, r in service.recordings.items() if r.start.year == 2013]
-    service.fail_files(faults.close(400_000), "mp4", ids[-1])
+    service.fail_files(faults.close(40_000), "mp4", ids[-1])
     args = download_args(root, "--retries", 0, same_day[0], ids[-1])
-    first = report_of(run_as(FIRST, args, env, shared))
+    first = report_of(run_cli(args, **as_user(FIRST, shared, env)))
     assert (first["archived"], first["exit_code"]) == (1, 1)
     service.on_request.clear()
     for path in [root, *root.rglob("*")]:
         status = path.lstat()
         assert (status.st_uid, status.st_gid) == (FIRST, GROUP), path
         assert stat.S_IMODE(status.st_mode) & 0o060 == 0o060, path
-    result = run_as(SECOND, download_args(root, *ids), env, shared)
+    result = run_cli(download_args(root, *ids), **as_user(SECOND, shared, env))
     second = report_of(result)
     assert (second["archived"], second["exit_code"]) == (len(ids) - 1, 0), result.stderr
     assert_archive_equals(service, root)
-    third = report_of(run_as(FIRST, download_args(root, *ids), env, shared))
+    third = report_of(run_cli(download_args(root, *ids), **as_user(FIRST, shared, env)))
     assert (third["already_archived"], third["exit_code"]) == (len(ids), 0)
-
-
-_SOON = "from g2a_archive.service import pace\npace._LONGEST_WAIT = 0.05"
 
 
 def test_a_log_file_that_comes_to_belong_to_another_user_ends_nothing(
@@ -147,7 +99,7 @@ def test_a_log_file_that_comes_to_belong_to_another_user_ends_nothing(
     root, path, id_ = shared / "archive", shared / "run.log", next(iter(service.recordings))
     gate = service.fail_files(faults.status(503), kind="mp4", recording_id=id_)
     args = [*download_args(root, "--retries", 50, "--log-file", path), id_]
-    with start_as(FIRST, args, service.environment(), shared, before=_SOON) as process:
+    with start_cli(args, **as_user(FIRST, shared, service.environment())) as process:
         assert service.requests.wait_for(lambda _: gate.applied >= 2)
         path.rename(shared / "run.log.1")
         path.touch(0o600)
@@ -187,9 +139,8 @@ def test_what_every_command_makes_follows_the_umask(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
-def test_the_catalogue_follows_the_umask(
-    umask: int, mode: int, service: SimulatedService, root: Path
-) -> None:
+def test_the_catalogue_follows_the_umask(umask: int, mode: int, serve: Serve, root: Path) -> None:
+    service = serve(1)
     args = download_args(root, *service.recordings)
     result = run_cli(args, service.environment(), before=f"import os\nos.umask({umask})")
     assert report_of(result)["exit_code"] == 0
@@ -203,13 +154,13 @@ def test_one_who_may_only_read_asks_whether_a_run_goes_on(
     """And what the archive holds; and is told what is in the way of a run of theirs."""
     root = shared / "archive"
     args = download_args(root, *service.recordings)
-    report_of(run_as(FIRST, args, service.environment(), shared))
+    report_of(run_cli(args, **as_user(FIRST, shared, service.environment())))
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o020)
-    status = run_as(SECOND, ["status", "--dest", root], {}, shared)
+    status = run_cli(["status", "--dest", root], **as_user(SECOND, shared))
     assert status.returncode == 0, status.stderr
-    assert "6 recordings" in status.stdout
-    refused = run_as(SECOND, args, service.environment(), shared)
+    assert "4 recordings" in status.stdout
+    refused = run_cli(args, **as_user(SECOND, shared, service.environment()))
     assert refused.returncode == 6
     assert "Permission denied" in refused.stderr
     assert "give the user that runs this permission" in refused.stderr
