@@ -15,6 +15,7 @@ from support import (
     assert_archive_equals,
     catalog_path,
     clean_environment,
+    cli_here,
     command,
     plain_args,
     relative_path,
@@ -78,16 +79,16 @@ NOTES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("note", NOTES, ids=str)
-def test_a_note_that_makes_no_sense(
-    note: dict[str, Any], service: SimulatedService, root: Path
-) -> None:
-    id_ = next(iter(service.recordings))
-    directory = partial(root)
-    (directory / f"{id_}.mp4.part").write_bytes(bytes(2000))
-    text = json.dumps({**NOTE, "boot": boot_id(), **note})
-    (directory / f"{id_}.mp4.json").write_text(text)
-    assert run_here(service, root, service.recordings).exit_code == 0
+def test_a_note_that_makes_no_sense(serve: Serve, root: Path) -> None:
+    """Each of them is one recording's."""
+    service, directory = serve(len(NOTES)), partial(root)
+    for id_, note in zip(service.recordings, NOTES, strict=True):
+        (directory / f"{id_}.mp4.part").write_bytes(bytes(2000))
+        text = json.dumps({**NOTE, "boot": boot_id(), **note})
+        (directory / f"{id_}.mp4.json").write_text(text)
+    report = run_here(service, root, service.recordings)
+    assert [*report.failed] == []
+    assert report.exit_code == 0
     assert_archive_equals(service, root)
 
 
@@ -139,7 +140,7 @@ def test_a_run_for_other_kinds_leaves_damage_owed(service: SimulatedService, roo
     run_here(service, root, service.recordings)
     id_ = next(iter(service.recordings))
     (root / relative_path(service.recordings[id_], "mp4")).write_bytes(b"bad")
-    assert run_cli(["verify", "-d", root]).returncode == 1
+    assert cli_here(["verify", "-d", root]).returncode == 1
     thumbnails = (FileKind.THUMBNAIL,)
     assert run_here(service, root, [], owed=True, kinds=thumbnails).exit_code == 0
     assert states(root)[id_] == "damaged"
@@ -184,27 +185,28 @@ def test_a_redirect_of_the_service(service: SimulatedService, root: Path, locati
     assert "302" in next(iter(report.failed)).reason
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["export", "--csv"], ["export", "--json"], ["status", "--by", "year", "--csv"]],
-    ids=" ".join,
-)
-def test_a_closed_stdout(service: SimulatedService, root: Path, arguments: list[str]) -> None:
+CLOSED = "import os, sys; os.close(1); sys.stdout = sys.__stdout__ = None"
+"""What Python makes of it at its start."""
+
+
+def test_a_closed_stdout(service: SimulatedService, root: Path) -> None:
     run_here(service, root, service.recordings)
-    result = subprocess.run(
-        ["sh", "-c", '"$@" >&-', "sh", *command([*arguments, "-d", root])],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == ExitCode.STORAGE
-    assert result.stderr.count("\n") == 1
-    assert "standard output" in result.stderr
+    lines = ("export --csv", "export --json", "status --by year --csv")
+    results = [
+        run_cli([*line.split(), "-d", root], before=CLOSED, stdout=subprocess.DEVNULL)
+        for line in lines
+    ]
+    really = ["sh", "-c", '"$@" >&-', "sh", *command([*lines[0].split(), "-d", root])]
+    env = clean_environment()
+    results.append(subprocess.run(really, env=env, capture_output=True, text=True, check=False))
+    for result in results:
+        assert result.returncode == ExitCode.STORAGE
+        assert result.stderr.count("\n") == 1
+        assert "standard output" in result.stderr
 
 
 def test_config_alone_shows_its_help() -> None:
-    result = run_cli(["config"])
+    result = cli_here(["config"])
     assert result.returncode == 0
     assert "show" in result.stdout
 

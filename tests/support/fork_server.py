@@ -104,8 +104,9 @@ def _become(request: dict[str, Any]) -> NoReturn:
     # What Python does at its end, but for taking a hundred modules apart.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for output in (sys.stdout, sys.stderr):
+        if output is not None:  # as where it is closed from the start
+            output.flush()
     os._exit(code if isinstance(code, int) else code is not None)
 
 
