@@ -135,7 +135,7 @@ def test_somebody_else_s_lines_are_kept_when_no_recording_is_left(tmp_path: Path
     assert sums(tmp_path) == "# mine\n"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.sampled_from([A, B])), max_size=20),
     st.dictionaries(st.integers(1, 30), st.sampled_from([A, B]), max_size=20),
@@ -283,7 +283,7 @@ def test_reading(tmp_path: Path, content: bytes, expected: dict[str, str]) -> No
     assert checksums.read(path) == expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.binary())
 def test_reading_never_fails_on_content(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -18,6 +18,9 @@ from g2a_archive.archive.disk.flushing import GroupFlush
 from g2a_archive.download.transfer.finish import Finisher
 from g2a_archive.download.transfer.results import Transfer
 
+FEW = 6
+"""Recordings, of three files each."""
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="syncfs is a call of Linux")
 
 
@@ -76,7 +79,7 @@ def test_small_files_are_flushed_together(
 
     monkeypatch.setattr(Finisher, "put", count)
     monkeypatch.setattr(GroupFlush, "flush", wait_for_all)
-    service = serve(20)
+    service = serve(20)  # of fewer, not all are on their way before some are named
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
     assert alone == []
@@ -101,10 +104,10 @@ def test_where_it_is_not_safe_each_file_is_flushed_by_itself(
         monkeypatch.setattr(
             "g2a_archive.archive.disk.flushing._MAGIC", {0x6969}
         )  # as if this were NFS only
-    service = serve(20)
+    service = serve(FEW)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
-    assert len(alone) == 60
+    assert len(alone) == 3 * FEW
     assert together == []
 
 
@@ -124,10 +127,10 @@ def test_a_common_flush_that_fails_tells_nothing_of_any_file(
 
     monkeypatch.setattr(GroupFlush, "flush", fail)
     monkeypatch.setattr("g2a_archive.download.transfer.finish._MANY", 1)
-    service = serve(20)
+    service = serve(FEW)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
-    assert len(alone) == 60
+    assert len(alone) == 3 * FEW
 
 
 @linux
@@ -140,7 +143,7 @@ def test_a_common_flush_that_waits_for_others_is_not_repeated(
 ) -> None:
     monkeypatch.setattr("g2a_archive.download.transfer.finish._LONG", -1.0)
     monkeypatch.setattr("g2a_archive.download.transfer.finish._GATHER", 0.0)
-    service = serve(20)
+    service = serve(FEW)
     assert run_here(service, root, service.recordings, jobs=1).exit_code == 0
     assert_archive_equals(service, root)
     assert together == [0]
@@ -163,7 +166,7 @@ def test_then_several_files_are_flushed_at_a_time(
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", meet)
-    service = serve(40)
+    service = serve(24)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
     assert together == [0]
@@ -177,10 +180,10 @@ def test_files_that_wait_closed_are_opened_again(
 ) -> None:
     monkeypatch.setattr("g2a_archive.archive.disk.flushing._MAGIC", set())
     monkeypatch.setattr("g2a_archive.download.transfer.finish._MOST_OPEN", 0)
-    service = serve(20)
+    service = serve(FEW)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
-    assert len(alone) == 60
+    assert len(alone) == 3 * FEW
 
 
 @linux

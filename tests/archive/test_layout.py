@@ -10,7 +10,7 @@ from dateutil import tz
 from dateutil.parser import isoparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import report_of, run_cli
+from support import cli_here, report_of
 from support.service import Serve
 
 from g2a_archive.archive.layout import check_layout, directory_for, file_name, parse_start, zone
@@ -79,7 +79,7 @@ def test_midnight_at_the_end_of_a_day() -> None:
     assert parse_start("2014-05-06T24:00:00Z") == datetime(2014, 5, 7, tzinfo=UTC)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)  # reading a time zone takes long
 @given(st.datetimes(timezones=st.timezones()), st.sampled_from(["seconds", "milliseconds", "auto"]))
 def test_a_start_is_read_as_dateutil_reads_it(when: datetime, timespec: str) -> None:
     text = when.isoformat(timespec=timespec)
@@ -160,7 +160,7 @@ def test_a_run_across_the_end_of_the_year(
 ) -> None:
     service = serve(YEARS_END, rate_limit=None)
     args = ["download", "1", "2", "3", "4", "--json", "--min-free", "0", *more]
-    report = report_of(run_cli(args, service.environment(), cwd=tmp_path))
+    report = report_of(cli_here(args, service.environment(), cwd=tmp_path))
     assert report["archived"] == 4
     archive = tmp_path / "recordings"
     found = {p.stem: str(p.parent.relative_to(archive)) for p in archive.rglob("*.mp4")}

@@ -31,6 +31,11 @@ Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(5, rate_limit=None)
+
+
+@pytest.fixture
 def drive(tmp_path: Path) -> Path:
     """Where a test mounts its odd file system."""
     return tmp_path / "drive"
@@ -133,7 +138,7 @@ def test_a_file_too_large_for_it(serve: Serve, drive: Path, root: Path) -> None:
     service = serve(4, rate_limit=None)
     large, *others = service.recordings
     service.set_recordings(
-        replace(one, mp4_size=3_000_000) if one.id == large else one
+        replace(one, mp4_size=1_200_000) if one.id == large else one
         for one in service.recordings.values()
     )
     with odd_mount(drive, "largest=1000000"):

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support import (
-    PATIENCE,
     assert_archive_equals,
     catalog_path,
     catalog_rows,
-    clean_environment,
+    cli_here,
     plain_args,
     run_cli,
     run_here,
@@ -141,7 +138,7 @@ def test_a_reader_changes_nothing(old: Path) -> None:
     catalog = catalog_path(old)
     before = catalog.read_bytes()
     for args in (["status"], ["status", str(FIRST)], ["export", "--csv"], ["status", "--owed"]):
-        result = run_cli([*args, "--dest", old])
+        result = cli_here([*args, "--dest", old])
         assert (result.returncode, result.stderr) == (0, ""), args
     assert catalog.read_bytes() == before
     assert not catalog.with_name(KEPT).exists()
@@ -172,11 +169,11 @@ def test_a_read_only_catalogue_is_read_migrated(old: Path) -> None:
 
 
 _CRASH = """
-import os, signal, sqlite3, sys
+import os, signal
 from pathlib import Path
 from g2a_archive.archive.database import schema
 from g2a_archive.archive.database.catalog import Catalog
-where, number = sys.argv[1], int(sys.argv[2])
+where, number, path = {where!r}, {number}, {path!r}
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -192,7 +189,7 @@ elif where == "replace":
         replace(*args)
         die()
     os.replace = crash
-Catalog(Path(sys.argv[3]))
+Catalog(Path(path))
 """
 
 
@@ -204,13 +201,8 @@ def test_killed_while_migrating(
     where: str, number: int, service: SimulatedService, old: Path
 ) -> None:
     before = dump(catalog_path(old))
-    result = subprocess.run(
-        [sys.executable, "-c", _CRASH, where, str(number), str(catalog_path(old))],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    migrate = _CRASH.format(where=where, number=number, path=str(catalog_path(old)))
+    result = run_cli(["--version"], before=migrate)
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert dump(catalog_path(old)) == before
     assert version(catalog_path(old)) == 1
@@ -309,5 +301,5 @@ def test_who_only_ever_asked_for_videos_owes_nothing_else(
     assert states(root) == {id_: "archived"}
     assert wanted(root) == {id_: 1}
     assert_archive_equals(service, root, [id_], videos)
-    assert run_cli(plain_args(root, "--owed"), service.environment()).returncode == 0
+    assert cli_here(plain_args(root, "--owed"), service.environment()).returncode == 0
     assert service.requests.counts["links"] == 1

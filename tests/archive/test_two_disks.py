@@ -25,13 +25,13 @@ from g2a_archive.demo import SimulatedService, sample_recordings
 from g2a_archive.demo.recordings import KINDS
 from g2a_archive.errors import ExitCode
 
-SIZE = 300_000
+SIZE = 100_000
 Spread = Callable[[SimulatedService, str], Path]
 
 
 @pytest.fixture
 def service(serve: Serve) -> SimulatedService:
-    return serve(sample_recordings(8, mp4_size=SIZE, events_size=500))
+    return serve(sample_recordings(5, mp4_size=SIZE, events_size=500))
 
 
 @pytest.fixture(params=["mounted", "linked"])
@@ -80,7 +80,7 @@ def test_files_are_copied_and_renamed(
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_all_there(service, root, other)
     service.requests.clear()
-    assert run_here(service, root, service.recordings).already_archived == 8
+    assert run_here(service, root, service.recordings).already_archived == 5
     assert service.requests.count == 0
 
 
@@ -94,7 +94,7 @@ def test_copies_keep_their_time(service: SimulatedService, root: Path, spread: S
 
 
 def test_the_other_disk_is_full(service: SimulatedService, root: Path, spread: Spread) -> None:
-    other = spread(service, "1200k")
+    other = spread(service, "280k")
     report = run_here(service, root, service.recordings)
     assert report.exit_code == ExitCode.FAILED  # it is not the archive's own disk
     assert report.stops == []

@@ -13,14 +13,15 @@ from typing import TypeVar
 import pytest
 from support import (
     archive_files,
+    archives,
     assert_archive_equals,
     assert_checksums,
     catalog_path,
     catalog_rows,
+    cli_here,
     mounts,
     plain_args,
     relative_path,
-    run_cli,
     run_here,
     states,
 )
@@ -73,12 +74,20 @@ def dangling(place: Path) -> Iterator[None]:
         place.unlink()
 
 
+original = archives.original
+
+
 @pytest.fixture
-def archive(service: SimulatedService, root: Path) -> Path:
+def service(original: archives.Made) -> SimulatedService:
+    """What the archive came from; nobody has asked it for anything."""
+    original[0].requests.clear()
+    return original[0]
+
+
+@pytest.fixture
+def archive(original: archives.Made, root: Path) -> Path:
     """Recordings of 2013, 2014 and 2016."""
-    assert run_here(service, root, service.recordings).exit_code == 0
-    service.requests.clear()
-    return root
+    return shutil.copytree(original[1], root)
 
 
 def of_year(service: SimulatedService, year: str) -> list[int]:
@@ -197,7 +206,7 @@ def test_an_archive_of_which_nothing_is_left(service: SimulatedService, archive:
             shutil.rmtree(path)
     before = states(archive)
     for args in ([*service.recordings], ["--owed"], ["--dry-run", *service.recordings]):
-        result = run_cli(plain_args(archive, *args), service.environment())
+        result = cli_here(plain_args(archive, *args), service.environment())
         assert result.returncode == ExitCode.STORAGE, result.stderr
         assert f"{archive} holds nothing of the archive: nothing is there of its 8" in result.stderr
         assert "Traceback" not in result.stderr
@@ -222,10 +231,10 @@ def test_a_mounted_year(service: SimulatedService, root: Path, tmp_path: Path) -
 
 def test_check_says_it(service: SimulatedService, archive: Path) -> None:
     with empty(archive / "2014"):
-        result = run_cli(["check", "--dest", archive, "--min-free", "0"], service.environment())
+        result = cli_here(["check", "--dest", archive, "--min-free", "0"], service.environment())
         assert result.returncode == ExitCode.STORAGE, result.stderr
         assert f"{archive / '2014'} is empty: nothing is there of its" in result.stdout
-    result = run_cli(["check", "--dest", archive, "--min-free", "0"], service.environment())
+    result = cli_here(["check", "--dest", archive, "--min-free", "0"], service.environment())
     assert result.returncode == 0, result.stdout
 
 

@@ -198,14 +198,14 @@ def cli_here(
             stack.enter_context(chdir(cwd))
         stack.enter_context(patch.dict(os.environ, clean_environment(env), clear=True))
         stack.enter_context(patch.object(pace, "_LONGEST_WAIT", 0.05))  # as in `fork_server`
-        streams = {}
-        for name in ("stdin", "stdout", "stderr"):
-            streams[name] = io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True)
-            stack.enter_context(patch.object(sys, name, streams[name]))
-        streams["stdin"].buffer.write(input.encode())
-        streams["stdin"].seek(0)
+        given = io.TextIOWrapper(io.BufferedReader(io.BytesIO(input.encode())), "utf-8", newline="")
+        stack.enter_context(patch.object(sys, "stdin", given))
+        said = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
+        for name, binary in said.items():
+            stream = io.TextIOWrapper(binary, "utf-8", newline="", write_through=True)
+            stack.enter_context(patch.object(sys, name, stream))
         code = main.run(words)
-        out, err = (streams[name].buffer.getvalue().decode() for name in ("stdout", "stderr"))
+        out, err = (binary.getvalue().decode() for binary in said.values())
     return subprocess.CompletedProcess(words, code, out, err)
 
 
