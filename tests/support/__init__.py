@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, chdir, closing, contextmanager
+from copy import copy
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,10 @@ def cli_here(
             stack.enter_context(chdir(cwd))
         stack.enter_context(patch.dict(os.environ, clean_environment(env), clear=True))
         stack.enter_context(patch.object(pace, "_LONGEST_WAIT", 0.05))  # as in `fork_server`
+        log = logging.getLogger("g2a_archive")
+        stack.callback(log.setLevel, log.level)  # what a run sets up is for itself alone
+        for name in ("propagate", "handlers"):
+            stack.enter_context(patch.object(log, name, copy(getattr(log, name))))
         given = io.TextIOWrapper(io.BufferedReader(io.BytesIO(input.encode())), "utf-8", newline="")
         stack.enter_context(patch.object(sys, "stdin", given))
         said = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
