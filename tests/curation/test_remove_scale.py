@@ -12,7 +12,7 @@ from g2a_archive.archive.database import removed_list, tombstones
 from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.models import FileKind, State, StoredFile
 
-_A_DAY = 300
+_A_DAY = 100
 
 
 def archive(root: Path, days: int) -> Path:
@@ -59,7 +59,7 @@ def test_more_directories_take_no_more_memory(
         monkeypatch.setattr(module, "_TOGETHER", _A_DAY)
     few = peak(tmp_path / "few", 1)
     many = peak(tmp_path / "many", 8)
-    assert many < few + 150_000
+    assert many < few + 50_000
 
 
 def test_tombstones_come_back_in_little_memory(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_tombstones_come_back_in_little_memory(tmp_path: Path) -> None:
             ("removed", "older")
         ]
         assert tombstones.restore(catalog, root) == 0
-    assert most < 500_000
+    assert most < 180_000
 
 
 @pytest.mark.parametrize("sql", [tombstones._TO_DELETE, tombstones._LEFT_EMPTY])
