@@ -7,35 +7,33 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
-from support import archive_files, assert_archive_equals, clean_environment
+from support import archive_files, assert_archive_equals, clean_environment, on_path
 from support.merging import assert_proven
 from support.service import Serve
 from support.slurm import Slurm, slurm
 
-from g2a_archive.demo import Request, SimulatedService, sample_recordings
+from g2a_archive.demo import Behaviour, Request, SimulatedService, sample_recordings
 from g2a_archive.models import Shard
 
 ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "examples" / "slurm.sh"
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory with a `g2a-archive` that is the one under test."""
-    directory = tmp_path / "bin"
-    directory.mkdir()
-    script = directory / "g2a-archive"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m g2a_archive "$@"\n')
-    script.chmod(0o755)
-    return directory
+    with on_path.program(tmp_path_factory.mktemp("program") / "bin") as directory:
+        yield directory
 
 
 def environment(service: SimulatedService, program: Path) -> dict[str, str]:
@@ -48,68 +46,105 @@ def id_file(service: SimulatedService, path: Path) -> Path:
     return path
 
 
-def submitted(
-    cluster: Slurm, first: int, ids: Path, root: Path, env: dict[str, str]
-) -> tuple[str, str]:
-    """The numbers of the array, and of the merge behind it."""
-    if first == 1:
-        merge = cluster.run("bash", SLURM, ids, root, "3", env=env).split()[-1]
-        return "1", merge  # the first job of a new cluster
-    # An array of one's own, that begins elsewhere.
-    words = ("sbatch", "--parsable")
-    array = cluster.run(*words, "--array=10-14:2", SLURM, ids, root, env=env)
-    return array, cluster.run(*words, f"--dependency=afterany:{array}", SLURM, ids, root, env=env)
+class Array:
+    """A job array of three tasks, from `first` in steps of `step`, and the merge behind it.
 
+    Its third task waits until all is over, its second stays in mid-flight until it was killed.
+    """
 
-@pytest.mark.parametrize("first", [1, 10])
-def test_slurm_with_one_task_killed_and_requeued(
-    first: int, serve: Serve, tmp_path: Path, program: Path, root: Path
-) -> None:
-    service = serve(sample_recordings(24), rate_limit=None)
-    ids = id_file(service, tmp_path / "ids.txt")
-    held, let_go = set(Shard(2, 3).of(service.recordings)), threading.Event()
-    waits = set(Shard(3, 3).of(service.recordings))
-    reached = threading.Event()
-    killed = threading.Event()
+    def __init__(self, service: SimulatedService, root: Path, first: int, step: int) -> None:
+        self.service = service
+        self.root = root
+        self.ids = id_file(service, root.with_name(f"{root.name}.txt"))
+        self.number = self.merge = ""
+        self.reached, self.killed, self.let_go = (threading.Event() for _ in range(3))
+        self._first, self._step = first, step
+        self._held = set(Shard(2, 3).of(self.service.recordings))
+        self._waits = set(Shard(3, 3).of(self.service.recordings))
+        self.service.on_request.append(self._hold)
 
-    def hold(request: Request) -> None:
-        """Task 3 waits until all is over, task 2 stays in mid-flight until it was killed."""
-        if request.recording_id in waits and request.kind:
-            let_go.wait(120)
-        if request.recording_id in held and request.kind == "mp4" and not killed.is_set():
-            reached.set()
-            killed.wait(60)
+    def _hold(self, request: Request) -> None:
+        if request.recording_id in self._waits and request.kind:
+            self.let_go.wait(120)
+        if request.recording_id in self._held and request.kind == "mp4":
+            self.reached.set()
+            self.killed.wait(120)
 
-    service.on_request.append(hold)
-    env = environment(service, program)
-    with slurm(tmp_path / "slurm") as cluster:
-        array, merge = submitted(cluster, first, ids, root, env)
-        task = f"{array}_{2 if first == 1 else 12}"
-        assert reached.wait(120), cluster.run("squeue")
-        text = (tmp_path / f"{root.name}.shard-2" / ".g2a-archive" / "lock").read_text()
+    @property
+    def second(self) -> str:
+        """Slurm's name of the second task."""
+        return f"{self.number}_{self._first + self._step}"
+
+    def shard(self, number: int) -> Path:
+        return self.root.with_name(f"{self.root.name}.shard-{number}")
+
+    def submit(self, cluster: Slurm, program: Path) -> None:
+        """Hand it to Slurm: as the script does by itself, or as an array of one's own."""
+        env = environment(self.service, program)
+        if self._step == 1:
+            said = cluster.run("bash", SLURM, self.ids, self.root, "3", env=env)
+            self.number, self.merge = "1", said.split()[-1]  # the first job of a new cluster
+            return
+        words: list[str | Path] = [SLURM, self.ids, self.root]
+        tasks = f"--array={self._first}-{self._first + 2 * self._step}:{self._step}"
+        self.number = cluster.run("sbatch", "--parsable", tasks, *words, env=env)
+        after = f"--dependency=afterany:{self.number}"
+        self.merge = cluster.run("sbatch", "--parsable", after, *words, env=env)
+
+    def kill_the_second(self) -> None:
+        text = (self.shard(2) / ".g2a-archive" / "lock").read_text()
         number = re.search(r"process (\d+)", text)
         assert number
         os.kill(int(number[1]), signal.SIGKILL)
-        killed.set()
-        cluster.wait_for(lambda: cluster.state(task)["JobState"] == "FAILED")
-        cluster.run("scontrol", "requeue", task)
-        cluster.run("scontrol", "update", f"JobId={task}", "StartTime=now")  # not in 2 minutes
-        cluster.wait_for(lambda: cluster.state(task)["Restarts"] == "1")
-        let_go.set()
-        busy = ("PENDING", "RUNNING", "COMPLETING")
-        cluster.wait_for(lambda: cluster.state(merge)["JobState"] not in busy)
-        state = cluster.state(merge)
-        assert (state["JobState"], state["ExitCode"]) == ("COMPLETED", "0:0")
-    assert_archive_equals(service, root)
-    assert_proven(root)
-    for number_ in (1, 2, 3):
-        assert archive_files(tmp_path / f"{root.name}.shard-{number_}") == {}
+        self.killed.set()
+
+
+def run_on_slurm(arrays: list[Array], at: Path, program: Path) -> None:
+    """The arrays to their end; of each, the second task is killed in mid-flight, and requeued."""
+    with slurm(at) as cluster:
+
+        def until(job: str, key: str, *values: str) -> None:
+            cluster.wait_for(lambda: cluster.state(job)[key] in values)
+
+        for one in arrays:
+            one.submit(cluster, program)
+        for one in arrays:
+            assert one.reached.wait(120), cluster.run("squeue")
+            one.kill_the_second()
+        for one in arrays:
+            until(one.second, "JobState", "FAILED")
+            cluster.run("scontrol", "requeue", one.second)
+            # Not in two minutes.
+            cluster.run("scontrol", "update", f"JobId={one.second}", "StartTime=now")
+        for one in arrays:
+            until(one.second, "Restarts", "1")
+            one.let_go.set()
+        for one in arrays:
+            until(one.merge, "JobState", "COMPLETED", "FAILED", "CANCELLED")
+            state = cluster.state(one.merge)
+            assert (state["JobState"], state["ExitCode"]) == ("COMPLETED", "0:0")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_slurm(
+    tmp_path_factory: pytest.TempPathFactory, program: Path
+) -> Iterator[tuple[list[Array], Future[None]]]:
+    """Two arrays, and their end: Slurm takes its time, while the other tests here go on."""
+    at = tmp_path_factory.mktemp("slurm")
+    with ExitStack() as stack:
+        arrays = []
+        for first, step in ((1, 1), (10, 2)):
+            service = SimulatedService(sample_recordings(9), Behaviour(rate_limit=None))
+            stack.enter_context(service)
+            arrays.append(Array(service, at / f"from-{first}", first, step))
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        yield arrays, thread.submit(run_on_slurm, arrays, at / "cluster", program)
 
 
 def test_gnu_parallel(serve: Serve, tmp_path: Path, program: Path) -> None:
     if shutil.which("parallel") is None:
         pytest.skip("there is no GNU parallel here")
-    service = serve(sample_recordings(24), rate_limit=None)
+    service = serve(sample_recordings(9), rate_limit=None)
     id_file(service, tmp_path / "ids.txt")
     page = (ROOT / "g2a_archive" / "curation" / "MACHINES.md").read_text(encoding="utf-8")
     [lines] = re.findall(r"```sh\n(parallel .*?)```", page, re.DOTALL)
@@ -149,7 +184,7 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
 
 def test_what_the_kubernetes_jobs_run(serve: Serve, tmp_path: Path, program: Path) -> None:
     """The scripts of the pods, with the indexes that an indexed Job gives, here."""
-    service = serve(sample_recordings(16), rate_limit=None)
+    service = serve(sample_recordings(9), rate_limit=None)
     id_file(service, tmp_path / "ids.txt")
     missing = next(iter(service.recordings))
     service.set_state(missing, "unavailable")
@@ -167,3 +202,15 @@ def test_what_the_kubernetes_jobs_run(serve: Serve, tmp_path: Path, program: Pat
     service.set_state(missing, "ready")
     assert pod(merge) == 0
     assert_archive_equals(service, tmp_path / "recordings")
+
+
+def test_slurm_with_one_task_killed_and_requeued(
+    on_slurm: tuple[list[Array], Future[None]],
+) -> None:
+    arrays, ended = on_slurm
+    ended.result()
+    for one in arrays:
+        assert_archive_equals(one.service, one.root)
+        assert_proven(one.root)
+        for number in (1, 2, 3):
+            assert archive_files(one.shard(number)) == {}
