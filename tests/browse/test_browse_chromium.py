@@ -8,16 +8,22 @@ from __future__ import annotations
 import base64
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import run_here
+from support.merging import content
 from test_browse_devtools import Tab, chromium
 from test_browse_sample import OWED, PACIFIC, entry, sample
 
 from g2a_archive.browse import Entry, Owed, site, write_site
+from g2a_archive.cli import main
+from g2a_archive.demo import SimulatedRecording, SimulatedService
 from g2a_archive.models import FileKind, State, StoredFile
 
 HOSTILE = "</title></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u2028"
@@ -40,7 +46,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """In a directory whose name needs encoding, as shares have them."""
     root = tmp_path_factory.mktemp("share") / "Käse & 100% #1?"
     root.mkdir()
-    entries = list(sample(root))
+    entries = list(sample(root, seed=13, days=(6, 13, 14, 15)))
+    number = next(n for n, one in enumerate(entries) if one.directory == "2014/04/15")
+    entries[number] = replace(
+        entries[number], state=State.DAMAGED, reason="mp4: changed", since="2014-05-01T00:00Z"
+    )
     write_site(root, entries, OWED, zone=PACIFIC, title="Support recordings")
     return Archive(root, entries)
 
@@ -112,7 +122,7 @@ def test_a_missing_video_is_said(tab: Tab, archive: Archive) -> None:
 
 @pytest.mark.parametrize("page", ["index.html", "browse/2013.html"])
 def test_an_id_is_found(tab: Tab, archive: Archive, page: str) -> None:
-    wanted = archive.entries[700]
+    wanted = archive.entries[100]
     tab.open(archive.url(page))
     tab.key("/")
     tab.type(str(wanted.id)[:-1])
@@ -142,29 +152,32 @@ def test_an_id_of_a_day_with_several_pages_is_found(
     assert tab.run("document.querySelectorAll('.rec').length") == 2
 
 
-@pytest.mark.parametrize("allowed", [True, False])
 def test_a_checksum_is_copied_or_where_that_is_forbidden_selected(
-    tab: Tab, archive: Archive, allowed: bool
+    tab: Tab, archive: Archive
 ) -> None:
-    wanted = next(one for one in archive.entries if one.directory == "2014/04/14")
+    copied, selected, *_ = (one for one in archive.entries if one.directory == "2014/04/14")
     tab.open(archive.url("browse/2014-04.html"))
-    if allowed:
-        permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
-        tab.call("Browser.grantPermissions", permissions=permissions)
-    else:  # as a browser refuses it; Chromium's own answer may take a person's, or a minute
-        refusal = "Promise.reject(new DOMException('no', 'NotAllowedError'))"
-        tab.run(f"void (navigator.clipboard.writeText = () => {refusal})")
-    tab.click(f"#r{wanted.id} summary")
-    button = f"document.querySelector('#r{wanted.id} dd button')"
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    tab.call("Browser.grantPermissions", permissions=permissions)
+    button = press_copy(tab, copied)
+    tab.until(f"{button}.textContent === 'Copied'")
+    assert tab.run("navigator.clipboard.readText()") == copied.files[FileKind.MP4].sha256
+    # As a browser refuses it; Chromium's own answer may take a person's, or a minute.
+    refusal = "Promise.reject(new DOMException('no', 'NotAllowedError'))"
+    tab.run(f"void (navigator.clipboard.writeText = () => {refusal})")
+    button = press_copy(tab, selected)
+    sum_ = tab.until("getSelection().toString().trim()")
+    assert tab.run(f"{button}.textContent") == "Copy"
+    assert sum_ == selected.files[FileKind.MP4].sha256
+
+
+def press_copy(tab: Tab, one: Entry) -> str:
+    """Open a recording's details, and press the button there; the button in JavaScript."""
+    tab.click(f"#r{one.id} summary")
+    button = f"document.querySelector('#r{one.id} dd button')"
     tab.until(button)
-    tab.click(f"#r{wanted.id} dd button")
-    if allowed:
-        tab.until(f"{button}.textContent === 'Copied'")
-        copied = tab.run("navigator.clipboard.readText()")
-    else:
-        copied = tab.until("getSelection().toString().trim()")
-        assert tab.run(f"{button}.textContent") == "Copy"
-    assert copied == wanted.files[FileKind.MP4].sha256
+    tab.click(f"#r{one.id} dd button")
+    return button
 
 
 def test_an_owed_id_is_found_with_its_state(tab: Tab, archive: Archive) -> None:
@@ -219,28 +232,28 @@ def test_all_but_the_search_works_without_scripts(tab: Tab, archive: Archive) ->
 
 
 @pytest.mark.parametrize("page", ["index.html", "browse/2014.html", "browse/2014-04.html"])
-@pytest.mark.parametrize("width", [320, 1280])
 def test_everything_has_a_name_and_nothing_sticks_out(
-    tab: Tab, archive: Archive, page: str, width: int
+    tab: Tab, archive: Archive, page: str
 ) -> None:
-    tab.call(
-        "Emulation.setDeviceMetricsOverride",
-        width=width,
-        height=800,
-        deviceScaleFactor=1,
-        mobile=False,
-    )
-    tab.open(archive.url(page))
-    assert tab.run("document.documentElement.scrollWidth") <= width
-    tree = tab.call("Accessibility.getFullAXTree")["nodes"]
-    roles = {node["role"]["value"] for node in tree if not node["ignored"]}
+    for width in (320, 1280):
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1}
+        tab.call("Emulation.setDeviceMetricsOverride", mobile=False, **size)
+        if width == 320:
+            tab.open(archive.url(page))
+        assert tab.run("innerWidth") == width
+        assert tab.run("document.documentElement.scrollWidth") <= width
+        tree = tab.call("Accessibility.getFullAXTree")["nodes"]
+        assert_all_have_names([node for node in tree if not node["ignored"]])
+
+
+def assert_all_have_names(nodes: list[dict[str, Any]]) -> None:
+    roles = {node["role"]["value"] for node in nodes}
     assert {"banner", "main", "navigation", "search", "heading"} <= roles
+    named = ("link", "button", "searchbox", "textbox", "Date", "table")
     nameless = [
         node
-        for node in tree
-        if not node["ignored"]
-        and node["role"]["value"] in ("link", "button", "searchbox", "textbox", "Date", "table")
-        and not node.get("name", {}).get("value", "").strip()
+        for node in nodes
+        if node["role"]["value"] in named and not node.get("name", {}).get("value", "").strip()
     ]
     assert nameless == []
 
@@ -267,8 +280,8 @@ def test_hostile_words_stay_words(tab: Tab, tmp_path: Path) -> None:
         assert tab.run("document.querySelectorAll('img[src=x], [onerror]').length") == 0
         outside = f"[...document.links].filter(a => !a.href.startsWith('{root.as_uri()}'))"
         assert tab.run(f"{outside}.length") == 0
-    tab.open((root / "browse/2014-05.html").as_uri())
-    assert HOSTILE in tab.run("document.querySelector('.alarm').textContent")
+        if page.name == "2014-05.html":
+            assert HOSTILE in tab.run("document.querySelector('.alarm').textContent")
     assert not [event for event in tab.events if "Dialog" in event["method"]]
 
 
@@ -289,6 +302,44 @@ def test_the_policy_stops_an_inline_script_and_an_outside_one(tab: Tab, tmp_path
     assert len(stopped) == 4
     tab.events.clear()
     tab.open(page.parent.joinpath("owed.html").as_uri())
+
+
+# --- a bag -----------------------------------------------------------------------------------
+
+
+def test_it_is_watched_where_the_archive_is_not(
+    tab: Tab, service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    """Unpacked elsewhere, with the archive gone: nothing in it leads back."""
+    ids = list(service.recordings)[:3]
+    assert run_here(service, root, ids).exit_code == 0
+    found = []
+    for form in ("--zip", "--quiet"):
+        bag, elsewhere = tmp_path / form / "case", tmp_path / f"a court's #1 %{form}"
+        bag.parent.mkdir()
+        elsewhere.mkdir()
+        assert main.run(["bag", "--dest", str(root), str(bag), form, *map(str, ids)]) == 0
+        if form == "--zip":
+            with zipfile.ZipFile(f"{bag}.zip") as packed:
+                packed.extractall(elsewhere)
+        else:
+            bag.rename(elsewhere / "case")
+        found.append(elsewhere / "case" / "data")
+    assert content(found[0]) == content(found[1])
+    root.rename(tmp_path / "gone")
+    watch(tab, found[0], service.recordings[ids[0]])
+
+
+def watch(tab: Tab, data: Path, first: SimulatedRecording) -> None:
+    """Go from the first page to the recording, and let it play."""
+    tab.open((data / "index.html").as_uri())
+    assert tab.run("document.querySelector('h1').textContent").startswith("case")
+    tab.navigating(lambda: tab.click(f"a.year[href='browse/{first.start:%Y}.html']"))
+    tab.navigating(lambda: tab.click(f"a[href$='#d{first.start:%Y-%m-%d}']"))
+    tab.click(f"#r{first.id} a.play")
+    tab.until("document.querySelector('dialog[open] video')?.readyState >= 2")
+    source = tab.run("document.querySelector('video').currentSrc")
+    assert source == f"{data.as_uri()}/{first.start:%Y/%m/%d}/{first.id}.mp4"
 
 
 def draw(target: Path) -> None:

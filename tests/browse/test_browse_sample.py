@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import cache
@@ -68,8 +68,11 @@ def entry(number: int, start: datetime, content: Mapping[FileKind, bytes] | None
     return Entry(number, start, directory, files)
 
 
-def sample(root: Path, seed: int = 6) -> Iterator[Entry]:
-    """Three years of recordings with real media, written below `root` as they are asked for."""
+def sample(root: Path, seed: int = 6, days: Container[int] = range(1, 32)) -> Iterator[Entry]:
+    """Three years of recordings with real media, written below `root` as they are asked for.
+
+    `days` of each month only.
+    """
     rng = random.Random(seed)
     day, number = datetime(2012, 3, 5, tzinfo=PACIFIC), 1_234_567_000
     while day < datetime(2014, 5, 14, tzinfo=PACIFIC):
@@ -78,7 +81,8 @@ def sample(root: Path, seed: int = 6) -> Iterator[Entry]:
         for minute in times:
             number += rng.randint(1, 9_000)
             start = day + timedelta(minutes=minute, seconds=rng.randint(0, 59))
-            yield _stored(root, number, start, rng)
+            if day.day in days:
+                yield _stored(root, number, start, rng)
         day += timedelta(days=1)
 
 
