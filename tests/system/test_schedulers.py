@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -113,6 +114,9 @@ def run_on_slurm(arrays: list[Array], at: Path, program: Path) -> None:
             one.kill_the_second()
         for one in arrays:
             until(one.second, "JobState", "FAILED")
+        ended = int(time.time())  # Slurm starts no job anew within the second of its end
+        cluster.wait_for(lambda: time.time() > ended + 1)
+        for one in arrays:
             cluster.run("scontrol", "requeue", one.second)
             # Not in two minutes.
             cluster.run("scontrol", "update", f"JobId={one.second}", "StartTime=now")
@@ -121,8 +125,11 @@ def run_on_slurm(arrays: list[Array], at: Path, program: Path) -> None:
             one.let_go.set()
         for one in arrays:
             until(one.merge, "JobState", "COMPLETED", "FAILED", "CANCELLED")
-            state = cluster.state(one.merge)
-            assert (state["JobState"], state["ExitCode"]) == ("COMPLETED", "0:0")
+            for job in (one.second, one.merge):
+                state = cluster.state(job)
+                found = state["JobState"], state["ExitCode"], state["Restarts"]
+                said = "".join(path.read_text() for path in at.glob("slurm-*.out"))
+                assert found == ("COMPLETED", "0:0", "01"[job == one.second]), said
 
 
 @pytest.fixture(scope="module", autouse=True)
