@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support import assert_archive_equals, catalog_rows, download_args, report_of, run_cli, states
-from support.clocks import YEAR, off_by
+from support import assert_archive_equals, catalog_rows, cli_here, download_args, report_of, states
+from support.clocks import YEAR, clock_off_by
 from support.service import Serve
 from support.sync import TODAY, change, small, sync_args, sync_here
 
 from g2a_archive.demo import Request, SimulatedRecording, SimulatedService, faults
 from g2a_archive.models import iso
+
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 def crowd(count: int = 560) -> list[SimulatedRecording]:
@@ -25,6 +29,14 @@ def crowd(count: int = 560) -> list[SimulatedRecording]:
         )
         for number in range(count)
     ]
+
+
+def run_cli(
+    args: Sequence[str | int | Path], env: Mapping[str, str], *, clock: float = 0.0
+) -> subprocess.CompletedProcess[str]:
+    """Run the program by a clock that is so many seconds ahead."""
+    with clock_off_by(clock):
+        return cli_here(args, env)
 
 
 def in_the_future(root: Path) -> list[str]:
@@ -47,8 +59,7 @@ def test_one_night_a_year_ahead_hides_nothing_later(told: bool, serve: Serve, ro
     service = serve(crowd(), rate_limit=None)
     if not told:
         service.fail(faults.undated())
-    ahead = off_by(YEAR)
-    assert run_cli(sync_args(root), service.environment(), before=ahead).returncode == 3
+    assert run_cli(sync_args(root), service.environment(), clock=YEAR).returncode == 3
     assert len(states(root)) == 560
     assert bool(in_the_future(root)) == (not told)
     new = small(3)
@@ -61,11 +72,10 @@ def test_one_night_a_year_ahead_hides_nothing_later(told: bool, serve: Serve, ro
 def test_a_year_ahead_for_nights_where_the_service_tells_the_time(serve: Serve, root: Path) -> None:
     """Also where an earlier version remembered a scan that was complete until next year."""
     service = serve(crowd(), rate_limit=None)
-    ahead = off_by(YEAR)
-    run_cli(sync_args(root), service.environment(), before=ahead)
+    run_cli(sync_args(root), service.environment(), clock=YEAR)
     change(root, "UPDATE scan SET complete_until = ?", iso(int(time.time() + YEAR)))
     service.set_recordings([*service.recordings.values(), *small(3)])
-    report = report_of(run_cli(sync_args(root, "--json"), service.environment(), before=ahead))
+    report = report_of(run_cli(sync_args(root, "--json"), service.environment(), clock=YEAR))
     assert report["archived"] == 3
     assert in_the_future(root) == []
     assert abs(datetime.fromisoformat(report["finished_at"]).timestamp() - time.time()) < 300
@@ -73,9 +83,8 @@ def test_a_year_ahead_for_nights_where_the_service_tells_the_time(serve: Serve, 
 
 def test_a_year_behind(serve: Serve, root: Path) -> None:
     service = serve([*crowd(), *small(3)], rate_limit=None)
-    behind = off_by(-YEAR)
     assert (
-        report_of(run_cli(sync_args(root, "--json"), service.environment(), before=behind))[
+        report_of(run_cli(sync_args(root, "--json"), service.environment(), clock=-YEAR))[
             "archived"
         ]
         == 3
@@ -84,7 +93,7 @@ def test_a_year_behind(serve: Serve, root: Path) -> None:
     before = set(service.recordings)
     service.set_recordings([*service.recordings.values(), SimulatedRecording(7, TODAY)])
     assert (
-        report_of(run_cli(sync_args(root, "--json"), service.environment(), before=behind))[
+        report_of(run_cli(sync_args(root, "--json"), service.environment(), clock=-YEAR))[
             "archived"
         ]
         == 1
@@ -113,8 +122,7 @@ def test_nothing_is_given_up_by_a_clock_that_is_ahead(
     args = sync_args(root, "--give-up-after", "30d", "--retries", "0", "--json")
     for _ in range(2):
         assert run_cli(args, service.environment()).returncode == 1
-    ahead = off_by(YEAR)
-    report = report_of(run_cli(args, service.environment(), before=ahead))
+    report = report_of(run_cli(args, service.environment(), clock=YEAR))
     assert report["sync"]["lost"] == []
     assert states(root)[bad] == "failed"
 
@@ -125,16 +133,16 @@ def test_what_is_owed_since_the_future_is_given_up_in_the_end(
     bad = min(service.recordings)
     rule = service.fail(faults.undated())
     args = sync_args(root, "--give-up-after", "30d", "--retries", "0", "--json")
-    ahead = off_by(YEAR)
     service.set_state(bad, "unavailable")
-    run_cli(["download", "-d", root, "--min-free", "0", bad], service.environment(), before=ahead)
+    run_cli(["download", "-d", root, "--min-free", "0", bad], service.environment(), clock=YEAR)
     assert "recording.owed_since" in in_the_future(root)
     service.on_request.clear()
     run_cli(args, service.environment())
     assert "recording.owed_since" not in in_the_future(root)
-    later = off_by(31 * 86400.0)
     service.on_request[:] = [rule]
-    assert report_of(run_cli(args, service.environment(), before=later))["sync"]["lost"] == [bad]
+    assert report_of(run_cli(args, service.environment(), clock=31 * 86400.0))["sync"]["lost"] == [
+        bad
+    ]
 
 
 def test_a_transcoding_that_was_asked_for_in_the_future_is_asked_for_again(
@@ -142,8 +150,7 @@ def test_a_transcoding_that_was_asked_for_in_the_future_is_asked_for_again(
 ) -> None:
     service = serve(small(2, transcode_every=2), rate_limit=None, transcode_seconds=9e9)
     service.fail(faults.undated())
-    ahead = off_by(YEAR)
-    run_cli(sync_args(root, "--transcode"), service.environment(), before=ahead)
+    run_cli(sync_args(root, "--transcode"), service.environment(), clock=YEAR)
     assert service.requests.counts["transcode"] == 1
     (waiting,) = (i for i in service.recordings if service.state(i) == "unavailable")
     service.set_state(waiting, "transcode")  # the service has forgotten it
@@ -169,8 +176,7 @@ def test_the_last_success_is_never_in_the_future(
     assert run_cli([*args, first], service.environment()).returncode == 0
     assert abs(success() - time.time()) < 300
     rule = service.fail(faults.undated())
-    ahead = off_by(YEAR)
-    assert run_cli([*args, rest[0]], service.environment(), before=ahead).returncode == 0
+    assert run_cli([*args, rest[0]], service.environment(), clock=YEAR).returncode == 0
     service.fail_files(faults.status(404))
     service.on_request.remove(rule)
     assert run_cli([*args, rest[1]], service.environment()).returncode == 1
@@ -193,12 +199,9 @@ def test_a_clock_that_jumps_in_mid_run(
             flag.touch()
 
     service.on_request.append(jump)
-    jumping = off_by(seconds, since=flag)
-    result = run_cli(
-        sync_args(root, "--json", "--jobs", "1", "--mark-archived"),
-        service.environment(),
-        before=jumping,
-    )
+    args = sync_args(root, "--json", "--jobs", "1", "--mark-archived")
+    with clock_off_by(seconds, since=flag):
+        result = cli_here(args, service.environment())
     assert result.returncode == 0
     side = "ahead of" if seconds > 0 else "behind"
     told = f"WARNING this machine's clock is 365 days {side} the service's: set it\n"
@@ -227,19 +230,17 @@ def test_a_date_that_no_clock_tells_is_no_news(
 
 def test_an_age_counts_from_the_service_s_time(serve: Serve) -> None:
     service = serve(small(40), rate_limit=None)
-    ahead = off_by(YEAR)
     args = ["list", "--account-key", "1000", "--since", "30h"]
-    result = run_cli(args, service.environment(), before=ahead)
+    result = run_cli(args, service.environment(), clock=YEAR)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == run_cli(args, service.environment()).stdout
     assert len(result.stdout.split()) in (9, 10)
 
 
 def test_a_time_that_only_a_wrong_clock_calls_the_future(service: SimulatedService) -> None:
-    behind = off_by(-YEAR)
     day = (datetime.now(UTC) - timedelta(days=3)).date()
     result = run_cli(
-        ["list", "--account-key", "1000", "--since", str(day)], service.environment(), before=behind
+        ["list", "--account-key", "1000", "--since", str(day)], service.environment(), clock=-YEAR
     )
     assert result.returncode == 2
     assert "--since is in the future: this machine's clock says 20" in result.stderr
