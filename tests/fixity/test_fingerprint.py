@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 from support import catalog_path, catalog_rows, relative_path, run_cli, run_here
 from support.cli import Args
+from support.service import Serve
 
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.cli import main
 from g2a_archive.console.outputs import metrics_text
-from g2a_archive.demo import SimulatedService, faults
+from g2a_archive.demo import Behaviour, SimulatedService, faults, sample_recordings
 from g2a_archive.models import FileKind
 
 COREUTILS = (
@@ -62,11 +63,25 @@ def proof_of(say: Say, line: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def ids(service: SimulatedService, root: Path) -> list[int]:
-    """An archive of all recordings but the last two; returns their IDs."""
-    found = list(service.recordings)
-    assert run_here(service, root, found[:-2]).exit_code == 0
-    return found
+def service(serve: Serve) -> SimulatedService:
+    """Eight recordings, the same as those of `original`."""
+    return serve(rate_limit=None)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of all recordings but the last two."""
+    root = tmp_path_factory.mktemp("original") / "archive"
+    with SimulatedService(sample_recordings(8), Behaviour(rate_limit=None)) as service:
+        assert run_here(service, root, list(service.recordings)[:-2]).exit_code == 0
+    return root
+
+
+@pytest.fixture
+def ids(service: SimulatedService, original: Path, root: Path) -> list[int]:
+    """A copy of that archive; returns the IDs of all recordings."""
+    shutil.copytree(original, root)
+    return list(service.recordings)
 
 
 def path_of(service: SimulatedService, root: Path, id_: int, kind: str = "mp4") -> Path:
@@ -261,7 +276,6 @@ def test_a_line_of_each_revision_is_proven_for_ever(
     service: SimulatedService, root: Path, say: Say
 ) -> None:
     """Also of two within a second, and of states that came and went."""
-    service.behaviour.rate_limit = None  # a run is a call, and these may well be ten in a second
     lines = []
     for id_ in service.recordings:
         run_here(service, root, [id_])

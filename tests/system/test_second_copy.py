@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import archive_files, archives, clean_environment, run_here
+from support import archive_files, archives, clean_environment, on_path, run_here
 
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 
@@ -23,6 +22,8 @@ ENVIRONMENT = {
 SCRIPT = Path(__file__).parents[2] / "examples" / "second-copy.sh"
 
 archive = archives.archive
+
+Say = Callable[[Path, str, int], str]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     if shutil.which("rclone") is None:
         pytest.skip("there is no rclone here: the second copy was not tried")
     there = tmp_path_factory.mktemp("far")
-    line = ["rclone", "serve", "webdav", str(there), "--addr", "127.0.0.1:0"]
+    line = ["rclone", "serve", "webdav", str(there), "--addr", "127.0.0.1:0", "--dir-cache-time=0s"]
     env = {**clean_environment(), **ENVIRONMENT}
     with subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
@@ -60,49 +61,58 @@ def far(served: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
     return there / tmp_path.name, f":webdav,url='{url}':{tmp_path.name}/copy"
 
 
-def second_copy(archive: Path, remote: str, code: int) -> str:
-    """Run the script; what it said."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = {**clean_environment(), **ENVIRONMENT, "PATH": path}
-    result = subprocess.run(
-        [SCRIPT, archive, remote], env=env, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert result.returncode == code, result.stderr
-    return result.stdout + result.stderr
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with a `g2a-archive` that is the one under test."""
+    with on_path.program(tmp_path_factory.mktemp("program") / "bin") as directory:
+        yield directory
 
 
-def test_copied_and_proved(archive: Path, far: tuple[Path, str]) -> None:
+@pytest.fixture
+def second_copy(program: Path) -> Say:
+    """Runs the script, which must end with this code; what it said."""
+
+    def run(archive: Path, remote: str, code: int) -> str:
+        env = {**clean_environment(), **ENVIRONMENT, "PATH": f"{program}:{os.environ['PATH']}"}
+        line = [str(SCRIPT), str(archive), remote]
+        result = subprocess.run(
+            line, env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert result.returncode == code, result.stderr
+        return result.stdout + result.stderr
+
+    return run
+
+
+def test_copied_and_proved(archive: Path, far: tuple[Path, str], second_copy: Say) -> None:
+    """Also a year on a disk of its own; where that is not mounted, the copy stays as it is."""
     there, remote = far
     own = archive / ".g2a-archive"
     (own / "partial" / "7.mp4.part").write_bytes(b"half")
     files = {name: path.read_bytes() for name, path in archive_files(archive).items()}
-    new = archive / "2014/05/06/99.mp4"  # of a run that is under way: no sum yet
+    new = archive / "2015/05/06/99.mp4"  # of a run that is under way: no sum yet
     new.parent.mkdir(parents=True, exist_ok=True)
     new.write_bytes(b"whole")
-    said = second_copy(archive, remote, 0)
-    assert f"{len(files)} of {len(files)} files are right" in said
-    copied = archive_files(there / "copy")
-    assert {name: path.read_bytes() for name, path in copied.items()} == {
-        **files, "2014/05/06/99.mp4": b"whole"
-    }  # fmt: skip
-    for name in archive.rglob("SHA256SUMS"):
-        copy = there / "copy" / name.relative_to(archive)
-        assert copy.read_bytes() == name.read_bytes()
-    assert not (there / "copy" / ".g2a-archive").exists()
-    second_copy(archive, remote, 0)  # every night
-
-
-def test_a_year_on_a_disk_of_its_own(archive: Path, far: tuple[Path, str]) -> None:
-    """It is copied; where it is not mounted, that is said, and the copy stays as it is."""
-    files = archive_files(archive).keys()
     year, disk = archive / "2014", archive.parent / "disk"
+    assert any(year in path.parents for path in archive_files(archive).values())
     year.rename(disk)
     year.symlink_to(disk)
-    second_copy(archive, far[1], 0)
-    assert archive_files(far[0] / "copy").keys() == files
+    said = second_copy(archive, remote, 0)
+    assert f"{len(files)} of {len(files)} files are right" in said
+    copied = {name: path.read_bytes() for name, path in archive_files(there / "copy").items()}
+    assert copied == {**files, "2015/05/06/99.mp4": b"whole"}
+    sums = [Path(at, "SHA256SUMS") for at, _, names in os.walk(archive, followlinks=True)
+            if "SHA256SUMS" in names]  # fmt: skip
+    assert len(sums) == len({Path(name).parent for name in files})
+    for one in sums:
+        copy = there / "copy" / one.relative_to(archive)
+        assert copy.read_bytes() == one.read_bytes()
+    assert not (there / "copy" / ".g2a-archive").exists()
+    second_copy(archive, remote, 0)  # every night
     disk.rename(archive.parent / "away")
-    assert "is every disk mounted?" in second_copy(archive, far[1], 6)
-    assert archive_files(far[0] / "copy").keys() == files
+    assert "is every disk mounted?" in second_copy(archive, remote, 6)
+    still = {name: path.read_bytes() for name, path in archive_files(there / "copy").items()}
+    assert still == copied
 
 
 def flip(path: Path) -> None:
@@ -112,29 +122,28 @@ def flip(path: Path) -> None:
 
 
 def test_what_differs_is_found_and_the_copy_never_overwritten(
-    archive: Path, far: tuple[Path, str]
+    archive: Path, far: tuple[Path, str], second_copy: Say
 ) -> None:
+    """Of one recording the copy has changed, of another what is here."""
     there, remote = far
-    second_copy(archive, remote, 0)
-    name = next(name for name in archive_files(archive) if name.endswith(".mp4"))
-    copy = there / "copy" / name
-    before = copy.read_bytes()
-    flip(copy)
-    assert name in second_copy(archive, remote, 1)
-    flip(copy)
-    (archive / name).write_bytes(b"another")
+    shutil.copytree(archive, there / "copy", ignore=shutil.ignore_patterns(".g2a-archive"))
+    flipped, other = [name for name in archive_files(archive) if name.endswith(".mp4")][:2]
+    flip(there / "copy" / flipped)
+    (archive / other).write_bytes(b"another")
+    before = {name: path.read_bytes() for name, path in archive_files(there / "copy").items()}
     said = second_copy(archive, remote, 1)
-    assert name in said
-    assert "immutable" in said
-    assert copy.read_bytes() == before
+    assert flipped in said, said
+    assert re.search(rf"{other}.*immutable", said)
+    after = {name: path.read_bytes() for name, path in archive_files(there / "copy").items()}
+    assert after == before
 
 
-def test_what_cannot_be_reached_is_not_proved(archive: Path) -> None:
+def test_what_cannot_be_reached_is_not_proved(archive: Path, second_copy: Say) -> None:
     if shutil.which("rclone") is None:
         pytest.skip("there is no rclone here: the second copy was not tried")
     said = second_copy(archive, ":webdav,url='http://127.0.0.1:9/':copy", 1)
     assert re.search(r"second-copy: 0 of \d+ files are right", said)
 
 
-def test_an_archive_that_is_not_mounted(tmp_path: Path) -> None:
+def test_an_archive_that_is_not_mounted(tmp_path: Path, second_copy: Say) -> None:
     assert "is it mounted?" in second_copy(tmp_path, "nowhere:", 6)

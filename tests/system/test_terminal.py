@@ -153,7 +153,8 @@ class Held:
 
 @pytest.fixture
 def held(serve: Serve) -> Iterator[Held]:
-    recordings = sample_recordings(12, mp4_size=2_000_000, events_size=500, thumbnail_size=3000)
+    recordings = sample_recordings(4, mp4_size=200_000, events_size=500, thumbnail_size=3000)
+    recordings += sample_recordings(8, first_id=FIRST + 4, mp4_size=3000, events_size=500)
     service, go = serve(recordings, rate_limit=None), threading.Event()
 
     def hold(request: Request) -> Response | None:
