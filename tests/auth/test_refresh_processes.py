@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from support import auth as auth_support
 from support import start_cli
 from support.auth import Watch, accepted, once_only, refreshing
 
-from g2a_archive.auth import secretfile
 from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.demo import (
     Request,
@@ -43,7 +43,7 @@ def test_a_stop_while_the_endpoint_answers_loses_no_token(
         if request.call == "token":
             asked.set()
             signalled.wait(30)
-            ended.wait(1.0)  # by then, who does not wait for the answer is gone
+            ended.wait(0.4)  # by then, who does not wait for the answer is gone
 
     service.on_request.append(hold)
     environment = service.environment(renewable=True)
@@ -64,10 +64,8 @@ def test_a_stop_while_the_endpoint_answers_loses_no_token(
 
 PREAMBLE = """
 import itertools, os, signal, sys, threading
-import requests
 from g2a_archive.auth.credentials import AuthSettings, credentials_from
-from g2a_archive.auth import secretfile
-token_url, path = sys.argv[1:3]
+token_url, path, at = {arguments!r}
 
 def credentials():
     return credentials_from(
@@ -98,7 +96,7 @@ for step in itertools.count():
     child = os.fork()
     if not child:
         print("child", os.getpid(), flush=True)
-        if sys.argv[3] == "steps":
+        if at == "steps":
             kill_at(step)
         credentials().authorization()
         os._exit(0)
@@ -115,25 +113,23 @@ header = mine.authorization()
 for _ in range(8):
     assert mine.renew(header)
     header = mine.authorization()
+os._exit(0)
 """
 
 
-def python(program: str, *arguments: str) -> subprocess.Popen[str]:
-    root = Path(secretfile.__file__).parents[2]
-    return subprocess.Popen(
-        [sys.executable, "-c", PREAMBLE + program, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
+@contextmanager
+def python(program: str, url: str, path: Path, at: str = "") -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that has the package imported, and runs this instead of a command."""
+    before = PREAMBLE.replace("{arguments!r}", repr((url, str(path), at))) + program
+    with start_cli([], before=before, stdin=subprocess.PIPE) as process:
+        yield process
 
 
 class Victim:
     """A process that makes others, each of which renews once and is killed at another step."""
 
-    def __init__(self, service: SimulatedService, path: Path, *, at: str) -> None:
-        self.process = python(KILLED, service.token_url, str(path), at)
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
 
     def next(self) -> int:
         """Start the next; return its process ID."""
@@ -147,20 +143,14 @@ class Victim:
         assert self.process.stdout
         return self.process.stdout.readline().strip()
 
-    def __enter__(self) -> Victim:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
 
 def test_a_kill_at_any_step_leaves_a_refresh_token_that_works(
     service: SimulatedService, client: AuthSettings, refresh_file: Path, watch: Watch
 ) -> None:
     service.behaviour.rotate_refresh_tokens = True
     kills = 0
-    with Victim(service, refresh_file, at="steps") as victim:
+    with python(KILLED, service.token_url, refresh_file, "steps") as process:
+        victim = Victim(process)
         while True:
             victim.next()
             fate = victim.fate()
@@ -185,7 +175,8 @@ def test_a_kill_while_the_endpoint_answers_leaves_a_refresh_token_that_works(
             os.kill(victims.pop(), signal.SIGKILL)
 
     service.on_request.append(kill)
-    with Victim(service, refresh_file, at="requests") as victim:
+    with python(KILLED, service.token_url, refresh_file, "requests") as process:
+        victim = Victim(process)
         for _ in range(5):
             known.clear()
             victims.append(victim.next())
@@ -205,16 +196,19 @@ def test_two_processes_that_renew_at_once_lose_no_token(
         both_at_once.wait(0.01)
 
     service.on_request += [linger, once_only(used)]
-    processes = [python(RENEWING, service.token_url, str(refresh_file)) for _ in range(2)]
-    for process in processes:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate(timeout=60)
-    assert [process.returncode for process in processes] == [0, 0]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(python(RENEWING, service.token_url, refresh_file)) for _ in range(2)
+        ]
+        for process in processes:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin
+            process.stdin.write("\n")
+            process.stdin.flush()
+        for process in processes:
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
     assert len(used) == 18
     assert accepted(service, refreshing(client, refresh_file, watch).authorization())

@@ -67,7 +67,7 @@ def test_what_else_is_asked_for_changes_nothing() -> None:
 
 
 def test_all_shards_together_are_the_whole(serve: Serve, tmp_path: Path) -> None:
-    service = serve(24, rate_limit=None)
+    service = serve(9, rate_limit=None)
     ids = list(service.recordings)
     requested = []
     for number in (1, 2, 3):
@@ -83,7 +83,7 @@ def test_all_shards_together_are_the_whole(serve: Serve, tmp_path: Path) -> None
 
 
 def test_another_shard_into_the_same_archive(serve: Serve, root: Path) -> None:
-    service = serve(16, rate_limit=None)
+    service = serve(6, rate_limit=None)
     ids = list(service.recordings)
     for number, already in ((1, 0), (1, len(Shard(1, 2).of(ids))), (2, 0)):
         report = run_here(service, root, ids, shard=Shard(number, 2))
@@ -92,7 +92,7 @@ def test_another_shard_into_the_same_archive(serve: Serve, root: Path) -> None:
 
 
 def test_what_is_owed_by_another_shard_is_left_alone(serve: Serve, root: Path) -> None:
-    service = serve(16, rate_limit=None)
+    service = serve(6, rate_limit=None)
     ids = list(service.recordings)
     for id_ in ids:
         service.set_state(id_, "unavailable")

@@ -85,7 +85,7 @@ def test_it_takes_little_memory() -> None:
 
     # Six rows a recording, of 8 or 12 bytes each, which grow by a half where they are full; an
     # object for each of the failures alone would take 200.
-    assert told(8_000) - told(2_000) < 6_000 * 200
+    assert told(1_500) - told(500) < 1_000 * 200
 
 
 def test_failures_are_kept_as_they_are() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -32,7 +33,7 @@ from support.cli import FIRST, Args
 from support.service import Serve
 
 from g2a_archive.cli.main import run
-from g2a_archive.demo import SimulatedService
+from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.demo.faults import stall, status
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
@@ -105,16 +106,25 @@ def test_ctrl_c_before_the_program_is_loaded(tmp_path: Path) -> None:
     assert (process.returncode, err) == (-signal.SIGINT, "")
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_browse_interrupted(
-    number: signal.Signals, code: int, service: SimulatedService, root: Path
-) -> None:
-    run_here(service, root, service.recordings)
-    assert run_cli(["browse", "-d", root]).returncode == 0
-    (root / relative_path(service.recordings[FIRST], "mp4")).unlink()
-    assert run_cli(["verify", "-d", root]).returncode == 1  # one more is owed
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive whose pages have to be made anew, as one recording more is owed."""
+    root = tmp_path_factory.mktemp("original") / "archive"
+    with SimulatedService(sample_recordings(2), Behaviour(rate_limit=None)) as service:
+        run_here(service, root, service.recordings)
+        mp4 = root / relative_path(service.recordings[FIRST], "mp4")
+    assert run(["browse", "-d", str(root)]) == 0
+    mp4.unlink()
+    assert run(["verify", "-d", str(root)]) == 1
     page = root / "browse" / "owed.html"  # one that it looks at: there it waits for a writer
     page.unlink()
+    return root
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_browse_interrupted(number: signal.Signals, code: int, original: Path, root: Path) -> None:
+    shutil.copytree(original, root)
+    page = root / "browse" / "owed.html"
     os.mkfifo(page)
     # To be interrupted within `open` is a leak to Python, which would say so.
     quiet = "import warnings\nwarnings.simplefilter('ignore')"

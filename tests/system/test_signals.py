@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import signal
 import socket
 import subprocess
-import termios
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,8 +15,6 @@ import pytest
 from support import (
     assert_archive_equals,
     assert_nothing_false,
-    clean_environment,
-    command,
     download_args,
     plain_args,
     report_of,
@@ -246,9 +242,11 @@ def test_closed_pipes_as_stdout_and_stderr_lose_nothing(
     assert_archive_equals(service, root)
 
 
-def _own_terminal() -> None:
-    """In the child: make its stdin the terminal that controls it."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+_OWN_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+"""
+"""In the process: makes its stdin the terminal that controls it."""
 
 
 @pytest.mark.parametrize("controlling", [True, False])
@@ -258,14 +256,13 @@ def test_a_terminal_that_closes_loses_nothing(
     id_ = stalled(service)
     master, slave = pty.openpty()
     args = plain_args(root, *NEVER, *service.recordings)
-    with subprocess.Popen(
-        command(args),
-        env=clean_environment({**service.environment(), "TERM": "xterm"}),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+    with start_cli(
+        args,
+        {**service.environment(), "TERM": "xterm"},
+        before=_OWN_TERMINAL if controlling else "",
         start_new_session=True,
-        preexec_fn=_own_terminal if controlling else None,
+        **streams,
     ) as process:
         os.close(slave)
         assert os.read(master, 1)  # the bars are there
@@ -283,7 +280,7 @@ def test_a_terminal_that_closes_loses_nothing(
 
 def test_max_duration_stops_tidily(service: SimulatedService, root: Path) -> None:
     stalled(service)
-    args = download_args(root, *NEVER, "--max-duration", "2s", *service.recordings)
+    args = download_args(root, *NEVER, "--max-duration", "1s", *service.recordings)
     report = report_of(run_cli(args, service.environment()))
     assert report["exit_code"] == 8
     assert_nothing_false(service, root)
