@@ -137,13 +137,13 @@ def test_somebody_else_s_lines_are_kept_when_no_recording_is_left(tmp_path: Path
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.lists(st.tuples(st.integers(1, 30), st.sampled_from([A, B])), max_size=20),
-    st.dictionaries(st.integers(1, 30), st.sampled_from([A, B]), max_size=20),
+    old=st.lists(st.tuples(st.integers(1, 30), st.sampled_from([A, B])), max_size=20),
+    new=st.dictionaries(st.integers(1, 30), st.sampled_from([A, B]), max_size=20),
 )
 def test_whatever_was_there_the_catalogue_has_the_last_word(
-    old: list[tuple[int, str]], new: dict[int, str]
+    tmp_path_factory: pytest.TempPathFactory, old: list[tuple[int, str]], new: dict[int, str]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:
         path = Path(folder, "day", "SHA256SUMS")
         path.parent.mkdir()
         path.write_text("".join(f"{digest}  {n}.mp4\n" for n, digest in old))
@@ -284,9 +284,11 @@ def test_reading(tmp_path: Path, content: bytes, expected: dict[str, str]) -> No
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.binary())
-def test_reading_never_fails_on_content(content: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+@given(content=st.binary())
+def test_reading_never_fails_on_content(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    with tempfile.TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:
         path = Path(folder, "SHA256SUMS")
         path.write_bytes(content)
         assert all(len(digest) == 64 for digest in checksums.read(path).values())
