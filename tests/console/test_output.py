@@ -132,12 +132,10 @@ def test_a_whole_recording_that_fails_has_no_file(serve: Serve, tmp_path: Path) 
     assert "recordingStartTime" in failure["reason"]
 
 
-@pytest.mark.parametrize("env", [{}, {"FORCE_COLOR": "1"}, {"PYTHONIOENCODING": "ascii"}])
-def test_json_is_alone_on_stdout_even_at_v_v(
-    serve: Serve, tmp_path: Path, env: dict[str, str]
-) -> None:
+def test_json_is_alone_on_stdout_even_at_v_v(serve: Serve, tmp_path: Path) -> None:
     service = mixed(serve)
     args: Args = [*RUN, *IDS, "--json", "-v", "-v"]
+    env = {"FORCE_COLOR": "1", "PYTHONIOENCODING": "ascii"}
     result = run_cli(args, {**service.environment(), **env}, cwd=tmp_path)
     assert json.loads(result.stdout)["exit_code"] == 1
     assert result.stdout.endswith("}\n")

@@ -9,6 +9,7 @@ import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,6 @@ from support.service import Serve
 
 from g2a_archive.demo import (
     Fault,
-    LoggedRequest,
     RequestLog,
     SimulatedService,
     faults,
@@ -57,29 +57,36 @@ def stalled(service: SimulatedService) -> int:
     return id_
 
 
-def stalls(log: RequestLog, id_: int) -> list[LoggedRequest]:
-    return [entry for entry in log.file_requests("mp4", id_) if entry.stalled]
+def stalled_twice(id_: int, log: RequestLog) -> bool:
+    """A second stall: what came before the first one has arrived."""
+    return sum(entry.stalled for entry in log.file_requests("mp4", id_)) >= 2
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_a_signal_while_a_transfer_stalls(
-    number: signal.Signals, code: int, service: SimulatedService, root: Path
-) -> None:
-    id_ = stalled(service)
-    args = download_args(root, "--timeout", "0.5", "--jobs", 1, *service.recordings)
-    with start_cli(args, service.environment()) as process:
-        # A second stall: what came before the first one has arrived.
-        assert service.requests.wait_for(lambda log: len(stalls(log, id_)) >= 2)
-        process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=30)
-    report = report_of(subprocess.CompletedProcess([], process.returncode, stdout, stderr))
-    assert report["exit_code"] == code
-    assert report["archived"] == 5
-    assert report["failed"] == []
-    assert "retry 1/5" in stderr
+def test_a_signal_while_a_transfer_stalls(serve: Serve, tmp_path: Path) -> None:
+    """Three runs side by side, each of which waits out a time-out, and gets another signal."""
+    with ExitStack() as stack:
+        running = []
+        for number, code in SIGNALS:
+            service = serve(sample_recordings(6, mp4_size=SIZE))
+            id_, root = stalled(service), tmp_path / number.name
+            args = download_args(root, "--timeout", "0.5", "--jobs", 1, *service.recordings)
+            process = stack.enter_context(start_cli(args, service.environment()))
+            running.append((service, root, id_, process, number, code))
+        for service, _, id_, process, number, _ in running:
+            assert service.requests.wait_for(partial(stalled_twice, id_))
+            process.send_signal(number)
+        for service, root, id_, process, _, code in running:
+            out, err = process.communicate(timeout=30)
+            report = report_of(subprocess.CompletedProcess([], process.returncode, out, err))
+            assert "retry 1/5" in err
+            assert (report["exit_code"], report["archived"], report["failed"]) == (code, 5, [])
+            assert_stopped_in(id_, service, root)
+
+
+def assert_stopped_in(id_: int, service: SimulatedService, root: Path) -> None:
+    """A run was stopped in this MP4, and the next one goes on there."""
     assert_nothing_false(service, root)
     assert states(root) == dict.fromkeys(service.recordings, "archived") | {id_: "queued"}
-
     service.on_request.clear()
     service.requests.clear()
     assert run_here(service, root, service.recordings).exit_code == 0
