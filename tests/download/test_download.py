@@ -10,6 +10,7 @@ from support import (
     archive_files,
     assert_archive_equals,
     clean_environment,
+    cli_here,
     command,
     download_args,
     report_of,
@@ -24,7 +25,7 @@ from g2a_archive.demo import SimulatedService
 @pytest.mark.parametrize(("limit", "warned"), [("-n", True), ("-Sn", False)])
 def test_a_low_limit_of_open_files(limit: str, warned: bool, serve: Serve, root: Path) -> None:
     """What may be raised is raised; else fewer downloads run at a time."""
-    service = serve(30, latency=0.05)
+    service = serve(16, latency=0.05)
     args = command(download_args(root, "--jobs", 64, *service.recordings))
     result = subprocess.run(
         ["bash", "-c", f'ulimit {limit} 64 && exec "$@"', "bash", *args],
@@ -51,7 +52,7 @@ def test_everything_is_archived_once(service: SimulatedService, root: Path) -> N
     assert service.requests.leaks == []
 
     service.requests.clear()
-    again = report_of(run_cli(download_args(root, *ids), service.environment()))
+    again = report_of(cli_here(download_args(root, *ids), service.environment()))
     assert (again["exit_code"], again["already_archived"], again["bytes"]) == (0, 8, 0)
     assert service.requests.count == 0
 

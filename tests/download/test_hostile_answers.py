@@ -302,7 +302,7 @@ payloads = values | st.lists(entries | values, max_size=6)
 payloads |= st.dictionaries(st.text(max_size=4), payloads, max_size=2)
 
 
-@settings(max_examples=5000 if LONG else 40, deadline=None)
+@settings(max_examples=5000 if LONG else 20, deadline=None)
 @given(payloads)
 def test_any_json_is_read_or_refused(payload: Any) -> None:
     try:

@@ -11,6 +11,7 @@ from support import (
     assert_archive_equals,
     assert_nothing_false,
     catalog_rows,
+    cli_here,
     download_args,
     report_of,
     run_cli,
@@ -41,7 +42,7 @@ PASS = [
     faults.drop(),
     faults.status(410),
     faults.html(),
-    faults.status(503, retry_after="1"),
+    faults.status(503, retry_after="0"),
     faults.gzipped(),
     faults.chunked(),
     faults.no_length(),
@@ -67,7 +68,7 @@ def the_night_after(
     service.requests.clear()
     errors_of_last_night = root.parent / "again"
     errors_of_last_night.write_text("".join(f"{id_}\n" for id_ in owed))
-    again = run_cli(download_args(root, "-f", errors_of_last_night), service.environment())
+    again = cli_here(download_args(root, "-f", errors_of_last_night), service.environment())
     assert (again.returncode, again.stderr) == (0, "")
     assert_archive_equals(service, root)
     fetched = len(archive_files(root)) - len(done)

@@ -146,10 +146,10 @@ def test_a_failing_chunk_does_not_stop_the_others(
     assert_archive_equals(service, root, [id_ for id_ in ids if id_ not in bad])
 
 
-@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.usefixtures("at_once")
 def test_a_service_that_is_gone(serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("g2a_archive.service.client.LIST_LIMIT", 2)
-    service = serve(20)
+    service = serve(20, rate_limit=None)
     ids = list(service.recordings)
     service.stop()
     report = run_here(service, root, ids)
@@ -171,14 +171,17 @@ def test_1200_ids_are_three_calls(serve: Serve, root: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_many_ids_of_which_half_are_unavailable(serve: Serve, root: Path) -> None:
-    count = 100_000 if LONG else 1_000
+def test_many_ids_of_which_half_are_unavailable(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, limit = (100_000, 500) if LONG else (240, 60)
+    monkeypatch.setattr("g2a_archive.service.client.LIST_LIMIT", limit)
     recordings = sample_recordings(count, unavailable_every=2, events_size=80)
     service = serve(recordings, rate_limit=None, log=False)
     report = run_here(service, root, service.recordings, kinds=EVENTS)
     assert report.exit_code == ExitCode.UNAVAILABLE
     assert (report.archived, len(report.unavailable)) == (count // 2, count // 2)
-    assert service.requests.counts["links"] == count // 500
+    assert service.requests.counts["links"] == count // limit
     assert service.requests.counts["file"] == count // 2
     found = "SELECT state, count(*) FROM recording GROUP BY state ORDER BY state"
     assert catalog_rows(root, found) == [("archived", count // 2), ("unavailable", count // 2)]
@@ -187,7 +190,7 @@ def test_many_ids_of_which_half_are_unavailable(serve: Serve, root: Path) -> Non
     service.set_state(report.unavailable[0], "ready")
     again = run_here(service, root, service.recordings, kinds=EVENTS)
     assert (again.already_archived, again.archived) == (count // 2, 1)
-    assert service.requests.counts["links"] == math.ceil(count / 2 / 500)
+    assert service.requests.counts["links"] == math.ceil(count / 2 / limit)
     assert service.requests.counts["file"] == 1
 
 
@@ -226,7 +229,7 @@ def test_links_are_asked_for_just_before_they_are_needed(
             ahead.append(linked - len(begun))
 
     service.on_request.append(look)
-    assert run_here(service, root, service.recordings, jobs=2).exit_code == 0
+    assert run_here(service, root, service.recordings, jobs=2, kinds=EVENTS).exit_code == 0
     assert len(ahead) == 10
     # One chunk waits, one is being asked for (by either of two callers), one is being begun.
     assert max(ahead) <= 40

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import assert_archive_equals, catalog_rows, run_cli, run_here, states
+from support import assert_archive_equals, catalog_rows, cli_here, run_here, states
 from support import sync as sync_support
 from support.service import Serve
 from support.sync import FEW, sync_here
@@ -180,7 +180,7 @@ def test_an_error_with_200_is_no_answer_to_the_list_call(
 def test_list_and_an_error_with_200(service: SimulatedService) -> None:
     service.fail(faults.says({"error": "invalid_token"}), call="list")
     args = ["list", "--account-key", "1000", "--retries", "0"]
-    result = run_cli(args, service.environment())
+    result = cli_here(args, service.environment())
     assert (result.returncode, result.stdout) == (ExitCode.SERVICE, "")
     assert result.stderr.endswith("list call: the answer is an error, though its status is not\n")
 
@@ -189,7 +189,7 @@ def test_list_and_an_error_with_200(service: SimulatedService) -> None:
 def test_one_array_is_enough(key: str, service: SimulatedService) -> None:
     service.fail(faults.says({key: [7], "message": "one found"}), call="list")
     args = ["list", "--account-key", "1000", "--state", "all"]
-    result = run_cli(args, service.environment())
+    result = cli_here(args, service.environment())
     assert (result.returncode, result.stdout, result.stderr) == (0, "7\n", "")
 
 
@@ -253,7 +253,7 @@ def test_an_error_with_200_changes_nothing(
 
 def test_check_takes_no_error_with_200_for_a_welcome(service: SimulatedService, root: Path) -> None:
     service.fail(faults.says({"error": "invalid_token"}), call="list")
-    result = run_cli(["check", "-d", root, "--retries", "0"], service.environment())
+    result = cli_here(["check", "-d", root, "--retries", "0"], service.environment())
     assert result.returncode == ExitCode.SERVICE, result.stdout
     assert "trial call: the answer is an error, though its status is not" in result.stdout
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
-from support import run_cli
+from support import cli_here, run_cli
 
 Args = list[str | int | Path]
 
@@ -32,10 +32,17 @@ def refused(
     stdin: str | None = None,
     *,
     code: int = 2,
+    here: bool = False,
 ) -> str:
-    """What a refused run says on stderr: one line; it has asked for nothing and written nothing."""
+    """What a refused run says on stderr: one line; it has asked for nothing and written nothing.
+
+    `here`: in this process.
+    """
     before, asked = tree(cwd), service.requests.count
-    result = run_cli(args, environment(service, env), stdin, cwd=cwd)
+    if here:
+        result = cli_here(args, environment(service, env), stdin or "", cwd=cwd)
+    else:
+        result = run_cli(args, environment(service, env), stdin, cwd=cwd)
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) == 1, result.stderr

@@ -10,8 +10,8 @@ from support import (
     archive_files,
     assert_archive_equals,
     catalog_rows,
+    cli_here,
     report_of,
-    run_cli,
     run_here,
     states,
 )
@@ -55,7 +55,7 @@ def _at(text: str) -> datetime:
 
 
 def test_the_oldest_first_and_then_nothing_new(service: SimulatedService, root: Path) -> None:
-    result = run_cli(sync_args(root, "--json"), service.environment())
+    result = cli_here(sync_args(root, "--json"), service.environment())
     report = report_of(result)
     assert report["exit_code"] == 0
     assert report["sync"]["list_calls"] == 1
@@ -63,7 +63,7 @@ def test_the_oldest_first_and_then_nothing_new(service: SimulatedService, root: 
     asked = [int(value) for _, value in service.requests.calls("links")[0].query]
     assert asked == by_start(service)
     counts(service)
-    night = run_cli(sync_args(root, "-q"), service.environment())
+    night = cli_here(sync_args(root, "-q"), service.environment())
     assert (night.returncode, night.stdout, night.stderr) == (0, "", "")
     assert counts(service) == {"list": 1}
 
@@ -161,8 +161,8 @@ def test_a_file_that_is_gone_is_fetched_again(service: SimulatedService, root: P
 
 @pytest.mark.usefixtures("few")
 def test_a_long_history_and_then_one_call_a_night(serve: Serve, root: Path) -> None:
-    service = serve(spread(100), rate_limit=None, most_ids=FEW)
-    late = 1000 + 57  # of the last week: it becomes ready late
+    service = serve(spread(100, 40), rate_limit=None, most_ids=FEW)
+    late = 1000 + 38  # of the last week: it becomes ready late
     service.set_state(late, "unavailable")
     sync_here(service, root)
     assert states(root).keys() == set(service.recordings) - {late}
@@ -184,7 +184,7 @@ def test_a_long_history_and_then_one_call_a_night(serve: Serve, root: Path) -> N
     assert_archive_equals(service, root)
     # Very late ones are found by looking at everything again.
     service.set_recordings(
-        [*service.recordings.values(), SimulatedRecording(7, spread(100)[5].start)]
+        [*service.recordings.values(), SimulatedRecording(7, spread(100, 40)[5].start)]
     )
     assert sync_here(service, root).archived == 0
     assert sync_here(service, root, full=True).archived == 1
@@ -204,9 +204,9 @@ def test_a_short_history_needs_no_windows(service: SimulatedService, root: Path)
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("after", [2, 9, 20])
+@pytest.mark.parametrize("after", [2, 9, 15])
 def test_a_listing_that_is_stopped_goes_on(after: int, serve: Serve, root: Path) -> None:
-    service = serve(spread(100), rate_limit=None, most_ids=FEW)
+    service = serve(spread(100, 36), rate_limit=None, most_ids=FEW)
     switch = StopSwitch()
 
     def stop(request: Request) -> None:

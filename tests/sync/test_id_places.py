@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import pytest
-from support import run_cli
+from support import cli_here
 from support.service import Serve
 from support.sync import change, small, sync_args, sync_here
 
@@ -26,7 +26,7 @@ def test_each_place(place: Place, serve: Serve, root: Path, tmp_path: Path) -> N
     config.write_text(f'ids_in = "{place}"\n')
     option = ["--ids-in", place] if place != "body" else ["--config", str(config)]
     args = sync_args(root, "--transcode", "--mark-archived", *option)
-    result = run_cli(args, service.environment())
+    result = cli_here(args, service.environment())
     assert (result.returncode, result.stderr) == (3, "")
     ready = {i for i, one in service.recordings.items() if one.state == "ready"}
     assert service.archived == ready

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +11,9 @@ from typing import Any
 
 import pytest
 from support import (
+    LONG,
     assert_archive_equals,
-    clean_environment,
+    cli_here,
     run_cli,
     start_cli,
 )
@@ -39,12 +38,12 @@ service = sync_support.service
 
 def test_list_into_download(serve: Serve, root: Path) -> None:
     service = serve(small(9, transcode_every=3))
-    listed = run_cli(["list", "--account-key", "1000"], service.environment())
+    listed = cli_here(["list", "--account-key", "1000"], service.environment())
     ready = [i for i in by_start(service) if service.state(i) == "ready"]
     assert (listed.returncode, listed.stderr) == (0, "")
     assert listed.stdout == "".join(f"{id_}\n" for id_ in ready)
     args: list[str | int | Path] = ["download", "-f", "-", "-d", root, "--min-free", "0"]
-    assert run_cli(args, service.environment(), listed.stdout).returncode == 0
+    assert cli_here(args, service.environment(), listed.stdout).returncode == 0
     assert_archive_equals(service, root, ready)
 
 
@@ -52,7 +51,7 @@ def test_a_list_that_may_not_be_whole(serve: Serve) -> None:
     second = TODAY - timedelta(days=1)
     service = serve([SimulatedRecording(n, second) for n in range(1, 502)])
     times = ["--since", second.isoformat(), "--until", (second + timedelta(seconds=2)).isoformat()]
-    listed = run_cli(["list", "--account-key", "1000", *times], service.environment())
+    listed = cli_here(["list", "--account-key", "1000", *times], service.environment())
     assert listed.returncode == 1
     assert len(listed.stdout.split()) == 500
     assert f"{second:%Y-%m-%dT%H:%M:%SZ}" in listed.stderr
@@ -63,9 +62,9 @@ def test_list_by_state_type_and_time(serve: Serve) -> None:
     service = serve(recordings)
     waiting = [i for i in by_start(service) if service.state(i) == "transcode"]
     env = {**service.environment(), "G2A_ARCHIVE_ACCOUNT_KEY": "1000"}
-    listed = run_cli(["list", "--state", "transcode"], env)
+    listed = cli_here(["list", "--state", "transcode"], env)
     assert listed.stdout.split() == [str(i) for i in waiting]
-    listed = run_cli(["list", "--state", "all", "--json", "--since", "13h", "--until", "1h"], env)
+    listed = cli_here(["list", "--state", "all", "--json", "--since", "13h", "--until", "1h"], env)
     late = [r.id for r in recordings[-4:]]
     found = report_like(listed.stdout)
     assert found["ready_for_download"] + found["ready_for_transcode"] == [
@@ -73,7 +72,7 @@ def test_list_by_state_type_and_time(serve: Serve) -> None:
         *(i for i in late if i in waiting),
     ]
     assert found["list_calls"] == 1
-    listed = run_cli(
+    listed = cli_here(
         ["list", "--session-type", "unattended", "--archived", "--company-id", "3000"], env
     )
     assert (listed.returncode, listed.stdout) == (0, "")
@@ -98,9 +97,9 @@ def test_keys_in_the_configuration_file(serve: Serve, tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     for text in ('account_key = "1000"', "account_key = 1000", 'account_key = ["1000", "1000"]'):
         file.write_text(text)
-        listed = run_cli(["list", "--config", file], service.environment())
+        listed = cli_here(["list", "--config", file], service.environment())
         assert (listed.returncode, len(listed.stdout.split())) == (0, 3), listed.stderr
-        shown = run_cli(["config", "show", "--config", file], service.environment())
+        shown = cli_here(["config", "show", "--config", file], service.environment())
         assert "account_key = " in shown.stdout
 
 
@@ -123,39 +122,33 @@ def test_list_on_a_terminal(serve: Serve) -> None:
     ]
 
 
+MANY = 25_000 if LONG else 8_000
+
+
 @pytest.fixture
 def many() -> Iterator[SimulatedService]:
-    """25,000 recordings over three years, with bursts; see `test_listing.with_bursts`."""
+    """Recordings of three years, with bursts; see `test_listing.with_bursts`."""
     from test_listing import with_bursts
 
     recordings = [
         SimulatedRecording(
             n, datetime.fromtimestamp(at, UTC), state="ready" if n % 10 else "transcode"
         )
-        for n, at in enumerate(sorted(with_bursts(1)), 1)
+        for n, at in enumerate(sorted(with_bursts(1, MANY)), 1)
     ]
     with SimulatedService(recordings) as running:
         running.behaviour.rate_limit = None
         yield running
 
 
-def test_list_of_25_000(many: SimulatedService) -> None:
+@pytest.mark.usefixtures("at_once")
+def test_list_of_many(many: SimulatedService) -> None:
     """The real thing but for the pace: the whole program, over HTTP."""
     args = ["list", "--account-key", "1000", "--state", "all"]
-    fast = "import g2a_archive.service.pace; g2a_archive.service.pace.CALL_INTERVAL = 0; " + (
-        "from g2a_archive.cli.main import main; main()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", fast, *args],
-        env=clean_environment(many.environment()),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = cli_here(args, many.environment())
     assert (result.returncode, result.stderr) == (0, "")
     assert sorted(map(int, result.stdout.split())) == sorted(many.recordings)
-    assert len(result.stdout.split()) == 25_000
+    assert len(result.stdout.split()) == MANY
     assert many.requests.counts["list"] <= 220
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import (
     assert_archive_equals,
-    run_cli,
+    cli_here,
     run_here,
     states,
 )
@@ -38,18 +38,18 @@ service = sync_support.service
 
 def test_refused_credentials(service: SimulatedService, root: Path) -> None:
     service.revoke()
-    result = run_cli(sync_args(root, "--mark-archived"), service.environment())
+    result = cli_here(sync_args(root, "--mark-archived"), service.environment())
     assert result.returncode == 4
     assert service.requests.counts["list"] == 1
     assert set(counts(service)) == {"list"}
     assert service.token not in result.stdout + result.stderr
-    listed = run_cli(["list", "--account-key", "1000"], service.environment())
+    listed = cli_here(["list", "--account-key", "1000"], service.environment())
     assert (listed.returncode, listed.stdout, len(listed.stderr.splitlines())) == (4, "", 1)
 
 
 def test_no_credentials(service: SimulatedService, root: Path) -> None:
     env = {"G2A_ARCHIVE_API_URL": service.api_url}
-    assert run_cli(sync_args(root), env).returncode == 4
+    assert cli_here(sync_args(root), env).returncode == 4
     assert not root.exists()
 
 
@@ -67,8 +67,8 @@ def test_a_service_that_fails_to_the_end(service: SimulatedService, root: Path) 
 
 @pytest.mark.usefixtures("few")
 def test_a_listing_that_fails_on_the_way_does_not_keep_the_rest(serve: Serve, root: Path) -> None:
-    service = serve(spread(100), rate_limit=None, most_ids=FEW)
-    service.fail(Response(500), call="list", skip=20)
+    service = serve(spread(100, 30), rate_limit=None, most_ids=FEW)
+    service.fail(Response(500), call="list", skip=12)
     report = sync_here(service, root)
     assert report.exit_code == 7
     assert report.archived > FEW
@@ -158,4 +158,4 @@ def test_max_duration_holds_while_transcodings_are_waited_for(serve: Serve, root
 def test_usage(
     arguments: list[str | int | Path], said: str, service: SimulatedService, tmp_path: Path
 ) -> None:
-    assert said in refused(service, tmp_path, arguments)
+    assert said in refused(service, tmp_path, arguments, here=True)

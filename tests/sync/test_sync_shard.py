@@ -88,7 +88,7 @@ def test_what_the_other_shard_archived_here_is_not_marked(
 @pytest.mark.usefixtures("few")
 def test_how_far_one_shard_has_looked_says_nothing_of_the_other(serve: Serve, root: Path) -> None:
     """Both into one archive: the second looks at all times again, and at its end once a night."""
-    service = serve(spread(100), rate_limit=None, most_ids=FEW)
+    service = serve(spread(100, 24), rate_limit=None, most_ids=FEW)
     for shard in HALVES:
         sync_here(service, root, run={"shard": shard})
         assert mine(service, shard) <= set(states(root))
@@ -103,7 +103,7 @@ def test_how_far_one_shard_has_looked_says_nothing_of_the_other(serve: Serve, ro
 
 @pytest.mark.usefixtures("few")
 def test_what_a_whole_run_has_looked_at_a_shard_need_not(serve: Serve, root: Path) -> None:
-    service = serve(spread(100), rate_limit=None, most_ids=FEW)
+    service = serve(spread(100, 24), rate_limit=None, most_ids=FEW)
     sync_here(service, root)
     [(_, until)] = catalog_rows(root, "SELECT * FROM scan")
     assert datetime.fromisoformat(until)

@@ -117,7 +117,7 @@ def test_download_looks_again_too(owed: bool, service: SimulatedService, root: P
 
 @pytest.mark.usefixtures("few")
 def test_an_old_one_is_looked_at_again_though_it_is_not_listed(serve: Serve, root: Path) -> None:
-    service = serve(sync_support.spread(100), rate_limit=None, most_ids=sync_support.FEW)
+    service = serve(sync_support.spread(100, 24), rate_limit=None, most_ids=sync_support.FEW)
     late = by_start(service)[3]
     withhold(service, late)
     sync_here(service, root)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import run_cli
+from support import cli_here
 from support.host import Authority, Host, Script, answer, cut_off, has_arrived, reset
 
 from g2a_archive.demo import SimulatedService
@@ -492,7 +492,7 @@ def test_a_bundle_that_is_missing_ends_a_run_before_it_begins(
     service: SimulatedService, root: Path
 ) -> None:
     args: list[str | int | Path] = ["download", "--dest", root, *service.recordings]
-    result = run_cli(args, {**service.environment(), "REQUESTS_CA_BUNDLE": "/no/such/file.pem"})
+    result = cli_here(args, {**service.environment(), "REQUESTS_CA_BUNDLE": "/no/such/file.pem"})
     assert result.returncode == 2
     assert "REQUESTS_CA_BUNDLE names '/no/such/file.pem'" in result.stderr
     assert "Traceback" not in result.stderr
