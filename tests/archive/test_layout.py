@@ -79,7 +79,7 @@ def test_midnight_at_the_end_of_a_day() -> None:
     assert parse_start("2014-05-06T24:00:00Z") == datetime(2014, 5, 7, tzinfo=UTC)
 
 
-@settings(deadline=None, max_examples=30)  # reading a time zone takes long
+@settings(deadline=None)
 @given(st.datetimes(timezones=st.timezones()), st.sampled_from(["seconds", "milliseconds", "auto"]))
 def test_a_start_is_read_as_dateutil_reads_it(when: datetime, timespec: str) -> None:
     text = when.isoformat(timespec=timespec)
