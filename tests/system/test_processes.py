@@ -12,6 +12,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -167,13 +169,17 @@ def shown(master: int, until: Callable[[bytes], bool]) -> bytes:
 
 
 @pytest.mark.parametrize("held", ["Ctrl-S", "nobody reads"])
-@pytest.mark.parametrize("more", [["-v"], ["-q"], ["--json"]], ids=" ".join)
-def test_sigterm_while_the_terminal_takes_nothing(
-    held: str, more: list[str], serve: Serve, root: Path
-) -> None:
-    service = serve(4, rate_limit=None)
+def test_sigterm_while_the_terminal_takes_nothing(held: str, serve: Serve, tmp_path: Path) -> None:
+    kinds = ("-v", "-q", "--json")
+    services = [serve(4, rate_limit=None) for _ in kinds]
+    with ThreadPoolExecutor() as pool:  # each waits a second for its terminal
+        list(pool.map(partial(_terminate, held, tmp_path), kinds, services))
+
+
+def _terminate(held: str, tmp_path: Path, more: str, service: SimulatedService) -> None:
+    root = tmp_path / more
     gate = service.fail_files(status(503), kind="mp4", recording_id=FIRST)
-    args = plain_args(root, "--retries", "1000", "-d", root, *more, *service.recordings)
+    args = plain_args(root, "--retries", "1000", "-d", root, more, *service.recordings)
     master, slave = pty.openpty()
     streams = {"stdin": slave, "stdout": slave, "stderr": slave}
     env = {**service.environment(), "TERM": "xterm"}
@@ -181,7 +187,7 @@ def test_sigterm_while_the_terminal_takes_nothing(
         name = os.ttyname(slave)
         os.close(slave)
         try:
-            if more != ["-q"]:
+            if more != "-q":
                 shown(master, lambda seen: b"503" in seen)
             if held == "Ctrl-S":
                 os.write(master, CTRL_S)
