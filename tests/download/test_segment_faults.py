@@ -139,7 +139,8 @@ def test_parts_that_fail(times: int | None, serve: Serve, root: Path) -> None:
     """Each of these files is fetched by four workers, and has a fault of its own."""
     names = [name for name in FAULTS if times or lasting(name)]
     large = [SimulatedRecording(BIG + n, START, SIZE, None, None) for n in range(len(names))]
-    service = serve([*large, SimulatedRecording(BIG - 1, START)], rate=600_000.0)
+    # At this rate, time enough for help with each of them to be asked for.
+    service = serve([*large, SimulatedRecording(BIG - 1, START)], rate=150_000.0)
     if times:
         service.on_request.append(ignore_if_range)
     rules = {

@@ -12,6 +12,8 @@ import signal
 import socket
 import sys
 import threading
+from importlib.abc import InspectLoader
+from types import CodeType
 from typing import Any, NoReturn
 
 SOCKET = "G2A_FORK_SERVER"
@@ -68,10 +70,11 @@ def _reap(running: dict[int, int]) -> None:
         os.close(told)
 
 
-def _become(request: dict[str, Any]) -> NoReturn:
-    """Be the program that was asked for, to its end."""
+def _become(program: CodeType, request: dict[str, Any]) -> NoReturn:
+    """Be the program as it was asked for, to its end. It may have become another user's, who may
+    read nothing of it any more.
+    """
     import ctypes
-    import runpy
     import time
 
     if request["session"]:
@@ -92,10 +95,10 @@ def _become(request: dict[str, Any]) -> NoReturn:
         ctypes.CDLL(os.environ["LD_PRELOAD"]).odd_drive_load()
     _retry_soon()
     exec(request["before"], {"__name__": "before"})
-    sys.argv[1:] = request["args"]
+    sys.argv = [program.co_filename, *request["args"]]
     code: Any = 0
     try:
-        runpy.run_module("g2a_archive", run_name="__main__", alter_sys=True)
+        exec(program, {"__name__": "__main__", "__file__": program.co_filename})
     except SystemExit as end:
         code = end.code
     except BaseException:
@@ -117,7 +120,9 @@ def _retry_soon() -> None:
     pace._LONGEST_WAIT = 0.05
 
 
-def _import_all() -> None:
+def _import_all() -> CodeType:
+    """Import what there is, and read the program itself."""
+    import importlib.util
     import pkgutil
 
     import g2a_archive
@@ -125,13 +130,19 @@ def _import_all() -> None:
     for module in pkgutil.walk_packages(g2a_archive.__path__, "g2a_archive."):
         if not module.name.endswith("__main__"):
             __import__(module.name)
+    found = importlib.util.find_spec("g2a_archive.__main__")
+    assert found is not None
+    assert isinstance(found.loader, InspectLoader)
+    program = found.loader.get_code(found.name)
+    assert program is not None
+    return program
 
 
 if __name__ == "__main__":
     del sys.path[0]  # this folder
-    _import_all()
+    code = _import_all()
     gc.freeze()  # what is shared stays shared
     with socket.socket(fileno=int(os.environ[SOCKET])) as clients:
         wanted = _serve(clients)
     if wanted is not None:
-        _become(wanted)
+        _become(code, wanted)
