@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from support import cores, forked
+from support.cli import Say
 from support.host import Authority, Host
 from support.service import Serve
 
+from g2a_archive.cli import main
 from g2a_archive.demo import (
     Behaviour,
     SimulatedRecording,
@@ -174,6 +176,18 @@ def service(serve: Serve) -> SimulatedService:
 def root(tmp_path: Path) -> Path:
     """Where the archive of a test is to be."""
     return tmp_path / "archive"
+
+
+@pytest.fixture
+def say(root: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command on the archive in this process: exit code, stdout, stderr."""
+
+    def run(command: str, *args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main.run([command, "--dest", str(root), *map(str, args)])
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

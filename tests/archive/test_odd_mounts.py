@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,17 +16,15 @@ from support import (
     run_here,
     states,
 )
+from support.cli import Say
 from support.merging import shards
 from support.mounts import ext4
 from support.odd_mount import ALL, odd_mount
 from support.service import Serve
 
-from g2a_archive.cli import main
 from g2a_archive.console.outputs import write_whole
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import ExitCode
-
-Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -45,16 +42,6 @@ def drive(tmp_path: Path) -> Path:
 def root(drive: Path) -> Path:
     """The archive's place, on it."""
     return drive / "archive"
-
-
-@pytest.fixture
-def say(root: Path, capsys: pytest.CaptureFixture[str]) -> Say:
-    def run(command: str, *args: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main.run([command, "--dest", str(root), *map(str, args)])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_two_nights_where_nothing_is_as_it_should_be(

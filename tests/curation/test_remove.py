@@ -21,14 +21,14 @@ from support import (
     run_here,
     states,
 )
+from support.cli import Say
 from support.merging import change
-from support.removal import Say, assert_removed, files_of, tombstones
+from support.removal import assert_removed, files_of, tombstones
 from support.service import Serve
 
 from g2a_archive.cli import main
 from g2a_archive.demo import SimulatedService
 
-say = removal.say
 original = removal.original
 service = removal.service
 ids = removal.ids

@@ -17,13 +17,13 @@ from support import (
     run_here,
     states,
 )
-from support.removal import Say, assert_removed, files_of
+from support.cli import Say
+from support.removal import assert_removed, files_of
 
 from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation import remove as removing
 from g2a_archive.demo import SimulatedService
 
-say = removal.say
 original = removal.original
 service = removal.service
 ids = removal.ids

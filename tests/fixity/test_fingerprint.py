@@ -7,7 +7,6 @@ import json
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,13 +15,12 @@ from typing import Any
 
 import pytest
 from support import catalog_path, catalog_rows, relative_path, run_cli, run_here
-from support.cli import Args
+from support.cli import Args, Say
 from support.service import Serve
 
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.cli import main
 from g2a_archive.console.outputs import metrics_text
 from g2a_archive.demo import Behaviour, SimulatedService, faults, sample_recordings
 from g2a_archive.models import FileKind
@@ -31,21 +29,6 @@ COREUTILS = (
     r"find -L . -name SHA256SUMS -printf '%P\n' "
     r"| LC_ALL=C sort | xargs -r -d '\n' sha256sum | sha256sum"
 )
-
-Say = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def say(root: Path, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Run a command on the archive in this process: exit code, stdout, stderr."""
-
-    def run(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main.run([args[0], "--dest", str(root), *args[1:]])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def line_of(say: Say) -> str:

@@ -31,6 +31,7 @@ from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.models import RunSettings
 from g2a_archive.service import pace
 from support import forked
+from support.fork_server import LONGEST_WAIT
 from support.forked import command as command  # for those who start it by themselves
 
 LONG = os.environ.get("G2A_LONG_TESTS") == "1"
@@ -199,7 +200,7 @@ def cli_here(
         if cwd is not None:
             stack.enter_context(chdir(cwd))
         stack.enter_context(patch.dict(os.environ, clean_environment(env), clear=True))
-        stack.enter_context(patch.object(pace, "_LONGEST_WAIT", 0.05))  # as in `fork_server`
+        stack.enter_context(patch.object(pace, "_LONGEST_WAIT", LONGEST_WAIT))
         log = logging.getLogger("g2a_archive")
         stack.callback(log.setLevel, log.level)  # what a run sets up is for itself alone
         for name in ("propagate", "handlers"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,9 @@ from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from support import cli_here, run_cli
 
 Args = list[str | int | Path]
+
+Say = Callable[..., tuple[int, str, str]]
+"""The fixture `say`."""
 
 FIRST = 1_400_000_001
 """The first ID of `sample_recordings`."""

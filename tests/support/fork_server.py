@@ -22,6 +22,9 @@ SOCKET = "G2A_FORK_SERVER"
 LONGEST = 1 << 17
 """Bytes of a request."""
 
+LONGEST_WAIT = 0.05
+"""Seconds before a retry, where the service does not say how long."""
+
 WIDTH = 12
 """Characters of a number that a process' pipe brings: first its PID, at its end its status."""
 
@@ -117,7 +120,7 @@ def _retry_soon() -> None:
     """Wait next to no time before a retry, unless the service says how long."""
     from g2a_archive.service import pace
 
-    pace._LONGEST_WAIT = 0.05
+    pace._LONGEST_WAIT = LONGEST_WAIT
 
 
 def _import_all() -> CodeType:

@@ -3,7 +3,7 @@
 A server process has everything imported. For each call it forks a process which becomes what
 `python -m g2a_archive ARGUMENTS` would be: its own PID, environment, directory, streams, session,
 exit code; it can be killed like any other. Only its retries come soon. What only a real start can
-show (another user, Python's own variables, a function before the start) gets a real start.
+show (Python's own variables, a function before the start) gets a real start.
 """
 
 from __future__ import annotations

@@ -5,15 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from g2a_archive.cli import main
 from support import archive_files, archives, assert_checksums, catalog_rows, leftovers, states
-
-Say = Callable[..., tuple[int, str, str]]
 
 
 def files_of(root: Path, id_: int) -> list[str]:
@@ -50,19 +47,6 @@ def _assert_sums(root: Path, gone: tuple[int, ...]) -> None:
 
 
 # --- fixtures, which a test module takes by name ---------------------------------------------
-
-
-@pytest.fixture
-def say(root: Path, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Run a command on the archive in this process: exit code, stdout, stderr."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main.run([str(args[0]), "--dest", str(root), *map(str, args[1:])])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")
