@@ -9,12 +9,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.download.transfer.attempt import Fetcher
 from g2a_archive.download.transfer.finish import Finisher, no_threads, spawn
 from g2a_archive.download.transfer.results import Result, Transfer, Whole
 from g2a_archive.models import LinkAnswer, counted
 
 log = logging.getLogger("g2a_archive")
+
+_M_ARENA_MAX, _ARENAS = -8, 2
+"""mallopt(3)'s number of arenas, and how many: with one for each thread, which keeps what it was
+once given, 18,000 small files at 16 at a time take 67 MB instead of 59."""
 
 
 class Attempted(NamedTuple):
@@ -109,6 +114,8 @@ class Workers:
 
         Raises `StorageError` where there is not even one.
         """
+        if mallopt := c_call("mallopt"):  # glibc has it
+            mallopt(_M_ARENA_MAX, _ARENAS)
         self._finisher.start()
         callers = [spawn(self._call) for _ in range(self._callers)]
         if not all(callers):

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable
 from typing import Self
 
+from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.archive.disk.space import file_system_type
 
 _MAGIC = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994}
@@ -127,29 +128,19 @@ class GroupFlush:
         """
         if sys.platform != "linux" or _kernel(os.uname().release) < _TELLS_ERRORS:
             return None
-        try:
-            import ctypes
-
-            library = ctypes.CDLL(None, use_errno=True)
-            syncfs = library.syncfs
-        except (ImportError, OSError, AttributeError):  # a Python, or a libc, without these
+        syncfs = c_call("syncfs")
+        if syncfs is None or file_system_type(directory) not in _MAGIC:
             return None
-        if file_system_type(directory) not in _MAGIC:
-            return None
-
-        def call(fd: int) -> int:
-            return 0 if syncfs(fd) == 0 else ctypes.get_errno()
-
-        return cls(directory, call)
+        return cls(directory, syncfs)
 
     def flush(self) -> None:
         """Return when all that was written to the file system before is on disk, names included.
 
         Raises `OSError` where any of it could not be written since the last call.
         """
-        code = self._syncfs(self._fd)
-        if code:
-            raise OSError(code, os.strerror(code))
+        result = self._syncfs(self._fd)
+        if result:
+            raise OSError(-result, os.strerror(-result))
 
     def close(self) -> None:
         """Close the directory."""

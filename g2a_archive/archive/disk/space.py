@@ -10,11 +10,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
+from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.errors import Domain, LocalError, StorageError
 from g2a_archive.models import size_text
 
@@ -40,33 +39,19 @@ def free_space(path: str | Path) -> tuple[int, int] | None:
     return disk.f_bavail * unit, disk.f_blocks * unit
 
 
-@cache
-def _statfs() -> Callable[[str], int] | None:
-    """The call that tells the type of a file system, in the C library; None where it has none."""
-    if sys.platform != "linux":
-        return None
-    try:
-        import ctypes
-
-        call = ctypes.CDLL(None, use_errno=True).statfs
-    except (ImportError, OSError, AttributeError):  # a Python, or a libc, without these
-        return None
-
-    def kind(path: str) -> int:
-        about = ctypes.create_string_buffer(512)
-        if call(os.fsencode(path), about) != 0:
-            return 0
-        # `struct statfs` begins with the type, in a word of the machine's.
-        word = about.raw[: ctypes.sizeof(ctypes.c_long)]
-        return int.from_bytes(word, sys.byteorder) & 0xFFFFFFFF
-
-    return kind
-
-
 def file_system_type(path: str) -> int:
     """The type of a path's file system as statfs(2) numbers them; 0 where that is not told."""
-    call = _statfs()
-    return call(path) if call is not None else 0
+    statfs = c_call("statfs") if sys.platform == "linux" else None
+    if statfs is None:
+        return 0
+    import ctypes
+
+    about = ctypes.create_string_buffer(512)
+    if statfs(os.fsencode(path), about) != 0:
+        return 0
+    # `struct statfs` begins with the type, in a word of the machine's.
+    word = about.raw[: ctypes.sizeof(ctypes.c_long)]
+    return int.from_bytes(word, sys.byteorder) & 0xFFFFFFFF
 
 
 def largest_file(path: str) -> int | None:
