@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, tzinfo
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from g2a_archive.errors import InputError
 from g2a_archive.models import MAX_ID, FileKind
@@ -78,8 +78,14 @@ def _rarer_iso(text: str) -> datetime:
     return isoparse(text.upper())
 
 
-def zone(name: str) -> tzinfo:
-    """The time zone called `name` in the IANA database; `InputError` if there is none."""
+@cache
+def zone(name: str | None) -> tzinfo | None:
+    """The time zone called `name` in the IANA database; `InputError` if there is none.
+
+    None for None: each time as it is written.
+    """
+    if name is None:
+        return None
     from dateutil import tz
 
     # gettz() would also read any file and take any POSIX rule (EST5, UTC+3, Foo5, each of which

@@ -53,7 +53,7 @@ class Merge:
         self._switch = switch
         self._display = display
         self._root = Path(settings.dest).absolute()
-        self._zone = layout.zone(settings.timezone) if settings.timezone else None
+        self._zone = layout.zone(settings.timezone)
         self._total = 0
         self._copied_bytes = 0
         self._catalog: Catalog | None = None

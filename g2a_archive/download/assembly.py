@@ -7,7 +7,6 @@ import resource
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import tzinfo
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,6 @@ def assemble(
     service: Service,
     catalog: Catalog,
     storage: Storage,
-    zone: tzinfo | None,
     switch: StopSwitch,
 ) -> tuple[Engine, Workers, Callable[[], Snapshot]]:
     """The run, its threads (not started), and how to look at it while it goes on."""
@@ -75,7 +73,6 @@ def assemble(
         service=service,
         catalog=catalog,
         storage=storage,
-        zone=zone,
         switch=switch,
     )
     rate = settings.limit_rate
@@ -158,7 +155,6 @@ def rehearse(
     report: Report,
     *,
     service: Service,
-    zone: tzinfo | None,
     switch: StopSwitch,
 ) -> None:
     """Ask for the links of everything in the plan, and count what a run would do."""
@@ -175,9 +171,7 @@ def rehearse(
             report.failed.extend(Failure(i, None, why) for i, why in answer.failed.items())
             for recording in answer.recordings:
                 try:
-                    job, transfers = make_job(
-                        recording, plan.known.get(recording.id), settings, zone, {}
-                    )
+                    job, transfers = make_job(recording, plan.known.get(recording.id), settings, {})
                 except ValueError as error:
                     report.failed.append(Failure(recording.id, None, str(error)))
                     continue

@@ -12,7 +12,6 @@ import queue
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import tzinfo
 
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
@@ -61,7 +60,6 @@ class Engine:
         service: Service,
         catalog: Catalog,
         storage: Storage,
-        zone: tzinfo | None,
         switch: StopSwitch,
     ) -> None:
         self._settings = settings
@@ -70,7 +68,6 @@ class Engine:
         self._service = service
         self._catalog = catalog
         self._storage = storage
-        self._zone = zone
         self._switch = switch
         self.events = Events()
         self._workers: Workers | None = None
@@ -229,7 +226,7 @@ class Engine:
         known = self._plan.known.get(recording.id)
         old = self._catalog.files_of(recording.id) if known is not None else {}
         try:
-            job, transfers = make_job(recording, known, self._settings, self._zone, old)
+            job, transfers = make_job(recording, known, self._settings, old)
         except ValueError as error:
             self.recorder.fail_recording(recording.id, str(error))
             return

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import tzinfo
 
 from g2a_archive.archive.database.catalog import Settlement
 from g2a_archive.archive.database.lookup import Known
-from g2a_archive.archive.layout import directory_for
+from g2a_archive.archive.layout import directory_for, zone
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.models import FileKind, Recording, RunSettings, State, StoredFile
 
@@ -50,7 +49,6 @@ def make_job(
     recording: Recording,
     known: Known | None,
     settings: RunSettings,
-    zone: tzinfo | None,
     sha256: dict[FileKind, StoredFile],
 ) -> tuple[Job, list[Transfer]]:
     """The job of a recording and the transfers that it still needs, the MP4 first.
@@ -62,7 +60,7 @@ def make_job(
         raise ValueError("the service gave no link to its MP4")
     directory = known.directory if known is not None else None
     if directory is None:
-        directory = directory_for(recording.start, settings.layout, zone)
+        directory = directory_for(recording.start, settings.layout, zone(settings.timezone))
     expected = None if settings.ignore_size else recording.size
     have = known.kinds if known is not None else 0
     before = known is not None and known.state is State.ARCHIVED

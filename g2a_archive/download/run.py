@@ -6,12 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import tzinfo
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import archived
@@ -180,9 +178,6 @@ class Download:
         self.report.seconds = time.monotonic() - self._start
         return self.report
 
-    def _zone(self) -> tzinfo | None:
-        return layout.zone(self.settings.timezone) if self.settings.timezone else None
-
     @contextmanager
     def _opened(self) -> Iterator[None]:
         settings = self.settings
@@ -275,7 +270,6 @@ class Download:
             service=service,
             catalog=catalog,
             storage=storage,
-            zone=self._zone(),
             switch=self.switch,
         )
         with self.display.watch(look):
@@ -325,6 +319,5 @@ class Download:
             plan,
             self.report,
             service=self.service(),
-            zone=self._zone(),
             switch=self.switch,
         )

@@ -15,6 +15,8 @@ from support import assert_archive_equals, run_here
 from support.service import Serve
 
 from g2a_archive.archive.disk.flushing import GroupFlush
+from g2a_archive.archive.disk.libc import c_call
+from g2a_archive.archive.disk.space import file_system_type
 from g2a_archive.download.transfer.finish import Finisher
 from g2a_archive.download.transfer.results import Transfer
 
@@ -189,12 +191,25 @@ def test_files_that_wait_closed_are_opened_again(
 @linux
 def test_a_python_without_ctypes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ctypes", None)
-    assert GroupFlush.of(str(tmp_path)) is None
+    c_call.cache_clear()
+    try:
+        assert GroupFlush.of(str(tmp_path)) is None
+        assert file_system_type(str(tmp_path)) == 0
+    finally:
+        c_call.cache_clear()
 
 
 @linux
 def test_the_errno_of_a_failing_call(tmp_path: Path) -> None:
-    group = GroupFlush(str(tmp_path), lambda _: errno.EDQUOT)
+    group = GroupFlush(str(tmp_path), lambda _: -errno.EDQUOT)
     with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
         group.flush()
     group.close()
+
+
+@linux
+def test_a_call_of_the_c_library_that_fails() -> None:
+    syncfs = c_call("syncfs")
+    assert syncfs is not None
+    assert syncfs(-1) == -errno.EBADF
+    assert c_call("no_such_call") is None

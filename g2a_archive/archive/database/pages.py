@@ -47,7 +47,7 @@ def write(
     result = browse.update_site(
         root,
         CatalogPages(catalog),
-        zone=layout.zone(timezone) if timezone else None,
+        zone=layout.zone(timezone),
         zone_name=timezone or "",
         title=title,
         on_progress=on_progress,

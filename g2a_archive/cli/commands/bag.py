@@ -117,7 +117,7 @@ def _bag(
             catalog=catalog,
             choice=choice,
             contact=contact,
-            zone=layout.zone(zone) if zone else None,
+            zone=layout.zone(zone),
             zone_name=zone or "",
             on_bytes=watched.more,
             on_file=watched.file,
