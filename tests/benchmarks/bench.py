@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .contenders import CONTENDERS, OURS, Contender, Job, environment, our_environment
+from .contenders import BARE, CONTENDERS, OURS, Contender, Job, environment, our_environment
 from .corpus import Corpus, Spec
 from .process import Measured, run
 from .results import Score
@@ -139,8 +139,8 @@ class Contest:
 
     @property
     def best_peer(self) -> Score | None:
-        """The fastest of the others."""
-        peers = [s for s in self.scores.values() if s.name != OURS and s.valid]
+        """The fastest of the other downloaders."""
+        peers = [s for n, s in self.scores.items() if n not in (OURS, BARE) and s.valid]
         return min(peers, key=lambda score: score.wall, default=None)
 
     @property

@@ -15,6 +15,8 @@ from .process import Measured, run
 from .servers import Site, find
 
 OURS = "g2a-archive"
+BARE = "urllib3"
+"""Not a downloader, but what ours is made of: see `bare`."""
 ROOT = Path(__file__).parents[2]
 CHUNK = 500
 
@@ -176,8 +178,18 @@ def _rclone(job: Job) -> Measured:
     return job.run(command)
 
 
+def _bare(job: Job) -> Measured:
+    asked, links = _links(job)
+    listed = job.scratch / "files.bare"
+    listed.write_text("".join(f"{link} {name}\n" for name, link in links.items()))
+    command = [sys.executable, "-m", "tests.benchmarks.bare", str(listed), str(job.out)]
+    trust = {"SSL_CERT_FILE": str(job.site.certificate)} if job.site.certificate else {}
+    return asked.then(job.run([*command, str(job.parallel)], PYTHONPATH=str(ROOT), **trust))
+
+
 CONTENDERS = (
     Contender(OURS, sys.executable, _g2a_archive, checks_content=True),
+    Contender(BARE, sys.executable, _bare, needs_links=True),
     Contender("curl", "curl", _curl, needs_links=True),
     Contender("aria2c", "aria2c", _aria2, needs_links=True),
     Contender("wget2", "wget2", _wget2, needs_links=True),

@@ -37,7 +37,7 @@ def small(bench: Bench) -> Table:
     table = _table("small", f"Small files: {_describe(contest)}", contest)
     mine = contest.valid(OURS)
     if mine:
-        for peer, limit in (("aria2c", 0.6), ("rclone", 1.5)):
+        for peer, limit in (("aria2c", 0.5), ("rclone", 1.5)):
             if other := contest.valid(peer):
                 table.goals.append(Goal.at_most(f"wall / {peer}", mine.wall / other.wall, limit))
         start = _interpreter_start(bench)
@@ -67,7 +67,7 @@ def _large(bench: Bench, name: str, *, tls: bool) -> Table:
         size, own = contest.corpus.total / _GB, _hash_cost()
         limit = 2 * curl.cpu / size + own
         table.goals += [
-            Goal.at_most("wall / curl", mine.wall / curl.wall, 1.1),
+            Goal.at_most("wall / curl", mine.wall / curl.wall, 1.2 if tls else 1.1),
             Goal.at_most("CPU a GB (2 x curl's + SHA-256)", mine.cpu / size, limit, " s"),
         ]
         table.notes.append(f"SHA-256 alone takes {own:.2f} s of CPU a GB here")
@@ -103,8 +103,8 @@ def _wan(bench: Bench, name: str, spec: Spec, parallel: int) -> Table:
         table.goals.append(Goal.at_most(f"wall / the best peer ({best.name})", ratio, 1.0))
     if mine:
         share = 100 * contest.ideal / mine.wall
-        text = f"at least 95% of what {parallel} such connections can do ({contest.ideal:.1f} s)"
-        table.goals.append(Goal(text, f"{share:.1f}%", share >= 95))
+        text = f"at least 97% of what {parallel} such connections can do ({contest.ideal:.1f} s)"
+        table.goals.append(Goal(text, f"{share:.1f}%", share >= 97))
     return table
 
 
@@ -118,7 +118,7 @@ def tail(bench: Bench) -> Table:
     mine, aria2 = contest.valid(OURS), contest.valid("aria2c")
     if mine and aria2:
         ratio = mine.wall / aria2.wall
-        table.goals.append(Goal.at_most("wall / aria2c -x8 -s8", ratio, 1.1))
+        table.goals.append(Goal.at_most("wall / aria2c -x8 -s8", ratio, 1.05))
     return table
 
 
@@ -134,8 +134,8 @@ def nothing(bench: Bench) -> Table:
     _check(table.scores)
     if scores[most].valid:
         table.goals += [
-            Goal.at_most(f"{most}: wall", scores[most].wall, 10, " s"),
-            Goal.at_most(f"{most}: RSS", scores[most].rss / 1e6, 300, " MB"),
+            Goal.at_most(f"{most}: wall", scores[most].wall, 4, " s"),
+            Goal.at_most(f"{most}: RSS", scores[most].rss / 1e6, 160, " MB"),
             Goal("no request", str(asked), asked == 0),
         ]
     if scores[few].valid and start.valid:
@@ -197,7 +197,7 @@ def start_up(bench: Bench) -> Table:
     for name in ("--version", "--help"):
         if scores[name].valid and scores["bare click"].valid:
             ratio = scores[name].wall / scores["bare click"].wall
-            table.goals.append(Goal.at_most(f"{name}: wall / a bare click program", ratio, 2.5))
+            table.goals.append(Goal.at_most(f"{name}: wall / a bare click program", ratio, 1.5))
     return table
 
 
@@ -215,7 +215,7 @@ def memory(bench: Bench) -> Table:
     table = Table("memory", "Memory", scores)
     for score in scores:
         if score.valid:
-            goal = Goal.at_most(f"{score.name.partition(':')[0]}: RSS", score.rss / 1e6, 100, " MB")
+            goal = Goal.at_most(f"{score.name.partition(':')[0]}: RSS", score.rss / 1e6, 64, " MB")
             table.goals.append(goal)
     return table
 
