@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, tzinfo
 from functools import cache, lru_cache
+from pathlib import Path
 
 from g2a_archive.errors import InputError
 from g2a_archive.models import MAX_ID, FileKind
@@ -50,6 +51,11 @@ _SAMPLES = (
     datetime(2014, 5, 6, 15, 4, 5, tzinfo=UTC),
     datetime(2023, 12, 31, 23, 59, 59, tzinfo=UTC),
 )
+
+
+def option_of(catalog: Path) -> str:
+    """The option that names the place of a catalogue, or of a lock beside it."""
+    return "--dest" if catalog.parent.name == ARCHIVE_DIR else "--catalog"
 
 
 def parse_start(text: object) -> datetime:

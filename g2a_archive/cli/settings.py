@@ -121,6 +121,11 @@ def selection_of(ctx: click.Context) -> Selection:
             "whose recordings? the service wants a key",
             hint="use --account-key, --user-key or --company-id",
         )
+    if chosen.session_type == 0 and not (chosen.account_keys or chosen.user_keys):
+        raise InputError(
+            "a company's recordings are those of unattended sessions alone",
+            hint="use --account-key or --user-key for attended ones, or leave --session-type out",
+        )
     now = time.time()
     since = None if chosen.since is None else moment(chosen.since, now)
     until = None if chosen.until is None else moment(chosen.until, now)

@@ -94,6 +94,20 @@ def test_a_disk_too_full_for_the_catalogue(service: SimulatedService, root: Path
         assert_archive_equals(service, root)
 
 
+def test_a_full_disk_of_a_catalogue_elsewhere(
+    service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    with mounts.tmpfs(small, "64k"):
+        (small / "others").write_bytes(bytes(64 << 10))
+        args = [*plain_args(root, *service.recordings), "--catalog", str(small / "c.sqlite3")]
+        result = cli_here(args, service.environment())
+        assert result.returncode == ExitCode.STORAGE
+        assert "choose another --catalog" in result.stderr
+        assert "--dest" not in result.stderr
+
+
 def test_min_free_is_kept(service: SimulatedService, root: Path) -> None:
     with mounts.tmpfs(root, "64m"):
         report = run_here(service, root, service.recordings, min_free=1 << 30)

@@ -151,6 +151,7 @@ def test_max_duration_holds_while_transcodings_are_waited_for(serve: Serve, root
         (["list", "--account-key", "a b"], "key"),
         (["list", "--account-key", "1", "--state", "gone"], "transcode"),
         (["list", "--account-key", "1", "--session-type", "2"], "unattended"),
+        (["sync", "--company-id", "1", "--session-type", "attended"], "use --account-key"),
         (["sync", "--account-key", "1", "--wait", "1h"], "--transcode"),
         (["sync", "--account-key", "1", "--mark-archived", "--only", "mp4"], "--only"),
     ],

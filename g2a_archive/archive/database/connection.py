@@ -19,6 +19,7 @@ from urllib.parse import quote
 from g2a_archive.archive.database import schema
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file, write_trial
 from g2a_archive.archive.disk.renaming import replace
+from g2a_archive.archive.layout import option_of
 from g2a_archive.errors import (
     CatalogError,
     Interrupted,
@@ -144,7 +145,8 @@ class Database:
                 os.close(fd)
             return "EXTRA" if flush_directory(self.path.absolute().parent) else "FULL"
         except OSError as error:
-            what, hint = storage_sentence(error, "open the catalogue", self.path)
+            instead = option_of(self.path)
+            what, hint = storage_sentence(error, "open the catalogue", self.path, instead=instead)
             raise CatalogError(what, hint=hint or _HINTS[sqlite3.SQLITE_CANTOPEN]) from error
 
     def _prepare(self) -> None:
@@ -261,7 +263,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise self._explain(error, doing) from error
         except OSError as error:
-            raise storage_error(error, doing, self.path) from error
+            raise storage_error(error, doing, self.path, instead=option_of(self.path)) from error
 
     def _explain(self, error: sqlite3.DatabaseError, doing: str) -> CatalogError:
         if self.readonly and getattr(error, "sqlite_errorcode", 0) in _NO_ROLLBACK:
@@ -290,7 +292,8 @@ class Database:
             try:
                 write_trial(self.path.parent)
             except OSError as cause:
-                what, hint = storage_sentence(cause, f"{doing} the catalogue", self.path)
+                verb, instead = f"{doing} the catalogue", option_of(self.path)
+                what, hint = storage_sentence(cause, verb, self.path, instead=instead)
                 return CatalogError(what, hint=hint)
         return CatalogError(text, hint=_HINTS.get(code, ""))
 

@@ -8,6 +8,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from g2a_archive.archive.layout import option_of
 from g2a_archive.errors import LockedError, storage_error
 from g2a_archive.models import utc_now
 
@@ -34,7 +35,9 @@ class RunLock:
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise storage_error(error, "open the lock", self.path) from error
+            raise storage_error(
+                error, "open the lock", self.path, instead=option_of(self.path)
+            ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -48,7 +51,9 @@ class RunLock:
             os.pwrite(fd, text.encode(), 0)
         except OSError as error:
             self.release()
-            raise storage_error(error, "write the lock", self.path) from error
+            raise storage_error(
+                error, "write the lock", self.path, instead=option_of(self.path)
+            ) from error
         # Other machines see what NFS has sent away, not what is held back until a close.
         with suppress(OSError):
             os.fsync(fd)
@@ -79,7 +84,7 @@ class RunLock:
                 f"another run is working on this archive{holder}",
                 hint="wait for it to end, or stop it; the lock is free once it is gone",
             )
-        return storage_error(error, "lock", self.path)
+        return storage_error(error, "lock", self.path, instead=option_of(self.path))
 
     def release(self) -> None:
         """Let go of the lock; the file stays, as removing it would let two runs in."""
