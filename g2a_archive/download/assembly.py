@@ -1,24 +1,18 @@
-"""Builds what a run needs to talk HTTP: service, workers, limits, and the look at it."""
+"""Builds what a run needs to talk HTTP: service, workers' tools, limits."""
 
 from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive import checksums
-from g2a_archive.console.progress import FileView, Snapshot
-from g2a_archive.download.engine import Engine
 from g2a_archive.download.jobs import make_job
-from g2a_archive.download.link_queue import CALLERS
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.download.transfer.attempt import Fetcher
 from g2a_archive.download.transfer.receive import Receiver
-from g2a_archive.download.workers import Workers
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
 from g2a_archive.models import Failure, RunSettings, counted
 from g2a_archive.service.client import Service
@@ -27,7 +21,6 @@ from g2a_archive.service.session import ApiSession, Authorizer
 from g2a_archive.transport.downloads import Downloads
 
 if TYPE_CHECKING:
-    from g2a_archive.archive.database.catalog import Catalog
     from g2a_archive.archive.storage import Storage
     from g2a_archive.console.report import Report
     from g2a_archive.download.plan import Plan
@@ -54,53 +47,29 @@ def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwit
     return Service(session, id_attribute=settings.id_attribute, ids_in=settings.ids_in)
 
 
-def assemble(
-    settings: RunSettings,
-    plan: Plan,
-    report: Report,
-    *,
-    service: Service,
-    catalog: Catalog,
-    storage: Storage,
-    switch: StopSwitch,
-) -> tuple[Engine, Workers, Callable[[], Snapshot]]:
-    """The run, its threads (not started), and how to look at it while it goes on."""
-    settings = replace(settings, jobs=possible_jobs(settings.jobs))
-    engine = Engine(
-        settings,
-        plan,
-        report,
-        service=service,
-        catalog=catalog,
-        storage=storage,
-        switch=switch,
-    )
+def make_fetchers(settings: RunSettings, storage: Storage, switch: StopSwitch) -> list[Fetcher]:
+    """The tools of each worker: as many as jobs, as far as the limit of open files allows."""
+    jobs = possible_jobs(settings.jobs)
     rate = settings.limit_rate
     limiter = RateLimiter(rate, switch.event) if rate else None
+    downloads = Downloads(settings.timeout, jobs=jobs)
 
     @cache
     def sums(directory: str) -> dict[str, str]:
         return checksums.read(storage.root / directory / checksums.NAME)
 
-    downloads = Downloads(settings.timeout, jobs=settings.jobs)
-    fetchers = [
-        Fetcher(
-            storage=storage,
-            receiver=Receiver(
-                downloads=downloads,
-                stop=switch.event,
-                space=storage.space,
-                timeout=settings.timeout,
-                jobs=settings.jobs,
-                limiter=limiter,
-            ),
-            sums=sums,
+    def fetcher() -> Fetcher:
+        receiver = Receiver(
+            downloads=downloads,
+            stop=switch.event,
+            space=storage.space,
+            timeout=settings.timeout,
+            jobs=jobs,
+            limiter=limiter,
         )
-        for _ in range(settings.jobs)
-    ]
-    ask = partial(service.links, of=len(plan.todo))
-    workers = Workers(engine.events, fetchers, ask, CALLERS, set_mtime=settings.set_mtime)
-    return engine, workers, lambda: _look(engine, plan)
+        return Fetcher(storage, receiver, sums)
+
+    return [fetcher() for _ in range(jobs)]
 
 
 def possible_jobs(jobs: int) -> int:
@@ -122,31 +91,6 @@ def possible_jobs(jobs: int) -> int:
             jobs,
         )
     return possible
-
-
-def _look(engine: Engine, plan: Plan) -> Snapshot:
-    """Sampled from another thread: what it reads may change meanwhile, and that is fine."""
-    files = []
-    recorder = engine.recorder
-    received = recorder.received
-    for transfer in list(engine.active):
-        part = transfer.part
-        received += transfer.received
-        pieces = transfer.pieces
-        if part is not None and part.size:
-            here = max(part.size, pieces.here) if pieces is not None else part.size
-            files.append(FileView(transfer.name, here, part.total))
-    done, total = recorder.settled, len(plan.todo)
-    count = recorder.expected_count
-    return Snapshot(
-        what="Archiving",
-        done=done,
-        total=total,
-        bytes=received,
-        bytes_total=recorder.expected_bytes * total // count if count else None,
-        failed=len(engine.report.failed),
-        files=tuple(files),
-    )
 
 
 def rehearse(

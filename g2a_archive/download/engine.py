@@ -12,14 +12,17 @@ import queue
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.storage import Storage
+from g2a_archive.console.progress import FileView, Snapshot
 from g2a_archive.console.report import Report
+from g2a_archive.download.assembly import make_fetchers
 from g2a_archive.download.cores import Cores
 from g2a_archive.download.jobs import make_job
-from g2a_archive.download.link_queue import LinkQueue
+from g2a_archive.download.link_queue import CALLERS, LinkQueue
 from g2a_archive.download.plan import Plan
 from g2a_archive.download.recorder import Recorder
 from g2a_archive.download.schedule import Schedule
@@ -62,40 +65,57 @@ class Engine:
         storage: Storage,
         switch: StopSwitch,
     ) -> None:
+        fetchers = make_fetchers(settings, storage, switch)
         self._settings = settings
         self._plan = plan
-        self.report = report
+        self._report = report
         self._service = service
         self._catalog = catalog
         self._storage = storage
         self._switch = switch
-        self.events = Events()
-        self._workers: Workers | None = None
-        self._links: LinkQueue | None = None
-        self.recorder = Recorder(report, catalog, storage)
+        self._events = Events()
+        ask = partial(service.links, of=len(plan.todo))
+        self._workers = Workers(self._events, fetchers, ask, CALLERS, set_mtime=settings.set_mtime)
+        self._links = LinkQueue(plan.todo, service, self._workers.ask)
+        self._recorder = Recorder(report, catalog, storage)
         self._schedule = Schedule(
-            jobs=settings.jobs, segments=settings.segments, unreachable=self._not_asked
+            jobs=len(fetchers), segments=settings.segments, unreachable=self._not_asked
         )
         self._queued = False
         self._cores = Cores()
 
-    @property
-    def active(self) -> set[Transfer]:
-        """The files on their way."""
-        return self._schedule.active
+    def look(self) -> Snapshot:
+        """How far the run is. For another thread: what it reads may change meanwhile."""
+        files = []
+        recorder = self._recorder
+        received = recorder.received
+        for transfer in list(self._schedule.active):
+            part, pieces = transfer.part, transfer.pieces
+            received += transfer.received
+            if part is not None and part.size:
+                here = max(part.size, pieces.here) if pieces is not None else part.size
+                files.append(FileView(transfer.name, here, part.total))
+        total, count = len(self._plan.todo), recorder.expected_count
+        return Snapshot(
+            what="Archiving",
+            done=recorder.settled,
+            total=total,
+            bytes=received,
+            bytes_total=recorder.expected_bytes * total // count if count else None,
+            failed=len(self._report.failed),
+            files=tuple(files),
+        )
 
     # --- the loop -----------------------------------------------------------------------------
 
-    def execute(self, workers: Workers) -> None:
+    def execute(self) -> None:
         """Run until nothing is left, or the switch is off; then everything is recorded.
 
         What ends a run early (storage, credentials, a signal, the time limit) is in the report.
         """
-        self._workers = workers
-        self._links = LinkQueue(self._plan.todo, self._service, workers.ask)
-        self._switch.wake = lambda: self.events.put(None)
+        self._switch.wake = lambda: self._events.put(None)
         try:
-            workers.start()
+            self._workers.start()
             while self._pending and not self._switch.event.is_set():
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
@@ -104,39 +124,29 @@ class Engine:
                     # waking up for each would take the interpreter from the workers each time.
                     self._switch.event.wait(_GATHER)
                 for _ in range(_MOST_EVENTS):
-                    if not self.events.waiting:
+                    if not self._events.waiting:
                         break
-                    self._handle(self.events.get())
+                    self._handle(self._events.get())
         except ArchiverError as error:
-            self.report.note(error)
+            self._report.note(error)
         finally:
             self._wind_down()
 
     @property
-    def links(self) -> LinkQueue:
-        assert self._links is not None, "only while the run executes"
-        return self._links
-
-    @property
-    def workers(self) -> Workers:
-        assert self._workers is not None, "only while the run executes"
-        return self._workers
-
-    @property
     def _pending(self) -> bool:
-        return self.links.pending or self._schedule.pending
+        return self._links.pending or self._schedule.pending
 
     def _pump(self, now: float) -> None:
         """Hand out what can be done now: link calls, files, a commit."""
         schedule = self._schedule
         waiting = schedule.waiting // len(self._settings.kinds)
-        self.links.pump(now, waiting, idle=schedule.idle)
-        schedule.hand_out(self.workers, now, more=self.links.pending)
-        if self.recorder.due(now):
-            self.recorder.commit()
+        self._links.pump(now, waiting, idle=schedule.idle)
+        schedule.hand_out(self._workers, now, more=self._links.pending)
+        if self._recorder.due(now):
+            self._recorder.commit()
 
     def _not_asked(self, transfer: Transfer, reason: str) -> None:
-        self.recorder.fail_file(transfer, f"the file host is not to be reached: {reason}")
+        self._recorder.fail_file(transfer, f"the file host is not to be reached: {reason}")
 
     def _assisted(self, event: Assisted) -> None:
         self._schedule.helped(event.transfer, well=event.outcome is True)
@@ -145,15 +155,15 @@ class Engine:
 
     def _await(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
-        self.workers.look()
-        self._cores.look(now, self.report.files, self.recorder.received)
-        until = self.links.due(now + 1.0)
-        if self.recorder.uncommitted:
-            until = min(until, self.recorder.commit_at)
+        self._workers.look()
+        self._cores.look(now, self._report.files, self._recorder.received)
+        until = self._links.due(now + 1.0)
+        if self._recorder.uncommitted:
+            until = min(until, self._recorder.commit_at)
         if (due := self._schedule.next_at) is not None:
             until = min(until, due)
         try:
-            return self.events.get(timeout=max(0.001, until - now))
+            return self._events.get(timeout=max(0.001, until - now))
         except queue.Empty:
             return None
 
@@ -168,7 +178,7 @@ class Engine:
     # --- links --------------------------------------------------------------------------------
 
     def _linked(self, event: Linked) -> None:
-        self.links.answered(event.ids)
+        self._links.answered(event.ids)
         answer = event.answer
         if isinstance(answer, BaseException):
             self._link_failure(answer, event.ids)
@@ -178,29 +188,29 @@ class Engine:
             self._queued = True
             self._catalog.queue(self._plan.todo, kinds_mask(self._settings.kinds))
         self._sort_answer(answer)
-        if self._service.unreachable_in_a_row >= _UNREACHABLE and self.links.open:
-            for id_ in self.links.close():
-                self.recorder.fail_recording(id_, "not tried: the service could not be reached")
-                if self.recorder.due(0.0):  # a million of them need not be kept until then
-                    self.recorder.commit()
+        if self._service.unreachable_in_a_row >= _UNREACHABLE and self._links.open:
+            for id_ in self._links.close():
+                self._recorder.fail_recording(id_, "not tried: the service could not be reached")
+                if self._recorder.due(0.0):  # a million of them need not be kept until then
+                    self._recorder.commit()
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
         if isinstance(error, Interrupted):
-            self.report.unfinished.extend(i for i in ids if i not in self.links.renewals)
+            self._report.unfinished.extend(i for i in ids if i not in self._links.renewals)
             return
         if not isinstance(error, ArchiverError) or isinstance(error, StorageError):
             raise error
         # No more links; the files whose links are here can still be fetched.
-        self.report.unfinished.extend(i for i in ids if i not in self.links.renewals)
-        self.report.unfinished.extend(self.links.close())
-        for id_ in list(self.links.renewals):
-            for transfer in self.links.renewals.pop(id_):
-                self.recorder.drop(transfer)
-        self.report.note(error)
+        self._report.unfinished.extend(i for i in ids if i not in self._links.renewals)
+        self._report.unfinished.extend(self._links.close())
+        for id_ in list(self._links.renewals):
+            for transfer in self._links.renewals.pop(id_):
+                self._recorder.drop(transfer)
+        self._report.note(error)
 
     def _sort_answer(self, answer: LinkAnswer) -> None:
         for recording in answer.recordings:
-            if recording.id in self.links.renewals:
+            if recording.id in self._links.renewals:
                 self._renew(recording)
             else:
                 self._begin(recording)
@@ -213,14 +223,14 @@ class Engine:
 
     def _lose(self, id_: int, reason: str, state: State | None) -> None:
         """No links for this recording; one that is under way already fails by its files."""
-        if id_ in self.links.renewals:
-            for transfer in self.links.renewals.pop(id_):
-                self.recorder.fail_file(transfer, f"no new link: {reason}")
+        if id_ in self._links.renewals:
+            for transfer in self._links.renewals.pop(id_):
+                self._recorder.fail_file(transfer, f"no new link: {reason}")
             return
         if state is None:
-            self.recorder.fail_recording(id_, reason)
+            self._recorder.fail_recording(id_, reason)
             return
-        self.recorder.lost(id_, state, self._plan.known.get(id_))
+        self._recorder.lost(id_, state, self._plan.known.get(id_))
 
     def _begin(self, recording: Recording) -> None:
         known = self._plan.known.get(recording.id)
@@ -228,16 +238,16 @@ class Engine:
         try:
             job, transfers = make_job(recording, known, self._settings, old)
         except ValueError as error:
-            self.recorder.fail_recording(recording.id, str(error))
+            self._recorder.fail_recording(recording.id, str(error))
             return
-        self.recorder.begin(job, transfers)
+        self._recorder.begin(job, transfers)
         self._schedule.add(transfers)
 
     def _renew(self, recording: Recording) -> None:
-        for transfer in self.links.renewals.pop(recording.id):
+        for transfer in self._links.renewals.pop(recording.id):
             link = recording.links.get(transfer.kind)
             if link is None:
-                self.recorder.fail_file(transfer, "the service no longer gives a link to it")
+                self._recorder.fail_file(transfer, "the service no longer gives a link to it")
                 continue
             transfer.link = link
             self._schedule.add_first(transfer)
@@ -246,19 +256,19 @@ class Engine:
 
     def _attempted(self, event: Attempted) -> None:
         transfer, outcome = event.transfer, event.outcome
-        self.active.discard(transfer)
+        self._schedule.active.discard(transfer)
         if transfer.answered:
             self._schedule.hosts.answered(transfer.link.url)
         if isinstance(outcome, Stored):
-            self.recorder.stored(transfer, outcome)
+            self._recorder.stored(transfer, outcome)
         elif isinstance(outcome, Again):
             self._again(transfer, outcome)
         elif isinstance(outcome, NewLink):
             self._new_link(transfer, outcome)
         elif isinstance(outcome, Failed):
-            self.recorder.fail_file(transfer, outcome.reason)
+            self._recorder.fail_file(transfer, outcome.reason)
         elif isinstance(outcome, Stopped):
-            self.recorder.drop(transfer)
+            self._recorder.drop(transfer)
         elif isinstance(outcome, LocalError):
             self._refused_here(transfer, outcome)
         else:
@@ -271,7 +281,7 @@ class Engine:
             return
         if error.domain is not Domain.FILE:
             self._storage.try_out(error)
-        self.recorder.fail_file(transfer, str(error))
+        self._recorder.fail_file(transfer, str(error))
 
     def _again(self, transfer: Transfer, outcome: Again) -> None:
         if outcome.progress:
@@ -283,7 +293,7 @@ class Engine:
         if outcome.unreachable:
             self._schedule.hosts.unreachable(transfer.link.url, outcome.reason, due, last=last)
         if last:
-            self.recorder.fail_file(transfer, outcome.reason)
+            self._recorder.fail_file(transfer, outcome.reason)
             return
         log.warning(
             "recording %d: %s: %s, retry %d/%d in %.1f s",
@@ -298,10 +308,10 @@ class Engine:
 
     def _new_link(self, transfer: Transfer, outcome: NewLink) -> None:
         if transfer.renewed and not outcome.aged:
-            self.recorder.fail_file(transfer, f"{outcome.reason}, also with a new link")
+            self._recorder.fail_file(transfer, f"{outcome.reason}, also with a new link")
             return
-        if ExitCode.CREDENTIALS in self.report.ends:  # nobody can be asked for another
-            self.recorder.drop(transfer)
+        if ExitCode.CREDENTIALS in self._report.ends:  # nobody can be asked for another
+            self._recorder.drop(transfer)
             return
         transfer.renewed = transfer.renewed or not outcome.aged
         log.info(
@@ -310,40 +320,40 @@ class Engine:
             transfer.kind,
             outcome.reason,
         )
-        self.links.want_new_link(transfer, time.monotonic())
+        self._links.want_new_link(transfer, time.monotonic())
 
     # --- the end --------------------------------------------------------------------------------
 
     def _wind_down(self) -> None:
         """Stop what still runs, record all that is finished, bring the checksums up to date."""
         self._cores.release()
-        unfinished = self.links.unfinished() if self.links.open else ()
-        if self._pending or self.recorder.jobs:
+        unfinished = self._links.unfinished() if self._links.open else ()
+        if self._pending or self._recorder.jobs:
             if self._switch.late:
-                self.report.out_of_time()
+                self._report.out_of_time()
             self._switch.stop()
-            self.workers.abort()
+            self._workers.abort()
             self._drain()
-        self.workers.close()
-        self.report.unfinished.extend(unfinished)
+        self._workers.close()
+        self._report.unfinished.extend(unfinished)
         waiting = [
             *self._schedule.all(),
-            *(transfer for some in self.links.renewals.values() for transfer in some),
+            *(transfer for some in self._links.renewals.values() for transfer in some),
         ]
-        self.report.bytes += self.recorder.received + sum(one.received for one in waiting)
-        if self.report.failed and not self._service.ever_answered:
-            self.report.ends.add(ExitCode.SERVICE)
+        self._report.bytes += self._recorder.received + sum(one.received for one in waiting)
+        if self._report.failed and not self._service.ever_answered:
+            self._report.ends.add(ExitCode.SERVICE)
         if self._switch.code is not None:
-            self.report.ends.add(self._switch.code)
-        for job in list(self.recorder.jobs.values()):
+            self._report.ends.add(self._switch.code)
+        for job in list(self._recorder.jobs.values()):
             job.dropped = True
-            self.recorder.end(job)
+            self._recorder.end(job)
         try:
-            self.recorder.commit()
+            self._recorder.commit()
             write_checksums(self._catalog, self._storage.root)
         except ArchiverError as error:
-            self.recorder.give_up()
-            self.report.note(error)
+            self._recorder.give_up()
+            self._report.note(error)
 
     def _drain(self) -> None:
         """Take in what the workers end with, now that they are asked to stop.
@@ -351,16 +361,16 @@ class Engine:
         A connect cannot be interrupted, and need not be waited for: nothing is written then.
         """
         until = time.monotonic() + _STOP_SECONDS
-        while any(one.answered for one in self.active) and time.monotonic() < until:
+        while any(one.answered for one in self._schedule.active) and time.monotonic() < until:
             with suppress(queue.Empty):
-                event = self.events.get(timeout=max(0.0, until - time.monotonic()))
+                event = self._events.get(timeout=max(0.0, until - time.monotonic()))
                 if not isinstance(event, Attempted):
                     continue
                 if isinstance(event.outcome, Stored):
                     self._attempted(event)
                     continue
-                self.active.discard(event.transfer)
-                self.recorder.received += event.transfer.received
+                self._schedule.active.discard(event.transfer)
+                self._recorder.received += event.transfer.received
                 outcome = event.outcome
                 if isinstance(outcome, ArchiverError) and not isinstance(outcome, LocalError):
-                    self.report.note(outcome)
+                    self._report.note(outcome)

@@ -261,9 +261,9 @@ class Download:
         report.unfinished.extend(id_ for id_ in plan.todo if id_ not in among)
 
     def _run(self, storage: Storage, catalog: Catalog, plan: Plan, service: Service) -> None:
-        from g2a_archive.download.assembly import assemble
+        from g2a_archive.download.engine import Engine
 
-        engine, workers, look = assemble(
+        engine = Engine(
             self.settings,
             plan,
             self.report,
@@ -272,8 +272,8 @@ class Download:
             storage=storage,
             switch=self.switch,
         )
-        with self.display.watch(look):
-            engine.execute(workers)
+        with self.display.watch(engine.look):
+            engine.execute()
 
     def _record(self) -> None:
         """Keep the run's outcome in the catalogue; a failing disk has been told already."""
