@@ -144,6 +144,8 @@ def outcome_text(outcome: Outcome) -> str:
     )
     if outcome.left:
         lines.append(f"{counted(outcome.left, 'file')} not reached.")
+    elif outcome.timed_out:
+        lines.append("Stopped at --max-duration, with files left to read.")
     if any(one.damage for one in outcome.findings) and outcome.recorded:
         lines.append("`g2a-archive download --owed` fetches again what is damaged.")
     return "\n".join(lines)

@@ -68,7 +68,7 @@ class Outcome:
 
     `unmounted` are the parts of the archive that are not mounted; their files are `left`.
     `removed` are those of the recordings asked for that were removed for good. `unwritten` is why
-    a rebuild could not write a `SHA256SUMS`.
+    a rebuild could not write a `SHA256SUMS`. `timed_out`: it was not done when its time was up.
     """
 
     files: int = 0
@@ -81,6 +81,7 @@ class Outcome:
     unmounted: list[MissingPart] = field(default_factory=list)
     removed: list[Tombstone] = field(default_factory=list)
     unwritten: LocalError | None = None
+    timed_out: bool = False
 
 
 Current = Callable[[int, FileKind], StoredFile | None]
@@ -134,7 +135,7 @@ def check(
 
 @dataclass(slots=True)
 class _Check:
-    """One call of `check`. Only `inspect` and what it calls run in the reading threads."""
+    """One call of `check`. Only `inspect_all` and what it calls run in the reading threads."""
 
     tree: Tree
     current: Current
@@ -157,7 +158,7 @@ class _Check:
         self.begun = self.flushed = self.clock()
 
     def run(self, files: Iterable[StoredFile], count: int, jobs: int) -> Outcome:
-        tasks = (task for task in in_bunches(files) if self.clock() < self.until)
+        tasks = (task for task in in_bunches(files) if self.in_time())
         try:
             with closing(in_parallel(tasks, self.inspect_all, jobs, self.stop)) as batches:
                 try:
@@ -178,7 +179,14 @@ class _Check:
         return self.over or self.stop()
 
     def inspect_all(self, files: list[StoredFile]) -> list[_Result]:
-        return [self.inspect(file) for file in files if self.clock() < self.until]
+        return [self.inspect(file) for file in files if self.in_time()]
+
+    def in_time(self) -> bool:
+        """Whether another file may be begun; that one may not is remembered."""
+        if self.clock() < self.until:
+            return True
+        self.outcome.timed_out = True
+        return False
 
     def inspect(self, file: StoredFile) -> _Result:
         """Read one file and compare it; whatever is wrong with it is in the result."""

@@ -14,7 +14,8 @@ from support.archive import MP4, Archive, video
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import files_of
 from g2a_archive.archive.disk import hashing
-from g2a_archive.errors import CatalogError, Interrupted, StorageError
+from g2a_archive.cli import main
+from g2a_archive.errors import CatalogError, ExitCode, Interrupted, StorageError
 from g2a_archive.fixity import check, tree
 from g2a_archive.fixity.check import Finding
 from g2a_archive.fixity.selection import VerifyOptions
@@ -324,6 +325,27 @@ def test_after_the_time_is_up_no_file_is_begun(archive: Archive) -> None:
     assert seen == files[: len(seen)]
     assert outcome.left == 12 - len(seen)
     assert not outcome.interrupted
+    assert outcome.timed_out
+
+
+@pytest.mark.parametrize("more", [[], ["--readers", "1", "--oldest-first"], ["--rebuild"], ["1"]])
+def test_what_the_time_did_not_suffice_for_is_exit_8(
+    archive: Archive, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add(1)
+    archive.write("unknown.txt", b"unknown")
+
+    def verify_for(duration: str) -> int:
+        return main.run(["verify", "--dest", str(archive.root), "--max-duration", duration, *more])
+
+    assert verify_for("0") == ExitCode.MAX_DURATION
+    out = capsys.readouterr().out
+    assert ("Stopped at --max-duration" if "--rebuild" in more else "3 files not reached") in out
+    assert verify_for("1d") == (ExitCode.OK if more == ["1"] else ExitCode.FAILED)
+    capsys.readouterr()
+    archive.write("2014/05/06/1.events", b"changed")
+    if "--rebuild" not in more:
+        assert verify_for("1d") == ExitCode.FAILED
 
 
 def test_workers_errors_and_stops_reach_the_caller() -> None:

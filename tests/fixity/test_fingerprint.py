@@ -442,3 +442,20 @@ def test_a_year_that_is_not_mounted_is_not_proven_yet(
     assert "missing" not in out
     assert "not proven yet, as not all files were read" in out
     assert "mounted" in err
+
+
+def test_what_was_not_read_is_not_proven(
+    service: SimulatedService, root: Path, say: Say, ids: list[int]
+) -> None:
+    line = line_of(say)
+    path_of(service, root, ids[0]).write_bytes(b"changed")
+    for more in ([], ["-q"]):
+        code, out, err = say("verify", "--fingerprint", line, "--max-duration", "0", *more)
+        assert (code, err) == (8, "")
+        assert ("not proven yet, as not all files were read" in out) == (not more)
+    code, out, _ = say("verify", "--fingerprint", line, "--max-duration", "0", "--json")
+    assert code == 8
+    assert json.loads(out)["proof"]["proven"] is False
+    code, out, _ = say("verify", "--fingerprint", line, "--max-duration", "1d")
+    assert code == 1
+    assert "NOT proven" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from contextlib import suppress
@@ -24,7 +25,7 @@ from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, opti
 from g2a_archive.cli.run import reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, require_past, settings_of
 from g2a_archive.console import outputs
-from g2a_archive.console.fixity import proof_json, proof_text
+from g2a_archive.console.fixity import proof_json, proof_text, proven
 from g2a_archive.console.inventory import outcome_json, outcome_text
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.download.stopping import StopSwitch
@@ -90,7 +91,8 @@ def verify_command(
     """Read every file again and hold it against its recorded SHA-256.
 
     A missing or changed file makes its recording owed: the next `download --owed` fetches it again,
-    and keeps the broken file aside. Exit code 1 if anything is wrong.
+    and keeps the broken file aside. Exit code 1 if anything is wrong, 8 if --max-duration left
+    files unread.
     """
     some = bool(ids) or since is not None or sample < 1 or oldest_first
     if rebuilding and some:
@@ -164,7 +166,7 @@ def _verify(
     """
     switch = StopSwitch()
     proof = None
-    chosen = replace(chosen, max_duration=settings.run.max_duration)
+    begun = time.monotonic()
     with staged(settings, switch) as (display, logs):
         watched = _Watched()
         with display.watch(watched.look):
@@ -173,6 +175,9 @@ def _verify(
                     proof = proving.prove(catalog, root, kept, stop=switch.event.is_set)
                 if kept.time > utc_now():
                     log.warning("a clock that was ahead gave this fingerprint: %s", kept.time)
+            if (most := settings.run.max_duration) is not None:
+                most = max(0.0, most - (time.monotonic() - begun))
+            chosen = replace(chosen, max_duration=most)
             work = _rebuilt if rebuilding else _checked
             outcome = work(settings.run, chosen, watched, switch)
     if proof is not None:
@@ -181,9 +186,10 @@ def _verify(
             for one in proof.findings
             if not any(part.holds(one.path.rpartition("/")[0]) for part in outcome.unmounted)
         )
+    unproven = proof is not None and not proven(proof, outcome)
     if settings.json:
         outputs.say_json(outcome_json(outcome) | proof_json(proof, outcome))
-    elif outcome.findings or not settings.quiet:
+    elif outcome.findings or not settings.quiet or (unproven and not outcome.timed_out):
         outputs.write(f"{outcome_text(outcome)}{proof_text(proof, outcome)}\n")
     if outcome.unmounted:
         raise unmounted_error(outcome.unmounted)
@@ -193,7 +199,9 @@ def _verify(
         raise logs.failure
     if switch.code is not None:
         return switch.code
-    return ExitCode.FAILED if outcome.findings else ExitCode.OK
+    if outcome.timed_out:
+        return ExitCode.MAX_DURATION
+    return ExitCode.FAILED if outcome.findings or unproven else ExitCode.OK
 
 
 def _checked(
@@ -217,6 +225,8 @@ def _checked(
 def _rebuilt(
     run: RunSettings, chosen: VerifyOptions, watched: _Watched, switch: StopSwitch
 ) -> Outcome:
+    most = chosen.max_duration
+    until = math.inf if most is None else time.monotonic() + most
     storage = Storage(Path(run.dest), catalog=run.catalog)
     storage.open(create=False)
     try:
@@ -228,8 +238,10 @@ def _rebuilt(
                 on_begin=watched.begin,
                 on_files=watched.more_files,
                 on_bytes=watched.more,
-                stop=switch.event.is_set,
+                stop=lambda: switch.event.is_set() or time.monotonic() >= until,
             )
+            if outcome.interrupted and switch.code is None:
+                outcome.interrupted, outcome.timed_out = False, True
             with suppress(Interrupted):
                 resume(catalog, storage.root)
             try:
