@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR
+from g2a_archive.archive.storage import catalog_path, has_catalog, is_there
 from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.cli.options import JSON, LOG, option, options
 from g2a_archive.cli.run import perform
-from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
+from g2a_archive.cli.settings import Documented, Settings, settings_of
 from g2a_archive.console.outputs import say
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.download.stopping import StopSwitch
@@ -21,6 +23,7 @@ from g2a_archive.errors import ExitCode, InputError
 from g2a_archive.models import counted
 
 COUNT = 40
+_NAME = "demo"
 _SHOWN = 12
 _UNAVAILABLE_EVERY = 13
 _SLOWLY = Behaviour(latency=0.03, rate=400_000, link_latency=0.3)
@@ -30,10 +33,12 @@ _SLOWLY = Behaviour(latency=0.03, rate=400_000, link_latency=0.3)
 def _demonstrate(settings: Settings, dest: str | None) -> ExitCode:
     """Archive some recordings of a simulated service into `dest`, or into a fresh directory.
 
-    Ends with 0 where the run ended as it should: all archived but those that aren't ready yet.
-    Raises `InputError`.
+    Ends with 0 where the run ended as it should: all archived but those that aren't ready yet. With
+    a JSON report the code is the report's, 3. Raises `InputError`, also where `dest` is an archive
+    of real recordings, and `StorageError`.
     """
     target = Path(dest) if dest is not None else _fresh("g2a-archive-demo")
+    _require_invented(target)
     recordings = sample_recordings(
         COUNT, mp4_size=(50_000, 900_000), unavailable_every=_UNAVAILABLE_EVERY
     )
@@ -43,16 +48,34 @@ def _demonstrate(settings: Settings, dest: str | None) -> ExitCode:
         run = replace(settings.run, api_url=service.api_url, dest=str(target))
         code = perform(
             replace(settings, run=run),
-            "demo",
+            _NAME,
             lambda download: download.archive(service.recordings),
             auth=AuthSettings(token=service.token),
         )
-    if settings.json or settings.quiet or code not in (ExitCode.OK, ExitCode.UNAVAILABLE):
+    if settings.json or code not in (ExitCode.OK, ExitCode.UNAVAILABLE):
         return code
+    if settings.quiet:
+        return ExitCode.OK
     _show_tree(target)
     if code is ExitCode.UNAVAILABLE:
         say("", "A real run would end with exit code 3 here: some recordings are not ready yet.")
     return ExitCode.OK
+
+
+def _require_invented(target: Path) -> None:
+    """Refuse an archive that holds anything but what demos made, as far as its runs tell."""
+    if not is_there(target / ARCHIVE_DIR):
+        return
+    path = catalog_path(target, None)
+    if has_catalog(path):
+        with Catalog(path, readonly=True) as catalog:
+            runs = {command for (command,) in catalog.rows("SELECT DISTINCT command FROM run")}
+        if runs == {_NAME}:
+            return
+    raise InputError(
+        f"{target} is an archive that no demo made, and invented recordings have no place in it",
+        hint="leave --dest out, or name a new directory",
+    )
 
 
 def _fresh(name: str) -> Path:
@@ -120,7 +143,7 @@ _DEMO = [
 ]
 
 
-@click.command("demo", cls=ConfiguredCommand)
+@click.command(_NAME, cls=Documented)
 @options(_DEMO)
 @click.pass_context
 def demo_command(
@@ -129,6 +152,7 @@ def demo_command(
     """The whole job against a simulated service on this machine.
 
     Archives forty recordings (a few are not ready) with the real `download`, and shows the result.
+    Configuration file and environment are not looked at, and real archives are refused.
     """
     if serve:
         return _serve(port, count)

@@ -1,0 +1,78 @@
+"""The command `demo`: forty invented recordings, which go nowhere that nobody named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support import catalog_rows, run_here
+from support.cli import Say, tree
+
+from g2a_archive.archive.layout import ARCHIVE_DIR
+from g2a_archive.cli import main
+from g2a_archive.cli.setup import demo
+from g2a_archive.demo import Behaviour, SimulatedService
+
+EXPECTED = 37
+"""Recordings that a demo archives; three are not ready."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo, "_SLOWLY", Behaviour(rate_limit=None))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def real(service: SimulatedService, root: Path) -> Path:
+    """An archive of real recordings, as far as it knows."""
+    assert run_here(service, root, service.recordings).exit_code == 0
+    return root
+
+
+def archived(root: Path) -> int:
+    rows = catalog_rows(root, "SELECT count(*) FROM recording WHERE state = 'archived'")
+    return int(rows[0][0])
+
+
+def test_neither_file_nor_environment_choose_its_destination(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('dest = "real"\nlog_file = "real.log"\njson = true\nquiet = true\njobs = 1\n')
+    monkeypatch.setenv("G2A_ARCHIVE_CONFIG", str(config))
+    monkeypatch.setenv("G2A_ARCHIVE_DEST", "real")
+    monkeypatch.setenv("G2A_ARCHIVE_CATALOG", "real.sqlite3")
+    monkeypatch.setenv("G2A_ARCHIVE_TOKEN", "real")
+    assert main.run(["demo"]) == 0
+    assert "g2a-archive-demo/\n" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"config.toml", "g2a-archive-demo"}
+    assert archived(tmp_path / "g2a-archive-demo") == EXPECTED
+    monkeypatch.setenv("G2A_ARCHIVE_CONFIG", "nowhere.toml")
+    assert main.run(["demo", "-q"]) == 0
+    assert archived(tmp_path / "g2a-archive-demo-2") == EXPECTED
+
+
+def test_a_real_archive_is_refused(real: Path, say: Say) -> None:
+    for _ in range(2):
+        before = tree(real)
+        code, out, err = say("demo")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "no demo made" in err
+        assert tree(real) == before
+        (real / ARCHIVE_DIR / "catalog.sqlite3").unlink(missing_ok=True)  # lost: still no demo's
+
+
+def test_again_in_its_own_archive(root: Path, say: Say) -> None:
+    assert say("demo")[0] == 0
+    code, out, _ = say("demo")
+    assert code == 0
+    assert "Archived 0 of 40 recordings" in out
+    assert archived(root) == EXPECTED
+
+
+def test_quiet_is_as_good_and_a_report_tells_its_own_code(root: Path, say: Say) -> None:
+    assert say("demo", "-q") == (0, "", "")
+    code, out, _ = say("demo", "--json")
+    assert code == json.loads(out)["exit_code"] == 3
