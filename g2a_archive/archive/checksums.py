@@ -12,7 +12,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import closing, suppress
 from functools import partial
 from itertools import islice
@@ -29,6 +29,7 @@ from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.archive.splice import Changes, splice
 from g2a_archive.errors import LocalError
+from g2a_archive.threads import pool
 
 NAME = "SHA256SUMS"
 _LINES = """
@@ -88,7 +89,7 @@ def write_checksums(catalog: Catalog, root: Path) -> None:
     stale = iter(catalog.stale_directories())
     written: list[DirectorySums] = []
     failed: list[LocalError] = []
-    with ThreadPoolExecutor(_WRITERS, "checksums") as writers:
+    with pool(_WRITERS) as writers:
         while some := [*islice(stale, _TOGETHER)]:
             works = [_work(catalog, root, directory, writers) for directory in some]
             for work in works:

@@ -12,7 +12,6 @@ import queue
 import re
 import socket
 import socketserver
-import threading
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -24,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 from g2a_archive.auth.endpoint import plain_error_code, require_safe_address
 from g2a_archive.auth.secretfile import Wait
 from g2a_archive.errors import InputError, Interrupted
+from g2a_archive.threads import no_threads, spawn
 from g2a_archive.transport.address import is_loopback
 
 _POLL = 0.2
@@ -104,10 +104,10 @@ class RedirectListener:
             self.redirect_uri = parts._replace(netloc=netloc).geturl()
 
     def __enter__(self) -> RedirectListener:
-        """Begin to listen."""
-        threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="sign-in", daemon=True
-        ).start()
+        """Begin to listen. Raises `StorageError` where there is no thread for it."""
+        if spawn(self._server.serve_forever, 0.05) is None:
+            self._server.server_close()
+            raise no_threads()
         return self
 
     def __exit__(

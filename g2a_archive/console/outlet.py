@@ -15,6 +15,8 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import TextIO
 
+from g2a_archive.threads import spawn
+
 PATIENCE = 2.0
 """Seconds without anything taken after which a run that is to stop waits no longer."""
 
@@ -56,16 +58,15 @@ class Outlet:
                 self._change.wait(0.1)
             if self._size > _MOST or self._closed:
                 return
+            self._thread = self._thread or spawn(self._work, number)
+            if self._thread is None:  # then nothing waits, either: this is the next to be shown
+                self._put(number, data)
+                return
             if not self._size:
                 self._taken = time.monotonic()
             self._waiting.append(data)
             self._size += len(data)
             self._change.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, args=(number,), daemon=True, name="output"
-                )
-                self._thread.start()
 
     def settle(self) -> bool:
         """Wait until all is written; False where that is given up, as nobody reads any more."""
@@ -95,6 +96,13 @@ class Outlet:
         self._asked = self._asked or now
         return now - max(self._taken, self._asked) > PATIENCE
 
+    def _put(self, number: int, data: bytes) -> None:
+        rest = memoryview(data)
+        with suppress(OSError):
+            while rest:
+                rest = rest[os.write(number, rest) :]
+                self._taken = time.monotonic()
+
     def _work(self, number: int) -> None:
         while True:
             with self._change:
@@ -103,11 +111,7 @@ class Outlet:
                         return
                     self._change.wait()
                 data = self._waiting.popleft()
-            rest = memoryview(data)
-            with suppress(OSError):
-                while rest:
-                    rest = rest[os.write(number, rest) :]
-                    self._taken = time.monotonic()
+            self._put(number, data)
             with self._change:
                 self._size -= len(data)
                 self._change.notify_all()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from g2a_archive.console.outlet import Outlet
 from g2a_archive.models import counted, duration_text, size_text, utc_now
+from g2a_archive.threads import spawn
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -145,12 +146,19 @@ class Lines(Nothing):
                     + (f", {view.failed:,} failed" if view.failed else "")
                 )
 
-        thread = threading.Thread(target=work, daemon=True, name="progress")
-        thread.start()
-        try:
+        with _beside(work, over):
             yield
-        finally:
-            over.set()
+
+
+@contextmanager
+def _beside(work: Callable[[], None], over: threading.Event) -> Iterator[None]:
+    """Have a thread show how it goes while the block lasts; without one, nothing is shown."""
+    thread = spawn(work)
+    try:
+        yield
+    finally:
+        over.set()
+        if thread is not None:
             thread.join()
 
 
@@ -191,14 +199,11 @@ class Bars(Nothing):
                 if self._out.idle:  # a terminal that takes nothing now needs no more frames
                     self._paint(look())
 
-        thread = threading.Thread(target=work, daemon=True, name="progress")
         self._begin()
-        thread.start()
         try:
-            yield
+            with _beside(work, over):
+                yield
         finally:
-            over.set()
-            thread.join()
             self._end()
 
     def line(self, text: str) -> None:

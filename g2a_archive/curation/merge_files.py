@@ -12,7 +12,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +23,7 @@ from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
 from g2a_archive.errors import ArchiverError, Domain, Interrupted, LocalError
 from g2a_archive.models import FileKind, counted
+from g2a_archive.threads import pool
 
 _COPIERS = 4
 _PIECE = 1 << 20
@@ -129,7 +129,7 @@ class Files:
                     to_copy.append(one)
         self.copying = bool(to_copy)
         if to_copy:
-            with ThreadPoolExecutor(_COPIERS, "merge") as copiers:
+            with pool(_COPIERS) as copiers:
                 for one, result in zip(to_copy, copiers.map(self._copied, to_copy), strict=True):
                     if result is not None:
                         yield one, result

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.download.transfer.attempt import Fetcher
-from g2a_archive.download.transfer.finish import Finisher, no_threads, spawn
+from g2a_archive.download.transfer.finish import Finisher
 from g2a_archive.download.transfer.results import Result, Transfer, Whole
 from g2a_archive.models import LinkAnswer, counted
+from g2a_archive.threads import no_threads, spawn
 
 log = logging.getLogger("g2a_archive")
 

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from typing import TypeVar
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, is_left_about
 from g2a_archive.errors import Interrupted, storage_error
 from g2a_archive.models import StoredFile
+from g2a_archive.threads import pool
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -209,14 +210,15 @@ def in_parallel(
 
     None is yielded where none came for a quarter of a second. `tasks` is read in the calling
     thread, not more than `ahead` for each thread. Raises what `work` raised, and `Interrupted`
-    once `stop` says so. Closing the generator waits for the tasks that have begun.
+    once `stop` says so, and `StorageError` where there is no thread. Closing the generator waits
+    for the tasks that have begun.
     """
     pending: set[Future[_R]] = set()
-    with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
+    with pool(jobs) as threads:
         try:
             while True:
                 while len(pending) < ahead * jobs and (task := next(tasks, None)) is not None:
-                    pending.add(pool.submit(work, task))
+                    pending.add(threads.submit(work, task))
                 if not pending:
                     return
                 done, pending = wait(pending, timeout=0.25, return_when=FIRST_COMPLETED)
@@ -227,4 +229,4 @@ def in_parallel(
                 if stop():
                     raise Interrupted
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown(wait=False, cancel_futures=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
@@ -11,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import requests
 
 from g2a_archive.errors import Interrupted
+from g2a_archive.threads import no_threads, spawn
 from g2a_archive.transport.adapter import CONNECT_TIMEOUT, Adapter, Session, check_certificates
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 
@@ -113,7 +113,8 @@ def overseen(
 
     The time-outs of `requests` count from byte to byte, so that an answer that trickles has none;
     and what waits for a byte hears of no signal. Raises `NetworkError` after `seconds`, and
-    `Interrupted` as soon as `stopped` says so, or `grace` seconds later.
+    `Interrupted` as soon as `stopped` says so, or `grace` seconds later. `StorageError`: there is
+    no thread for it.
     """
     ended: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
 
@@ -123,7 +124,8 @@ def overseen(
         except BaseException as error:
             ended.put((None, error))
 
-    threading.Thread(target=work, daemon=True).start()
+    if spawn(work) is None:
+        raise no_threads()
     until = time.monotonic() + seconds
     while True:
         try:

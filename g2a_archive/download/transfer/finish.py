@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.download.transfer.results import Stored, Transfer
 from g2a_archive.errors import StorageError, storage_error
 from g2a_archive.models import StoredFile
+from g2a_archive.threads import no_threads, spawn
 
 log = logging.getLogger("g2a_archive")
 
@@ -59,23 +59,6 @@ _MOST_OPEN = 8
 
 
 Ending = tuple[Transfer, Stored | BaseException]
-
-
-def spawn(work: Callable[..., None], *args: object) -> bool:
-    """Start a daemon thread; False where the system gives none."""
-    try:
-        threading.Thread(target=work, args=args, daemon=True).start()
-    except (RuntimeError, MemoryError):
-        return False
-    return True
-
-
-def no_threads() -> StorageError:
-    """There is not even one thread for a job that must be done."""
-    return StorageError(
-        "the system gives this program no threads",
-        hint="raise the limit of processes (ulimit -u) or of memory",
-    )
 
 
 class Finisher:

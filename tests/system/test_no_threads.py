@@ -1,0 +1,64 @@
+"""Where the system gives few threads, or none: a limit of processes or of memory is reached."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support import assert_archive_equals, assert_nothing_false, plain_args, run_cli
+from support.service import Serve
+
+from g2a_archive.auth.redirect import RedirectListener
+from g2a_archive.errors import StorageError
+
+AT_MOST = """
+import threading
+
+def start(self, usual=threading.Thread.start):
+    if threading.active_count() > {}:
+        raise RuntimeError("can't start new thread")
+    usual(self)
+
+threading.Thread.start = start
+"""
+"""`before` of a process that gets so many threads beside its first."""
+
+
+@pytest.mark.parametrize("more", range(13))
+def test_a_run_ends_and_says_why(more: int, serve: Serve, root: Path) -> None:
+    service = serve(4, rate_limit=None)
+    args = plain_args(root, "-v", "--jobs", "4", *service.recordings)
+    result = run_cli(args, service.environment(), before=AT_MOST.format(more))
+    if result.returncode == 0:
+        assert_archive_equals(service, root)
+        assert len(re.findall(r" INFO recording \d+: ", result.stderr)) == 12
+        return
+    assert result.returncode == 6
+    said = result.stderr.splitlines()
+    assert "ERROR the system gives this program no threads" in said[-1]
+    assert_nothing_false(service, root)
+
+
+def test_other_commands_do_without_or_say_so(serve: Serve, root: Path) -> None:
+    service = serve(2, rate_limit=None)
+    run_cli(plain_args(root, *service.recordings), service.environment())
+    none = AT_MOST.format(0)
+    found = run_cli(["status", "--dest", root], before=none)
+    assert (found.returncode, found.stderr) == (0, "")
+    found = run_cli(["verify", "--dest", root], before=none)
+    assert found.returncode == 6
+    assert "the system gives this program no threads" in found.stderr
+    found = run_cli(["merge", root, "--dest", root.with_name("other")], before=none)
+    assert found.returncode == 6
+    assert "the system gives this program no threads" in found.stderr
+
+
+def test_without_a_thread_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", start)
+    listener = RedirectListener("http://127.0.0.1:0/", "state")
+    with pytest.raises(StorageError, match="no threads"), listener:
+        pass
