@@ -19,7 +19,7 @@ from g2a_archive.console import outputs
 from g2a_archive.console.logs import Logs
 from g2a_archive.console.outlet import PATIENCE
 from g2a_archive.console.progress import Display, choose_display
-from g2a_archive.console.report import Report, show
+from g2a_archive.console.report import Report, exit_code_of, show
 from g2a_archive.download.run import Download
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ArchiverError, ExitCode, InputError, Interrupted, StorageError
@@ -142,6 +142,16 @@ def auth_settings(settings: Settings) -> AuthSettings:
     run = settings.run
     made = AuthSettings(timeout=run.timeout, retries=run.retries, **values)  # type: ignore[arg-type]
     return with_stored_login(made, app_dir())
+
+
+def ending(codes: Iterable[ExitCode | None], errors: Iterable[ArchiverError | None]) -> ExitCode:
+    """Say each of the errors, and return the exit code that comes first of all that hold."""
+    held = {code for code in codes if code is not None}
+    for error in errors:
+        if error is not None:
+            outputs.complain(f"g2a-archive: {error}")
+            held.add(error.exit_code)
+    return exit_code_of(held)
 
 
 def perform(

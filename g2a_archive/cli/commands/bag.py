@@ -15,7 +15,7 @@ from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, SINCE, TIMEZONE, UNTIL, Parsed, option
 from g2a_archive.cli.options import options as with_options
-from g2a_archive.cli.run import reading, staged
+from g2a_archive.cli.run import ending, reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot
@@ -130,9 +130,7 @@ def _bag(
             except Interrupted:
                 outputs.complain("g2a-archive: interrupted; no bag was made")
                 return switch.code or ExitCode.SIGINT
-        if logs.failure is not None:
-            raise logs.failure
-    code = ExitCode.UNAVAILABLE if choice.left_out else ExitCode.OK
+    code = ending((ExitCode.UNAVAILABLE if choice.left_out else None,), (logs.failure,))
     _tell(settings, there, choice, counts, time.monotonic() - begun, code)
     return code
 

@@ -16,7 +16,7 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, Parsed, option, options
-from g2a_archive.cli.run import reading, staged
+from g2a_archive.cli.run import ending, reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.curation import remove as removing
@@ -113,12 +113,8 @@ def _remove(
                 outputs.complain(f"g2a-archive: interrupted; {_REST}")
                 return switch.code or ExitCode.SIGINT
         _tell(settings, removal, removed, yes=yes)
-        if logs.failure is not None:
-            raise logs.failure
-    if switch.code is not None:
-        return switch.code
     left = removed is not None and (removed.failed or removed.naming)
-    return ExitCode.FAILED if left else ExitCode.OK
+    return ending((switch.code, ExitCode.FAILED if left else None), (logs.failure,))
 
 
 def _tell(settings: Settings, removal: Removal, removed: Removed | None, *, yes: bool) -> None:

@@ -22,7 +22,7 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, option, options
-from g2a_archive.cli.run import reading, staged
+from g2a_archive.cli.run import ending, reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, require_past, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.fixity import proof_json, proof_text, proven
@@ -191,17 +191,10 @@ def _verify(
         outputs.say_json(outcome_json(outcome) | proof_json(proof, outcome))
     elif outcome.findings or not settings.quiet or (unproven and not outcome.timed_out):
         outputs.write(f"{outcome_text(outcome)}{proof_text(proof, outcome)}\n")
-    if outcome.unmounted:
-        raise unmounted_error(outcome.unmounted)
-    if outcome.unwritten is not None:
-        raise outcome.unwritten
-    if logs.failure is not None:
-        raise logs.failure
-    if switch.code is not None:
-        return switch.code
-    if outcome.timed_out:
-        return ExitCode.MAX_DURATION
-    return ExitCode.FAILED if outcome.findings or unproven else ExitCode.OK
+    wrong = ExitCode.FAILED if outcome.findings or unproven else None
+    late = ExitCode.MAX_DURATION if outcome.timed_out else None
+    away = unmounted_error(outcome.unmounted) if outcome.unmounted else None
+    return ending((switch.code, late, wrong), (away, outcome.unwritten, logs.failure))
 
 
 def _checked(
