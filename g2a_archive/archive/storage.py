@@ -18,7 +18,7 @@ from pathlib import Path
 from g2a_archive.archive.disk import flushing
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
-from g2a_archive.archive.disk.lock import NoLocksError, RunLock
+from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
 from g2a_archive.archive.disk.mounts import MissingPart
 from g2a_archive.archive.disk.space import Space, largest_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
@@ -142,8 +142,7 @@ class Storage:
 
     def _acquire(self) -> None:
         """The lock in the archive, and one beside a catalogue that lies elsewhere."""
-        lock = RunLock(self.own / "lock")
-        beside = RunLock(self.catalog.with_name(self.catalog.name + ".lock"))
+        lock, beside = map(RunLock, lock_paths(self.own, self.catalog))
         try:
             if self._catalog_elsewhere:
                 beside.acquire()

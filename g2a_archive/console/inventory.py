@@ -19,7 +19,7 @@ _RECORDING_COLUMNS = (
     *("id", "state", "start_time", "directory", "archived_at"),
     *("owed_since", "tries", "last_try", "reason", "removed_at"),
 )
-_OUTCOME_FIELDS = ("files", "bytes", "seconds", "left", "interrupted", "recorded")
+_OUTCOME_FIELDS = ("files", "bytes", "seconds", "left", "unjudged", "interrupted", "recorded")
 CSV_COLUMNS = (
     *_RECORDING_COLUMNS,
     *(f"{kind}_{column}" for kind in ALL_KINDS for column in _FILE_COLUMNS),
@@ -144,7 +144,10 @@ def outcome_text(outcome: Outcome) -> str:
     )
     if outcome.left:
         lines.append(f"{counted(outcome.left, 'file')} not reached.")
-    elif outcome.timed_out:
+    if outcome.unjudged:
+        many = counted(outcome.unjudged, "file")
+        lines.append(f"{many} not judged: another run is working on this archive.")
+    if outcome.timed_out and not outcome.left:
         lines.append("Stopped at --max-duration, with files left to read.")
     if any(one.damage for one in outcome.findings) and outcome.recorded:
         lines.append("`g2a-archive download --owed` fetches again what is damaged.")

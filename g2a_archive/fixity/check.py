@@ -69,6 +69,8 @@ class Outcome:
     `unmounted` are the parts of the archive that are not mounted; their files are `left`.
     `removed` are those of the recordings asked for that were removed for good. `unwritten` is why
     a rebuild could not write a `SHA256SUMS`. `timed_out`: it was not done when its time was up.
+    `unjudged` files are in no catalogue, but another run works here that may be about to record or
+    to delete them.
     """
 
     files: int = 0
@@ -82,6 +84,7 @@ class Outcome:
     removed: list[Tombstone] = field(default_factory=list)
     unwritten: LocalError | None = None
     timed_out: bool = False
+    unjudged: int = 0
 
 
 Current = Callable[[int, FileKind], StoredFile | None]

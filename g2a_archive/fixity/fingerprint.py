@@ -45,6 +45,7 @@ _OTHERS = """
 SELECT after, line FROM other_line
 WHERE directory = ? AND revision <= ? AND (until IS NULL OR until > ?) ORDER BY id
 """
+_SUM = "SELECT sha256 FROM sums WHERE directory = ? ORDER BY revision DESC LIMIT 1"
 
 
 @dataclass(slots=True)
@@ -196,19 +197,28 @@ def _other(catalog: Catalog, root: Path, directory: str, line: bytes) -> Iterato
 
 def _sums_of_today(catalog: Catalog, root: Path, stop: Callable[[], bool]) -> Iterator[Finding]:
     """The `SHA256SUMS` that are not what the program wrote last."""
-    behind = set(catalog.stale_directories())
     for directory, sha256, _ in catalog.rows(revisions.NOW):
         if stop():
             raise Interrupted
-        if sha256 is None or directory in behind:
-            continue
-        path = f"{directory}/{checksums.NAME}"
-        try:
-            same = hash_file(root / path)[1] == sha256
-            problem = "" if same else "changed: not what was written last"
-        except FileNotFoundError:
-            problem = "missing"
-        except OSError as error:
-            problem = f"unreadable: {error.strerror}"
-        if problem:
-            yield Finding(None, None, path, problem, False)
+        problem = _sums_problem(root, directory, sha256)
+        # A run may have written it meanwhile: it says so before that, and what it is afterwards.
+        while problem and directory not in catalog.stale_directories():
+            now = catalog.scalar(_SUM, directory)
+            if now == sha256:
+                yield Finding(None, None, f"{directory}/{checksums.NAME}", problem, False)
+                break
+            sha256 = now
+            problem = _sums_problem(root, directory, sha256)
+
+
+def _sums_problem(root: Path, directory: str, sha256: str | None) -> str:
+    """What is wrong with a directory's `SHA256SUMS`, which should have this sum; "" if nothing."""
+    if sha256 is None:
+        return ""
+    path = root / directory / checksums.NAME
+    try:
+        return "" if hash_file(path)[1] == sha256 else "changed: not what was written last"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
@@ -10,8 +11,9 @@ from pathlib import Path
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import paths_of
 from g2a_archive.archive.database.tombstones import tombstones
+from g2a_archive.archive.disk.lock import lock_holder, lock_paths
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts, unmounted_error
-from g2a_archive.archive.layout import FILE_NAME, parse_name
+from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
 from g2a_archive.errors import CatalogError, Interrupted
 from g2a_archive.fixity.check import Finding, Outcome, Record, check
 from g2a_archive.fixity.selection import VerifyOptions, selected
@@ -102,10 +104,13 @@ def _recorder(catalog: Catalog) -> Record:
 
 def _add_unknown(outcome: Outcome, catalog: Catalog, root: Path, stop: Callable[[], bool]) -> None:
     away = {part.directory for part in outcome.unmounted}
+    search = _Unknown(catalog, Tree(root))
     try:
-        outcome.findings += (one for one in unknown(catalog, root, stop) if one.path not in away)
+        search.walk(stop)
     except Interrupted:
         outcome.interrupted = True
+    outcome.findings += (one for one in search.judge() if one.path not in away)
+    outcome.unjudged = search.unjudged
 
 
 class _Mounts:
@@ -148,22 +153,51 @@ def _without_files(catalog: Catalog, ids: Iterable[int]) -> Iterator[Finding]:
             yield Finding(recording, None, "", problem, False)
 
 
-def unknown(
-    catalog: Catalog, root: Path, stop: Callable[[], bool] = lambda: False
-) -> Iterator[Finding]:
-    """Every file of the archive at `root` that the catalogue, read now, does not account for.
+class _Unknown:
+    """The search for files of the archive that the catalogue, read now, does not account for.
 
-    It accounts for a file by its row, or by a recording owed: that one's files come one by one,
-    and are recorded when the last one is there. Files that the program itself makes, and those
-    kept aside, are not told. Raises `StorageError` and `Interrupted`.
+    It accounts for a file by its row, by a recording owed, whose files come one by one and are
+    recorded when the last one is there, or by a removal that is not at its end. Files that the
+    program itself makes, and those kept aside, are not told.
     """
-    tree = Tree(root)
-    for folder in tree.walk(stop):
-        if folder.problem:
-            yield Finding(None, None, folder.path, f"unreadable: {folder.problem}", False)
-        for start in range(0, len(folder.names), _SOME):
-            names = folder.names[start : start + _SOME]
-            for path in _unaccounted(catalog, tree, folder.path, names):
+
+    def __init__(self, catalog: Catalog, tree: Tree) -> None:
+        self._catalog = catalog
+        self._tree = tree
+        self._suspects: list[tuple[str, list[str]]] = []
+        self._problems: list[Finding] = []
+        self.unjudged = 0
+
+    def walk(self, stop: Callable[[], bool]) -> None:
+        """Look at all of the archive. Raises `StorageError` and `Interrupted`."""
+        for folder in self._tree.walk(stop):
+            if folder.problem:
+                problem = f"unreadable: {folder.problem}"
+                self._problems.append(Finding(None, None, folder.path, problem, False))
+            for start in range(0, len(folder.names), _SOME):
+                names = folder.names[start : start + _SOME]
+                if found := [*_unaccounted(self._catalog, self._tree, folder.path, names)]:
+                    self._suspects.append((folder.path, found))
+
+    def judge(self) -> Iterator[Finding]:
+        """What is wrong. What came or went with a run beside this one is not.
+
+        A run names files before it records them, `merge` for example. Had one ended when its lock
+        was looked at, the second look at the catalogue finds what it did; of one that works on,
+        what may be its own is only counted.
+        """
+        yield from self._problems
+        own = self._tree.root / ARCHIVE_DIR
+        locks = lock_paths(own, self._catalog.path) if self._suspects else ()
+        working = any(lock_holder(path) is not None for path in locks)
+        for directory, names in self._suspects:
+            for name in _unaccounted(self._catalog, self._tree, directory, names):
+                path = f"{directory}/{name}" if directory else name
+                if not os.path.lexists(self._tree.root / path):
+                    continue
+                if working and parse_name(self._tree.key(name)) is not None:
+                    self.unjudged += 1
+                    continue
                 yield Finding(None, None, printable(path), "unknown: not in the catalogue", False)
 
 
@@ -179,10 +213,13 @@ def _unaccounted(
             continue
         key = parse_name(tree.key(name))
         elsewhere = key is not None and key[1] in catalog.files_of(key[0])
-        if key is None or elsewhere or not _is_owed(catalog, key[0]):
-            yield prefix + name
+        if key is None or elsewhere or not _is_expected(catalog, key[0]):
+            yield name
 
 
-def _is_owed(catalog: Catalog, recording: int) -> bool:
+def _is_expected(catalog: Catalog, recording: int) -> bool:
+    """Whether files of it may be there without a row: owed, or about to be deleted."""
     state = catalog.scalar("SELECT state FROM recording WHERE id = ?", recording)
-    return state is not None and state not in (State.ARCHIVED, State.REMOVED)
+    if state == State.REMOVED:
+        return bool(catalog.scalar("SELECT 1 FROM removal WHERE recording = ?", recording))
+    return state is not None and state != State.ARCHIVED

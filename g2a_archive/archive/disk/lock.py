@@ -94,6 +94,11 @@ class RunLock:
                 os.close(fd)
 
 
+def lock_paths(own: Path, catalog: Path) -> tuple[Path, Path]:
+    """The lock in an archive's `own` corner, and the one beside a `catalog` that lies elsewhere."""
+    return own / "lock", catalog.with_name(f"{catalog.name}.lock")
+
+
 def lock_holder(path: Path) -> str | None:
     """Who holds the lock at `path` now, or None where it is free. Takes nothing, writes nothing."""
     try:
