@@ -24,6 +24,11 @@ _KINDS = {
 FILE_NAME = re.compile(rf"([1-9][0-9]*)\.({'|'.join(_KINDS)})", re.ASCII)
 """A final file name: the recording's ID and an extension."""
 
+_OURS = re.compile(
+    rf"\..*|SHA256SUMS|{FILE_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.DOTALL | re.IGNORECASE
+)
+_OURS_AT_TOP = ("browse", "index.html")
+
 _LEFT_ABOUT = frozenset(
     {
         # Synology, QNAP, NetApp
@@ -146,7 +151,11 @@ def _directory_of_day(layout: str, day: date) -> str:
 
 
 def _directory(layout: str, when: date) -> str:
-    return checked_directory(when.strftime(layout))
+    directory = checked_directory(when.strftime(layout))
+    for place, part in enumerate(directory.split("/")):
+        if is_passed_over(part, top=not place):
+            raise ValueError(f"what is called {part} is passed over when the archive is checked")
+    return directory
 
 
 @lru_cache(maxsize=256)
@@ -191,6 +200,16 @@ def is_left_about(name: str) -> bool:
     """Whether a NAS, a desktop or a file system makes files or directories of this name."""
     lower = name.lower()
     return lower in _LEFT_ABOUT or lower.startswith(("._", ".trash-"))
+
+
+def is_passed_over(name: str, *, top: bool) -> bool:
+    """Whether what is called so is no recording's: the program's own, or left about.
+
+    `top`: directly in the archive, where the pages of `browse` lie.
+    """
+    if _OURS.fullmatch(name) or is_left_about(name):
+        return True
+    return top and name.lower() in _OURS_AT_TOP
 
 
 def file_name(recording: int, kind: FileKind, head: bytes) -> str:

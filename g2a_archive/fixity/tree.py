@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -12,18 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, is_left_about
+from g2a_archive.archive.layout import ARCHIVE_DIR, is_passed_over
 from g2a_archive.errors import Interrupted, storage_error
 from g2a_archive.models import StoredFile
 from g2a_archive.threads import pool
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-_OURS = re.compile(
-    rf"\..*|SHA256SUMS|{FILE_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.DOTALL | re.IGNORECASE
-)
-_OURS_AT_TOP = ("browse", "index.html")
 
 _KEPT_FOLDERS = 4096
 """Directories whose real path is remembered."""
@@ -133,7 +127,7 @@ class Tree:
                 with os.scandir(self.root / path) as entries:
                     # By name: of two links to a directory, the first is followed.
                     for entry in sorted(entries, key=lambda one: one.name):
-                        if _is_passed_over(entry.name, top=not path):
+                        if is_passed_over(entry.name, top=not path):
                             continue
                         into = folders if self._is_folder(entry, followed) else files
                         into.append(entry.name)
@@ -155,12 +149,6 @@ class Tree:
             return False
         followed.append(real)
         return True
-
-
-def _is_passed_over(name: str, *, top: bool) -> bool:
-    if _OURS.fullmatch(name) or is_left_about(name):
-        return True
-    return top and name.lower() in _OURS_AT_TOP
 
 
 def _is_below(path: str, folder: str) -> bool:

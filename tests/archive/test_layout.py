@@ -114,6 +114,23 @@ def test_no_layout_leaves_the_archive() -> None:
             directory_for(when, layout, None)
 
 
+@pytest.mark.parametrize(
+    "layout",
+    ["index.html", "Index.HTML/%Y", "Browse/%Y", "SHA256SUMS", "%Y/sha256sums/%m", "lost+found",
+     "@eaDir/%Y", "%Y/#recycle", "Thumbs.db", "System Volume Information/%Y", "%Y/5.mp4.kept-1",
+     "$RECYCLE.BIN", "%Y/desktop.ini"],
+)  # fmt: skip
+def test_no_layout_has_a_part_that_verify_passes_over(layout: str) -> None:
+    with pytest.raises(InputError, match="is passed over when the archive is checked"):
+        check_layout(layout)
+    with pytest.raises(ValueError, match="is passed over"):
+        directory_for(datetime(2014, 5, 6, tzinfo=tz.UTC), layout, None)
+
+
+def test_what_is_passed_over_at_the_top_alone_may_be_a_part() -> None:
+    check_layout("%Y/index.html/browse")
+
+
 NAMES = {
     b"\xff\xd8\xff\xe0\x00\x10JFIF\x00": "7.jpg",
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\r": "7.png",
