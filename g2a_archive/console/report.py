@@ -148,7 +148,8 @@ class Report:
     def exit_code(self) -> ExitCode:
         """What the process should end with."""
         codes = set(self.ends)
-        if self.failed or self.refused or (self.sync is not None and self.sync.failed):
+        missed = self.failed or self.refused or self.unfinished
+        if missed or (self.sync is not None and self.sync.failed):
             codes.add(ExitCode.FAILED)
         if self.unavailable:
             codes.add(ExitCode.UNAVAILABLE)
