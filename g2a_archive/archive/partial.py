@@ -45,20 +45,38 @@ class Validator(NamedTuple):
 
     etag: str | None = None
     modified: str | None = None
+    weak: str | None = None  # an ETag that may not be sent for a range
 
     @classmethod
     def checked(cls, etag: str, modified: str) -> Validator:
-        """Validators that can be sent back; others are left out."""
-        # A weak one cannot be used for ranges, and of doubled ones nobody knows which counts.
-        strong = etag[:1] == '"' == etag[-1:] and 3 <= len(etag) < 300 and '"' not in etag[1:-1]
-        printable = etag.isascii() and etag.isprintable()
+        """Validators that make sense; others are left out."""
+        tag = etag.removeprefix("W/")
+        # Of doubled ones nobody knows which counts.
+        one = tag[:1] == '"' == tag[-1:] and 3 <= len(tag) < 300 and '"' not in tag[1:-1]
+        if not (one and tag.isascii() and tag.isprintable()):
+            etag = tag = ""
         fine = 10 < len(modified) < 60 and modified.isascii() and modified.isprintable()
-        return cls(etag if strong and printable else None, modified if fine else None)
+        strong = etag if etag == tag else ""
+        weak = "" if etag == tag else etag
+        return cls(strong or None, modified if fine else None, weak or None)
 
     @property
     def condition(self) -> str | None:
         """The value for `If-Range`, or None where there is no validator."""
         return self.etag or self.modified
+
+    def contradicts(self, other: Validator) -> bool:
+        """Whether `other`, of a later answer, may be that of another file.
+
+        It may where one of them differs, and where the ETag is gone, unless the time of the last
+        change is the same. The rest of a file need not tell that time again (RFC 9110, 15.3.7).
+        """
+        both = self.modified is not None and other.modified is not None
+        if self.etag or self.weak:
+            if other.etag or other.weak:
+                return (self.etag, self.weak) != (other.etag, other.weak)
+            return not both or self.modified != other.modified
+        return both and self.modified != other.modified
 
 
 NO_VALIDATOR = Validator()
@@ -114,7 +132,8 @@ class Partial:
             size = status.st_size
             note = json.loads(read_regular(self._note, _LARGEST_NOTE))
             trusted = note["boot"] == boot_id() != ""
-            total, etag, modified = note["total"], note["etag"], note["modified"]
+            total, etag = note["total"], note["etag"] or note.get("weak")
+            modified = note["modified"]
             # After a crash of the machine, only what was flushed is known to be there.
             size = size if trusted else min(size, int(note["flushed"]))
             sparse = None if note["size"] is None else int(note["size"])
@@ -268,6 +287,7 @@ class Partial:
         note = {
             "total": self.total,
             "etag": self.validator.etag,
+            "weak": self.validator.weak,
             "modified": self.validator.modified,
             "flushed": self._flushed,
             "boot": boot_id(),

@@ -250,6 +250,8 @@ class Engine:
                 self._recorder.fail_file(transfer, "the service no longer gives a link to it")
                 continue
             transfer.link = link
+            if transfer.expected is not None:
+                transfer.expected = recording.size
             self._schedule.add_first(transfer)
 
     # --- what became of a file ----------------------------------------------------------------
@@ -329,8 +331,6 @@ class Engine:
         self._cores.release()
         unfinished = self._links.unfinished() if self._links.open else ()
         if self._pending or self._recorder.jobs:
-            if self._switch.late:
-                self._report.out_of_time()
             self._switch.stop()
             self._workers.abort()
             self._drain()
@@ -348,6 +348,8 @@ class Engine:
         for job in list(self._recorder.jobs.values()):
             job.dropped = True
             self._recorder.end(job)
+        if self._switch.late and self._report.unfinished:
+            self._report.out_of_time()
         try:
             self._recorder.commit()
             write_checksums(self._catalog, self._storage.root)

@@ -53,11 +53,14 @@ class Answer:
         try:
             self.chunked = _chunked(raw)
             self.length = None if self.chunked else _length(raw)
+            self._part_left = self._part_length()
         except NetworkError:
             raw.close()
             raise
         if self.status in (204, 304):
             self.length = 0  # whatever is said of one
+        if not self.chunked and self._part_left is not None:
+            self.length = self._part_left
         self._left = self.length
         self.coding = _coding(raw.headers.get("Content-Encoding", ""))
         self.named_coding = bool(raw.headers.get("Content-Encoding", "").strip())
@@ -114,6 +117,15 @@ class Answer:
             int(total) if total != "*" else None,
         )
 
+    def _part_length(self) -> int | None:
+        """Bytes of the part that a 206 says it is; None where it says none that can be."""
+        first, last, _ = self.content_range() if self.status == 206 else (None, None, None)
+        if first is None or last is None or first > last:
+            return None
+        if self.length not in (None, last - first + 1):
+            raise NetworkError("the host announces two lengths that differ")
+        return last - first + 1
+
     def read(self, most: int) -> bytes:
         """Wait for bytes and return up to `most` of them, decoded; b"" at the body's end.
 
@@ -149,8 +161,12 @@ class Answer:
             raise translated(error) from None
         finally:
             self.gathering_since = None
+        if self.chunked and self._part_left is not None:
+            self._part_left -= len(data)
+            if self._part_left < 0:
+                raise NetworkError("more came than the host announces")
         if not data:
-            if self._left:
+            if self._left or (self.chunked and self._part_left):
                 raise NetworkError("the connection was closed early")
             self.ended = True
         elif self._left is not None:

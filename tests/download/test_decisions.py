@@ -16,6 +16,7 @@ from g2a_archive.download.transfer.decisions import (
     adoptable,
     can_resume,
     judge,
+    range_headers,
     wrong_content,
 )
 from g2a_archive.models import FileKind
@@ -24,6 +25,10 @@ MP4, EVENTS, THUMBNAIL = FileKind
 ETAG = Validator(etag='"1"')
 OTHER = Validator(etag='"2"')
 DATED = Validator(modified="Tue, 06 May 2014 07:08:09 GMT")
+LATER = Validator(modified="Wed, 07 May 2014 07:08:09 GMT")
+BOTH = Validator('"1"', DATED.modified)
+WEAK = Validator(weak='W/"1"')
+OTHER_WEAK = Validator(weak='W/"2"')
 NONE = Validator()
 HALF = Held(size=50, total=100, expected=100, validator=ETAG)
 FTYP = struct.pack(">I", 24) + b"ftypisom" + b"\0" * 12
@@ -62,7 +67,13 @@ def test_answers_that_may_change(status: int) -> None:
 
 @pytest.mark.parametrize("status", [201, 204, 304, 400, 402, 405, 409, 412, 418, 451])
 def test_answers_that_will_not(status: int) -> None:
-    assert judge(Seen(status), HALF, ranged=True).action is Action.FAIL
+    assert judge(Seen(status), HALF, ranged=False).action is Action.FAIL
+
+
+@pytest.mark.parametrize("status", [400, 405, 412, 501])
+def test_a_host_that_wants_no_ranges_is_asked_for_the_whole(status: int) -> None:
+    assert judge(Seen(status), HALF, ranged=True).action is Action.WHOLE
+    assert range_headers(HALF._replace(whole=True)) == {}
 
 
 @pytest.mark.parametrize("ranged", [True, False])
@@ -92,7 +103,8 @@ def test_an_odd_encoding_is_passed_over_where_something_proves_the_bytes() -> No
 def test_a_400_that_speaks_of_expiry_is_an_expired_link() -> None:
     for head in (b"<Code>ExpiredToken</Code>", b'{"message": "the link has expired"}'):
         assert judge(Seen(400, head=head), HALF, ranged=True).action is Action.NEW_LINK
-    assert judge(Seen(400, head=b"<Code>BadDigest</Code>"), HALF, ranged=True).action is Action.FAIL
+    other = Seen(400, head=b"<Code>BadDigest</Code>")
+    assert judge(other, HALF, ranged=False).action is Action.FAIL
 
 
 def test_an_encoding_that_nobody_knows() -> None:
@@ -103,11 +115,23 @@ def test_an_encoding_that_nobody_knows() -> None:
     ("seen", "held", "action"),
     [
         (Seen(206, ETAG, (50, 99, 100)), HALF, Action.APPEND),
-        (Seen(206, NONE, (50, 99, 100)), HALF, Action.APPEND),
+        (Seen(206, NONE, (50, 99, 100)), HALF, Action.MOVED),  # its ETag is gone
+        (Seen(206, WEAK, (50, 99, 100)), HALF, Action.MOVED),
+        (Seen(206, DATED, (50, 99, 100)), HALF._replace(validator=BOTH), Action.APPEND),
+        (Seen(206, LATER, (50, 99, 100)), HALF._replace(validator=BOTH), Action.MOVED),
+        (Seen(206, ETAG, (50, 99, 100)), HALF._replace(validator=BOTH), Action.APPEND),
+        (Seen(206, LATER, (50, 99, 100)), Held(50, 100, validator=DATED), Action.MOVED),
+        (Seen(206, NONE, (50, 99, 100)), Held(50, 100, validator=DATED), Action.APPEND),
+        (Seen(206, WEAK, (0, 99, 100)), Held(50, 100, 100, WEAK), Action.APPEND),
+        (Seen(206, OTHER_WEAK, (0, 99, 100)), Held(50, 100, 100, WEAK), Action.MOVED),
+        (Seen(206, NONE, (0, 99, 100)), Held(50, 100, 100), Action.APPEND),
+        (Seen(206, OTHER, (50, 99, 100)), HALF._replace(changes=1), Action.MOVED),
+        (Seen(206, OTHER, (0, 99, 100)), HALF._replace(changes=2), Action.APPEND),
+        (Seen(206, ETAG, (50, 99, 100), encoded=True), HALF, Action.RESTART),
         (Seen(206, ETAG, (50, 99, None)), HALF, Action.APPEND),
-        (Seen(206, ETAG, (50, 99, 100)), Held(50, None, 100), Action.APPEND),
+        (Seen(206, ETAG, (0, 99, 100)), Held(50, None, 100), Action.APPEND),
         (Seen(206, DATED, (50, 99, 100)), Held(50, 100, validator=DATED), Action.APPEND),
-        (Seen(206, OTHER, (50, 99, 100)), HALF, Action.OVERLAP),
+        (Seen(206, OTHER, (50, 99, 100)), HALF, Action.MOVED),
         (Seen(206, ETAG, (0, 99, 100)), HALF, Action.RESTART),
         (Seen(206, ETAG, (49, 99, 100)), HALF, Action.RESTART),
         (Seen(206, ETAG, (51, 99, 100)), HALF, Action.RESTART),

@@ -93,6 +93,39 @@ REFUSED = {
         answer(b"zz\r\n" + BODY, CHUNKED, length=False),
         "breaks|closed|transfer",
     ),
+    "a part of another length": (
+        answer(BODY, f"Content-Range: bytes 0-{HALF - 1}/{len(BODY)}", status="206 Partial"),
+        "two lengths that differ",
+    ),
+    "a part in more chunks": (
+        answer(
+            chunks(BODY),
+            CHUNKED,
+            f"Content-Range: bytes 0-{HALF - 1}/{len(BODY)}",
+            status="206 Partial",
+            length=False,
+        ),
+        "more came",
+    ),
+    "a part in fewer chunks": (
+        answer(
+            chunks(BODY[:HALF]),
+            CHUNKED,
+            f"Content-Range: bytes 0-{len(BODY) - 1}/*",
+            status="206 Partial",
+            length=False,
+        ),
+        "closed early",
+    ),
+    "a part until the end": (
+        answer(
+            BODY[:HALF],
+            f"Content-Range: bytes 0-{len(BODY) - 1}/*",
+            status="206 Partial",
+            length=False,
+        ),
+        "closed early",
+    ),
     "gzip, cut": (answer(gz(BODY)[:-9], "Content-Encoding: gzip"), "ended early"),
     "gzip, its second member cut": (
         answer(gz(BODY[:HALF], BODY[HALF:])[:-9], "Content-Encoding: gzip"),
@@ -207,7 +240,9 @@ def test_content_range(
     plain_host: Host,
     downloads: Downloads,
 ) -> None:
-    act(plain_host, answer(BODY, f"Content-Range: {text}", status="206 Partial Content"), 1)
+    first, last, _ = span
+    body = BODY if first is None or last is None else BODY[first : last + 1]
+    act(plain_host, answer(body, f"Content-Range: {text}", status="206 Partial Content"), 1)
     found = downloads.get(plain_host.url, {})
     assert found.content_range() == span
     downloads.release(found)

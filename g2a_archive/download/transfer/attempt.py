@@ -7,37 +7,30 @@ tools. An attempt ends in a result; what follows from it is the engine's busines
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from g2a_archive.archive import content
-from g2a_archive.archive.disk.domains import Doing, domain_of, local_error
-from g2a_archive.archive.disk.flushing import flush_file
-from g2a_archive.archive.layout import file_names
-from g2a_archive.archive.partial import Partial, Validator
+from g2a_archive.archive.disk.domains import Doing, local_error
+from g2a_archive.archive.partial import NO_VALIDATOR, Partial, Validator
 from g2a_archive.archive.storage import Storage
-from g2a_archive.download.transfer import decisions
+from g2a_archive.download.transfer import adoption, decisions
 from g2a_archive.download.transfer.decisions import NO_RANGE, Action, Seen, Verdict, validator_of
 from g2a_archive.download.transfer.receive import Floor, Receiver, splittable
 from g2a_archive.download.transfer.results import (
     Again,
-    Candidate,
     Failed,
     NewLink,
     Result,
     Stopped,
-    Stored,
     Transfer,
     Whole,
 )
 from g2a_archive.download.transfer.segments import Pieces
-from g2a_archive.errors import Domain
-from g2a_archive.models import LINK_LIFETIME, FileKind, Link, StoredFile, size_text
+from g2a_archive.models import LINK_LIFETIME, FileKind, Link, size_text
 from g2a_archive.service.pace import retry_after
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.errors import NetworkError
@@ -64,7 +57,7 @@ class Fetcher:
     def fetch(self, transfer: Transfer) -> Result | Whole:
         """Make one attempt, up to the last byte. Raises `LocalError`, `StorageError`."""
         try:
-            adopted = self._adopt(transfer)
+            adopted = adoption.adopt(transfer, self.storage, self.sums)
             if adopted is not None:
                 self._leftover(transfer).discard()
                 return adopted
@@ -76,68 +69,6 @@ class Fetcher:
             raise local_error(error, Doing.WRITE, error.filename or path) from error
         finally:
             self.storage.space.release(transfer)
-
-    # --- a file that is there already ---------------------------------------------------------
-
-    def _adopt(self, transfer: Transfer) -> Stored | None:
-        """Take a file under its final name as ours, if it fits; None if it must be fetched.
-
-        It fits where its sum is listed, or where it is an MP4 of `recordingSize` that adds up.
-        Another one is a candidate, until the host tells the length.
-        """
-        transfer.candidate = None
-        names = file_names(transfer.recording, transfer.kind)
-        path = self.storage.find(transfer.directory, names)
-        if path is None or not os.path.isfile(path):
-            return None
-        listed = transfer.known_sha256 or self.sums(transfer.directory).get(os.path.basename(path))
-        try:
-            if listed is None and not self._may_fit(transfer, path):
-                return None
-            if listed is None and transfer.expected is None:
-                transfer.candidate = Candidate(path, os.stat(path).st_size)
-                return None
-            return self._taken(transfer, path, listed)
-        except OSError as error:
-            if domain_of(error, Doing.READ) is not Domain.FILE:
-                raise local_error(error, Doing.READ, path) from error
-            log.warning(
-                "recording %d: %s: the file that is there cannot be read (%s)",
-                transfer.recording,
-                transfer.kind,
-                error.strerror,
-            )
-            return None
-
-    @staticmethod
-    def _may_fit(transfer: Transfer, path: str) -> bool:
-        if os.path.lexists(f"{path}.aria2"):  # what that downloader has beside a half file
-            return False
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            video = transfer.kind is FileKind.MP4
-            return decisions.adoptable(
-                transfer.kind,
-                head=file.read(content.HEAD),
-                size=size,
-                expected=transfer.expected,
-                boxes_add_up=video and content.boxes_add_up(file.fileno(), size),
-                holes=content.has_holes(file.fileno(), size),
-            )
-
-    @staticmethod
-    def _taken(transfer: Transfer, path: str, listed: str | None) -> Stored | None:
-        """The file as an archived one, flushed; None where its sum is not the one listed."""
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if listed not in (None, digest):
-                return None
-            flush_file(file.fileno())
-        directory, name = os.path.split(path)
-        relative = f"{transfer.directory}/{name}"
-        stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)
-        return Stored(stored, adopted=True, flush=frozenset({directory}))
 
     # --- fetching -----------------------------------------------------------------------------
 
@@ -197,16 +128,9 @@ class Fetcher:
         held = transfer.held()
         verdict = decisions.judge(seen, held, ranged=ranged)
         if verdict.action in (Action.START, Action.COMPARE):
-            if (found := self._before_first_byte(transfer, answer)) is not None:
-                return found
-            transfer.told = {}
-            if verdict.action is Action.START:
-                self._claim(transfer, answer.length or transfer.expected or 0)
-                validator = Validator() if answer.encoded else seen.validator
-                part.begin(_whole_length(answer), validator)
-            else:
-                self._compare(transfer, part, answer, seen)
-            return self._receive(transfer, part, answer, begin=0)
+            return self._take_whole(
+                transfer, part, answer, seen, compare=verdict.action is Action.COMPARE
+            )
         if verdict.action is Action.APPEND:
             self._claim(transfer, answer.length or 0)
             part.resume(seen.range[2], self.receiver.buffer, self.stop.is_set)
@@ -214,10 +138,36 @@ class Fetcher:
         if verdict.action is Action.COMPLETE:
             part.resume(part.size, self.receiver.buffer, self.stop.is_set)
             return self._finish(transfer, part, answer)
-        if verdict.action is Action.OVERLAP:
-            transfer.moved = True
+        moved = verdict.action is Action.MOVED
+        refused = verdict.action is Action.NEW_LINK and transfer.renewed and ranged
+        if moved or refused or verdict.action is Action.WHOLE:
+            transfer.changes += moved
+            transfer.whole = not moved or transfer.changes == 1
             return None
         return self._give_up(transfer, part, verdict, answer)
+
+    def _take_whole(
+        self, transfer: Transfer, part: Partial, answer: Answer, seen: Seen, *, compare: bool
+    ) -> Result | Whole | None:
+        """The file comes from its first byte on; to `compare`, bytes that are here are kept.
+
+        Until all of them are held against it, they are of the file that their validator names.
+        """
+        if (found := self._before_first_byte(transfer, answer)) is not None:
+            return found
+        transfer.told = {}
+        validator = NO_VALIDATOR if answer.encoded else seen.validator
+        if compare:
+            self._claim(transfer, max(0, (answer.length or 0) - part.size))
+            if not transfer.whole:  # else it was seen and counted before
+                transfer.changes += part.validator.contradicts(validator)
+            part.total = answer.length
+            part.resume(None, self.receiver.buffer, self.stop.is_set)
+        else:
+            self._claim(transfer, answer.length or transfer.expected or 0)
+            part.begin(_whole_length(answer), validator)
+        transfer.whole = False
+        return self._receive(transfer, part, answer, begin=0, validator=validator)
 
     def _seen(self, answer: Answer) -> Seen:
         head = b""
@@ -237,32 +187,28 @@ class Fetcher:
             head=head,
         )
 
-    def _compare(self, transfer: Transfer, part: Partial, answer: Answer, seen: Seen) -> None:
-        """The whole file comes once more: bytes that are here are held against it."""
-        self._claim(transfer, max(0, (answer.length or 0) - part.size))
-        if part.validator.condition is not None:
-            transfer.moved = transfer.moved or seen.validator != part.validator
-        part.resume(answer.length, self.receiver.buffer, self.stop.is_set)
-        part.validator = seen.validator
-
     def _claim(self, transfer: Transfer, need: int) -> None:
         self.storage.space.claim(transfer, need, directory=transfer.directory)
 
     def _before_first_byte(self, transfer: Transfer, answer: Answer) -> Result | None:
         """What the length of a whole file decides before any of it is written."""
         length = _whole_length(answer)
-        if answer.status == 206:
-            length = answer.content_range()[2]
-        candidate = transfer.candidate
-        if candidate is not None and length is not None and length == candidate.size:
-            return self._taken(transfer, candidate.path, None)
+        if (found := adoption.confirmed(transfer, length, answer.digests)) is not None:
+            return found
         if transfer.expected is not None and length not in (None, transfer.expected):
             return self._contradiction(transfer, answer, length or 0)
         return _looked_at_again(transfer) if length == 0 else None
 
     def _receive(
-        self, transfer: Transfer, part: Partial, answer: Answer, *, begin: int
+        self,
+        transfer: Transfer,
+        part: Partial,
+        answer: Answer,
+        *,
+        begin: int,
+        validator: Validator | None = None,
     ) -> Result | Whole | None:
+        """Read a body; `validator` is that of a whole one, which bytes that are here get by it."""
         floor = Floor(self.receiver.timeout)
         if not answer.encoded:
             transfer.told |= answer.digests
@@ -270,7 +216,7 @@ class Fetcher:
         if part.extents:
             transfer.pieces = transfer.pieces or Pieces(self.receiver.jobs)
         try:
-            wrong = self.receiver.receive(transfer, part, answer, floor, begin)
+            wrong = self.receiver.receive(transfer, part, answer, floor, begin, validator)
             shared = wrong is None and part.total is not None and part.size < part.total
             if shared and transfer.pieces is not None and not self.stop.is_set():
                 self.receiver.share(transfer, part, answer, transfer.pieces)
@@ -286,19 +232,23 @@ class Fetcher:
         if self.stop.is_set():
             part.suspend()
             return Stopped()
-        known = part.total if part.total is not None else transfer.expected
-        if known is not None and part.size < known and not answer.encoded:
-            return self._short(transfer, part, answer, known, floor)
+        known = transfer.held().known
+        left = part.size < known if known is not None else answer.status == 206
+        if left and not answer.encoded:
+            return self._short(transfer, part, answer, floor)
         return self._finish(transfer, part, answer)
 
     def _short(
-        self, transfer: Transfer, part: Partial, answer: Answer, known: int, floor: Floor
+        self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor
     ) -> Result | None:
         """Fewer bytes came than there are: of a part that was announced so, the rest is next."""
         if answer.status == 206 and part.size > transfer.high_water and answer.ended:
             transfer.high_water = part.size
+            transfer.attempts, transfer.renewed = 0, False
             return None
-        short = NetworkError(f"only {part.size} of {known} bytes came")
+        known = transfer.held().known
+        told = "" if known is None else f" of {known}"
+        short = NetworkError(f"only {part.size}{told} bytes came")
         return self._broken(transfer, short, slow=floor.slow)
 
     def _contradiction(self, transfer: Transfer, answer: Answer, length: int) -> Result:
@@ -392,7 +342,9 @@ def _looked_at_again(transfer: Transfer) -> NewLink | None:
 
 def _whole_length(answer: Answer) -> int | None:
     """The file's length as an answer with a plain body tells it, where it is all of it."""
-    return answer.length if answer.status == 200 and not answer.encoded else None
+    if answer.encoded:
+        return None
+    return answer.length if answer.status == 200 else answer.content_range()[2]
 
 
 def _aged(link: Link) -> bool:

@@ -14,6 +14,9 @@ from g2a_archive.transport.answer import Answer
 NEW_LINK_STATUSES = (401, 403, 404, 410)
 RETRY_STATUSES = (408, 421, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524)
 
+_NO_RANGES = (400, 405, 406, 409, 412, 417, 422, 501)
+"""What a host, or what stands before it, may say to a request for a part alone."""
+
 OVERLAP = 64 * 1024
 """Bytes that are asked for again, and compared, where a validator cannot be relied on."""
 
@@ -30,7 +33,8 @@ class Action(Enum):
     COMPARE = auto()  # the body is the whole file, of which the beginning is here already
     APPEND = auto()  # the body goes on where our bytes end, or a little before that
     COMPLETE = auto()  # all bytes are here already
-    OVERLAP = auto()  # the validator is another one: ask again, with some bytes to compare
+    WHOLE = auto()  # ask again, for all of it: what is here is held against that
+    MOVED = auto()  # the validator is another one: the same, or with some bytes to compare
     RESTART = auto()  # our bytes are of no use: ask again, for everything
     NEW_LINK = auto()  # the link is no longer good
     AGAIN = auto()  # the same request may work later
@@ -66,8 +70,8 @@ class Seen(NamedTuple):
 class Held(NamedTuple):
     """What we have of a file: bytes, the announced total, what `recordingSize` says.
 
-    `scattered`: there are more bytes, with holes between. `moved`: another validator was seen for
-    what may be the same file.
+    `scattered`: there are more bytes, with holes between. `changes` counts how often another
+    validator came for what may be the same file. `whole`: the rest alone is not to be asked for.
     """
 
     size: int = 0
@@ -75,7 +79,16 @@ class Held(NamedTuple):
     expected: int | None = None
     validator: Validator = NO_VALIDATOR
     scattered: bool = False
-    moved: bool = False
+    changes: int = 0
+    whole: bool = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether bytes must prove that the rest is of the same file.
+
+        Where nothing else can, or where each of a host's back ends has a validator of its own.
+        """
+        return self.changes > 1 or self.validator.condition is None
 
     @property
     def known(self) -> int | None:
@@ -104,7 +117,9 @@ def too_much(expected: int | None, most: int) -> Verdict:
 
 def can_resume(held: Held) -> bool:
     """Whether to ask for the rest only: with a validator, or where `recordingSize` can prove it."""
-    if held.size <= 0 or (held.expected is not None and held.size > held.expected):
+    if held.size <= 0 or held.whole:
+        return False
+    if held.expected is not None and held.size > held.expected:
         return False
     return held.validator.condition is not None or held.expected is not None
 
@@ -116,17 +131,15 @@ def range_headers(held: Held) -> dict[str, str]:
     """
     if not can_resume(held):
         return {}
-    if held.moved:
-        return {"Range": f"bytes={first_asked(held)}-"}
-    headers = {"Range": f"bytes={held.size}-"}
-    if held.validator.condition is not None:
-        headers["If-Range"] = held.validator.condition
+    headers = {"Range": f"bytes={first_asked(held)}-"}
+    if not held.doubtful:
+        headers["If-Range"] = held.validator.condition or ""
     return headers
 
 
 def first_asked(held: Held) -> int:
     """Where the bytes begin that `range_headers` asks for."""
-    return max(0, held.size - OVERLAP) if held.moved else held.size
+    return max(0, held.size - OVERLAP) if held.doubtful else held.size
 
 
 def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
@@ -139,6 +152,8 @@ def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
         proved = held.expected in (None, held.size)
         action = Action.COMPLETE if whole and proved else Action.RESTART
         return Verdict(action, "the file host refused the part that was asked for (416)")
+    if ranged and status in _NO_RANGES:
+        return Verdict(Action.WHOLE, f"the file host answered {status}")
     if status < 200 or status >= 500 or status in RETRY_STATUSES:
         return Verdict(Action.AGAIN, f"the file host answered {status}")
     if status not in (200, 206):
@@ -160,14 +175,14 @@ def _judge_part(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
     begin = first_asked(held) if ranged else 0
     if first != begin or last is None or last < first or (total is not None and last >= total):
         return Verdict(Action.RESTART, "the file host sent another part than was asked for")
+    if seen.encoded and (ranged or total != last + 1):
+        return Verdict(Action.RESTART, "the file host sent a part of the file compressed")
     if not ranged:
         return Verdict(Action.START)
     if total is not None and held.known is not None and total != held.known:
         return Verdict(Action.RESTART, "the file changed its length at the host")
-    if held.validator.etag and seen.validator.etag not in (None, held.validator.etag):
-        if held.moved:
-            return Verdict(Action.APPEND)
-        return Verdict(Action.OVERLAP, "the file changed at the host")
+    if held.changes < 2 and held.validator.contradicts(seen.validator):
+        return Verdict(Action.MOVED, "the file changed at the host")
     return Verdict(Action.APPEND)
 
 

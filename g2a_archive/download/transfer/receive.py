@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from g2a_archive.archive import content
 from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.space import Space
-from g2a_archive.archive.partial import Partial
+from g2a_archive.archive.partial import Partial, Validator
 from g2a_archive.download.transfer import decisions
 from g2a_archive.download.transfer.decisions import Action, Verdict, validator_of
 from g2a_archive.download.transfer.results import Transfer
@@ -61,13 +61,19 @@ class Receiver:
         return BUFFER if self.limiter is None else self.limiter.step(self.jobs)
 
     def receive(
-        self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor, begin: int
+        self,
+        transfer: Transfer,
+        part: Partial,
+        answer: Answer,
+        floor: Floor,
+        begin: int,
+        validator: Validator | None = None,
     ) -> Verdict | None:
         """Read a body, whose first byte is at `begin` of the file, to its end.
 
         A verdict where the content is wrong. Bytes that are here already are compared, not
-        written. Returns early when the run is asked to stop, and where helpers are to share the
-        rest. Raises `NetworkError`, `OSError`.
+        written; once all of them are, the file has the `validator`. Returns early when the run is
+        asked to stop, and where helpers are to share the rest. Raises `NetworkError`, `OSError`.
         """
         position, checked, claimed = begin, part.size >= content.HEAD, 0
         most = decisions.largest(transfer.kind, transfer.expected)
@@ -84,6 +90,8 @@ class Receiver:
             fresh = self._compared(part, data, position, begin)
             if fresh is None:
                 return Verdict(Action.RESTART, "the file changed at the host")
+            if validator is not None and (fresh or not data):
+                part.validator = validator
             if fresh:
                 part.append(fresh)
                 self._flush_at_times(part)
@@ -250,7 +258,7 @@ def _request_piece(downloads: Downloads, url: str, part: Partial, begin: int, en
     """Ask for the bytes from `begin` up to `end`. Raises `NetworkError` where others come."""
     headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": part.validator.condition or ""}
     answer = downloads.get(url, headers)
-    same = validator_of(answer).etag in (None, part.validator.etag)
+    same = not part.validator.contradicts(validator_of(answer))
     right = answer.content_range() == (begin, end - 1, part.total)
     if answer.status != 206 or not right or not same or answer.encoded:
         downloads.release(answer)

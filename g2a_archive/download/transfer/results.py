@@ -35,7 +35,8 @@ class Transfer:
     renewed: bool = False  # since the last progress
     told: dict[str, bytes] = field(default_factory=dict)  # digests, by whichever of its answers
     empty: bool = False  # the host said so once already
-    moved: bool = False  # another validator was seen for what may be the same file
+    changes: int = 0  # how often another validator came for what may be the same file
+    whole: bool = False  # the next request is for all of it
     candidate: Candidate | None = None
     part: Partial | None = None
     high_water: int = 0  # bytes: only what is beyond them is progress
@@ -68,15 +69,22 @@ class Transfer:
         part = self.part
         if part is None:
             return Held(expected=self.expected)
-        scattered = bool(part.extents)
-        return Held(part.size, part.total, self.expected, part.validator, scattered, self.moved)
+        return Held(
+            size=part.size,
+            total=part.total,
+            expected=self.expected,
+            validator=part.validator,
+            scattered=bool(part.extents),
+            changes=self.changes,
+            whole=self.whole,
+        )
 
     def restart(self) -> None:
         """What is here is of no use. All bytes count as progress anew the first time that this is
         so, but no more than once: a file that is never whole would be fetched for ever."""
         if not self.restarted:
             self.restarted, self.high_water = True, 0
-        self.moved = False
+        self.changes, self.whole = 0, False
 
     def gained(self) -> bool:
         """Whether more bytes are here than ever before."""

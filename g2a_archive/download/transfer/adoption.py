@@ -1,0 +1,103 @@
+"""Files that are under their final names already: taken as ours where they fit, not fetched.
+
+A lost catalogue, or an archive that was copied without it, leaves them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+
+from g2a_archive.archive import content
+from g2a_archive.archive.disk.domains import Doing, domain_of, local_error
+from g2a_archive.archive.disk.flushing import flush_file
+from g2a_archive.archive.layout import file_names
+from g2a_archive.archive.storage import Storage
+from g2a_archive.download.transfer import decisions
+from g2a_archive.download.transfer.results import Candidate, Stored, Transfer
+from g2a_archive.errors import Domain
+from g2a_archive.models import FileKind, StoredFile
+
+log = logging.getLogger("g2a_archive")
+
+
+def adopt(
+    transfer: Transfer, storage: Storage, sums: Callable[[str], dict[str, str]]
+) -> Stored | None:
+    """Take a file under its final name as ours, if it fits; None if it must be fetched.
+
+    It fits where its sum is listed, or where it is an MP4 of `recordingSize` that adds up. Another
+    one is a candidate, until the host tells the length. `sums` are those of a directory's
+    `SHA256SUMS`, by name. Raises `LocalError` where it is more than this file that cannot be read.
+    """
+    transfer.candidate = None
+    names = file_names(transfer.recording, transfer.kind)
+    path = storage.find(transfer.directory, names)
+    if path is None or not os.path.isfile(path):
+        return None
+    listed = transfer.known_sha256 or sums(transfer.directory).get(os.path.basename(path))
+    try:
+        if listed is None and not _may_fit(transfer, path):
+            return None
+        if listed is None and transfer.expected is None:
+            transfer.candidate = Candidate(path, os.stat(path).st_size)
+            return None
+        return _taken(transfer, path, listed)
+    except OSError as error:
+        if domain_of(error, Doing.READ) is not Domain.FILE:
+            raise local_error(error, Doing.READ, path) from error
+        log.warning(
+            "recording %d: %s: the file that is there cannot be read (%s)",
+            transfer.recording,
+            transfer.kind,
+            error.strerror,
+        )
+        return None
+
+
+def confirmed(transfer: Transfer, length: int | None, told: Mapping[str, bytes]) -> Stored | None:
+    """The candidate, where the host's word for the file's length is its own, and for its digests.
+
+    `told`: digests of the whole file, by hashlib's names. Raises `OSError`.
+    """
+    candidate = transfer.candidate
+    if candidate is None or length != candidate.size:
+        return None
+    for name, digest in told.items():
+        blank = hashlib.new(name, usedforsecurity=False)
+        with open(candidate.path, "rb") as file:
+            if hashlib.file_digest(file, blank.copy).digest() != digest:
+                return None
+    return _taken(transfer, candidate.path, None)
+
+
+def _may_fit(transfer: Transfer, path: str) -> bool:
+    if os.path.lexists(f"{path}.aria2"):  # what that downloader has beside a half file
+        return False
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        video = transfer.kind is FileKind.MP4
+        return decisions.adoptable(
+            transfer.kind,
+            head=file.read(content.HEAD),
+            size=size,
+            expected=transfer.expected,
+            boxes_add_up=video and content.boxes_add_up(file.fileno(), size),
+            holes=content.has_holes(file.fileno(), size),
+        )
+
+
+def _taken(transfer: Transfer, path: str, listed: str | None) -> Stored | None:
+    """The file as an archived one, flushed; None where its sum is not the one listed."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if listed not in (None, digest):
+            return None
+        flush_file(file.fileno())
+    directory, name = os.path.split(path)
+    relative = f"{transfer.directory}/{name}"
+    stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)
+    return Stored(stored, adopted=True, flush=frozenset({directory}))
