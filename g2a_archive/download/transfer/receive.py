@@ -107,6 +107,7 @@ class Receiver:
                     return wrong
                 checked = True
             self._slow_down(len(data), floor)
+        part.validator = validator or part.validator
         return None
 
     @staticmethod
