@@ -179,6 +179,8 @@ class _Kept:
     network: Network
     asked_at = 0.0
     answers = 0
+    answering: socket.socket | None = None
+    """What the last answer comes on: a connection that is not kept has let go of it."""
 
     def _new_conn(self) -> socket.socket:
         self.answers = 0
@@ -197,8 +199,18 @@ class _Kept:
         self.network.use(self)
         super().request(*args, **more)  # type: ignore[misc]
 
+    def _tunnel(self) -> None:
+        self.network.begin(self)
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        finally:
+            in_time = self.network.end(self)
+        if not in_time:
+            raise TimeoutError
+
     def getresponse(self) -> Any:
         self.network.begin(self)
+        self.answering = self.sock  # type: ignore[attr-defined]
         try:
             found = super().getresponse()  # type: ignore[misc]
             self.answers += 1

@@ -8,6 +8,7 @@ what the host tells of a digest must be true.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import ssl
 import time
@@ -17,7 +18,7 @@ from contextlib import suppress
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.ssltransport import SSLTransport
 
-from g2a_archive.transport.adapter import shut, shut_socket
+from g2a_archive.transport.adapter import shut_socket
 from g2a_archive.transport.digests import told_digests
 from g2a_archive.transport.errors import NetworkError, translated
 
@@ -35,6 +36,9 @@ _LITTLE = 65536
 
 _PATIENCE = 1.0
 """Seconds for that."""
+
+_GRACE = 1.0
+"""Seconds more for a read than for a byte of it: where nothing comes, the library says so first."""
 
 _WINDOW_BYTES = 1 << 20
 _QUICK = 0.25
@@ -73,12 +77,13 @@ class Answer:
         if self.ended:
             raw.close()  # what follows, if anything, is nobody's
         self._begun = False
-        sock = getattr(raw.connection, "sock", None)
-        self._tls = sock if isinstance(sock, ssl.SSLSocket | SSLTransport) else None
+        self._sock = getattr(raw.connection, "answering", None)
+        self._tls = isinstance(self._sock, ssl.SSLSocket | SSLTransport)
         self._quick = False
         self._window = (0, 0.0)
-        self.gathering_since: float | None = None
-        """Since when (monotonic) a read waits for all that it was asked for; None if none does."""
+        self._reading_since: float | None = None
+        self._longest = math.inf
+        self._late = False
 
     @property
     def encoded(self) -> bool:
@@ -150,17 +155,17 @@ class Answer:
         if self._left is not None:
             # Of an empty body, too: the library is done with an answer only once it says its end.
             most = min(most, self._left) or 1
+        self._reading_since = time.monotonic()
         try:
-            if self._quick:
-                self.gathering_since = time.monotonic()
-                data = self._raw.read(most, decode_content=False)
-            else:
-                # At most one read of the socket: what came before a stall is not lost by it.
-                data = self._raw.read1(most, decode_content=False)
+            # Else one read of the socket's bytes at most: what came before a stall is not lost.
+            read = self._raw.read if self._quick else self._raw.read1
+            data = read(most, decode_content=False)
         except Exception as error:  # hostile chunks and headers raise all sorts
-            raise translated(error) from None
+            raise _too_slow() if self._late else translated(error) from None
         finally:
-            self.gathering_since = None
+            self._reading_since = None
+        if not data and self._late:  # which is no end of the body, whatever it looks like
+            raise _too_slow()
         if self.chunked and self._part_left is not None:
             self._part_left -= len(data)
             if self._part_left < 0:
@@ -174,7 +179,7 @@ class Answer:
                 raise NetworkError("more came than the host announces")
             self._left -= len(data)
             self.ended = not self._left
-            if self._tls is not None:
+            if self._tls:
                 self._measure(len(data))
         return data
 
@@ -199,6 +204,7 @@ class Answer:
     def close(self) -> None:
         """Be done with the answer; its connection is kept where its body ended, or is a little one
         that nobody began to read: who gave up in the middle may have done so as nothing came."""
+        self._longest = _PATIENCE
         with suppress(Exception):
             left = self._left if self._left is not None else _LITTLE
             if self.announced and not self._begun and left <= _LITTLE:
@@ -210,21 +216,20 @@ class Answer:
                 self._raw.close()
             self._raw.release_conn()
 
-    def give_up(self) -> None:
-        """Let a read that waits in another thread for all it was asked for end as if cut off.
+    def end_late(self, timeout: float) -> None:
+        """End a read, in another thread, that has not returned within `timeout` seconds.
 
-        Not as `interrupt` does, which takes the TLS away from a read that may go on: what it would
-        read then is not the file.
+        What came meanwhile is returned by it; where that is nothing, it raises `NetworkError`.
         """
-        shut_socket(self._tls)
+        since = self._reading_since
+        longest = min(timeout + _GRACE, self._longest)
+        if since is not None and time.monotonic() - since > longest:
+            self._late = True
+            shut_socket(self._sock)
 
     def interrupt(self) -> None:
         """End a read that waits in another thread; what it returns is of no use any more."""
-        with suppress(Exception):  # the body may have come to its end just now
-            if isinstance(getattr(self._raw.connection, "sock", None), SSLTransport):
-                shut(self._raw.connection)  # TLS in a proxy's TLS, which the library can't end
-            else:
-                self._raw.shutdown()
+        shut_socket(self._sock)
 
 
 class Inflate:
@@ -274,6 +279,10 @@ class Inflate:
     def whole(self) -> bool:
         """Whether they ended, or there are none."""
         return self.ended or not self._begun
+
+
+def _too_slow() -> NetworkError:
+    return NetworkError("the answer came too slowly", timed_out=True)
 
 
 def _chunked(raw: BaseHTTPResponse) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -60,21 +59,19 @@ class Downloads:
 
     def release(self, answer: Answer) -> None:
         """Be done with an answer; its connection is kept if its body was read to the end."""
+        answer.close()
         with self._lock:
             self._open.discard(answer)
-        answer.close()
 
     def end_late(self) -> None:
         """To be called now and then: ends requests whose headers trickle, and reads that wait for
-        more bytes at once where these trickle, as nobody else would.
+        more than one byte where these trickle, be they of the body or of the chunks' sizes.
         """
         self._adapter.network.end_late(self._timeout)
-        until = time.monotonic() - self._timeout
         with self._lock:
-            gathering = [(one, one.gathering_since) for one in self._open]
-        for answer, since in gathering:
-            if since is not None and since < until and answer.gathering_since == since:
-                answer.give_up()
+            reading = list(self._open)
+        for answer in reading:
+            answer.end_late(self._timeout)
 
     def abort(self) -> None:
         """End every transfer at once: reads under way return or fail, nothing new begins.
