@@ -18,7 +18,7 @@ from pathlib import Path
 from g2a_archive.archive.disk import flushing
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
-from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
+from g2a_archive.archive.disk.lock import ArchiveLock
 from g2a_archive.archive.disk.mounts import MissingPart
 from g2a_archive.archive.disk.space import Space, largest_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
@@ -86,7 +86,7 @@ class Storage:
         self.partial = self.own / "partial"
         self.catalog = catalog_path(self.root, catalog)
         self._catalog_elsewhere = catalog is not None
-        self._locks: list[RunLock] = []
+        self.lock = ArchiveLock(self.root, self.own, self.catalog, elsewhere=catalog is not None)
         self._made: set[str] = set()
         self._listed: dict[str, set[str]] = {}
         self._looks: dict[str, int] = {}
@@ -108,8 +108,22 @@ class Storage:
         Raises `InputError` for a destination that is a file, `StorageError` for one that cannot
         be used, or is no archive although it should be, and `LockedError`.
         """
-        check_destination(self.root)
+        self.look(create=create)
         flushing.tell_again()
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            self._device = self.root.stat().st_dev
+            if self._catalog_elsewhere:
+                self.catalog.parent.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
+            self.leftovers = set(os.listdir(self.partial))
+        except OSError as error:
+            self.close()
+            raise storage_error(error, "create", error.filename or self.own) from error
+
+    def look(self, *, create: bool = True) -> None:
+        """Raise what `open` would for a destination that cannot be this archive; change nothing."""
+        check_destination(self.root)
         if not create:
             self.require()
         elif (
@@ -121,16 +135,6 @@ class Storage:
                 f"{self.root} is not the archive that the catalogue {self.catalog} speaks of",
                 hint="is the drive mounted? For a new archive, use a new catalogue",
             )
-        try:
-            self.partial.mkdir(parents=True, exist_ok=True)
-            self._device = self.root.stat().st_dev
-            if self._catalog_elsewhere:
-                self.catalog.parent.mkdir(parents=True, exist_ok=True)
-            self._acquire()
-            self.leftovers = set(os.listdir(self.partial))
-        except OSError as error:
-            self.close()
-            raise storage_error(error, "create", error.filename or self.own) from error
 
     def require(self) -> None:
         """Raise `StorageError` where the destination is not an archive yet."""
@@ -140,35 +144,9 @@ class Storage:
                 hint="is the drive mounted? For a new archive, run once without --no-create",
             )
 
-    def _acquire(self) -> None:
-        """The lock in the archive, and one beside a catalogue that lies elsewhere."""
-        lock, beside = map(RunLock, lock_paths(self.own, self.catalog))
-        try:
-            if self._catalog_elsewhere:
-                beside.acquire()
-                self._locks.append(beside)
-            lock.acquire()
-            self._locks.append(lock)
-        except NoLocksError:
-            if not self._locks:
-                raise StorageError(
-                    f"the file system of {self.root} has no locks",
-                    hint="put the catalogue and its lock on a local disk with --catalog",
-                ) from None
-            log.warning(
-                "the file system of %s has no locks: only runs that use this --catalog are "
-                "kept apart",
-                self.root,
-            )
-        except BaseException:
-            self.close()
-            raise
-
     def close(self) -> None:
         """Let go of the locks."""
-        for lock in self._locks:
-            lock.release()
-        self._locks.clear()
+        self.lock.release()
 
     # --- final names ------------------------------------------------------------------------
 

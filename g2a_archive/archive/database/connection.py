@@ -276,10 +276,7 @@ class Database:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         text = f"cannot {doing} the catalogue {self.path}: {error}"
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return CatalogError(
-                f"the catalogue {self.path} is damaged: {error}",
-                hint="move it away; the next download adopts the files that are there",
-            )
+            return self._damaged(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return CatalogError(
                 f"the catalogue {self.path} has been locked for {_PATIENCE:.0f} s",
@@ -296,6 +293,12 @@ class Database:
                 what, hint = storage_sentence(cause, verb, self.path, instead=instead)
                 return CatalogError(what, hint=hint)
         return CatalogError(text, hint=_HINTS.get(code, ""))
+
+    def _damaged(self, how: str) -> CatalogError:
+        return CatalogError(
+            f"the catalogue {self.path} is damaged: {how}",
+            hint="move it away; the next download adopts the files that are there",
+        )
 
     def _patiently(self, action: Callable[[], _T], doing: str = "read") -> _T:
         """Run `action`, waiting for other programs' locks in short steps that a signal can end."""
@@ -321,6 +324,35 @@ class Database:
         """Raise `Interrupted` where whoever opened the catalogue is asked to stop."""
         if self._interrupted():
             raise Interrupted
+
+    def look_for_damage(self, seconds: float) -> bool:
+        """Read every page; False where that was not done after so many seconds.
+
+        A writer waits that long: it should be much less than its patience. Raises `CatalogError`
+        where a page is damaged, and `Interrupted`.
+        """
+        until = time.monotonic() + seconds
+
+        def over() -> bool:
+            return self._interrupted() or time.monotonic() > until
+
+        def read() -> str | None:
+            try:
+                return str(self._db.execute("PRAGMA quick_check(1)").fetchone()[0])
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+                    raise
+                return None
+
+        self._db.set_progress_handler(over, 10_000)
+        try:
+            found = self._patiently(read)
+        finally:
+            self._db.set_progress_handler(None, 0)
+        self.look()
+        if found not in (None, "ok"):
+            raise self._damaged(str(found).splitlines()[-1])
+        return found is not None
 
     def scalar(self, sql: str, *values: object) -> Any:
         """The first column of the first row, or None."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from g2a_archive.archive.layout import option_of
-from g2a_archive.errors import LockedError, storage_error
+from g2a_archive.errors import LockedError, StorageError, storage_error
 from g2a_archive.models import utc_now
+
+log = logging.getLogger("g2a_archive")
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
@@ -35,9 +39,7 @@ class RunLock:
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise storage_error(
-                error, "open the lock", self.path, instead=option_of(self.path)
-            ) from error
+            raise self._unopened(error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -58,6 +60,24 @@ class RunLock:
         with suppress(OSError):
             os.fsync(fd)
 
+    def look(self) -> None:
+        """Raise what `acquire` would, as far as a file that is there tells; keep and write nothing.
+
+        A file that is not there is made by a run, where its directory can be written.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not os.path.lexists(self.path):
+                return
+            raise self._unopened(error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            raise self._refusal(error, _holder(fd)) from error
+        finally:
+            os.close(fd)
+
     def share(self) -> None:
         """Keep runs out where nothing can be written: read-only media, another user's archive.
 
@@ -76,6 +96,9 @@ class RunLock:
             raise self._refusal(error, holder) from error
         self._fd = fd
 
+    def _unopened(self, error: OSError) -> StorageError:
+        return storage_error(error, "open the lock", self.path, instead=option_of(self.path))
+
     def _refusal(self, error: OSError, holder: str) -> Exception:
         if error.errno in _NO_LOCKS:
             return NoLocksError()
@@ -92,6 +115,55 @@ class RunLock:
             fd, self._fd = self._fd, -1
             with suppress(OSError):  # what is in it matters to nobody any more
                 os.close(fd)
+
+
+class ArchiveLock:
+    """The lock of an archive, and one beside a catalogue that lies `elsewhere`: both, or neither.
+
+    Every method raises `LockedError` where another run has one of them, and `StorageError` where
+    there can be none.
+    """
+
+    def __init__(self, root: Path, own: Path, catalog: Path, *, elsewhere: bool) -> None:
+        self._root = root
+        self._lock, self._beside = map(RunLock, lock_paths(own, catalog))
+        self._elsewhere = elsewhere
+
+    def acquire(self) -> None:
+        """Take them."""
+        try:
+            self._both(RunLock.acquire)
+        except BaseException:
+            self.release()
+            raise
+
+    def look(self) -> None:
+        """Tell whether they could be taken; nothing is made, kept or written."""
+        self._both(RunLock.look)
+
+    def _both(self, take: Callable[[RunLock], None]) -> None:
+        apart = False
+        try:
+            if self._elsewhere:
+                take(self._beside)
+                apart = True
+            take(self._lock)
+        except NoLocksError:
+            if not apart:
+                raise StorageError(
+                    f"the file system of {self._root} has no locks",
+                    hint="put the catalogue and its lock on a local disk with --catalog",
+                ) from None
+            log.warning(
+                "the file system of %s has no locks: only runs that use this --catalog are "
+                "kept apart",
+                self._root,
+            )
+
+    def release(self) -> None:
+        """Let go of them."""
+        self._lock.release()
+        self._beside.release()
 
 
 def lock_paths(own: Path, catalog: Path) -> tuple[Path, Path]:

@@ -1,7 +1,9 @@
-"""`check`: would a night's run work? Nothing is downloaded, nothing is written but a trial file."""
+"""`check`: would a night's run work? Nothing is downloaded, nothing is written but trial files."""
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,11 +16,10 @@ import click
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.flushing import write_trial
-from g2a_archive.archive.disk.lock import lock_holder
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.archive.disk.space import free_space
-from g2a_archive.archive.layout import ARCHIVE_DIR
-from g2a_archive.archive.storage import catalog_path, check_destination, has_catalog
+from g2a_archive.archive.layout import option_of
+from g2a_archive.archive.storage import Storage, has_catalog
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Access
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
@@ -28,9 +29,7 @@ from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import (
     ArchiverError,
     ExitCode,
-    InputError,
     Interrupted,
-    LockedError,
     StorageError,
     storage_error,
 )
@@ -40,6 +39,10 @@ from g2a_archive.service.session import Authorizer
 
 _SANE_SKEW = 300.0
 """Seconds by which the clocks of this machine and the service may differ."""
+
+
+_READING = 10.0
+"""Seconds for which the catalogue is read in search of damage; a run that begins then waits."""
 
 
 class Finding(NamedTuple):
@@ -60,12 +63,15 @@ class Check:
         configuration: str,
         credentials: Callable[[], Authorizer],
         service: Callable[[Authorizer], Service],
+        interrupted: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._configuration = configuration
         self._credentials = credentials
         self._service = service
-        self._root = Path(settings.dest).absolute()
+        self._interrupted = interrupted
+        self._storage = Storage(Path(settings.dest), catalog=settings.catalog)
+        self._root = self._storage.root
         self._codes: set[ExitCode] = set()
 
     @property
@@ -126,20 +132,11 @@ class Check:
         return sane, f"clock: {now:%Y-%m-%d %H:%M} UTC"
 
     def _destination(self) -> Iterator[tuple[bool, str]]:
-        check_destination(self._root)
-        own = self._root / ARCHIVE_DIR
-        if not own.is_dir() and self._settings.no_create:
-            raise StorageError(
-                f"destination: {self._root} is not an archive yet, and --no-create is set",
-                hint="is the drive mounted?",
-            )
-        place = own if own.is_dir() else self._root
-        while not place.is_dir():
-            place = place.parent
-        try:
-            write_trial(place)
-        except OSError as error:
-            raise storage_error(error, "write to the destination", place) from error
+        storage = self._storage
+        storage.look(create=not self._settings.no_create)
+        new = "" if storage.own.is_dir() else ", a new archive"
+        place = _try(storage.own, "--dest")
+        _try(storage.partial, "--dest")
         room = "it does not tell its free space"
         if told := free_space(place):
             room = f"{size_text(told[0])} free"
@@ -149,29 +146,59 @@ class Check:
                     f"({size_text(self._settings.min_free)})",
                     hint="free some space",
                 )
-        new = "" if own.is_dir() else ", a new archive"
         yield True, f"destination: {self._root} can be written{new}, {room}"
 
     def _lock(self) -> Iterator[tuple[bool, str]]:
-        holder = lock_holder(self._root / ARCHIVE_DIR / "lock")
-        if holder is not None:
-            raise LockedError(f"lock: another run is working on this archive: {holder}")
+        self._storage.lock.look()
         yield True, "lock: free"
 
     def _catalogue(self) -> Iterator[tuple[bool, str]]:
-        path = catalog_path(self._root, self._settings.catalog)
+        path = self._storage.catalog
+        self._writable(path)
         if not has_catalog(path):
             yield True, f"catalogue: {path} will be made"
             return
-        try:
-            with Catalog(path, readonly=True) as catalog:
-                archived = catalog.scalar("SELECT count(*) FROM recording WHERE state = 'archived'")
-                owed = catalog.owed_count()
-                if unmounted := missing_parts(catalog, self._root):
-                    raise unmounted_error(unmounted)
-        except InputError as error:
-            raise StorageError(error.message, hint=error.hint) from error
-        yield True, f"catalogue: {counted(archived, 'recording')} archived, {owed:,} owed"
+        with Catalog(path, readonly=True, interrupted=self._interrupted) as catalog:
+            busy = ExitCode.LOCKED in self._codes  # by a run that should not have to wait
+            whole = busy or catalog.look_for_damage(_READING)
+            archived = catalog.scalar("SELECT count(*) FROM recording WHERE state = 'archived'")
+            owed = catalog.owed_count()
+            if unmounted := missing_parts(catalog, self._root):
+                raise unmounted_error(unmounted)
+        far = "" if whole else f"; it is large: read for {_READING:.0f} s, and not to its end"
+        yield True, f"catalogue: {counted(archived, 'recording')} archived, {owed:,} owed{far}"
+
+    def _writable(self, path: Path) -> None:
+        """Raise `StorageError` where a run could not write the catalogue, or a journal beside it.
+
+        A link leads to where both are.
+        """
+        real = Path(os.path.realpath(path))
+        instead = option_of(path)
+        if path.is_symlink() and not real.parent.is_dir():
+            away = FileNotFoundError(errno.ENOENT, "")
+            raise storage_error(away, "open the catalogue", path, instead=instead)
+        _try(real.parent, instead)
+        for name in (real, Path(f"{real}-journal")):
+            try:
+                if name.is_file():
+                    os.close(os.open(name, os.O_RDWR | os.O_CLOEXEC))
+            except OSError as error:
+                raise storage_error(error, "write the catalogue", name, instead=instead) from error
+
+
+def _try(place: Path, instead: str) -> Path:
+    """Write, and remove, a trial file in a directory, or in what that is to be made in: that one.
+
+    `instead` is the option that names another place. Raises `StorageError`.
+    """
+    while not os.path.lexists(place):
+        place = place.parent
+    try:
+        write_trial(place)
+    except OSError as error:
+        raise storage_error(error, "write to", place, instead=instead) from error
+    return place
 
 
 def _ago(age: float) -> str:
@@ -188,7 +215,8 @@ def check_command(ctx: click.Context, /, **_: Any) -> ExitCode:
     """Say whether a night's run would work; download nothing.
 
     Looks at the configuration, the credentials (a real call), the clock, the destination and its
-    free space, the lock and the catalogue: one line each. The exit code is as a run's.
+    free space, the lock and the catalogue, of which it tries to write what a run writes: one line
+    each. The exit code is as a run's.
     """
     return _check(settings_of(ctx))
 
@@ -213,6 +241,7 @@ def _check(settings: Settings) -> ExitCode:
             configuration=configuration,
             credentials=access,
             service=lambda authorizer: make_service(settings.run, authorizer, switch),
+            interrupted=switch.event.is_set,
         )
         found = []
         try:

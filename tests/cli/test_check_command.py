@@ -1,0 +1,178 @@
+"""The command `check`: it ends as the next run would, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import archives, catalog_path, cli_here, plain_args
+from support.cli import FIRST, tree
+
+from g2a_archive.archive.database import connection
+from g2a_archive.archive.disk.lock import RunLock
+from g2a_archive.cli.setup import check
+from g2a_archive.demo import SimulatedService
+from g2a_archive.errors import ExitCode
+
+archive = archives.archive
+original = archives.original
+service = archives.service
+
+
+def checked(service: SimulatedService, root: Path, *more: str | Path) -> tuple[int, list[str]]:
+    """The exit code of `check`, and what it finds wrong, or all where that is nothing."""
+    before = tree(root)
+    args = ["check", "--dest", root, "--min-free", "0", *more]
+    result = cli_here(args, service.environment())
+    assert tree(root) == before
+    assert "Traceback" not in result.stderr
+    lines = result.stdout.splitlines()
+    return result.returncode, [line for line in lines if line.startswith("FAIL")] or lines
+
+
+def next_run(service: SimulatedService, root: Path, *more: str | Path) -> int:
+    args = plain_args(root, *more, "--again", FIRST, FIRST + 1)
+    return cli_here(args, service.environment()).returncode
+
+
+def damaged(root: Path) -> None:
+    with open(catalog_path(root), "r+b") as file:
+        file.seek(2 * 4096)
+        file.write(b"\xff" * 2 * 4096)
+
+
+def dangling(root: Path) -> None:
+    catalog_path(root).unlink()
+    catalog_path(root).symlink_to("/nowhere/at/all")
+
+
+def directory(root: Path) -> None:
+    catalog_path(root).unlink()
+    catalog_path(root).mkdir()
+
+
+def partial(root: Path) -> None:
+    shutil.rmtree(root / ".g2a-archive" / "partial")
+    (root / ".g2a-archive" / "partial").touch()
+
+
+def lock(root: Path) -> None:
+    (root / ".g2a-archive" / "lock").unlink(missing_ok=True)
+    (root / ".g2a-archive" / "lock").mkdir()
+
+
+def dangling_lock(root: Path) -> None:
+    (root / ".g2a-archive" / "lock").unlink()
+    (root / ".g2a-archive" / "lock").symlink_to("/nowhere/at/all")
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (damaged, "is damaged: "),
+        (dangling, "cannot open the catalogue"),
+        (directory, "cannot open the catalogue"),
+        (partial, "partial: Not a directory"),
+        (lock, "cannot open the lock"),
+        (dangling_lock, "cannot open the lock"),
+    ],
+)
+def test_what_would_stop_the_next_run(
+    service: SimulatedService, archive: Path, harm: Callable[[Path], None], words: str
+) -> None:
+    harm(archive)
+    code, wrong = checked(service, archive)
+    assert code == ExitCode.STORAGE
+    assert len(wrong) == 1
+    assert words in wrong[0]
+    assert next_run(service, archive) == ExitCode.STORAGE
+
+
+@pytest.mark.parametrize(
+    "name", ["catalog.sqlite3", "catalog.sqlite3-journal", "lock", "partial", ""]
+)
+def test_what_this_user_may_not_write(
+    service: SimulatedService, archive: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    place = archive / ".g2a-archive" / name
+    if name.endswith("-journal"):
+        place.touch()
+    real = os.open
+
+    def refusing(path: Any, flags: int, *args: Any, **more: Any) -> int:
+        writing = flags & (os.O_WRONLY | os.O_RDWR)
+        if writing and str(place) in (str(path), os.path.dirname(str(path))):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, flags, *args, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    code, wrong = checked(service, archive)
+    assert code == ExitCode.STORAGE
+    assert "Permission denied (give the user that runs this permission" in wrong[0]
+
+
+def test_a_catalogue_elsewhere_in_a_place_that_cannot_be(
+    service: SimulatedService, archive: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    code, wrong = checked(service, archive, "--catalog", tmp_path / "file" / "catalog")
+    assert code == ExitCode.STORAGE
+    assert "Not a directory" in wrong[0]
+    assert next_run(service, archive, "--catalog", tmp_path / "file" / "catalog") == code
+    new = tmp_path / "new" / "catalog"
+    assert checked(service, archive, "--catalog", new)[0] == ExitCode.OK
+    assert not new.parent.exists()
+    catalog_path(archive).rename(tmp_path / "catalog")
+    code, wrong = checked(service, tmp_path / "another", "--catalog", tmp_path / "catalog")
+    assert code == ExitCode.STORAGE
+    assert "is not the archive that the catalogue" in wrong[0]
+
+
+def test_beside_a_run_it_waits_for_nothing(
+    service: SimulatedService, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> bool:
+        raise AssertionError("a run would have to wait for this")
+
+    monkeypatch.setattr(connection.Database, "look_for_damage", read)
+    held = RunLock(archive / ".g2a-archive" / "lock")
+    held.acquire()
+    code, wrong = checked(service, archive)
+    held.release()
+    assert code == ExitCode.LOCKED
+    assert "another run is working on this archive: host " in wrong[0]
+    catalog_path(archive).rename(tmp_path / "catalog")
+    held = RunLock(tmp_path / "catalog.lock")
+    held.acquire()
+    assert checked(service, archive, "--catalog", tmp_path / "catalog")[0] == ExitCode.LOCKED
+    held.release()
+
+
+def test_a_large_catalogue_is_read_for_some_seconds(
+    service: SimulatedService, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, lines = checked(service, archive)
+    assert (code, "8 recordings archived, 0 owed" in lines[-1]) == (0, True)
+    assert "not to its end" not in lines[-1]
+    monkeypatch.setattr(check, "_READING", -1.0)
+    real = sqlite3.connect
+
+    def connect(*args: Any, **more: Any) -> Any:
+        return real(*args, **{**more, "factory": Hasty})
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    code, lines = checked(service, archive)
+    assert code == 0
+    assert "not to its end" in lines[-1]
+
+
+class Hasty(sqlite3.Connection):
+    """Asks after each step whether to go on, as else only a long query does."""
+
+    def set_progress_handler(self, handler: Any, n: int) -> None:
+        super().set_progress_handler(handler, 1)
