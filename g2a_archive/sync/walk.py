@@ -7,7 +7,8 @@ that is done with. Of a full answer nothing is wasted: its IDs are real, and whe
 of its window turns out to be empty, the second need not be asked for as a whole.
 
 Neighbouring windows overlap by a moment: the vendor does not say whether `fromTime` and `toTime`
-include their own instant, and one that neither of two windows included would be missed.
+include their own instant, and one that neither of two windows included would be missed. The end of
+all windows is a moment earlier than what was asked for: nothing that starts then is wanted.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Span:
     @property
     def window(self) -> Window:
         """All of it."""
-        return Window(self.begin, self.end, self.sharp)
+        return Window(self.begin, self.end, self.sharp, last=self.end is not None)
 
     def differs(self, other: Span) -> bool:
         """Whether it begins or ends elsewhere, beyond what passes between two looks at a clock."""
@@ -69,12 +70,14 @@ def span_of(selection: Selection, now: float) -> Span:
 class Window:
     """A stretch of time in Unix seconds; None is without an edge.
 
-    `sharp`: what starts at `begin` itself must be told, whether `fromTime` includes it or not.
+    `sharp`: what starts at `begin` itself must be told, whether `fromTime` includes it or not;
+    `last`: what starts at `end` itself must not be, whether `toTime` includes it or not.
     """
 
     begin: int | None = None
     end: int | None = None
     sharp: bool = False
+    last: bool = False
 
     @property
     def is_second(self) -> bool:
@@ -91,8 +94,9 @@ class Window:
                 begin = f"{before[:-1]}.998Z" if fractions else before
             found.append(("fromTime", begin))
         if self.end is not None:
-            # A second alone should not take in the next one, where `toTime` is inclusive.
-            apart = self.is_second and fractions
+            # A second alone should not take in the next one, where `toTime` is inclusive. Without
+            # fractions one second too many is told rather than one too few.
+            apart = (self.is_second or self.last) and fractions
             text = f"{iso(self.end - 1)[:-1]}.999Z" if apart else iso(self.end)
             found.append(("toTime", text))
         return found
@@ -100,7 +104,7 @@ class Window:
     @property
     def fractional(self) -> bool:
         """Whether its attributes hold fractions of a second, where they may."""
-        return self.is_second or (self.sharp and self.begin is not None)
+        return self.is_second or self.last or (self.sharp and self.begin is not None)
 
     def __str__(self) -> str:
         begin = "the beginning" if self.begin is None else iso(self.begin)
@@ -189,7 +193,8 @@ class Walk:
         self.window = self._window(None if last else end)
 
     def _window(self, end: int | None) -> Window:
-        return Window(self._at, end, sharp=self._sharp or self._at > self._begin)
+        sharp = self._sharp or self._at > self._begin
+        return Window(self._at, end, sharp, last=not self._open and end == self._stop)
 
     @property
     def share(self) -> float:

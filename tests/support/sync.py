@@ -65,6 +65,7 @@ def sync_here(
     clock: Callable[[], float] | None = None,
     wait_with: Callable[[float], None] | None = None,
     since: int | None = None,
+    until: int | None = None,
     **settings: Any,
 ) -> Report:
     """A whole `sync` in this process: all of it but its command line."""
@@ -76,7 +77,8 @@ def sync_here(
         switch=switch or StopSwitch(),
         display=Nothing(),
     )
-    chosen = SyncSettings(selection=Selection(account_keys=keys, since=since), **settings)
+    selection = Selection(account_keys=keys, since=since, until=until)
+    chosen = SyncSettings(selection=selection, **settings)
     more = {"clock": clock} if clock is not None else {}
     return Sync(download, chosen, wait=wait_with, **more).run()
 

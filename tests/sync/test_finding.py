@@ -300,3 +300,25 @@ def test_what_starts_at_the_edge_of_a_window_is_found(
     )
     assert sync_here(service, root).exit_code == 3
     assert states(root).keys() == set(service.recordings)
+
+
+@pytest.mark.parametrize("many", [True, False])
+@pytest.mark.parametrize("to_inclusive", [True, False])
+def test_what_starts_at_until_itself_is_not_taken(
+    to_inclusive: bool, many: bool, serve: Serve, root: Path, request: pytest.FixtureRequest
+) -> None:
+    if many:
+        request.getfixturevalue("few")
+    until = TODAY - timedelta(days=1)
+    recordings = [
+        SimulatedRecording(100 + n, until + timedelta(seconds=n), state="transcode")
+        for n in range(-30, 4)
+    ]
+    service = serve(
+        recordings,
+        rate_limit=None,
+        to_time_inclusive=to_inclusive,
+        **({"most_ids": FEW} if many else {}),
+    )
+    sync_here(service, root, until=int(until.timestamp()))
+    assert states(root).keys() == set(range(70, 100))

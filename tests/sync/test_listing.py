@@ -156,6 +156,19 @@ def test_starts_between_two_seconds_are_found() -> None:
             assert len(walk(truth).ids()) == 4000
 
 
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("fractions", [True, False])
+@pytest.mark.parametrize("number", [50, 4000])
+def test_what_starts_at_the_end_itself_is_not_told(
+    number: int, fractions: bool, inclusive: bool
+) -> None:
+    end = NOW - 5 * DAY
+    truth = Truth(range(end - number, end + 3), inclusive=inclusive, fractions=fractions)
+    found = walk(truth, end=end).ids()
+    # Where no fraction of a second is taken, one too many is better than one too few.
+    assert len(found) == number + (inclusive and not fractions)
+
+
 @pytest.mark.parametrize("fractions", [True, False])
 def test_a_second_that_overflows_is_said(fractions: bool, caplog: pytest.LogCaptureFixture) -> None:
     second = NOW - 100 * DAY
@@ -274,6 +287,14 @@ def test_the_attributes_of_windows() -> None:
     ]
     assert Window(EARLIEST, EARLIEST + 60, sharp=True).params() == [
         ("fromTime", "1999-12-31T23:59:59.998Z"),
+        ("toTime", "2000-01-01T00:01:00Z"),
+    ]
+    assert Window(EARLIEST, EARLIEST + 60, last=True).params() == [
+        ("fromTime", "2000-01-01T00:00:00Z"),
+        ("toTime", "2000-01-01T00:00:59.999Z"),
+    ]
+    assert Window(EARLIEST, EARLIEST + 60, last=True).params(fractions=False) == [
+        ("fromTime", "2000-01-01T00:00:00Z"),
         ("toTime", "2000-01-01T00:01:00Z"),
     ]
     assert Window(EARLIEST, EARLIEST + 1, sharp=True).params(fractions=False) == [
