@@ -66,6 +66,12 @@ def place(where: str, archive: Path, *, zipped: bool) -> Place:
     """Where the bag `where` belongs. Raises `InputError` where it must not, or cannot, be."""
     name = f"{where.rstrip('/').removesuffix('.zip')}.zip" if zipped else where
     target = Path(os.path.realpath(name))
+    try:
+        target.name.encode()
+    except UnicodeEncodeError:  # the bag's pages and a ZIP file's entries are called after it
+        raise InputError(
+            f"the bag's name must be text in UTF-8: {target}", hint="choose another DIR"
+        ) from None
     parent = target.parent
     root = Path(os.path.realpath(archive))
     if target == root or root in target.parents:

@@ -289,3 +289,13 @@ def test_certificates_that_cannot_be_read(
     env = {**still.environment(renewable=True), name: "/no/where.pem"}
     line = refused(still, tmp_path, [command, *args], env)
     assert line.startswith(f"g2a-archive: {name} names '/no/where.pem', which cannot be used: No")
+
+
+@pytest.mark.parametrize("title", ["caf\udce9", "two\nlines", " ", "\x1b[31m"])
+def test_a_title_that_is_not_some_words(
+    still: SimulatedService, tmp_path: Path, title: str
+) -> None:
+    said = refused(still, tmp_path, ["browse", "--title", title])
+    assert said == (
+        "g2a-archive: --title: it must be some words on one line; see `g2a-archive browse --help`"
+    )

@@ -149,6 +149,14 @@ def test_an_empty_directory_will_do_and_a_run_may_go_on_meanwhile(
     assert is_valid(archive.parent / "case")
 
 
+def test_an_archive_whose_path_is_no_utf_8(archive: Path, service: SimulatedService) -> None:
+    archive = archive.rename(archive.with_name("caf\udce9"))
+    id_ = next(iter(service.recordings))
+    bag(archive, "case", id_)
+    assert is_valid(archive.parent / "case")
+    assert r"caf\udce9" in (archive.parent / "case" / "bag-info.txt").read_text()
+
+
 def test_chosen_by_time(archive: Path, service: SimulatedService) -> None:
     starts = {id_: recording.start for id_, recording in service.recordings.items()}
     middle = sorted(starts.values())[4].strftime("%Y-%m-%dT%H:%M:%S%z")

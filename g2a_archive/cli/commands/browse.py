@@ -9,7 +9,8 @@ import click
 from g2a_archive.archive.database import pages
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.browse import open_site
-from g2a_archive.cli.options import ARCHIVE, TIMEZONE, option, options
+from g2a_archive.cli import values
+from g2a_archive.cli.options import ARCHIVE, TIMEZONE, Parsed, option, options
 from g2a_archive.cli.run import reading
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
@@ -18,7 +19,14 @@ from g2a_archive.errors import ExitCode
 from g2a_archive.models import counted
 
 _BROWSE = [
-    option("--title", default=pages.TITLE, show_default=True, help="Of the pages."),
+    option(
+        "--title",
+        metavar="TEXT",
+        type=Parsed("text", values.line),
+        default=pages.TITLE,
+        show_default=True,
+        help="Of the pages.",
+    ),
     option("--open", "open_", is_flag=True, help="Open them in a browser, too."),
     TIMEZONE,
 ]
