@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive import checksums
+from g2a_archive.download.hosts import Hosts
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.download.transfer.attempt import Fetcher
@@ -47,12 +48,14 @@ def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwit
     return Service(session, id_attribute=settings.id_attribute, ids_in=settings.ids_in)
 
 
-def make_fetchers(settings: RunSettings, storage: Storage, switch: StopSwitch) -> list[Fetcher]:
+def make_fetchers(
+    settings: RunSettings, storage: Storage, switch: StopSwitch, hosts: Hosts
+) -> list[Fetcher]:
     """The tools of each worker: as many as jobs, as far as the limit of open files allows."""
     jobs = possible_jobs(settings.jobs)
     rate = settings.limit_rate
     limiter = RateLimiter(rate, switch.event) if rate else None
-    downloads = Downloads(settings.timeout, jobs=jobs)
+    downloads = Downloads(settings.timeout, jobs=jobs, hosts=hosts)
 
     @cache
     def sums(directory: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ from g2a_archive.console.progress import FileView, Snapshot
 from g2a_archive.console.report import Report
 from g2a_archive.download.assembly import make_fetchers
 from g2a_archive.download.cores import Cores
+from g2a_archive.download.hosts import Hosts
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.link_queue import CALLERS, LinkQueue
 from g2a_archive.download.plan import Plan
@@ -65,7 +66,10 @@ class Engine:
         storage: Storage,
         switch: StopSwitch,
     ) -> None:
-        fetchers = make_fetchers(settings, storage, switch)
+        hosts = Hosts(
+            timeout=settings.timeout, retries=settings.retries, pause=lambda tries: backoff(tries)
+        )
+        fetchers = make_fetchers(settings, storage, switch, hosts)
         self._settings = settings
         self._plan = plan
         self._report = report
@@ -79,7 +83,10 @@ class Engine:
         self._links = LinkQueue(plan.todo, service, self._workers.ask)
         self._recorder = Recorder(report, catalog, storage)
         self._schedule = Schedule(
-            jobs=len(fetchers), segments=settings.segments, unreachable=self._not_asked
+            hosts,
+            jobs=len(fetchers),
+            segments=settings.segments,
+            unreachable=self._not_asked,
         )
         self._queued = False
         self._cores = Cores()
@@ -259,8 +266,6 @@ class Engine:
     def _attempted(self, event: Attempted) -> None:
         transfer, outcome = event.transfer, event.outcome
         self._schedule.active.discard(transfer)
-        if transfer.answered:
-            self._schedule.hosts.answered(transfer.link.url)
         if isinstance(outcome, Stored):
             self._recorder.stored(transfer, outcome)
         elif isinstance(outcome, Again):
@@ -286,15 +291,15 @@ class Engine:
         self._recorder.fail_file(transfer, str(error))
 
     def _again(self, transfer: Transfer, outcome: Again) -> None:
+        transfer.waits_for = outcome.unanswered
+        if outcome.untried:
+            self._schedule.delay(transfer, time.monotonic())
+            return
         if outcome.progress:
             transfer.attempts, transfer.renewed = 0, False
         transfer.attempts += 1
-        last = transfer.attempts > self._settings.retries
         wait = backoff(transfer.attempts, outcome.wait)
-        due = time.monotonic() + wait
-        if outcome.unreachable:
-            self._schedule.hosts.unreachable(transfer.link.url, outcome.reason, due, last=last)
-        if last:
+        if transfer.attempts > self._settings.retries:
             self._recorder.fail_file(transfer, outcome.reason)
             return
         log.warning(
@@ -306,7 +311,7 @@ class Engine:
             self._settings.retries,
             wait,
         )
-        self._schedule.delay(transfer, due)
+        self._schedule.delay(transfer, time.monotonic() + wait)
 
     def _new_link(self, transfer: Transfer, outcome: NewLink) -> None:
         if transfer.renewed and not outcome.aged:

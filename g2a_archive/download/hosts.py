@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _DOWN = 3
@@ -10,7 +13,6 @@ _DOWN = 3
 _STILL_DOWN = 60.0
 """Seconds between two attempts at a host that was given up."""
 
-
 _LOOK_AGAIN = 1.0
 """Seconds after which a file looks what came of another's attempt at a host that is down."""
 
@@ -18,52 +20,90 @@ _LOOK_AGAIN = 1.0
 @dataclass(slots=True)
 class _Host:
     failures: int = 0
+    probes: int = 0  # those of them that began when it was down already, one after another
+    probing: bool = False
     reason: str = ""
     given_up: bool = False
     next_at: float = 0.0
+    look_at: float = 0.0
 
 
 class Hosts:
-    """What the run's attempts found out about the file hosts. Times are monotonic seconds."""
+    """What the run's requests found out about the file hosts. Every method is for any thread.
 
-    def __init__(self) -> None:
+    `host` is a link's, or a redirect's, with its port. Times are monotonic seconds.
+    """
+
+    def __init__(self, *, timeout: float, retries: int, pause: Callable[[int], float]) -> None:
+        """`timeout` of a request in seconds, `pause(n)` the seconds before its n-th repetition.
+
+        After as many repetitions as `retries` a host that is down is given up.
+        """
+        self._timeout = timeout
+        self._most = max(_DOWN, retries)
+        self._pause = pause
         self._hosts: dict[str, _Host] = {}
+        self._lock = threading.Lock()
 
-    def answered(self, url: str) -> None:
-        """The host of this link answered, whatever it said."""
+    def answered(self, host: str) -> None:
+        """The host answered, whatever it said."""
         if self._hosts:
-            self._hosts.pop(_name(url), None)
+            with self._lock:
+                self._hosts.pop(host, None)
 
-    def unreachable(self, url: str, reason: str, until: float, *, last: bool) -> None:
-        """An attempt did not reach the host; nobody asks it before `until`.
+    def unanswered(self, host: str, reason: str) -> None:
+        """A request did not reach the host; nobody asks it again before a pause."""
+        now = time.monotonic()
+        with self._lock:
+            found = self._hosts.setdefault(host, _Host())
+            found.failures += 1
+            found.reason = reason
+            found.probes += found.probing
+            found.probing = False
+            found.given_up = found.probes >= self._most
+            found.next_at = now + (_STILL_DOWN if found.given_up else self._pause(found.probes + 1))
 
-        `last`: it was the last attempt at a file, so that the host is given up.
+    def refusal(self, host: str) -> str | None:
+        """Why the host is not to be asked now, or None: whoever hears that has to ask it.
+
+        Who asks a host that is down does so for all: others wait for what comes of it.
         """
-        host = self._hosts.setdefault(_name(url), _Host())
-        host.failures += 1
-        host.reason = reason
-        host.given_up = host.given_up or (last and host.failures >= _DOWN)
-        host.next_at = until
+        if not self._hosts:
+            return None
+        with self._lock:
+            found = self._down(host)
+            if found is None:
+                return None
+            now = time.monotonic()
+            if now < found.next_at:
+                return found.reason
+            found.next_at = now + self._timeout + _STILL_DOWN  # it will be told before
+            found.probing = True
+        return None
 
-    def wait_until(self, url: str, now: float) -> float | None:
-        """When the host may be asked, or is to be looked at; None where it is given up, and not
-        due yet.
-
-        Whoever asks a host that is down does so for all: others wait for what comes of it.
-        """
-        host = self._hosts.get(_name(url)) if self._hosts else None
-        if host is None or host.failures < _DOWN:
+    def wait_until(self, host: str, now: float) -> float | None:
+        """When a file of the host may be handed out, or is to look again; None where the host is
+        given up, and not due yet."""
+        if not self._hosts:
             return now
-        if now < host.next_at:
-            return None if host.given_up else min(host.next_at, now + _LOOK_AGAIN)
-        host.next_at = now + _STILL_DOWN
+        with self._lock:
+            found = self._down(host)
+            if found is None:
+                return now
+            if now < found.next_at and found.given_up:
+                return None
+            due = max(found.next_at, found.look_at)
+            if now < due:
+                return min(due, now + _LOOK_AGAIN)
+            found.look_at = now + _LOOK_AGAIN
         return now
 
-    def reason(self, url: str) -> str:
+    def reason(self, host: str) -> str:
         """Why the host could not be reached."""
-        host = self._hosts.get(_name(url))
-        return host.reason if host is not None else ""
+        with self._lock:
+            found = self._hosts.get(host)
+            return found.reason if found is not None else ""
 
-
-def _name(url: str) -> str:
-    return url.split("/", 3)[2]
+    def _down(self, host: str) -> _Host | None:
+        found = self._hosts.get(host)
+        return found if found is not None and found.failures >= _DOWN else None

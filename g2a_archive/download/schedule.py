@@ -12,6 +12,7 @@ from g2a_archive.download.transfer.finish import SMALL
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.download.transfer.segments import WORTH_IT, Pieces
 from g2a_archive.download.workers import Workers
+from g2a_archive.transport.address import host_of
 
 _LAST_FILES = 8
 """For each worker: where fewer wait, and no more links come, it is the end of the run."""
@@ -21,7 +22,12 @@ class Schedule:
     """Hands files to the workers. Kept by the run's main thread; others may look at `active`."""
 
     def __init__(
-        self, *, jobs: int, segments: int, unreachable: Callable[[Transfer, str], None]
+        self,
+        hosts: Hosts,
+        *,
+        jobs: int,
+        segments: int,
+        unreachable: Callable[[Transfer, str], None],
     ) -> None:
         """`unreachable` hears of files whose host was given up, and why."""
         self._jobs = jobs
@@ -34,7 +40,7 @@ class Schedule:
         # More than there are jobs, so that none waits for the main thread.
         self._enough = jobs * 4
         self.active: set[Transfer] = set()
-        self.hosts = Hosts()
+        self._hosts = hosts
 
     @property
     def pending(self) -> bool:
@@ -94,15 +100,22 @@ class Schedule:
 
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:
         """Have a file fetched, unless its host is down."""
-        due = self.hosts.wait_until(transfer.link.url, now)
-        if due is None:
-            self._unreachable(transfer, self.hosts.reason(transfer.link.url))
-        elif due > now:
-            self.delay(transfer, due)
-        else:
-            transfer.answered = False
+        if self._hosts_up(transfer, now):
+            transfer.answered, transfer.waits_for = False, ""
             self.active.add(transfer)
             workers.fetch(transfer)
+
+    def _hosts_up(self, transfer: Transfer, now: float) -> bool:
+        """Whether all hosts that the file needs may be asked; else it is put off, or given up."""
+        for host in (transfer.waits_for, host_of(transfer.link.url)):
+            due = self._hosts.wait_until(host, now) if host else now
+            if due is None:
+                self._unreachable(transfer, self._hosts.reason(host))
+                return False
+            if due > now:
+                self.delay(transfer, due)
+                return False
+        return True
 
     def _room(self, transfer: Transfer, workers: Workers, *, last: bool) -> bool:
         """Whether one more file can be handed out; of small ones, as many as flush together."""

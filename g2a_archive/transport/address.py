@@ -21,6 +21,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def host_of(url: str) -> str:
+    """The host of an address that may be used, with its port where that is named."""
+    return url.split("/", 3)[2].split("?", 1)[0].lower()
+
+
 def checked(url: str) -> SplitResult:
     """Split an address and see that it may be used.
 

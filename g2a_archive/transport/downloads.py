@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import urljoin
 
 import requests
@@ -27,12 +27,29 @@ _MOST_REDIRECTS = 5
 _HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"}
 
 
+class Hosts(Protocol):
+    """Told of each request to a host (with its port), and asked before one is made.
+
+    Every method may be called by any thread.
+    """
+
+    def refusal(self, host: str) -> str | None:
+        """Why the host is not to be asked now, or None."""
+
+    def answered(self, host: str) -> None:
+        """It was reached."""
+
+    def unanswered(self, host: str, reason: str) -> None:
+        """It was not reached."""
+
+
 class Downloads:
     """All of a run's connections to file hosts. Every method may be called by any thread."""
 
-    def __init__(self, timeout: float, *, jobs: int) -> None:
+    def __init__(self, timeout: float, *, jobs: int, hosts: Hosts | None = None) -> None:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
         self._timeout = timeout
+        self._hosts = hosts
         self._adapter = FileAdapter(connections=jobs)
         # Reads the environment as the service's calls do; sends nothing, and knows no secrets.
         self._session = requests.Session()
@@ -49,7 +66,7 @@ class Downloads:
         """
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._prepared(url, headers)
-            response = self._send(request)
+            response = self._ask(address.host_of(url), request)
             location = self._location(response)
             if location is None:
                 return self._answered(response)
@@ -122,6 +139,24 @@ class Downloads:
                 url, {}, True, None, None
             )
         return self._environment[host]
+
+    def _ask(self, host: str, request: requests.PreparedRequest) -> requests.Response:
+        """Send the request unless the host is known to be down, and tell what came of it."""
+        hosts = self._hosts
+        if hosts is not None and (reason := hosts.refusal(host)) is not None:
+            raise NetworkError(reason, unreachable=True, unanswered=host, untried=True)
+        try:
+            response = self._send(request)
+        except NetworkError as error:
+            if error.unreachable and hosts is not None:
+                error.unanswered = host
+                hosts.unanswered(host, str(error))
+            elif hosts is not None:
+                hosts.answered(host)
+            raise
+        if hosts is not None:
+            hosts.answered(host)
+        return response
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:
         network = self._adapter.network

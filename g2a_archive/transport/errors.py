@@ -37,7 +37,8 @@ class NetworkError(Exception):
 
     `final`: trying again would not change it. `unreachable`: the host was not reached at all.
     `ragged_end`: TLS ended without saying so, which may be a cut. `timed_out`: nothing came.
-    `not_http`: something came that breaks the rules.
+    `not_http`: something came that breaks the rules. `unanswered`: the host, be it a redirect's,
+    that was not reached; `untried`: it was not even asked, as it is known to be down.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class NetworkError(Exception):
         ragged_end: bool = False,
         timed_out: bool = False,
         not_http: bool = False,
+        unanswered: str = "",
+        untried: bool = False,
     ) -> None:
         super().__init__(message)
         self.final = final
@@ -56,6 +59,8 @@ class NetworkError(Exception):
         self.ragged_end = ragged_end
         self.timed_out = timed_out
         self.not_http = not_http
+        self.unanswered = unanswered
+        self.untried = untried
 
 
 def proxy_refusal(status: int) -> NetworkError:

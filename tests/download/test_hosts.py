@@ -2,36 +2,119 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from support import assert_archive_equals, run_here
+from support.host import Authority, Host
+from support.service import Serve
+
+from g2a_archive.demo import SimulatedService
+from g2a_archive.demo.faults import redirect
 from g2a_archive.download.hosts import Hosts
 
-LINK, ELSEWHERE = "https://host.example/a", "https://other.example/a"
+HOST, ELSEWHERE = "host.example:8080", "other.example"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
-def hosts() -> Hosts:
-    """One host was not reached three times in a row; it may be asked from 10 s on."""
-    made = Hosts()
-    for _ in range(3):
-        made.unreachable(LINK, "connection refused", 10.0, last=False)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("g2a_archive.download.hosts.time.monotonic", made)
     return made
 
 
-def test_one_asks_for_all_and_the_others_look_what_came_of_it(hosts: Hosts) -> None:
+@pytest.fixture
+def hosts(clock: Clock) -> Hosts:
+    """One host was not reached three times in a row; it may be asked from 10 s on."""
+    made = Hosts(timeout=30.0, retries=4, pause=lambda tries: 10.0 * tries)
+    for _ in range(3):
+        assert made.refusal(HOST) is None
+        made.unanswered(HOST, "connection refused")
+    return made
+
+
+def test_one_asks_for_all_and_the_others_look_what_came_of_it(hosts: Hosts, clock: Clock) -> None:
     """A host that is back in a moment must not cost its files a minute."""
-    assert hosts.wait_until(LINK, 9.5) == 10.0
+    clock.now = 9.5
+    assert hosts.refusal(HOST) == "connection refused"
+    assert hosts.refusal(ELSEWHERE) is None
+    clock.now = 10.0
+    assert hosts.refusal(HOST) is None  # this one asks
+    assert hosts.refusal(HOST) == "connection refused"
+    hosts.answered(HOST)
+    assert hosts.refusal(HOST) is None
+
+
+def test_files_wait_without_being_handed_out(hosts: Hosts, clock: Clock) -> None:
+    assert hosts.wait_until(HOST, 5.0) == 6.0
+    assert hosts.wait_until(HOST, 9.5) == 10.0
     assert hosts.wait_until(ELSEWHERE, 9.5) == 9.5
-    assert hosts.wait_until(LINK, 10.0) == 10.0  # this one asks
-    again = hosts.wait_until(LINK, 10.0)
-    assert again == 11.0
-    hosts.answered(LINK)
-    assert hosts.wait_until(LINK, again) == again
+    clock.now = 10.0
+    assert hosts.wait_until(HOST, 10.0) == 10.0  # this one is handed out
+    assert hosts.wait_until(HOST, 10.0) == 11.0
+    assert hosts.refusal(HOST) is None
+    assert hosts.wait_until(HOST, 12.0) == 13.0
+    hosts.answered(HOST)
+    assert hosts.wait_until(HOST, 12.0) == 12.0
 
 
-def test_a_host_that_is_given_up_is_asked_once_in_a_while(hosts: Hosts) -> None:
-    hosts.unreachable(LINK, "connection refused", 20.0, last=True)
-    assert hosts.wait_until(LINK, 19.0) is None
-    assert hosts.wait_until(LINK, 20.0) == 20.0
-    assert hosts.wait_until(LINK, 79.0) is None
-    assert hosts.wait_until(LINK, 80.0) == 80.0
+def test_a_host_is_given_up_after_as_many_attempts_as_a_file(hosts: Hosts, clock: Clock) -> None:
+    for tries in range(1, 5):
+        clock.now += 10.0 * tries - 1.0
+        assert hosts.wait_until(HOST, clock.now) == clock.now + 1.0
+        clock.now += 1.0
+        assert hosts.refusal(HOST) is None
+        hosts.unanswered(HOST, "connection refused")
+    assert hosts.wait_until(HOST, clock.now) is None
+    assert hosts.reason(HOST) == "connection refused"
+    clock.now += 60.0
+    assert hosts.wait_until(HOST, clock.now) == clock.now
+    assert hosts.refusal(HOST) is None
+    assert hosts.wait_until(HOST, clock.now) is None
+
+
+def test_what_began_before_it_was_down_gives_no_host_up(hosts: Hosts, clock: Clock) -> None:
+    """Sixty-four that fail together tell no more than three."""
+    for _ in range(61):
+        hosts.unanswered(HOST, "connection refused")
+    assert hosts.wait_until(HOST, clock.now) == 1.0
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gone(tmp_path: Path, authority: Authority) -> Host:
+    """A host that nobody can talk to, as its certificate is of another authority's."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    return Host(Authority(folder).context())
+
+
+def lead_astray(service: SimulatedService, host: Host, ids: list[int]) -> None:
+    """Have the files of these recordings redirected there."""
+    for id_ in ids:
+        service.fail_files(redirect(host.url), recording_id=id_)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_dead_end_of_redirects_keeps_no_others_out(
+    retries: int, serve: Serve, gone: Host, root: Path, no_backoff: None
+) -> None:
+    """Nor is it asked anew for each of the files that lie there."""
+    service = serve(40, rate_limit=None)
+    ids = list(service.recordings)
+    lead_astray(service, gone, ids[:30])
+    report = run_here(service, root, ids, retries=retries, jobs=2)
+    gone.close()
+    assert {one.id for one in report.failed} == set(ids[:30])
+    assert "of no authority that is trusted here" in [*report.failed][-1].reason
+    assert_archive_equals(service, root, ids[30:])
+    assert gone.accepted <= 10

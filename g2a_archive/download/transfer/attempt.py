@@ -294,7 +294,8 @@ class Fetcher:
         progress = transfer.gained() and not slow
         transfer.high_water = max(transfer.high_water, part.size)
         at = f" at {part.size / 2**20:.1f} MB" if part.size else ""
-        return Again(f"{error}{at}", progress=progress, unreachable=error.unreachable)
+        reason, host = f"{error}{at}", error.unanswered
+        return Again(reason, progress=progress, unanswered=host, untried=error.untried)
 
     def _finish(self, transfer: Transfer, part: Partial, answer: Answer) -> Result | Whole:
         """All bytes came: prove that they are all, and right."""

@@ -46,6 +46,7 @@ class Transfer:
     pieces: Pieces | None = None
     helpers: int = 0
     helper_failures: int = 0
+    waits_for: str = ""  # the host that the last attempt did not reach, be it a redirect's
     answered: bool = False  # whether the attempt under way came as far as the host's answer
 
     @property
@@ -103,13 +104,15 @@ class Stored(NamedTuple):
 class Again(NamedTuple):
     """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds.
 
-    `progress`: bytes came that were not here before; `unreachable`: the host was not reached.
+    `progress`: bytes came that were not here before. `unanswered`: the host that was not reached;
+    `untried`: it was not even asked, as it is down.
     """
 
     reason: str
     wait: float | None = None
     progress: bool = False
-    unreachable: bool = False
+    unanswered: str = ""
+    untried: bool = False
 
 
 class NewLink(NamedTuple):
