@@ -30,6 +30,9 @@ log = logging.getLogger("g2a_archive")
 _T = TypeVar("_T")
 
 
+_DIGITS = 640
+"""As many digits every Python reads as a whole number, however it is set up."""
+
 _LARGEST_ANSWER = 32 << 20
 """Bytes; 500 recordings with three long links each are about 1 MB."""
 
@@ -139,7 +142,7 @@ class ApiSession:
         if not reply.body:
             return None
         try:
-            return json.loads(reply.body)
+            return _json(reply.body)
         except (ValueError, RecursionError):
             raise _Again(BadAnswerError(f"{name}: the answer is not JSON")) from None
 
@@ -169,6 +172,20 @@ class ApiSession:
             failure = _UnusableAnswerError(text, hint=hint)
         failure.status = status
         raise failure
+
+
+def _json(body: bytes) -> Any:
+    """What an answer says, read so that one odd value of one entry keeps no other from being read.
+
+    Bytes that are no text become U+FFFD, and a number of more digits than Python reads an infinite
+    one, which is no ID and no size. Raises `ValueError` and `RecursionError` where it is no JSON.
+    """
+    text = body.decode(json.detect_encoding(body), "replace")
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < _DIGITS else float(digits)
 
 
 class _UnusableAnswerError(ServiceError):

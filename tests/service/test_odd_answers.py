@@ -146,6 +146,50 @@ def test_of_doubled_entries_the_usable_one_counts(
     assert_archive_equals(service, root)
 
 
+MANY = b"7" * 5000
+LATIN_1 = b'"caf\xe9"'
+
+
+@pytest.mark.parametrize("odd", [MANY, b"-" + MANY, LATIN_1, b'"\xed\xa0\x80"'])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("remark", 0), ("recordingSize", 0), ("thumbnailUrl", 1), ("recordingId", 3)],
+)
+def test_what_cannot_be_read_of_one_entry_concerns_no_other(
+    name: str, code: int, odd: bytes, service: SimulatedService, root: Path
+) -> None:
+    first, *others = service.recordings
+    answered = service._api.answer
+
+    def spoil(request: Request) -> Response | None:
+        if request.call != "links":
+            return None
+        entries = json.loads(b"".join(answered(request).chunks()))
+        for entry in entries:
+            if entry["recordingId"] == first:
+                entry[name] = "odd"
+        return Response(200, {}, json.dumps(entries).encode().replace(b'"odd"', odd))
+
+    service.on_request.append(spoil)
+    report = run_here(service, root, service.recordings)
+    assert report.exit_code == code
+    archived = {id_ for id_, state in states(root).items() if state == "archived"}
+    assert archived == {*others, *([] if code else [first])}
+
+
+@pytest.mark.parametrize("odd", [MANY, LATIN_1])
+def test_what_cannot_be_read_of_a_list_keeps_no_other_out(
+    odd: bytes, service: SimulatedService, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = json.dumps({"readyForDownload": ["odd", *service.recordings]}).encode()
+    service.fail(faults.status(200, body.replace(b'"odd"', odd)), call="list")
+    assert sync_here(service, root).exit_code == 0
+    assert_archive_equals(service, root)
+    (line,) = caplog.messages
+    assert line.startswith("list call: readyForDownload holds 1 entry that is no recording ID")
+    assert len(line) < 200
+
+
 # --- the other calls ----------------------------------------------------------------------------
 
 LIST_ERRORS: list[Any] = [
