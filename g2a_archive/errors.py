@@ -100,19 +100,25 @@ class Domain(Enum):
 class LocalError(StorageError):
     """The local disk, or a share, refuses one file or one directory: a recording's failure.
 
-    `domain` tells how much it concerns, `code` is the `errno` (0 where there was none).
+    `domain` tells how much it concerns, `code` is the `errno` (0 where there was none), `path` what
+    it was met at ("" where that is not told).
     """
 
     exit_code = ExitCode.FAILED
 
-    def __init__(self, message: str, *, domain: Domain, code: int = 0, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, domain: Domain, code: int = 0, hint: str = "", path: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.domain = domain
         self.code = code
+        self.path = path
 
     def again(self) -> LocalError:
         """The same error, met once more."""
-        return LocalError(self.message, domain=self.domain, code=self.code, hint=self.hint)
+        return LocalError(
+            self.message, domain=self.domain, code=self.code, hint=self.hint, path=self.path
+        )
 
 
 class CatalogError(StorageError):

@@ -290,10 +290,11 @@ class Storage:
 
         What a run calls after an error `after` of one file or directory, before it fails that
         recording: where this returns, the error is no more than it says, and the run goes on.
-        After an error that speaks of a full disk, the try is of 32 MiB. One that worked is
-        believed for a second. Raises `StorageError`, which ends the run.
+        After an error that speaks of a full disk, the try is of 32 MiB, unless it is another disk
+        than that of `partial/`. One that worked is believed for a second. Raises `StorageError`,
+        which ends the run.
         """
-        full = after is not None and after.code in _FULL
+        full = after is not None and after.code in _FULL and not self._is_elsewhere(after.path)
         with self._trial_lock:
             if not full and time.monotonic() < self._tried_until:
                 return
@@ -304,6 +305,14 @@ class Storage:
             except OSError as error:
                 raise storage_error(error, "write to", self.partial) from error
             self._tried_until = time.monotonic() + _BELIEVED
+
+    def _is_elsewhere(self, path: str) -> bool:
+        """Whether something in the archive is known to lie on another disk than `partial/`."""
+        while not os.path.exists(path) and len(path) > len(self._root):
+            path = os.path.dirname(path)
+        with contextlib.suppress(OSError):
+            return os.stat(path).st_dev != os.stat(self.partial).st_dev
+        return False
 
     def largest_file(self, directory: str) -> int | None:
         """Bytes that a file in a directory of the archive can have; None where that isn't told.

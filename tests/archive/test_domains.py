@@ -135,6 +135,18 @@ def test_a_try_on_a_disk_that_is_full(root: Path) -> None:
         storage.close()
 
 
+def test_a_try_after_another_disk_is_full(root: Path) -> None:
+    """A year's full disk says nothing of the archive's own, which has room for a small file."""
+    with mounts.tmpfs(root, "4m"), mounts.tmpfs(root / "2014", "1m"):
+        storage = Storage(root)
+        storage.open()
+        for name in ("2014/05/06/1.mp4", "2014/05/06", "2014"):
+            storage.try_out(local_error(error_of(errno.ENOSPC), Doing.NAME, root / name))
+        with pytest.raises(StorageError, match="No space left on device"):
+            storage.try_out(local_error(error_of(errno.ENOSPC), Doing.NAME, root / "2015/1.mp4"))
+        storage.close()
+
+
 def test_inodes_that_are_used_up_are_named(root: Path) -> None:
     with mounts.tmpfs(root, "4m,nr_inodes=8"):
         storage = Storage(root)

@@ -21,6 +21,7 @@ from support import (
 )
 from support.service import Serve
 
+from g2a_archive.archive.disk import space
 from g2a_archive.demo import SimulatedService, sample_recordings
 from g2a_archive.demo.recordings import KINDS
 from g2a_archive.errors import ExitCode
@@ -41,7 +42,7 @@ def spread(request: pytest.FixtureRequest, root: Path, tmp_path: Path) -> Iterat
 
         def prepare(service: SimulatedService, size: str) -> Path:
             other = stack.enter_context(mounts.tmpfs(tmp_path / "other", size))
-            root.mkdir()
+            root.mkdir(exist_ok=True)
             for year in {str(r.start.year) for r in service.recordings.values()}:
                 (other / year).mkdir()
                 if request.param == "mounted":
@@ -106,6 +107,20 @@ def test_the_other_disk_is_full(service: SimulatedService, root: Path, spread: S
     assert second.exit_code == 0
     assert_all_there(service, root, other)
     assert report.bytes + second.bytes <= 1.1 * archive_size(service)
+
+
+def test_the_other_disk_is_full_and_this_one_nearly(
+    service: SimulatedService, root: Path, spread: Spread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "free_space", lambda path: None)  # so that it is found out late
+    with mounts.tmpfs(root, "16m"):
+        other = spread(service, "280k")
+        report = run_here(service, root, service.recordings)
+        assert (report.exit_code, report.stops) == (ExitCode.FAILED, [])
+        assert report.failed
+        mounts.grow(other, "64m")
+        assert run_here(service, root, service.recordings).exit_code == 0
+        assert_all_there(service, root, other)
 
 
 _KILLED_COPY = """

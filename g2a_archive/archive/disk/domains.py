@@ -86,7 +86,13 @@ def local_error(
     """Translate `error` of `path`; `verb` says what could not be done to it, else `doing` does."""
     verb = verb or _VERBS[doing]
     message, hint = storage_sentence(error, verb, path)
-    return LocalError(message, domain=domain_of(error, doing), code=error.errno or 0, hint=hint)
+    return LocalError(
+        message,
+        domain=domain_of(error, doing),
+        code=error.errno or 0,
+        hint=hint,
+        path=os.fspath(path),
+    )
 
 
 _VERBS = {
