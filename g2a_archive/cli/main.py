@@ -19,6 +19,7 @@ from g2a_archive.console.outputs import (
     say,
     settle_standard_streams,
     version_lines,
+    write,
 )
 from g2a_archive.download.stopping import end_after, interruptible
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted, unexpected
@@ -93,7 +94,7 @@ def cli(ctx: click.Context, /, version: bool, verbose: bool) -> None:
             say(line)
         ctx.exit(0)
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        write(f"{ctx.get_help()}\n")
 
 
 def main() -> NoReturn:

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from g2a_archive.cli.config import ENV, Config, load_config
 from g2a_archive.cli.options import option_names
+from g2a_archive.console import outputs
 from g2a_archive.errors import InputError
 from g2a_archive.models import ALL_KINDS, RunSettings, Selection, SyncSettings, iso, moment
 
@@ -48,6 +49,19 @@ class Documented(click.Command):
             more["help"] = callback.__doc__ or _written(callback)
         super().__init__(*args, **more)
 
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """The option `--help`, which fails as all else does where nothing can be printed."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        outputs.write(f"{ctx.get_help()}\n")
+        ctx.exit()
+
 
 def _written(function: Callable[..., Any]) -> str | None:
     """A function's docstring as it stands in its module; None where that is not there."""
@@ -70,7 +84,9 @@ class ConfiguredCommand(Documented):
             given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         except click.UsageError:
             given = {}  # told below, better
-        if not (ctx.resilient_parsing or {"help"} & {k for k, v in given.items() if v}):
+        shown = self.get_help_option(ctx)
+        asked = shown is not None and given.get(shown.name or "")
+        if not (ctx.resilient_parsing or asked):
             config = find_config(given.get("config"), given.get("profile"))
             own = {param.name: getattr(param, "multiple", False) for param in self.params}
             ctx.default_map = {

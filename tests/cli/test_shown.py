@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import clean_environment, report_of, run_cli
+from support import clean_environment, cli_here, command, report_of, run_cli
 from support.cli import FIRST, Args
 from support.service import Serve
 
@@ -104,3 +104,28 @@ def test_a_dry_run_names_what_it_would_fetch(serve: Serve, tmp_path: Path, count
     assert list(tmp_path.iterdir()) == []
     quiet = run_cli(args, service.environment(), cwd=tmp_path)
     assert (quiet.stdout, quiet.stderr) == (result.stdout, "")
+
+
+@pytest.mark.parametrize("args", [["--help"], [], ["download", "-h"], ["config"], ["--version"]])
+def test_help_that_cannot_be_printed_is_exit_6(args: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = run_cli(args, stdout=writer)
+    finally:
+        os.close(writer)
+    assert result.returncode == 6
+    assert result.stderr == "g2a-archive: cannot write to standard output: Broken pipe\n"
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command(args)],
+        env=clean_environment(), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert closed.returncode == 6
+    assert closed.stderr == "g2a-archive: cannot write to standard output: closed\n"
+
+
+@pytest.mark.parametrize("name", ["download", "status", "demo"])
+def test_help_needs_no_configuration(name: str) -> None:
+    result = cli_here([name, "--help"], {"G2A_ARCHIVE_CONFIG": "nowhere.toml"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Usage: g2a-archive {name}")

@@ -12,7 +12,7 @@ import click
 from g2a_archive.cli.config import AUTH_KEYS, Config, auth_values
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, settings_rows
-from g2a_archive.console.outputs import say
+from g2a_archive.console.outputs import say, write
 from g2a_archive.errors import ExitCode
 from g2a_archive.models import ALL_KINDS, RunSettings
 
@@ -29,7 +29,7 @@ class ConfigGroup(Documented, click.Group):
 def config_command(ctx: click.Context, /) -> None:
     """Look at the settings."""
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        write(f"{ctx.get_help()}\n")
 
 
 @config_command.command("show", cls=ConfiguredCommand)
