@@ -96,6 +96,8 @@ class Tree:
         if stat.S_ISLNK(info.st_mode):
             found = os.path.realpath(found)
             if not _is_below(found, self._real) and not _is_below(found, folder):
+                if leads_nowhere(found):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
                 raise PermissionError(errno.EPERM, "it lies outside the archive")
             info = os.lstat(found)
         return found, info
@@ -149,6 +151,17 @@ class Tree:
             return False
         followed.append(real)
         return True
+
+
+def leads_nowhere(path: str | Path) -> bool:
+    """Whether a link is certain to lead to nothing at all."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # a share that does not answer, say
+        pass
+    return False
 
 
 def _is_below(path: str, folder: str) -> bool:

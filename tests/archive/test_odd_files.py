@@ -215,3 +215,20 @@ def test_a_rehearsal_without_the_drive(service: SimulatedService, root: Path) ->
     report = run_here(service, root, service.recordings, dry_run=True, no_create=True)
     assert report.exit_code == ExitCode.STORAGE
     assert not root.exists()
+
+
+def test_a_link_to_nowhere_in_place_of_a_file_is_mended(
+    service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    assert run_here(service, root, service.recordings).exit_code == 0
+    recording = next(iter(service.recordings.values()))
+    path = root / relative_path(recording, "mp4")
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere.mp4")
+    assert cli_here(["verify", "--dest", root]).returncode == ExitCode.FAILED
+    assert run_here(service, root, [], owed=True).exit_code == 0
+    assert not path.is_symlink()
+    path.with_name(f"{path.name}.kept-1").unlink()
+    assert_archive_equals(service, root)
+    assert not (tmp_path / "nowhere.mp4").exists()
+    assert cli_here(["verify", "--dest", root]).returncode == 0

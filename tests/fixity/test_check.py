@@ -41,6 +41,14 @@ def test_a_file_that_is_a_link_out_of_the_archive_is_not_followed_and_is_no_dama
     assert [*archive.catalog.owed()] == []
 
 
+def test_a_file_that_is_a_link_to_nowhere_is_missing(archive: Archive, tmp_path: Path) -> None:
+    file = archive.add(1)[0]
+    (archive.root / file.path).unlink()
+    (archive.root / file.path).symlink_to(tmp_path / "nowhere" / "1.mp4")
+    assert archive.problems() == {file.path: "missing"}
+    assert [*archive.catalog.owed()] == [1]
+
+
 def test_a_year_on_another_disk_is_followed(archive: Archive, tmp_path: Path) -> None:
     archive.add(1)
     archive.add(2, "2015/01/01")
