@@ -15,10 +15,11 @@ from g2a_archive.archive import checksums, content
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import files_of
 from g2a_archive.archive.disk.hashing import hash_file
+from g2a_archive.archive.disk.mounts import missing_link
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import Interrupted, LocalError
 from g2a_archive.fixity.check import Finding, Outcome
-from g2a_archive.fixity.tree import Tree, default_jobs, in_parallel
+from g2a_archive.fixity.tree import Folder, Tree, default_jobs, in_parallel, leads_nowhere
 from g2a_archive.models import FileKind, StoredFile, counted, printable
 
 _TOGETHER = 500
@@ -65,7 +66,8 @@ def rebuild(
     recording owed. `on_begin` hears how many files there are, `on_files` of so many more that were
     looked at, `on_bytes`, in several threads, of bytes read. The caller holds the archive's lock.
 
-    Raises `StorageError`; `stop` ends it within moments, and what was recorded stays.
+    Links that lead nowhere are told as `unmounted`. Raises `StorageError`; `stop` ends it within
+    moments, and what was recorded stays.
     """
     begun = time.monotonic()
     one = _Rebuilding(catalog, Tree(root), on_bytes, stop)
@@ -125,7 +127,7 @@ class _Rebuilding:
                 yield _Found(folder.path, findings=[sums])
                 continue
             missing = _missing(sums.keys() - {self.tree.key(name) for name in folder.names})
-            for names in _by_recording(folder.names):
+            for names in _by_recording(self.reachable(folder)):
                 yield self.sorted_out(folder.path, names, sums, missing)
             last = _Found(folder.path)
             if folder.problem:
@@ -134,6 +136,21 @@ class _Rebuilding:
             for recording in [*missing]:
                 self.tell_missing(last, recording, missing)
             yield last
+
+    def reachable(self, folder: Folder) -> list[str]:
+        """The names in a directory without links that lead nowhere, as one to a drive may.
+
+        Such a link that has no recording's name is a part of the archive that is not mounted.
+        """
+        names = []
+        for name, path in zip(folder.names, folder.files(), strict=True):
+            full = self.tree.root / path
+            ours = parse_name(self.tree.key(name)) is not None or not _is_text(path)
+            if not ours and full.is_symlink() and leads_nowhere(full):
+                self.outcome.unmounted.append(missing_link(self.catalog, self.tree.root, path))
+            else:
+                names.append(name)
+        return names
 
     def sums_of(self, directory: str) -> dict[str, str] | Finding:
         """What the `SHA256SUMS` of a directory lists; why it cannot be read, where it is so."""

@@ -12,7 +12,7 @@ from support.archive import MP4, THUMBNAIL, Archive, video
 from g2a_archive.archive import layout
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.cli import main
-from g2a_archive.errors import Domain, LocalError
+from g2a_archive.errors import Domain, ExitCode, LocalError
 from g2a_archive.fixity import rebuild as rebuilding
 from g2a_archive.fixity.rebuild import rebuild
 from g2a_archive.models import FileKind
@@ -227,3 +227,23 @@ def test_rebuilding_does_not_take_links(archive: Archive, tmp_path: Path) -> Non
 )
 def test_names(name: str, expected: tuple[int, FileKind] | None) -> None:
     assert layout.parse_name(name) == expected
+
+
+def test_a_year_that_is_a_link_to_nowhere(
+    lost: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost.add(9, "2015/01/01")
+    (lost.root / "2014").rename(tmp_path / "drive")
+    (lost.root / "2014").symlink_to(tmp_path / "unplugged")
+    (lost.root / "odd\udce9").symlink_to("nowhere")
+    args = ["verify", "--dest", str(lost.root), "--rebuild"]
+    assert main.run(args) == ExitCode.STORAGE
+    out, err = capsys.readouterr()
+    assert r"odd\udce9: unknown: not a recording's file" in out
+    assert "2014: unknown" not in out
+    assert f"{lost.root}/2014 is a link that leads nowhere (is the drive mounted?" in err
+    (lost.root / "odd\udce9").unlink()
+    (tmp_path / "drive").rename(tmp_path / "unplugged")
+    assert main.run(args) == ExitCode.OK
+    assert len(rows(lost)) == 18
+    assert main.run(args[:3]) == ExitCode.OK

@@ -35,6 +35,8 @@ _UNREACHABLE = frozenset(
 )
 """What a mount point says whose drive, server or FUSE program is gone."""
 
+_NOWHERE = "is a link that leads nowhere"
+
 _Tree = dict[str, "_Tree"]
 
 _LAST = "\U0010ffff"
@@ -70,8 +72,9 @@ class MissingPart:
     def error(self) -> StorageError:
         """What a command says of it, and ends with: exit code 6."""
         many = counted(self.recordings, "archived recording")
+        lost = f": nothing is there of its {many}" if self.recordings else ""
         return StorageError(
-            f"{self.place} {self.look}: nothing is there of its {many}",
+            f"{self.place} {self.look}{lost}",
             hint="is the drive mounted? What is lost for good is fetched again once the directory "
             "is there and has a file in it",
         )
@@ -121,6 +124,11 @@ def missing_date(catalog: Catalog, root: Path, directory: str) -> MissingPart | 
     return _part(catalog, root, directory, look) if look else None
 
 
+def missing_link(catalog: Catalog, root: Path, path: str) -> MissingPart:
+    """What a link that leads nowhere is, also where the catalogue knows of nothing in it."""
+    return _part(catalog, root, path, _NOWHERE)
+
+
 def unmounted_error(parts: Sequence[MissingPart]) -> StorageError:
     """What a command says of all that is missing, in one sentence; exit code 6."""
     first = parts[0].error()
@@ -166,7 +174,7 @@ def _names(path: Path) -> set[str] | str:
 def _unmounted(path: Path, error: OSError) -> str:
     """What is told of a directory that cannot be read; "" where that is no sign of a drive."""
     if isinstance(error, FileNotFoundError):
-        return "is a link that leads nowhere" if os.path.islink(path) else "is not there"
+        return _NOWHERE if os.path.islink(path) else "is not there"
     if error.errno in _UNREACHABLE:
         return f"cannot be reached ({error.strerror})"
     return ""  # another owner's, or a file
