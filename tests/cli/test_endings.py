@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import cli_here
 from support.archive import Archive
 from support.cli import Say
 
 from g2a_archive.cli.commands import bag as bag_module
 from g2a_archive.cli.commands import verify as verify_module
 from g2a_archive.curation import remove as removing
+from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import ExitCode
 
 FULL = "/dev/full"
@@ -99,3 +101,11 @@ def test_a_bag_is_told_though_the_log_file_is_full(
     code, out, err = say("bag", tmp_path / "bag", "1", "--json", "--log-file", FULL)
     assert "cannot write the log file" in err
     assert code == json.loads(out)["exit_code"] == ExitCode.STORAGE
+
+
+def test_a_list_is_told_though_the_log_file_is_full(service: SimulatedService) -> None:
+    args = ["list", "--account-key", "1000", "--log-file", FULL]
+    result = cli_here(args, service.environment())
+    assert result.returncode == ExitCode.STORAGE
+    assert sorted(map(int, result.stdout.split())) == sorted(service.recordings)
+    assert "cannot write the log file" in result.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from g2a_archive.cli.options import list_options
-from g2a_archive.cli.run import Access, staged
+from g2a_archive.cli.run import Access, ending, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, selection_of, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.download.stopping import StopSwitch
@@ -41,7 +41,7 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
 
     switch = StopSwitch()
     access = Access(settings, switch)
-    with staged(settings, switch, access.secrets) as (display, _):
+    with staged(settings, switch, access.secrets) as (display, logs):
         service = make_service(settings.run, access(), switch)
         found = Listing(service.ready, state, service.clock)
 
@@ -55,7 +55,7 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
         if switch.code is not None:
             raise Interrupted
     _print(settings, found, state)
-    return ExitCode.FAILED if found.overflowing else ExitCode.OK
+    return ending((ExitCode.FAILED if found.overflowing else None,), (logs.failure,))
 
 
 def _print(settings: Settings, found: Listing, state: ListState) -> None:
