@@ -311,7 +311,7 @@ class Engine:
             self._settings.retries,
             wait,
         )
-        self._schedule.delay(transfer, time.monotonic() + wait)
+        self._schedule.delay(transfer, time.monotonic() + wait, first=outcome.progress)
 
     def _new_link(self, transfer: Transfer, outcome: NewLink) -> None:
         if transfer.renewed and not outcome.aged:

@@ -1,4 +1,9 @@
-"""File hosts that cannot be reached: asked now and then, not for each file as often as it takes."""
+"""File hosts that are down: asked now and then, not for each file as often as it takes.
+
+A host is down where it cannot be reached, or takes connections and never answers: then each attempt
+holds a worker for a whole time-out, and other hosts' files would wait behind them. A file that
+stalls once it has begun says nothing of its host.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _DOWN = 3
-"""Attempts in a row, of any files, that did not reach a host, after which it counts as down."""
+"""Attempts in a row, of any files, without an answer of a host, after which it counts as down."""
 
 _STILL_DOWN = 60.0
 """Seconds between two attempts at a host that was given up."""
@@ -52,7 +57,7 @@ class Hosts:
                 self._hosts.pop(host, None)
 
     def unanswered(self, host: str, reason: str) -> None:
-        """A request did not reach the host; nobody asks it again before a pause."""
+        """A request got no answer from the host; nobody asks it again before a pause."""
         now = time.monotonic()
         with self._lock:
             found = self._hosts.setdefault(host, _Host())
@@ -99,7 +104,7 @@ class Hosts:
         return now
 
     def reason(self, host: str) -> str:
-        """Why the host could not be reached."""
+        """Why the host counts as down."""
         with self._lock:
             found = self._hosts.get(host)
             return found.reason if found is not None else ""

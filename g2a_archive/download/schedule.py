@@ -17,6 +17,9 @@ from g2a_archive.transport.address import host_of
 _LAST_FILES = 8
 """For each worker: where fewer wait, and no more links come, it is the end of the run."""
 
+_MOST_DELAYED = 30_000
+"""Files that may wait for a host that is down before no more links are asked for: 1 kB each."""
+
 
 class Schedule:
     """Hands files to the workers. Kept by the run's main thread; others may look at `active`."""
@@ -34,7 +37,7 @@ class Schedule:
         self._segments = segments
         self._unreachable = unreachable
         self._ready: deque[Transfer] = deque()
-        self._delayed: list[tuple[float, int, Transfer]] = []
+        self._delayed: list[tuple[float, int, Transfer, bool]] = []
         self._serial = count()
         self._helping = 0
         # More than there are jobs, so that none waits for the main thread.
@@ -59,8 +62,9 @@ class Schedule:
 
     @property
     def waiting(self) -> int:
-        """Files that wait for a worker."""
-        return len(self._ready) + max(0, len(self.active) - self._enough)
+        """Files that wait for a worker; of those that wait for a while, as many as are too many."""
+        too_many = max(0, len(self._delayed) - _MOST_DELAYED)
+        return len(self._ready) + max(0, len(self.active) - self._enough) + too_many
 
     @property
     def next_at(self) -> float | None:
@@ -71,7 +75,7 @@ class Schedule:
         """Every file that is still to come, or on its way."""
         yield from self._ready
         yield from self.active
-        yield from (transfer for _, _, transfer in self._delayed)
+        yield from (transfer for _, _, transfer, _ in self._delayed)
 
     def add(self, transfers: Iterable[Transfer]) -> None:
         """These are to be fetched, after what waits already."""
@@ -81,14 +85,18 @@ class Schedule:
         """This one is to be fetched next."""
         self._ready.appendleft(transfer)
 
-    def delay(self, transfer: Transfer, due: float) -> None:
-        """This one is to be fetched at `due` (monotonic seconds)."""
-        heapq.heappush(self._delayed, (due, next(self._serial), transfer))
+    def delay(self, transfer: Transfer, due: float, *, first: bool = False) -> None:
+        """This one is to be fetched at `due` (monotonic seconds): `first`, or after what waits.
+
+        What never works must not keep those out that nobody tried yet.
+        """
+        heapq.heappush(self._delayed, (due, next(self._serial), transfer, first))
 
     def hand_out(self, workers: Workers, now: float, *, more: bool) -> None:
         """Have files fetched, as many as there is room for; `more`: others are still to come."""
         while self._delayed and self._delayed[0][0] <= now:
-            self._ready.appendleft(heapq.heappop(self._delayed)[2])
+            _, _, transfer, first = heapq.heappop(self._delayed)
+            (self._ready.appendleft if first else self._ready.append)(transfer)
         last = not more and len(self._ready) <= self._jobs * _LAST_FILES
         if last:
             # The last ones: large ones first, so that all workers end at about the same time.

@@ -14,7 +14,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any, cast
@@ -55,14 +55,14 @@ class Network:
         self._expired: dict[_Place, float] = {}
         self._waiting: dict[Any, float] = {}
         self._thread = threading.local()
-        self._aborted = False
+        self.aborted = False
 
     def connect(self, connection: Any, usual: Any) -> socket.socket:
         """A socket to the address that answered last, or else to the first that answers.
 
         What is beyond a SOCKS proxy has no address here.
         """
-        if self._aborted:
+        if self.aborted:
             raise ConnectionAbortedError
         if hasattr(connection, "_socks_options"):
             return cast(socket.socket, usual())
@@ -88,7 +88,7 @@ class Network:
     def fresh(self, place: _Place, asked_at: float) -> bool:
         """Whether a connection that was last used at `asked_at` (monotonic) may be used again."""
         young = time.monotonic() - asked_at < _LONGEST_IDLE
-        return young and asked_at > self._expired.get(place, 0.0) and not self._aborted
+        return young and asked_at > self._expired.get(place, 0.0) and not self.aborted
 
     def use(self, connection: Any) -> None:
         """This thread sends a request on `connection`."""
@@ -97,7 +97,7 @@ class Network:
     def begin(self, connection: Any) -> None:
         """The headers of an answer are waited for on `connection`."""
         self._waiting[connection] = time.monotonic()
-        if self._aborted:
+        if self.aborted:
             shut(connection)
 
     def end(self, connection: Any) -> bool:
@@ -125,7 +125,7 @@ class Network:
 
     def abort(self) -> None:
         """End every request that waits for an answer, and let no new connection be made."""
-        self._aborted = True
+        self.aborted = True
         for connection in list(self._waiting):
             self._waiting.pop(connection, None)
             shut(connection)
@@ -200,29 +200,29 @@ class _Kept:
         super().request(*args, **more)  # type: ignore[misc]
 
     def _tunnel(self) -> None:
-        self.network.begin(self)
-        try:
-            super()._tunnel()  # type: ignore[misc]
-        finally:
-            in_time = self.network.end(self)
-        if not in_time:
-            raise TimeoutError
+        self._awaited(super()._tunnel)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
-        self.network.begin(self)
         self.answering = self.sock  # type: ignore[attr-defined]
+        found = self._awaited(super().getresponse)  # type: ignore[misc]
+        self.answers += 1
+        return found
+
+    def _awaited(self, act: Callable[[], Any]) -> Any:
+        """What `act` returns, which reads headers; another thread may end it."""
+        self.network.begin(self)
         try:
-            found = super().getresponse()  # type: ignore[misc]
-            self.answers += 1
+            found = act()
         except BaseException:
             shut(self)  # at once, whoever still holds what was read of it
-            raise
-        finally:
-            in_time = self.network.end(self)
-        if not in_time:  # headers that are cut look like headers
-            found.close()
-            raise TimeoutError
-        return found
+            if self.network.end(self) or self.network.aborted:
+                raise
+        else:
+            if self.network.end(self):
+                return found
+            if found is not None:  # headers that are cut look like headers
+                found.close()
+        raise TimeoutError  # here, where no other error would be taken for its cause
 
 
 class _Encrypted(_Kept):

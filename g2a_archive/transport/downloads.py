@@ -40,7 +40,7 @@ class Hosts(Protocol):
         """It was reached."""
 
     def unanswered(self, host: str, reason: str) -> None:
-        """It was not reached."""
+        """It was not reached, or did not answer in time."""
 
 
 class Downloads:
@@ -148,7 +148,7 @@ class Downloads:
         try:
             response = self._send(request)
         except NetworkError as error:
-            if error.unreachable and hosts is not None:
+            if hosts is not None and (error.unreachable or error.timed_out):
                 error.unanswered = host
                 hosts.unanswered(host, str(error))
             elif hosts is not None:

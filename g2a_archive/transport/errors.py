@@ -38,7 +38,8 @@ class NetworkError(Exception):
     `final`: trying again would not change it. `unreachable`: the host was not reached at all.
     `ragged_end`: TLS ended without saying so, which may be a cut. `timed_out`: nothing came.
     `not_http`: something came that breaks the rules. `unanswered`: the host, be it a redirect's,
-    that was not reached; `untried`: it was not even asked, as it is known to be down.
+    that was not reached, or did not answer in time; `untried`: it was not even asked, as it is
+    known to be down.
     """
 
     def __init__(

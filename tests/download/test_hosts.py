@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import assert_archive_equals, run_here
 from support.host import Authority, Host
+from support.odd import FIELDS
 from support.service import Serve
 
-from g2a_archive.demo import SimulatedService
-from g2a_archive.demo.faults import redirect
+from g2a_archive.demo import Fault, Request, SimulatedService
+from g2a_archive.demo.faults import redirect, stall
+from g2a_archive.demo.messages import Response
 from g2a_archive.download.hosts import Hosts
 
 HOST, ELSEWHERE = "host.example:8080", "other.example"
@@ -118,3 +121,60 @@ def test_a_dead_end_of_redirects_keeps_no_others_out(
     assert "of no authority that is trusted here" in [*report.failed][-1].reason
     assert_archive_equals(service, root, ids[30:])
     assert gone.accepted <= 10
+
+
+def lies_at(service: SimulatedService, host: Host, ids: list[int]) -> None:
+    """Have the links to these recordings' files lead to another host."""
+    entries = [
+        {
+            "recordingId": one.id,
+            "recordingStartTime": one.start.isoformat(),
+            "recordingSize": str(one.mp4_size),
+            **{
+                field: host.url if one.id in ids else service.link(one.id, kind)
+                for kind, field in FIELDS.items()
+            },
+        }
+        for one in service.recordings.values()
+    ]
+    service.fail(Fault(response=Response.json(entries)), call="links")
+
+
+@pytest.mark.parametrize("how", [lead_astray, lies_at])
+def test_a_host_that_never_answers_does_not_hold_all_workers(
+    how: Callable[[SimulatedService, Host, list[int]], None],
+    serve: Serve,
+    plain_host: Host,
+    root: Path,
+    no_backoff: None,
+) -> None:
+    """Each attempt at it is a whole time-out, and its recordings may come first every night."""
+    service = serve(40, rate_limit=None)
+    ids = list(service.recordings)
+    how(service, plain_host, ids[:30])
+    plain_host.script = lambda _: plain_host.silence()
+    asked_before: list[int] = []
+
+    def note(request: Request) -> None:
+        if request.call == "file" and request.recording_id in ids[30:]:
+            asked_before.append(len(plain_host.requests))
+
+    service.on_request.append(note)
+    report = run_here(service, root, ids, retries=2, jobs=4, timeout=0.5)
+    assert {one.id for one in report.failed} == set(ids[:30])
+    assert_archive_equals(service, root, ids[30:])
+    assert len(plain_host.requests) <= 20
+    assert len(asked_before) == 30
+    assert asked_before[-1] <= 12
+
+
+def test_files_that_stall_say_nothing_of_their_host(
+    serve: Serve, root: Path, no_backoff: None
+) -> None:
+    service = serve(12, rate_limit=None)
+    ids = list(service.recordings)
+    for id_ in ids[:8]:
+        service.fail_files(stall(10), recording_id=id_, kind="mp4")
+    report = run_here(service, root, ids, retries=0, jobs=8, timeout=0.5)
+    assert {(one.id, one.file) for one in report.failed} == {(id_, "mp4") for id_ in ids[:8]}
+    assert not any("not to be reached" in one.reason for one in report.failed)

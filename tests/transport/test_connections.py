@@ -338,6 +338,7 @@ def test_headers_that_trickle_run_out_of_time(host: Host) -> None:
         error = ended.exception()
     stop.set()
     assert isinstance(error, NetworkError)
+    assert error.timed_out
 
 
 LARGE = random.Random(5).randbytes(4 << 20)

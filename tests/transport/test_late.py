@@ -165,6 +165,7 @@ def test_a_proxy_s_answer(
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{plain_host.port}")
     error = look_until_over(downloads, lambda: downloads.get("https://files.example/a", {}))
     assert isinstance(error, NetworkError)
+    assert error.timed_out
     assert not trickle.ran_out
 
 

@@ -104,8 +104,8 @@ class Stored(NamedTuple):
 class Again(NamedTuple):
     """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds.
 
-    `progress`: bytes came that were not here before. `unanswered`: the host that was not reached;
-    `untried`: it was not even asked, as it is down.
+    `progress`: bytes came that were not here before. `unanswered`: the host that was not reached,
+    or did not answer in time; `untried`: it was not even asked, as it is down.
     """
 
     reason: str
