@@ -100,8 +100,14 @@ class Hosts:
             due = max(found.next_at, found.look_at)
             if now < due:
                 return min(due, now + _LOOK_AGAIN)
-            found.look_at = now + _LOOK_AGAIN
         return now
+
+    def handed_out(self, host: str, now: float) -> None:
+        """A file that may ask the host is on its way: if that is down, the others look later."""
+        if self._hosts:
+            with self._lock:
+                if (found := self._down(host)) is not None:
+                    found.look_at = now + _LOOK_AGAIN
 
     def reason(self, host: str) -> str:
         """Why the host counts as down."""

@@ -115,14 +115,17 @@ class Schedule:
 
     def _hosts_up(self, transfer: Transfer, now: float) -> bool:
         """Whether all hosts that the file needs may be asked; else it is put off, or given up."""
-        for host in (transfer.waits_for, host_of(transfer.link.url)):
-            due = self._hosts.wait_until(host, now) if host else now
+        hosts = {host_of(transfer.link.url), transfer.waits_for} - {""}
+        for host in hosts:
+            due = self._hosts.wait_until(host, now)
             if due is None:
                 self._unreachable(transfer, self._hosts.reason(host))
                 return False
             if due > now:
                 self.delay(transfer, due)
                 return False
+        for host in hosts:
+            self._hosts.handed_out(host, now)
         return True
 
     def _room(self, transfer: Transfer, workers: Workers, *, last: bool) -> bool:

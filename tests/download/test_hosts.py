@@ -60,7 +60,8 @@ def test_files_wait_without_being_handed_out(hosts: Hosts, clock: Clock) -> None
     assert hosts.wait_until(HOST, 9.5) == 10.0
     assert hosts.wait_until(ELSEWHERE, 9.5) == 9.5
     clock.now = 10.0
-    assert hosts.wait_until(HOST, 10.0) == 10.0  # this one is handed out
+    assert hosts.wait_until(HOST, 10.0) == 10.0
+    hosts.handed_out(HOST, 10.0)
     assert hosts.wait_until(HOST, 10.0) == 11.0
     assert hosts.refusal(HOST) is None
     assert hosts.wait_until(HOST, 12.0) == 13.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import cast
 
@@ -31,6 +32,26 @@ class Taken:
 def transfer(recording: int) -> Transfer:
     link = Link("https://host.example/a", 0.0, 0.0)
     return Transfer(recording, FileKind.MP4, "2014/05/06", START, link)
+
+
+@pytest.mark.parametrize("waits_for", ["", "host.example", "other.example"])
+def test_a_file_whose_hosts_are_down_asks_them_when_it_is_time(waits_for: str) -> None:
+    """Be it the only one that is left, and its own host the one that it waits for."""
+    hosts = Hosts(timeout=1.0, retries=1, pause=lambda tries: 0.0)
+    for host in ("host.example", "other.example"):
+        for _ in range(3):
+            hosts.unanswered(host, "connection refused")
+    schedule = Schedule(hosts, jobs=2, segments=1, unreachable=lambda one, why: None)
+    one = transfer(7)
+    one.waits_for = waits_for
+    schedule.add([one, transfer(8)])
+    taken = Taken()
+    now = time.monotonic()
+    schedule.hand_out(cast(Workers, taken), now, more=True)
+    assert taken.recordings == [7]
+    assert schedule.next_at == now + 1.0
+    schedule.hand_out(cast(Workers, taken), now + 1.0, more=True)
+    assert taken.recordings == [7, 8]
 
 
 @pytest.mark.parametrize(("progress", "place"), [(True, 0), (False, 20)])
