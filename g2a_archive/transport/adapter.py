@@ -171,6 +171,12 @@ class _Final(http.client.HTTPResponse):
         if self.status < 200:  # a switch to a protocol that nobody asked for, or no end
             raise http.client.HTTPException
 
+    def _read_and_discard_trailer(self) -> None:
+        # The library has taken a "0" for the last chunk: it may be the beginning of another's size.
+        if not self.fp.peek(1):
+            raise http.client.IncompleteRead(b"")
+        super()._read_and_discard_trailer()  # type: ignore[misc]
+
 
 class _Kept:
     """What is added to every connection of the library; `network` is set by `_classes`."""

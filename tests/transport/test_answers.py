@@ -89,6 +89,10 @@ REFUSED = {
         answer(chunks(BODY)[:-5], CHUNKED, length=False),
         "closed early",
     ),
+    "a chunk's size, cut behind its first zero": (
+        answer(chunks(BODY)[:-5] + b"0", CHUNKED, length=False),
+        "closed early",
+    ),
     "a chunk of no size": (
         answer(b"zz\r\n" + BODY, CHUNKED, length=False),
         "breaks|closed|transfer",
