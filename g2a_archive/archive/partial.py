@@ -102,6 +102,7 @@ class Partial:
         self.sparse = False  # whether there may be holes after `size`
         self.extents: list[tuple[int, int]] = []  # what is here after `size`, holes between
         self.validator = NO_VALIDATOR
+        self.varies = False  # whether the same bytes came under another validator
         self.sha = hashlib.sha256()
         self._fd = -1
         self._head: bytes | None = None
@@ -138,6 +139,7 @@ class Partial:
             size = size if trusted else min(size, int(note["flushed"]))
             sparse = None if note["size"] is None else int(note["size"])
             extents = [(int(a), int(b)) for a, b in note["extents"]]
+            self.varies = note.get("varies") is True
         except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
             return
         if total is not None and (not isinstance(total, int) or size > total):
@@ -162,7 +164,7 @@ class Partial:
             self._fd = os.open(self.path, flags, 0o666)
         self.size = self._hashed = self._flushed = self._written_back = 0
         self._head = None
-        self.sparse, self.extents = False, []
+        self.sparse, self.extents, self.varies = False, [], False
         self.sha = hashlib.sha256()
         self.total, self.validator = total, validator
         self._begun = time.monotonic()
@@ -230,12 +232,25 @@ class Partial:
     def cut(self, size: int) -> None:
         """Forget the bytes from `size` on; the others are hashed again."""
         os.ftruncate(self._fd, size)
+        self.sparse, self.extents = False, []
         self.size, self._flushed = size, min(self._flushed, size)
         self._written_back = min(self._written_back, size)
         self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
         self._hash(size, memoryview(bytearray(_CUT_BUFFER)), lambda: False)
         if self._noted:
             self.write_note()
+
+    def confirm(self, total: int | None, validator: Validator, *, varies: bool) -> None:
+        """The bytes that are here are those of a file of this length and validator, too."""
+        known = self.total, self.validator, self.varies
+        self.total, self.validator, self.varies = total, validator, self.varies or varies
+        if self._noted and known != (self.total, self.validator, self.varies):
+            self.write_note()
+
+    def replace(self, size: int, total: int | None, validator: Validator) -> None:
+        """From `size` on, the bytes that are here are not those of the file that comes."""
+        self.total, self.validator, self.varies = total, validator, False
+        self.cut(size)
 
     def _grown(self) -> None:
         """Now and then, keep a note beside bytes that have come, and get them written."""
@@ -293,6 +308,7 @@ class Partial:
             "boot": boot_id(),
             "size": self.size if self.sparse else None,
             "extents": self.extents,
+            "varies": self.varies,
         }
         aside = f"{self._note}.new"
         Path(aside).write_text(json.dumps(note))

@@ -77,6 +77,7 @@ class Answer:
         if self.ended:
             raw.close()  # what follows, if anything, is nobody's
         self._begun = False
+        self._ahead = b""
         self._sock = getattr(raw.connection, "answering", None)
         self._tls = isinstance(self._sock, ssl.SSLSocket | SSLTransport)
         self._quick = False
@@ -128,14 +129,28 @@ class Answer:
         if first is None or last is None or first > last:
             return None
         if self.length not in (None, last - first + 1):
-            raise NetworkError("the host announces two lengths that differ")
+            raise NetworkError("the host announces two lengths that differ", odd_part=True)
         return last - first + 1
+
+    def head(self, count: int) -> bytes:
+        """Up to `count` bytes of a body that nobody began to read; `read` gives them once more.
+
+        Raises `NetworkError`, as `read` does.
+        """
+        data = b""
+        while len(data) < count and (more := self.read(count - len(data))):
+            data += more
+        self._ahead = data
+        return data
 
     def read(self, most: int) -> bytes:
         """Wait for bytes and return up to `most` of them, decoded; b"" at the body's end.
 
         Raises `NetworkError` where it ends before its length, its coding or a digest says so.
         """
+        if self._ahead:
+            data, self._ahead = self._ahead[:most], self._ahead[most:]
+            return data
         self._begun = True
         if self._inflate is None:
             return self._read(most)
@@ -168,10 +183,10 @@ class Answer:
             raise _too_slow()
         if self.chunked and self._part_left is not None:
             self._part_left -= len(data)
-            if self._part_left < 0:
-                raise NetworkError("more came than the host announces")
+            if self._part_left < 0 or (self._part_left and not data):
+                raise NetworkError("more or less came than the host announces", odd_part=True)
         if not data:
-            if self._left or (self.chunked and self._part_left):
+            if self._left:
                 raise NetworkError("the connection was closed early")
             self.ended = True
         elif self._left is not None:

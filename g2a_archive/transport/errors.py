@@ -37,9 +37,9 @@ class NetworkError(Exception):
 
     `final`: trying again would not change it. `unreachable`: the host was not reached at all.
     `ragged_end`: TLS ended without saying so, which may be a cut. `timed_out`: nothing came.
-    `not_http`: something came that breaks the rules. `unanswered`: the host, be it a redirect's,
-    that was not reached, or did not answer in time; `untried`: it was not even asked, as it is
-    known to be down.
+    `not_http`: something came that breaks the rules; `odd_part`: a part that is not what it says.
+    `unanswered`: the host, be it a redirect's, that was not reached, or did not answer in time;
+    `untried`: it was not even asked, as it is down.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class NetworkError(Exception):
         ragged_end: bool = False,
         timed_out: bool = False,
         not_http: bool = False,
+        odd_part: bool = False,
         unanswered: str = "",
         untried: bool = False,
     ) -> None:
@@ -60,6 +61,7 @@ class NetworkError(Exception):
         self.ragged_end = ragged_end
         self.timed_out = timed_out
         self.not_http = not_http
+        self.odd_part = odd_part
         self.unanswered = unanswered
         self.untried = untried
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import random
 import re
 from collections.abc import Callable
@@ -16,9 +17,13 @@ from support.host import Host, answer, chunks
 from support.odd import ID, START, Answers, act, bytes_of, name_of, whole
 from support.service import Serve
 
+from g2a_archive.archive.partial import Partial
 from g2a_archive.demo import SimulatedRecording, SimulatedService, faults
 from g2a_archive.demo.messages import Request
 from g2a_archive.demo.recordings import Kind
+from g2a_archive.download.transfer import decisions
+from g2a_archive.download.transfer.decisions import OVERLAP
+from g2a_archive.models import FileKind
 
 SIZE, CUT = 300_000, 200_000
 CHUNKED = "Transfer-Encoding: chunked"
@@ -235,3 +240,217 @@ def test_a_file_that_is_there_is_not_adopted_against_the_digest_that_the_host_te
     (root / ".g2a-archive/catalog.sqlite3").unlink()
     (there.parent / "SHA256SUMS").unlink()
     assert run_here(service, root, [ID], retries=0).adopted == 3
+
+
+PAGES = {
+    "a web page": b"<!DOCTYPE html><html><body>" + b"sign in " * 400,
+    "an error document": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
+    + b" " * 2000,
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+@pytest.mark.parametrize("kind", ["mp4", "events", "thumbnail"])
+def test_what_a_link_that_expired_is_answered_with_takes_no_bytes(
+    kind: Kind,
+    page: bytes,
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    """It is seen before anything that is here is given up for it."""
+    half = 5_000
+
+    def expire(head: bytes, body: bytes) -> bytes:
+        count = len(plain_host.requests)
+        if count == 1:
+            return cut(answer(body, 'ETag: "1"'), half)
+        if count == 2:
+            return answer(chunks(page), CHUNKED, length=False)
+        begin = asked_from(head)
+        assert begin == half
+        return part_of(body, begin, 'ETag: "1"')
+
+    odd(kind, expire)
+    assert run_here(service, root, [ID], retries=1, ignore_size=True).exit_code == 0
+    assert whole(root, service, kind)
+    assert len(plain_host.requests) == 3
+
+
+def test_killed_after_another_version_was_gone_on_with(
+    serve: Serve, plain_host: Host, root: Path
+) -> None:
+    """The note tells the version that the bytes are of before the first of its own is written."""
+    size = 3_000_000
+    service = serve([SimulatedRecording(ID, START, size)])
+    first = bytes_of(service, "mp4")
+    second = at_its_beginning(first)
+    sent = {
+        1: cut(answer(first, 'ETag: "1"'), 1_000_000),
+        2: cut(answer(second, 'ETag: "2"'), 2_000_000),
+    }
+
+    def nights(head: bytes, _: bytes) -> bytes:
+        begin = asked_from(head)
+        if begin is not None and b'if-range: "1"' in head.lower():
+            return sent.get(len(plain_host.requests)) or part_of(first, begin, 'ETag: "1"')
+        return sent.get(len(plain_host.requests)) or answer(first, 'ETag: "1"')
+
+    act(service, plain_host, {ID: ("mp4", nights)})
+    note = root / ".g2a-archive/partial" / f"{ID}.mp4.json"
+    suspend = Partial.suspend
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Partial, "suspend", Partial.close)  # a kill writes no last note
+        for tag in ('"1"', '"2"'):
+            assert run_here(service, root, [ID], retries=0).exit_code == 1
+            assert json.loads(note.read_text())["etag"] == tag
+    assert Partial.suspend is suspend
+    assert run_here(service, root, [ID], retries=0).exit_code == 0
+    assert whole(root, service, "mp4")
+
+
+@pytest.mark.parametrize("tag", ['ETag: "1"', "X: none"])
+@pytest.mark.parametrize("kind", ["mp4", "events", "thumbnail"])
+def test_an_end_that_nothing_marks_is_no_shorter_file(
+    kind: Kind,
+    tag: str,
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    def unmarked(head: bytes, body: bytes) -> bytes:
+        count = len(plain_host.requests)
+        if count == 1:
+            return cut(answer(body, 'ETag: "1"'), 4_000)
+        if count == 2:
+            return cut(answer(body, tag, length=False), 3_000)
+        return answer(body, 'ETag: "1"')
+
+    odd(kind, unmarked)
+    assert run_here(service, root, [ID], retries=2, ignore_size=True).exit_code == 0
+    assert whole(root, service, kind)
+
+
+@pytest.mark.parametrize("most", [OVERLAP // 2, OVERLAP, 7_000])
+@pytest.mark.parametrize("tags", ["none", "one each"])
+def test_parts_that_are_no_longer_than_what_must_prove_them(
+    tags: str,
+    most: int,
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    def small_parts(head: bytes, body: bytes) -> bytes:
+        lines = [f'ETag: "{len(plain_host.requests)}"'] if tags == "one each" else []
+        begin = asked_from(head)
+        if begin is None:
+            return cut(answer(body, *lines), CUT)
+        return part_of(body, begin, *lines, end=begin + most)
+
+    odd("mp4", small_parts)
+    assert run_here(service, root, [ID], retries=2).exit_code == 0
+    assert whole(root, service, "mp4")
+    assert len(plain_host.requests) < 20 + 2 * SIZE // most
+
+
+def one_too_many(body: bytes, begin: int) -> bytes:
+    span = f"Content-Range: bytes {begin}-{len(body)}/{len(body)}"
+    return answer(body[begin:], span, status="206 Partial Content")
+
+
+def all_of_it(body: bytes, begin: int) -> bytes:
+    span = f"Content-Range: bytes {begin}-{len(body) - 1}/{len(body)}"
+    return answer(body, span, status="206 Partial Content")
+
+
+def in_fewer_chunks(body: bytes, begin: int) -> bytes:
+    span = f"Content-Range: bytes {begin}-{len(body) - 1}/{len(body)}"
+    data = chunks(body[begin:-5])
+    return answer(data, span, CHUNKED, status="206 Partial Content", length=False)
+
+
+@pytest.mark.parametrize("part", [one_too_many, all_of_it, in_fewer_chunks])
+def test_a_host_whose_parts_are_not_what_they_say_is_asked_for_the_whole(
+    part: Callable[[bytes, int], bytes],
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    def wrong(head: bytes, body: bytes) -> bytes:
+        if len(plain_host.requests) == 1:
+            return cut(answer(body, 'ETag: "1"'), CUT)
+        begin = asked_from(head)
+        return answer(body, 'ETag: "1"') if begin is None else part(body, begin)
+
+    odd("mp4", wrong)
+    assert run_here(service, root, [ID], retries=2).exit_code == 0
+    assert whole(root, service, "mp4")
+    assert len(plain_host.requests) == 3
+
+
+def test_what_proved_the_same_under_another_validator_is_not_compared_every_night(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    """Else a file that takes more than half of a night would never be done."""
+
+    def no_tag_in_parts(head: bytes, body: bytes) -> bytes:
+        begin = asked_from(head)
+        if begin is None:
+            return cut(answer(body, 'ETag: "1"'), CUT)
+        return part_of(body, begin)
+
+    odd("mp4", no_tag_in_parts)
+    for _ in range(2):
+        assert run_here(service, root, [ID], retries=0).exit_code == 1
+    plain_host.requests.clear()
+    assert run_here(service, root, [ID], retries=0).exit_code == 0
+    assert whole(root, service, "mp4")
+    assert asked_from(plain_host.requests[0]) == CUT - OVERLAP
+    assert len(plain_host.requests) == 1
+
+
+def test_progress_with_another_version_counts_from_its_beginning(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    def little_by_little(head: bytes, body: bytes) -> bytes:
+        if len(plain_host.requests) == 1:
+            return cut(answer(body, 'ETag: "1"'), CUT)
+        another = all_over(body)
+        begin = asked_from(head)
+        if begin is None or b'if-range: "1"' in head.lower():
+            return cut(answer(another, 'ETag: "2"'), 30_000)
+        return cut(part_of(another, begin, 'ETag: "2"'), 30_000)
+
+    odd("mp4", little_by_little)
+    assert run_here(service, root, [ID], retries=1).exit_code == 0
+    stored = archive_files(root)[name_of(service, "mp4")].read_bytes()
+    assert stored == all_over(bytes_of(service, "mp4"))
+
+
+def test_parts_of_an_unknown_length_have_an_end(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(decisions._LARGEST, FileKind.EVENTS, 1 << 20)
+
+    def endless(head: bytes, body: bytes) -> bytes:
+        begin = asked_from(head) or 0
+        span = f"Content-Range: bytes {begin}-{begin + 99_999}/*"
+        return answer(b"e" * 100_000, span, 'ETag: "1"', status="206 Partial Content")
+
+    odd("events", endless)
+    report = run_here(service, root, [ID], retries=0)
+    assert report.exit_code == 1
+    assert "more than 1.0 MB came" in next(iter(report.failed)).reason

@@ -109,7 +109,7 @@ REFUSED = {
             status="206 Partial",
             length=False,
         ),
-        "more came",
+        "more or less came",
     ),
     "a part in fewer chunks": (
         answer(
@@ -119,7 +119,7 @@ REFUSED = {
             status="206 Partial",
             length=False,
         ),
-        "closed early",
+        "more or less came",
     ),
     "a part until the end": (
         answer(

@@ -128,46 +128,95 @@ class Fetcher:
         held = transfer.held()
         verdict = decisions.judge(seen, held, ranged=ranged)
         if verdict.action in (Action.START, Action.COMPARE):
-            return self._take_whole(
-                transfer, part, answer, seen, compare=verdict.action is Action.COMPARE
-            )
+            compare = verdict.action is Action.COMPARE
+            return self._take_whole(transfer, part, answer, seen, compare=compare)
         if verdict.action is Action.APPEND:
-            self._claim(transfer, answer.length or 0)
-            part.resume(seen.range[2], self.receiver.buffer, self.stop.is_set)
-            return self._receive(transfer, part, answer, begin=decisions.first_asked(held))
+            return self._go_on(transfer, part, answer, decisions.first_asked(held))
         if verdict.action is Action.COMPLETE:
             part.resume(part.size, self.receiver.buffer, self.stop.is_set)
             return self._finish(transfer, part, answer)
         moved = verdict.action is Action.MOVED
         refused = verdict.action is Action.NEW_LINK and transfer.renewed and ranged
         if moved or refused or verdict.action is Action.WHOLE:
-            transfer.changes += moved
-            transfer.whole = not moved or transfer.changes == 1
+            transfer.moved, transfer.whole = transfer.moved or moved, True
             return None
         return self._give_up(transfer, part, verdict, answer)
 
     def _take_whole(
         self, transfer: Transfer, part: Partial, answer: Answer, seen: Seen, *, compare: bool
     ) -> Result | Whole | None:
-        """The file comes from its first byte on; to `compare`, bytes that are here are kept.
-
-        Until all of them are held against it, they are of the file that their validator names.
-        """
+        """The file comes from its first byte on; to `compare`, bytes that are here are kept."""
         if (found := self._before_first_byte(transfer, answer)) is not None:
             return found
         transfer.told = {}
-        validator = NO_VALIDATOR if answer.encoded else seen.validator
-        if compare:
-            self._claim(transfer, max(0, (answer.length or 0) - part.size))
-            if not transfer.whole:  # else it was seen and counted before
-                transfer.changes += part.validator.contradicts(validator)
-            part.total = answer.length
-            part.resume(None, self.receiver.buffer, self.stop.is_set)
-        else:
-            self._claim(transfer, answer.length or transfer.expected or 0)
-            part.begin(_whole_length(answer), validator)
         transfer.whole = False
-        return self._receive(transfer, part, answer, begin=0, validator=validator)
+        floor = Floor(self.receiver.timeout)
+        if compare:
+            try:
+                return self._compare(transfer, part, answer, seen.validator, floor)
+            except NetworkError as error:
+                return self._broken(transfer, error, slow=floor.slow)
+        if part.size:
+            transfer.restart()
+        self._claim(transfer, answer.length or transfer.expected or 0)
+        part.begin(_whole_length(answer), NO_VALIDATOR if answer.encoded else seen.validator)
+        return self._receive(transfer, part, answer, floor)
+
+    def _compare(
+        self,
+        transfer: Transfer,
+        part: Partial,
+        answer: Answer,
+        validator: Validator,
+        floor: Floor,
+    ) -> Result | Whole | None:
+        """Hold a whole file against the bytes that are here, and go on after them.
+
+        Until all of them are, they are of the file that their own validator names: whatever ends
+        this early leaves them as they are. Raises `NetworkError`.
+        """
+        head = answer.head(content.HEAD)
+        wrong = decisions.wrong_content(transfer.kind, head, answer.header("Content-Type"))
+        if wrong is not None:
+            return self._give_up(transfer, part, wrong, answer)
+        self._claim(transfer, max(0, (answer.length or 0) - part.size))
+        part.resume(None, self.receiver.buffer, self.stop.is_set)
+        at, rest = self.receiver.compare(transfer, part, answer, floor, 0)
+        if self.stop.is_set():
+            part.suspend()
+            return Stopped()
+        total = _whole_length(answer)
+        if at == part.size:
+            varies = transfer.moved or part.validator.contradicts(validator)
+            part.confirm(total if answer.announced else part.total, validator, varies=varies)
+        elif rest or answer.announced:
+            part.replace(at, total, validator)
+            transfer.restart()
+        else:
+            raise NetworkError("the connection was closed early")
+        return self._receive(transfer, part, answer, floor, rest)
+
+    def _go_on(
+        self, transfer: Transfer, part: Partial, answer: Answer, begin: int
+    ) -> Result | Whole | None:
+        """The rest of the file comes, from `begin` on: bytes that are here must be the same."""
+        self._claim(transfer, answer.length or 0)
+        part.resume(answer.content_range()[2], self.receiver.buffer, self.stop.is_set)
+        floor = Floor(self.receiver.timeout)
+        try:
+            at, rest = self.receiver.compare(transfer, part, answer, floor, begin)
+        except NetworkError as error:
+            return self._broken(transfer, error, slow=floor.slow)
+        whole = part.size == transfer.held().known
+        over = answer.ended and not (rest or whole)
+        if self.stop.is_set() or begin == part.size or (at == part.size and not over):
+            return self._receive(transfer, part, answer, floor, rest)
+        if rest:
+            changed = Verdict(Action.RESTART, "the file changed at the host")
+            return self._give_up(transfer, part, changed, answer)
+        # The part ended among them: where parts are small, less can come again.
+        transfer.overlap = (at - begin) // 2
+        return None
 
     def _seen(self, answer: Answer) -> Seen:
         head = b""
@@ -200,23 +249,16 @@ class Fetcher:
         return _looked_at_again(transfer) if length == 0 else None
 
     def _receive(
-        self,
-        transfer: Transfer,
-        part: Partial,
-        answer: Answer,
-        *,
-        begin: int,
-        validator: Validator | None = None,
+        self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor, first: bytes = b""
     ) -> Result | Whole | None:
-        """Read a body; `validator` is that of a whole one, which bytes that are here get by it."""
-        floor = Floor(self.receiver.timeout)
+        """Read a body, of which `first` was read already, and act on its end."""
         if not answer.encoded:
             transfer.told |= answer.digests
         transfer.splittable = splittable(answer, part)
         if part.extents:
             transfer.pieces = transfer.pieces or Pieces(self.receiver.jobs)
         try:
-            wrong = self.receiver.receive(transfer, part, answer, floor, begin, validator)
+            wrong = self.receiver.receive(transfer, part, answer, floor, first)
             shared = wrong is None and part.total is not None and part.size < part.total
             if shared and transfer.pieces is not None and not self.stop.is_set():
                 self.receiver.share(transfer, part, answer, transfer.pieces)
@@ -287,6 +329,7 @@ class Fetcher:
         part = transfer.part
         assert part is not None
         part.suspend()
+        transfer.whole = transfer.whole or error.odd_part
         if self.stop.is_set():
             return Stopped()
         if error.final:

@@ -34,7 +34,7 @@ class Action(Enum):
     APPEND = auto()  # the body goes on where our bytes end, or a little before that
     COMPLETE = auto()  # all bytes are here already
     WHOLE = auto()  # ask again, for all of it: what is here is held against that
-    MOVED = auto()  # the validator is another one: the same, or with some bytes to compare
+    MOVED = auto()  # the validator is another one: the same
     RESTART = auto()  # our bytes are of no use: ask again, for everything
     NEW_LINK = auto()  # the link is no longer good
     AGAIN = auto()  # the same request may work later
@@ -70,8 +70,9 @@ class Seen(NamedTuple):
 class Held(NamedTuple):
     """What we have of a file: bytes, the announced total, what `recordingSize` says.
 
-    `scattered`: there are more bytes, with holes between. `changes` counts how often another
-    validator came for what may be the same file. `whole`: the rest alone is not to be asked for.
+    `scattered`: there are more bytes, with holes between. `varies`: the same bytes came under
+    another validator. `whole`: the rest alone is not to be asked for. `overlap`: how many of the
+    bytes that are here are to come again where they must prove that the rest belongs to them.
     """
 
     size: int = 0
@@ -79,8 +80,9 @@ class Held(NamedTuple):
     expected: int | None = None
     validator: Validator = NO_VALIDATOR
     scattered: bool = False
-    changes: int = 0
+    varies: bool = False
     whole: bool = False
+    overlap: int = OVERLAP
 
     @property
     def doubtful(self) -> bool:
@@ -88,7 +90,7 @@ class Held(NamedTuple):
 
         Where nothing else can, or where each of a host's back ends has a validator of its own.
         """
-        return self.changes > 1 or self.validator.condition is None
+        return self.varies or self.validator.condition is None
 
     @property
     def known(self) -> int | None:
@@ -139,7 +141,7 @@ def range_headers(held: Held) -> dict[str, str]:
 
 def first_asked(held: Held) -> int:
     """Where the bytes begin that `range_headers` asks for."""
-    return max(0, held.size - OVERLAP) if held.doubtful else held.size
+    return max(0, held.size - held.overlap) if held.doubtful else held.size
 
 
 def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
@@ -181,7 +183,7 @@ def _judge_part(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
         return Verdict(Action.START)
     if total is not None and held.known is not None and total != held.known:
         return Verdict(Action.RESTART, "the file changed its length at the host")
-    if held.changes < 2 and held.validator.contradicts(seen.validator):
+    if not held.varies and held.validator.contradicts(seen.validator):
         return Verdict(Action.MOVED, "the file changed at the host")
     return Verdict(Action.APPEND)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from g2a_archive.archive import content
 from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.space import Space
-from g2a_archive.archive.partial import Partial, Validator
+from g2a_archive.archive.partial import Partial
 from g2a_archive.download.transfer import decisions
-from g2a_archive.download.transfer.decisions import Action, Verdict, validator_of
+from g2a_archive.download.transfer.decisions import Verdict, validator_of
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.service.pace import RateLimiter
@@ -60,44 +60,52 @@ class Receiver:
         """Bytes to read at once: fewer where a rate limit should stay smooth."""
         return BUFFER if self.limiter is None else self.limiter.step(self.jobs)
 
-    def receive(
-        self,
-        transfer: Transfer,
-        part: Partial,
-        answer: Answer,
-        floor: Floor,
-        begin: int,
-        validator: Validator | None = None,
-    ) -> Verdict | None:
-        """Read a body, whose first byte is at `begin` of the file, to its end.
+    def compare(
+        self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor, begin: int
+    ) -> tuple[int, bytes]:
+        """Hold a body, whose first byte is at `begin` of the file, against the bytes that are here.
 
-        A verdict where the content is wrong. Bytes that are here already are compared, not
-        written; once all of them are, the file has the `validator`. Returns early when the run is
-        asked to stop, and where helpers are to share the rest. Raises `NetworkError`, `OSError`.
+        Returns where it ends, shows another byte, or goes on beyond them, and what was read from
+        there on; early when the run is asked to stop. Raises `NetworkError`, `OSError`.
         """
-        position, checked, claimed = begin, part.size >= content.HEAD, 0
-        most = decisions.largest(transfer.kind, transfer.expected)
-        bounded = answer.length is None or answer.encoded
-        while not (
-            transfer.pieces and checked and part.total is not None and position >= part.size
-        ):
+        position = begin
+        while position < part.size:
             data = answer.read(self._step())
+            if not data or self.stop.is_set():
+                break
+            here = part.read(position, min(len(data), part.size - position))
+            if not data.startswith(here):
+                same = next(n for n, (a, b) in enumerate(zip(data, here, strict=False)) if a != b)
+                return position + same, data[same:]
+            position += len(here)
+            transfer.received += len(here)
+            floor.add(len(here))
+            if len(data) > len(here):
+                return position, data[len(here) :]
+            self._slow_down(len(here), floor)
+        return position, b""
+
+    def receive(
+        self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor, first: bytes = b""
+    ) -> Verdict | None:
+        """Read a body to its end, and write it after what is here; `first` was read already.
+
+        A verdict where the content is wrong. Returns early when the run is asked to stop, and
+        where helpers are to share the rest. Raises `NetworkError`, `OSError`.
+        """
+        checked, claimed = part.size >= content.HEAD, part.size
+        most = decisions.largest(transfer.kind, transfer.expected)
+        bounded = part.total is None or answer.encoded or not answer.announced
+        while first or not (transfer.pieces and checked and part.total is not None):
+            data, first = first or answer.read(self._step()), b""
             if self.stop.is_set():  # what was read may come from a connection that was shut
                 return None
-            if bounded and position + len(data) > claimed:
-                claimed = position + _CLAIM
+            if bounded and part.size + len(data) > claimed:
+                claimed = part.size + _CLAIM
                 self.space.claim(transfer, _CLAIM, directory=transfer.directory)
-            fresh = self._compared(part, data, position, begin)
-            if fresh is None:
-                return Verdict(Action.RESTART, "the file changed at the host")
-            if validator is not None and (fresh or not data):
-                part.validator = validator
-            if fresh:
-                part.append(fresh)
+            if data:
+                part.append(data)
                 self._flush_at_times(part)
-            elif not data and position < part.size:
-                part.cut(position)
-            position += len(data)
             self._count(transfer, len(data), floor)
             if not data or part.size >= content.HEAD:
                 wrong = None if checked else self._wrong(transfer, part, answer)
@@ -107,25 +115,7 @@ class Receiver:
                     return wrong
                 checked = True
             self._slow_down(len(data), floor)
-        part.validator = validator or part.validator
         return None
-
-    @staticmethod
-    def _compared(part: Partial, data: bytes, position: int, begin: int) -> bytes | None:
-        """What of `data` is not in the file yet; None where a part of the file shows another one.
-
-        Of a whole file, what differs takes the place of what was here.
-        """
-        if position >= part.size or not data:
-            return data
-        here = part.read(position, min(len(data), part.size - position))
-        if data.startswith(here):
-            return data[len(here) :]
-        if begin > 0:
-            return None
-        same = next(n for n, (a, b) in enumerate(zip(data, here, strict=False)) if a != b)
-        part.cut(position + same)
-        return data[same:]
 
     @staticmethod
     def _wrong(transfer: Transfer, part: Partial, answer: Answer) -> Verdict | None:
@@ -256,8 +246,11 @@ def splittable(answer: Answer, part: Partial) -> bool:
 
 
 def _request_piece(downloads: Downloads, url: str, part: Partial, begin: int, end: int) -> Answer:
-    """Ask for the bytes from `begin` up to `end`. Raises `NetworkError` where others come."""
-    headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": part.validator.condition or ""}
+    """Ask for the bytes from `begin` up to `end`. Raises `NetworkError` where others may come."""
+    condition = part.validator.condition
+    if condition is None:
+        raise NetworkError("the file host no longer names the file's version")
+    headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": condition}
     answer = downloads.get(url, headers)
     same = not part.validator.contradicts(validator_of(answer))
     right = answer.content_range() == (begin, end - 1, part.total)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from g2a_archive.archive.partial import Partial
-from g2a_archive.download.transfer.decisions import Held
+from g2a_archive.download.transfer.decisions import OVERLAP, Held
 from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.models import FileKind, Link, StoredFile
 
@@ -35,8 +35,9 @@ class Transfer:
     renewed: bool = False  # since the last progress
     told: dict[str, bytes] = field(default_factory=dict)  # digests, by whichever of its answers
     empty: bool = False  # the host said so once already
-    changes: int = 0  # how often another validator came for what may be the same file
+    moved: bool = False  # another validator came for what may be the same file
     whole: bool = False  # the next request is for all of it
+    overlap: int = OVERLAP
     candidate: Candidate | None = None
     part: Partial | None = None
     high_water: int = 0  # bytes: only what is beyond them is progress
@@ -76,8 +77,9 @@ class Transfer:
             expected=self.expected,
             validator=part.validator,
             scattered=bool(part.extents),
-            changes=self.changes,
+            varies=part.varies,
             whole=self.whole,
+            overlap=self.overlap,
         )
 
     def restart(self) -> None:
@@ -85,7 +87,7 @@ class Transfer:
         so, but no more than once: a file that is never whole would be fetched for ever."""
         if not self.restarted:
             self.restarted, self.high_water = True, 0
-        self.changes, self.whole = 0, False
+        self.moved, self.whole, self.overlap = False, False, OVERLAP
 
     def gained(self) -> bool:
         """Whether more bytes are here than ever before."""
