@@ -46,9 +46,6 @@ log = logging.getLogger("g2a_archive")
 
 _MOST_EVENTS = 256
 _UNREACHABLE = 3
-_GATHER = 0.005
-"""Seconds; small files come by the thousand a second."""
-
 _STOP_SECONDS = 10.0
 
 
@@ -126,10 +123,6 @@ class Engine:
             while self._pending and not self._switch.event.is_set():
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
-                if self._schedule.busy:
-                    # The workers have enough to do: let a few more events come together, as
-                    # waking up for each would take the interpreter from the workers each time.
-                    self._switch.event.wait(_GATHER)
                 for _ in range(_MOST_EVENTS):
                     if not self._events.waiting:
                         break

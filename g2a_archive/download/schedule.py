@@ -56,11 +56,6 @@ class Schedule:
         return not self._ready and not self.active
 
     @property
-    def busy(self) -> bool:
-        """Whether the workers have enough to do for a while."""
-        return bool(self._ready) and len(self.active) > self._enough // 2
-
-    @property
     def waiting(self) -> int:
         """Files that wait for a worker; of those that wait for a while, as many as are too many."""
         too_many = max(0, len(self._delayed) - _MOST_DELAYED)
