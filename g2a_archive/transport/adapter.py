@@ -78,7 +78,8 @@ class Network:
                 )
             self._good.pop(place, None)
         made: socket.socket = usual()
-        self._good[place] = made.getpeername()[0]
+        with suppress(OSError):  # the host may have hung up already: then the request will tell
+            self._good[place] = made.getpeername()[0]
         return made
 
     def expire(self, place: _Place) -> None:
