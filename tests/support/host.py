@@ -33,6 +33,7 @@ class Host:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._done = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._served: list[socket.socket] = []
         self.script: Script = lambda sock: sock.sendall(answer(b""))
         self.accepted = 0
         self.requests: list[bytes] = []
@@ -58,6 +59,7 @@ class Host:
         with suppress(OSError), sock:
             if self._context is not None:
                 sock = self._context.wrap_socket(sock, server_side=True)
+            self._served.append(sock)
             with sock:
                 while b"\r\n\r\n" in (head := sock.recv(65536)):
                     self.requests.append(head)
@@ -78,6 +80,9 @@ class Host:
         self._done.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for sock in self._served:
+            with suppress(OSError):  # whoever still keeps a connection need not end it first
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
 
