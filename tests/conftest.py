@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 from support import cores, forked
 from support.cli import Say
 from support.host import Authority, Host
+from support.odd import ID, Answers, act
 from support.service import Serve
 
 from g2a_archive.cli import main
@@ -26,6 +27,7 @@ from g2a_archive.demo import (
     SimulatedService,
     sample_recordings,
 )
+from g2a_archive.demo.recordings import Kind
 from g2a_archive.transport.downloads import Downloads
 
 SLOW = (
@@ -239,6 +241,12 @@ def plain_host(no_proxies: None) -> Iterator[Host]:
     server = Host()
     yield server
     server.close()
+
+
+@pytest.fixture
+def odd(service: SimulatedService, plain_host: Host) -> Callable[[Kind, Answers], None]:
+    """Have the files of a kind, of the test's one recording, answered by a host that acts oddly."""
+    return lambda kind, answers: act(service, plain_host, {ID: (kind, answers)})
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ _SAMPLES = (
 
 
 def option_of(catalog: Path) -> str:
-    """The option that names the place of a catalogue, or of a lock beside it."""
+    """The option that names the place of a catalogue."""
     return "--dest" if catalog.parent.name == ARCHIVE_DIR else "--catalog"
 
 

@@ -247,7 +247,7 @@ class Partial:
         if self._noted and known != (self.total, self.validator, self.varies):
             self.write_note()
 
-    def replace(self, size: int, total: int | None, validator: Validator) -> None:
+    def replace_from(self, size: int, total: int | None, validator: Validator) -> None:
         """From `size` on, the bytes that are here are not those of the file that comes."""
         self.total, self.validator, self.varies = total, validator, False
         self.cut(size)

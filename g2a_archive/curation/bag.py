@@ -73,16 +73,13 @@ def place(where: str, archive: Path, *, zipped: bool) -> Place:
             f"the bag's name must be text in UTF-8: {target}", hint="choose another DIR"
         ) from None
     parent = target.parent
-    root = Path(os.path.realpath(archive))
-    if target == root or root in target.parents:
+    if Path(os.path.realpath(archive)) in (target, *target.parents):
         raise InputError(f"{target} lies in the archive", hint="a bag belongs beside it")
     try:
         if not parent.is_dir():
             raise InputError(f"there is no directory {parent} for the bag", hint="make it first")
-        if zipped and os.path.lexists(target):
-            raise InputError(f"{target} is there already", hint="nothing is overwritten")
-        if not zipped and os.path.lexists(target):
-            if not target.is_dir():
+        if os.path.lexists(target):
+            if zipped or not target.is_dir():
                 raise InputError(f"{target} is there already", hint="nothing is overwritten")
             if any(target.iterdir()):
                 raise InputError(f"{target} is not empty", hint="nothing is overwritten")
@@ -102,7 +99,7 @@ def _workplace(where: Place) -> Iterator[Path]:
     What a killed run left of it is removed, nothing else. Raises `LockedError`, `StorageError`.
     """
     work = where.work
-    lock = RunLock(work / "lock")
+    lock = RunLock(work / "lock", instead="DIR")
     try:
         work.mkdir(exist_ok=True)
     except OSError as error:
@@ -204,8 +201,10 @@ class Bagging:
                     title=where.name,
                 )
             self._add_own(writer, work, "recordings.csv")
-            for page in _files_below(work / "pages"):
-                self._add_own(writer, work / "pages", page)
+            pages = work / "pages"
+            files = (path for path in pages.rglob("*") if path.is_file())
+            for page in sorted(files, key=Path.as_posix):
+                self._add_own(writer, pages, page.relative_to(pages).as_posix())
             writer.finish(self._about())
         finally:
             writer.close()
@@ -341,10 +340,6 @@ def _contact(text: str) -> dict[str, str]:
         name, address = text, ""
     fields = {"Contact-Name": name, "Contact-Email": address}
     return {label: value for label, value in fields.items() if value}
-
-
-def _files_below(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 def _wrong(file: StoredFile, what: str) -> ArchiverError:

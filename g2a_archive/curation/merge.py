@@ -19,7 +19,7 @@ from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import resume
-from g2a_archive.archive.disk.lock import NoLocksError, RunLock
+from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
 from g2a_archive.archive.disk.mounts import missing_parts
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
 from g2a_archive.console.progress import Display, Snapshot
@@ -203,8 +203,7 @@ class Merge:
 
     def _lock(self, source: Source, stack: ExitStack) -> None:
         """Both locks of a source, as a run there would take them; or as much as can be had."""
-        own = RunLock(catalog_path(source.root, None).with_name("lock"))
-        beside = RunLock(source.catalog.with_name(source.catalog.name + ".lock"))
+        own, beside = map(RunLock, lock_paths(source.root / layout.ARCHIVE_DIR, source.catalog))
         for lock in [beside, own] if source.elsewhere else [own]:
             with suppress(NoLocksError):
                 try:

@@ -28,12 +28,6 @@ def service(serve: Serve) -> SimulatedService:
     return serve([SimulatedRecording(ID, START, 30_000, 20_000, 6_000)])
 
 
-@pytest.fixture
-def odd(service: SimulatedService, plain_host: Host) -> Callable[[Kind, Answers], None]:
-    """Have the files of a kind answered by a host that acts oddly."""
-    return lambda kind, answers: act(service, plain_host, {ID: (kind, answers)})
-
-
 def one_each(
     serve: Serve, host: Host, table: Mapping[str, Answers]
 ) -> tuple[SimulatedService, dict[int, tuple[Kind, str]]]:

@@ -18,18 +18,14 @@ from pathlib import Path
 import pytest
 from support import LONG, assert_nothing_false, run_here
 from support.host import Authority, Host, answer, chunks, cut_off, reset
+from support.odd import FIELDS
 from support.service import Serve
 
 from g2a_archive.demo import Fault, SimulatedService, sample_recordings
 from g2a_archive.demo.messages import Response
-from g2a_archive.demo.recordings import KINDS, Kind, expected_bytes
+from g2a_archive.demo.recordings import KINDS, expected_bytes
 
 COUNT = 1700 if LONG else 15
-FIELDS: dict[Kind, str] = {
-    "mp4": "recordingUrl",
-    "events": "eventsUrl",
-    "thumbnail": "thumbnailUrl",
-}
 
 
 class Styles:

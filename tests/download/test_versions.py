@@ -37,11 +37,6 @@ def service(serve: Serve) -> SimulatedService:
     return serve([SimulatedRecording(ID, START, SIZE, 20_000, 6_000)])
 
 
-@pytest.fixture
-def odd(service: SimulatedService, plain_host: Host) -> Callable[[Kind, Answers], None]:
-    return lambda kind, answers: act(service, plain_host, {ID: (kind, answers)})
-
-
 def asked_from(head: bytes) -> int | None:
     """The first byte that a request wants, if it is for a part."""
     found = re.search(rb"(?i)\r\nrange: bytes=(\d+)-", head)

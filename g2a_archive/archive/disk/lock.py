@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from g2a_archive.archive.layout import option_of
 from g2a_archive.errors import LockedError, StorageError, storage_error
 from g2a_archive.models import utc_now
 
@@ -24,10 +23,11 @@ class NoLocksError(Exception):
 
 
 class RunLock:
-    """A lock file that names its holder."""
+    """A lock file that names its holder; `instead`: the option that names another place for it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, instead: str = "--dest") -> None:
         self.path = path
+        self._instead = instead
         self._fd = -1
 
     def acquire(self) -> None:
@@ -39,7 +39,7 @@ class RunLock:
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise self._unopened(error) from error
+            raise self._failure(error, "open the lock") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -53,9 +53,7 @@ class RunLock:
             os.pwrite(fd, text.encode(), 0)
         except OSError as error:
             self.release()
-            raise storage_error(
-                error, "write the lock", self.path, instead=option_of(self.path)
-            ) from error
+            raise self._failure(error, "write the lock") from error
         # Other machines see what NFS has sent away, not what is held back until a close.
         with suppress(OSError):
             os.fsync(fd)
@@ -70,7 +68,7 @@ class RunLock:
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not os.path.lexists(self.path):
                 return
-            raise self._unopened(error) from error
+            raise self._failure(error, "open the lock") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
@@ -96,8 +94,8 @@ class RunLock:
             raise self._refusal(error, holder) from error
         self._fd = fd
 
-    def _unopened(self, error: OSError) -> StorageError:
-        return storage_error(error, "open the lock", self.path, instead=option_of(self.path))
+    def _failure(self, error: OSError, doing: str) -> StorageError:
+        return storage_error(error, doing, self.path, instead=self._instead)
 
     def _refusal(self, error: OSError, holder: str) -> Exception:
         if error.errno in _NO_LOCKS:
@@ -107,7 +105,7 @@ class RunLock:
                 f"another run is working on this archive{holder}",
                 hint="wait for it to end, or stop it; the lock is free once it is gone",
             )
-        return storage_error(error, "lock", self.path, instead=option_of(self.path))
+        return self._failure(error, "lock")
 
     def release(self) -> None:
         """Let go of the lock; the file stays, as removing it would let two runs in."""
@@ -126,7 +124,8 @@ class ArchiveLock:
 
     def __init__(self, root: Path, own: Path, catalog: Path, *, elsewhere: bool) -> None:
         self._root = root
-        self._lock, self._beside = map(RunLock, lock_paths(own, catalog))
+        lock, beside = lock_paths(own, catalog)
+        self._lock, self._beside = RunLock(lock), RunLock(beside, instead="--catalog")
         self._elsewhere = elsewhere
 
     def acquire(self) -> None:

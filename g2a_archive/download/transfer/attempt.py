@@ -190,7 +190,7 @@ class Fetcher:
             varies = transfer.moved or part.validator.contradicts(validator)
             part.confirm(total if answer.announced else part.total, validator, varies=varies)
         elif rest or answer.announced:
-            part.replace(at, total, validator)
+            part.replace_from(at, total, validator)
             transfer.restart()
         else:
             raise NetworkError("the connection was closed early")
