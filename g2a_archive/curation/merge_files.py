@@ -30,6 +30,9 @@ _PIECE = 1 << 20
 _ASIDE = ".merge"
 """What a copy that is not whole yet is called in `partial/`, after recording and kind."""
 
+NOT_HELD = "this archive's own file is missing or changed: run verify"
+"""Why a file stays in its source."""
+
 _FEW_DIRECTORIES = 16
 """As many are flushed one by one; more of them together, where the file system can do that."""
 
@@ -278,19 +281,25 @@ class Files:
 
     # --- going ------------------------------------------------------------------------------
 
-    def holds(self, path: str, size: int, sha256: str, source: str) -> bool:
-        """Whether the target's file at `path` is what it should be, so that `source` may go."""
+    def doubt(self, path: str, size: int, sha256: str, source: str, *, seen: bool) -> str:
+        """Why `source` may not go: what is wrong with the target's file at `path`; "" for nothing.
+
+        `seen`: it was just seen to be right.
+        """
         full = f"{self.storage.root}/{path}"
         try:
             here = os.lstat(full)
             if not stat.S_ISREG(here.st_mode) or here.st_size != size:
-                return False
+                return NOT_HELD
             with contextlib.suppress(OSError):
-                if os.path.samestat(here, os.lstat(source)):
-                    return True
-            return hash_file(full, stop=self.stop) == (size, sha256)
+                # Of a directory that both archives share, by a link or a mount, no file may go.
+                if os.path.samestat(*map(os.stat, map(os.path.dirname, (full, source)))):
+                    return "it is this archive's own file: its directory there is the one here"
+                seen = seen or os.path.samestat(here, os.lstat(source))
+            right = seen or hash_file(full, stop=self.stop) == (size, sha256)
         except OSError:
-            return False
+            right = False
+        return "" if right else NOT_HELD
 
 
 def device_of(path: str | Path) -> int:

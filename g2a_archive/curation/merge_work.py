@@ -18,6 +18,7 @@ from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounte
 from g2a_archive.archive.storage import catalog_path
 from g2a_archive.curation import merge_rows as rows
 from g2a_archive.curation.merge_files import (
+    NOT_HELD,
     Files,
     NotTakenError,
     Placed,
@@ -340,9 +341,8 @@ class Taker:
         for work in works:
             if work.missed or work.source.state is State.REMOVED:
                 continue
-            if (broken := self._not_held(files, source, work)) is not None:
-                reason = "this archive's own file is missing or changed: run verify"
-                self._tell(self.report.failed, source, work.source.id, broken, reason)
+            if (stays := self._not_held(files, source, work)) is not None:
+                self._tell(self.report.failed, source, work.source.id, *stays)
                 continue
             its = [f"{source.root}/{file['path']}" for file in work.source.files.values()]
             places.update(map(os.path.dirname, its))
@@ -375,17 +375,16 @@ class Taker:
         except OSError as error:
             raise storage_error(error, "remove what was merged from", source.root) from error
 
-    def _not_held(self, files: Files, source: Source, work: Work) -> FileKind | None:
-        """A file of the source that the target does not have, whatever its catalogue says."""
+    def _not_held(self, files: Files, source: Source, work: Work) -> tuple[FileKind, str] | None:
+        """A file that must stay in the source, whatever the target's catalogue says, and why."""
         here = {**(work.target.files if work.target is not None else {}), **work.placed}
         for kind, file in work.source.files.items():
             mine, path = here.get(kind), f"{source.root}/{file['path']}"
             if mine is None or mine["damage"] or not _is_ours(work.source.id, kind, file["path"]):
-                return kind
-            if kind not in work.ready and not files.holds(
-                mine["path"], mine["size"], mine["sha256"], path
-            ):
-                return kind
+                return kind, NOT_HELD
+            place, size, sha256 = mine["path"], mine["size"], mine["sha256"]
+            if why := files.doubt(place, size, sha256, path, seen=kind in work.ready):
+                return kind, why
         return None
 
 

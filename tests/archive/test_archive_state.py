@@ -282,6 +282,22 @@ def test_what_is_no_file_at_a_final_name_is_kept_aside(
     assert_nothing_false(service, archive)
 
 
+def test_a_link_out_of_the_archive_is_not_adopted(
+    service: SimulatedService, archive: Path, tmp_path: Path
+) -> None:
+    """Whatever it leads to: `verify` does not read it, so nothing may be claimed of it."""
+    name, path = next(item for item in archive_files(archive).items() if item[0].endswith(".mp4"))
+    path.rename(tmp_path / "elsewhere.mp4")
+    path.symlink_to(tmp_path / "elsewhere.mp4")
+    catalog_path(archive).unlink()
+    report = run_here(service, archive, service.recordings)
+    assert (report.exit_code, report.kept_aside) == (0, [f"{name}.kept-1"])
+    assert cli_here(["verify", "--dest", archive]).returncode == 0
+    assert (tmp_path / "elsewhere.mp4").read_bytes() == path.read_bytes()
+    path.with_name(f"{path.name}.kept-1").unlink()
+    assert_archive_equals(service, archive)
+
+
 def test_a_file_deleted_by_hand_is_fetched_again(service: SimulatedService, archive: Path) -> None:
     """One of each kind."""
     root, ids = archive, list(service.recordings)

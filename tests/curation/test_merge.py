@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,10 @@ from support.merging import (
     merge_args,
     merge_here,
 )
-from support.mounts import tmpfs
+from support.mounts import bind, tmpfs
 
 from g2a_archive.demo import SimulatedService
-from g2a_archive.models import FileKind
+from g2a_archive.models import FileKind, Shard
 
 shard_originals = merging.shard_originals
 service = merging.service
@@ -307,3 +308,30 @@ def test_nothing_leaves_a_source_before_it_is_proven_to_be_here(
     for path in root.rglob("*.kept-*"):
         path.unlink()
     assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("shared", ["a link here", "a link there", "a mount"])
+def test_what_lies_in_a_directory_of_both_is_not_taken_out(
+    shared: str, service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    """A year here leads into the source, or one of there into this archive: it is one file."""
+    source = parts[0]
+    (year, *_) = (path for path in source.iterdir() if path.name.isdigit())
+    there = {int(path.stem) for path in year.rglob("*.mp4")}
+    with ExitStack() as stack:
+        root.mkdir()
+        if shared == "a link here":
+            (root / year.name).symlink_to(year)
+        elif shared == "a link there":
+            year.rename(root / year.name)
+            year.symlink_to(root / year.name)
+        else:
+            stack.enter_context(bind(year, root / year.name))
+        for _ in range(2):
+            report = merge_here(root, [source], move=True)
+            assert report.exit_code == 1
+            assert {one.id for one in report.failed} == there == set(states(source))
+            assert "this archive's own file" in report.failed[0].reason
+            assert_proven(root)
+            assert_proven(source)
+        assert set(states(root)) == set(Shard(1, 3).of(service.recordings))

@@ -35,8 +35,8 @@ def adopt(
     transfer.candidate = None
     names = file_names(transfer.recording, transfer.kind)
     path = storage.find(transfer.directory, names)
-    if path is None or not os.path.isfile(path):
-        return None
+    if path is None or os.path.islink(path) or not os.path.isfile(path):
+        return None  # a link may lead out of the archive, as `verify` would say
     listed = transfer.known_sha256 or sums(transfer.directory).get(os.path.basename(path))
     try:
         if listed is None and not _may_fit(transfer, path):
