@@ -20,7 +20,7 @@ from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
 from g2a_archive.archive.disk.lock import ArchiveLock
 from g2a_archive.archive.disk.mounts import MissingPart
-from g2a_archive.archive.disk.space import Space, largest_file
+from g2a_archive.archive.disk.space import NOT_FULL, Space, largest_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import Domain, InputError, LocalError, StorageError, storage_error
 
@@ -33,9 +33,6 @@ _LOOKED_FOR = 24
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-_LARGE_TRIAL = 32 << 20
-"""Bytes: more than running transfers give back, less than a disk that is not full has."""
 
 _EFFECTIVE = os.access in os.supports_effective_ids
 _BELIEVED = 1.0
@@ -301,7 +298,7 @@ class Storage:
             try:
                 if persistently(lambda: os.stat(self._root)).st_dev != self._device:
                     raise self._another_drive()
-                persistently(lambda: write_trial(self.partial, _LARGE_TRIAL if full else 1))
+                persistently(lambda: write_trial(self.partial, NOT_FULL if full else 1))
             except OSError as error:
                 raise storage_error(error, "write to", self.partial) from error
             self._tried_until = time.monotonic() + _BELIEVED

@@ -318,9 +318,21 @@ def test_a_length_that_no_disk_has_is_no_full_disk(
         space.claim("one", 1_000_000_000_000_000)
     assert caught.value.domain is FILE
     space.claim("two", 1 << 30)
-    with pytest.raises(StorageError, match="not enough space") as full:
+    with pytest.raises(LocalError, match=r"256\.0 GB free, 512\.0 GB still to come") as caught:
         space.claim("three", 1 << 39)
-    assert full.value.exit_code == ExitCode.STORAGE
+    assert caught.value.domain is DIRECTORY
+    with pytest.raises(StorageError, match=r"free, 256\.0 GB still to come") as full:
+        space.claim("four", (1 << 38) - (1 << 30))
+    assert full.type is StorageError
+
+
+def test_of_a_full_disk_no_length_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: statvfs_of(free=40 << 20, total=1 << 40))
+    with pytest.raises(StorageError, match="not enough space") as full:
+        Space(tmp_path, 10 << 20).claim("one", 1 << 30)
+    assert full.type is StorageError
 
 
 def test_a_year_on_a_disk_of_its_own_has_its_own_space(root: Path) -> None:

@@ -27,11 +27,14 @@ from support import (
     start_cli,
     states,
 )
+from support.host import Host, answer
+from support.odd import ID, Answers, act
 from support.service import Serve
 
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
+from g2a_archive.demo.recordings import Kind
 from g2a_archive.errors import ExitCode
 
 SIZE = 50_000
@@ -148,6 +151,28 @@ def test_a_time_that_cannot_be_set_is_a_warning_unless_the_disk_fails(
     assert run_here(service, root, service.recordings, set_mtime=True).exit_code == 0
     told = "cannot set the time of its file: Operation not permitted (told once)"
     assert caplog.text.count(told) == 1
+
+
+def test_one_file_that_has_no_room_keeps_no_others_out(
+    serve: Serve, root: Path, plain_host: Host
+) -> None:
+    """A disk that is not full is no matter of the archive, whatever a host says of one length."""
+    service = serve(sample_recordings(5, mp4_size=SIZE))
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n"
+    odd: dict[int, tuple[Kind, Answers]] = {
+        id_: ("events", lambda _, body: answer(body)) for id_ in service.recordings
+    }
+    act(service, plain_host, {**odd, ID: ("events", lambda *_: head)})
+    with mounts.tmpfs(root, "128m"):
+        result = run_cli(
+            plain_args(root, *service.recordings, "--min-free", "64M", "--json"),
+            service.environment(),
+        )
+        assert result.returncode == 1, result.stderr
+        ((id_, kind, reason),) = (one.values() for one in report_of(result)["failed"])
+        assert (id_, kind) == (ID, "events")
+        assert re.search(r"not enough space on .*: .* free, 100.0 MB still to come", reason)
+        assert sum(state == "archived" for state in states(root).values()) == 4
 
 
 def test_min_free_counts_what_is_still_to_come(serve: Serve, root: Path) -> None:

@@ -23,6 +23,9 @@ _NEAR = 256 << 20
 FOR_THE_CATALOGUE = 1 << 20
 """Bytes that no download takes: what was finished must still be recorded on a full disk."""
 
+NOT_FULL = 32 << 20
+"""Bytes that a disk has for us which is not full: more than running transfers give back."""
+
 _FAT, _FAT_LARGEST = 0x4D44, (1 << 32) - 1
 """FAT's type in `struct statfs` (statfs(2)), and its largest file in bytes."""
 
@@ -100,9 +103,9 @@ class Space:
         """`owner` is about to write `need` bytes more, which will belong into `directory`.
 
         What is written `at_once` need not be remembered for others. Raises `StorageError` where the
-        archive's own disk has no room for it: that ends a run. Raises `LocalError` where only the
-        directory's disk has none, or where the length is one that the whole disk doesn't have: the
-        host's word for a length is no proof of a full disk, and fails that recording.
+        archive's own disk is full: that ends a run. Raises `LocalError` where only the directory's
+        disk is, or where the length is one that the whole disk doesn't have, or has no room for
+        although it is not full: a host's word for a length proves nothing of others' files.
         """
         with self._lock:
             self._claim(self._own, owner, need, at_once=at_once)
@@ -153,8 +156,9 @@ class Space:
             disk.spare = free - others - need - _NEAR
             disk.fresh_until = time.monotonic() + 1.0
             if free - others - need < disk.keep:
-                message, hint = self._too_little(disk, free, others + need)
-                if disk is self._own:
+                alone = free - need < disk.keep and free - disk.keep >= NOT_FULL
+                message, hint = self._too_little(disk, free, need if alone else others + need)
+                if disk is self._own and not alone:
                     raise StorageError(message, hint=hint)
                 raise LocalError(message, domain=Domain.DIRECTORY, hint=hint)
         disk.claims[owner] = need
