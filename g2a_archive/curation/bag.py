@@ -38,7 +38,7 @@ from g2a_archive.errors import (
     StorageError,
     storage_error,
 )
-from g2a_archive.models import FileKind, State, StoredFile, counted, size_text, utc_now
+from g2a_archive.models import FileKind, State, StoredFile, counted, printable, size_text, utc_now
 
 _PIECE = 1 << 20
 _OVERHEAD = 1 << 20
@@ -322,7 +322,7 @@ class Bagging:
         if fingerprint is not None:
             about["Source-Fingerprint"] = str(fingerprint)
         return about | {
-            "Internal-Sender-Identifier": f"{os.uname().nodename}:{self.archive}",
+            "Internal-Sender-Identifier": printable(f"{os.uname().nodename}:{self.archive}"),
             "Internal-Sender-Description": "an archive of GoToAssist Remote Support recordings",
             "External-Description": f"{counted(len(choice.ids), 'session recording')}{days}; "
             "open data/index.html in a browser to watch them",

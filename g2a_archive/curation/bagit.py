@@ -175,7 +175,7 @@ class BagWriter:
             self._tag(_MANIFEST, pieces, size=self._manifest.stat().st_size)
         oxum = {"Payload-Oxum": f"{self.bytes}.{self.files}"}
         text = "".join(f"{label}: {value}\n" for label, value in {**about, **oxum}.items())
-        # The archive's own path may be no UTF-8; it is shown as elsewhere.
+        # A name may be no UTF-8; it is shown as elsewhere.
         self._tag("bag-info.txt", text.encode(errors="backslashreplace"))
         sums = "".join(self._tags).encode()
         self._add("tagmanifest-sha256.txt", [sums], size=len(sums), modified=_now(), packed=True)

@@ -149,12 +149,17 @@ def test_an_empty_directory_will_do_and_a_run_may_go_on_meanwhile(
     assert is_valid(archive.parent / "case")
 
 
-def test_an_archive_whose_path_is_no_utf_8(archive: Path, service: SimulatedService) -> None:
-    archive = archive.rename(archive.with_name("caf\udce9"))
+@pytest.mark.parametrize(
+    ("name", "shown"), [("caf\udce9", r"caf\udce9"), ("a\nb\r: c", r"a\nb\r: c")]
+)
+def test_an_archive_whose_path_is_no_line_of_text(
+    name: str, shown: str, archive: Path, service: SimulatedService
+) -> None:
+    archive = archive.rename(archive.with_name(name))
     id_ = next(iter(service.recordings))
     bag(archive, "case", id_)
     assert is_valid(archive.parent / "case")
-    assert r"caf\udce9" in (archive.parent / "case" / "bag-info.txt").read_text()
+    assert shown in (archive.parent / "case" / "bag-info.txt").read_text()
 
 
 def test_chosen_by_time(archive: Path, service: SimulatedService) -> None:
