@@ -170,8 +170,9 @@ def merged(
         for name, value in target.row.items():
             row[name] = _either(name, value, row.get(name))
     row["directory"] = (target.row["directory"] if target is not None else None) or directory
-    if source.state is State.REMOVED:
-        row |= {name: source.row[name] for name in _OF_A_REMOVED}
+    tomb = target if target is not None and target.state is State.REMOVED else source
+    if tomb.state is State.REMOVED:  # of two tombstones this archive's own stays
+        row |= {name: tomb.row[name] for name in _OF_A_REMOVED}
         return Entry(row, files)
     _settle(row, source, target, files)
     _judge(row, source, target, missed or {}, now)
@@ -264,11 +265,13 @@ def write(
     catalog: Catalog,
     entries: Sequence[Entry],
     files: Sequence[Mapping[str, Any]],
+    removed: Collection[int],
     past: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Record recordings, those of their files that have come, and what is left of removed ones.
+    """Record recordings, and those of their files that have come.
 
-    All in one transaction. The caller has flushed the files and their directories before.
+    `removed` are those of which a tombstone has come, `past` what is left of their files. All in
+    one transaction. The caller has flushed the files and their directories before.
     """
     stale = sorted({str(file["path"]).rpartition("/")[0] for file in files})
     with catalog.transaction() as db:
@@ -279,8 +282,8 @@ def write(
         here["until"] = here["revision"]
         names = [name for name in columns(catalog, "past_file") if name != "id"]
         _insert(db, "past_file", names, [{**file, **here} for file in past])
-        removed = ((entry.id, MERGED) for entry in entries if entry.state is State.REMOVED)
-        insert(db, "INSERT OR IGNORE INTO removal VALUES {rows}", removed)
+        steps = ((id_, MERGED) for id_ in removed)
+        insert(db, "INSERT OR IGNORE INTO removal VALUES {rows}", steps)
         insert(db, "INSERT OR IGNORE INTO stale_directory VALUES {rows}", ((d,) for d in stale))
 
 

@@ -306,11 +306,12 @@ class Taker:
                 entries.append(entry)
                 files_rows += work.placed.values()
             done.append(work)
-        removed = [e.id for e in entries if e.state is State.REMOVED]
+        known = {w.target.id for w in works if w.target and w.target.state is State.REMOVED}
+        removed = [e.id for e in entries if e.state is State.REMOVED and e.id not in known]
         with only_this_source():
             past = rows.past_files(catalog, removed) if removed else []
         if entries:
-            rows.write(self.catalog, entries, files_rows, past)
+            rows.write(self.catalog, entries, files_rows, removed, past)
         return done
 
     def _merged(self, work: Work) -> Entry:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import archive_files, catalog_path, catalog_rows, cli_here, run_here, states
 from support.merging import assert_proven, change, merge_here, shards
-from support.removal import assert_removed
+from support.removal import assert_removed, tombstones
 from support.service import Serve
 
 from g2a_archive.demo import Response, SimulatedService
@@ -192,6 +192,25 @@ def test_tombstones_come_along(service: SimulatedService, source: Path, root: Pa
     assert cli_here(["verify", "--dest", root, "--rebuild"]).returncode == 0
     assert states(root) == {**dict.fromkeys(ids, "archived"), ids[0]: "removed"}
     assert_proven(root)
+
+
+def test_of_two_tombstones_this_archive_s_own_stays(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    id_ = next(iter(service.recordings))
+    for archive, reason in ((root, "of this one"), (source, "of the other")):
+        run_here(service, archive, [id_])
+        args = ["remove", "--dest", str(archive), "--yes", "--reason", reason, str(id_)]
+        assert cli_here(args).returncode == 0
+    change(source, "UPDATE recording SET removed_at = '2037-01-01T00:00:00Z', tries = 7")
+    change(source, "UPDATE past_file SET sha256 = 'of other bytes'")
+    columns = "state, reason, removed_at"
+    own = row(root, columns, id_)
+    past = catalog_rows(root, "SELECT * FROM past_file")
+    assert merge_here(root, [source]).exit_code == 0
+    assert row(root, columns, id_) == own
+    assert catalog_rows(root, "SELECT * FROM past_file") == past
+    assert [line["reason"] for line in tombstones(root)] == ["of this one"]
 
 
 def test_a_tombstone_of_a_year_that_was_never_here_leaves_nothing_to_do(
