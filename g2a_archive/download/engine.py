@@ -285,6 +285,8 @@ class Engine:
 
     def _again(self, transfer: Transfer, outcome: Again) -> None:
         transfer.waits_for = outcome.unanswered
+        if not outcome.progress:
+            self._recorder.trouble(transfer, outcome.reason)
         if outcome.untried:
             self._schedule.delay(transfer, time.monotonic())
             return

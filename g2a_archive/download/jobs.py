@@ -23,6 +23,7 @@ class Job:
     dropped: bool = False
     files: list[StoredFile] = field(default_factory=list)
     failures: dict[FileKind, str] = field(default_factory=dict)
+    troubles: dict[FileKind, str] = field(default_factory=dict)  # what was to be tried again
 
     def settlement(self) -> Settlement:
         """What the catalogue should record of this recording now."""
@@ -32,7 +33,8 @@ class Job:
         state = State.QUEUED if self.dropped else State.ARCHIVED
         if self.failures:
             state = State.FAILED
-        reason = "; ".join(f"{kind}: {why}" for kind, why in self.failures.items())
+        told = self.failures or (self.troubles if self.dropped else {})
+        reason = "; ".join(f"{kind}: {why}" for kind, why in told.items())
         return Settlement(
             id=self.recording.id,
             state=state,

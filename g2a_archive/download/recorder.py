@@ -81,6 +81,7 @@ class Recorder:
         self.received += transfer.received
         job = self.jobs[transfer.recording]
         job.files.append(outcome.file)
+        job.troubles.pop(transfer.kind, None)
         job.waiting.discard(transfer.kind)
         if outcome.adopted:
             self.report.adopted += 1
@@ -98,6 +99,10 @@ class Recorder:
             )
         if not job.waiting:
             self.end(job)
+
+    def trouble(self, transfer: Transfer, reason: str) -> None:
+        """An attempt at a file brought nothing; should the run end now, that is remembered."""
+        self.jobs[transfer.recording].troubles[transfer.kind] = reason
 
     def fail_file(self, transfer: Transfer, reason: str) -> None:
         """A file will not come in this run."""

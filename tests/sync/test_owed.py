@@ -200,6 +200,34 @@ def test_what_stalls_every_night_does_not_keep_the_new_ones_out(
     assert {i for i, state in states(root).items() if state == "archived"}.isdisjoint(old)
 
 
+def test_what_no_night_came_to_is_not_kept_out_by_what_fails_in_all_of_them(
+    serve: Serve, root: Path
+) -> None:
+    """Every night ends, as it were by --max-duration, when two of the oldest three have failed."""
+    service = serve(small(6), rate_limit=None)
+    ids = by_start(service)
+    for id_ in ids[:3]:
+        service.fail_files(drop(), recording_id=id_)
+    failed: set[int] = set()
+    switch = StopSwitch()
+
+    def night(request: Request) -> None:
+        if request.call == "file" and request.recording_id in ids[:3]:
+            failed.add(request.recording_id)
+            if len(failed) == 2:
+                switch.stop(ExitCode.MAX_DURATION)
+
+    service.on_request.insert(0, night)
+    for _ in range(3):
+        failed.clear()
+        switch = StopSwitch()
+        run_here(service, root, ids, switch=switch, jobs=1, retries=9)
+    assert {i for i, state in states(root).items() if state == "archived"} == set(ids[3:])
+    reasons = catalog_rows(root, "SELECT reason FROM recording WHERE state = 'queued'")
+    assert len(reasons) == 3
+    assert all("mp4: " in str(reason) for (reason,) in reasons)
+
+
 def test_what_failed_more_often_comes_later(serve: Serve, root: Path) -> None:
     service = serve(small(6), rate_limit=None)
     sync_here(service, root, since=int(TODAY.timestamp()))  # makes an empty catalogue

@@ -13,10 +13,12 @@ from g2a_archive.models import State, in_order, iso
 
 _MANY = 20_000
 
-# What was tried in vain, night after night, comes last. One that was interrupted once is gone on
-# with first, and asking for what was not ready costs nothing.
-_FAILURES = """CASE WHEN state IN ('failed', 'refused') OR state = 'queued' AND tries > 1
-    THEN tries ELSE 0 END"""
+# What was tried in vain, night after night, comes last: among those of as many nights, what no
+# night came to is first. One that was interrupted once is gone on with first, and asking for what
+# was not ready costs nothing.
+_FAILURES = """CASE WHEN state IN ('failed', 'refused')
+    OR state = 'queued' AND (tries > 1 OR reason IS NOT NULL)
+    THEN 2 * tries + (reason IS NOT NULL) ELSE 0 END"""
 
 _KNOWN = "SELECT id, state, kinds, absent, directory, unoffered, unoffered_since FROM recording"
 
@@ -74,7 +76,7 @@ def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[Known]:
 
 
 def failures(catalog: Catalog, ids: Collection[int]) -> Iterator[tuple[int, int]]:
-    """Those of `ids` that failed before, the smallest first, and how often.
+    """Those of `ids` that failed before, the smallest first, and how late each is to come.
 
     Raises `CatalogError`.
     """

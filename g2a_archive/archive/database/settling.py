@@ -22,6 +22,9 @@ _SETTLED = f"(recording.kinds | excluded.kinds | {_BELIEVED})"
 _UNOFFERED = f"((recording.unoffered | excluded.unoffered) & ~{_SETTLED})"
 _KEPT = f"""excluded.state = 'archived' AND recording.state NOT IN ('archived', 'lost', 'removed')
     AND {_WANTED} & ~({_SETTLED} | {_UNOFFERED}) <> 0"""
+# A run that ended before it came to a recording takes nothing back of why others failed at it.
+_NOT_TRIED = """excluded.state = 'queued' AND excluded.reason IS NULL
+    AND recording.state IN ('queued', 'failed')"""
 
 SETTLE = f"""
 INSERT INTO recording (id, state, kinds, absent, wanted, unoffered, unoffered_since, start_time,
@@ -40,7 +43,7 @@ ON CONFLICT (id) DO UPDATE SET
                                          recording.unoffered_since) END,
     start_time = coalesce(excluded.start_time, recording.start_time),
     directory = coalesce(excluded.directory, recording.directory),
-    reason = CASE WHEN {_KEPT} THEN recording.reason ELSE excluded.reason END,
+    reason = CASE WHEN {_KEPT} OR {_NOT_TRIED} THEN recording.reason ELSE excluded.reason END,
     owed_since = CASE WHEN {_KEPT} THEN recording.owed_since
                       WHEN excluded.owed_since IS NULL THEN NULL
                       ELSE coalesce(recording.owed_since, excluded.owed_since) END,
