@@ -43,14 +43,15 @@ def staged(
     for name in ("error_file", "metrics_file", "log_file"):
         _require_place(f"--{name.replace('_', '-')}", getattr(settings, name))
     display = choose_display(quiet=settings.quiet, stopping=lambda: switch.code is not None)
+    # Before a signal only works the switch: a named pipe is opened once somebody reads it.
+    logs = Logs(
+        display,
+        verbosity=settings.verbosity,
+        quiet=settings.quiet,
+        log_file=settings.log_file,
+        secrets=secrets,
+    )
     with switch.signals():
-        logs = Logs(
-            display,
-            verbosity=settings.verbosity,
-            quiet=settings.quiet,
-            log_file=settings.log_file,
-            secrets=secrets,
-        )
         try:
             yield display, logs
         finally:

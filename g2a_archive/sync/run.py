@@ -123,8 +123,6 @@ class Sync:
                 for query in self._queries:
                     try:
                         self._list_query(found, query)
-                    except UnreachableError:
-                        raise
                     except (ServiceError, CredentialsError) as error:
                         failed.append(self._named(error, query))
                     if self._stopped():
@@ -133,8 +131,12 @@ class Sync:
             self.sync.listed, self.sync.calls = len(found.ids()), found.calls
             self.sync.overflowing = found.overflowing
         self._refused = [error for error in failed if isinstance(error, CredentialsError)]
-        if failed and (found.calls <= len(failed) or len(self._refused) == len(self._queries)):
-            raise failed[0]  # there is nothing to go on with
+        unheard = (CredentialsError, UnreachableError)
+        if len(self._refused) == len(self._queries) or (
+            failed and found.calls <= len(failed) and all(isinstance(e, unheard) for e in failed)
+        ):
+            self._tell(failed)
+            raise failed[0]  # nor would the link call be heard, for what is owed
         self._tell(error for error in failed if error not in self._refused)
         return found
 

@@ -78,18 +78,22 @@ def test_a_listing_that_fails_on_the_way_does_not_keep_the_rest(serve: Serve, ro
     assert_archive_equals(service, root)
 
 
-@pytest.mark.parametrize(("status", "code"), [(403, 4), (400, 7), (500, 7)])
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(Response(403), 4), (Response(400), 7), (Response(500), 7), (faults.drop(), 7)],
+    ids=["403", "400", "500", "no answer"],
+)
 @pytest.mark.parametrize("bad", ["999", "1001"], ids=["the first", "the last"])
 def test_one_key_of_several_keeps_no_other_out(
     bad: str,
-    status: int,
+    fault: Response | faults.Fault,
     code: int,
     service: SimulatedService,
     root: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def of_the_bad_key(call: Request) -> Response | None:
-        return Response(status) if f"accountKey={bad}" in call.target else None
+    def of_the_bad_key(call: Request) -> Response | faults.Fault | None:
+        return fault if f"accountKey={bad}" in call.target else None
 
     service.on_request.append(of_the_bad_key)
     keys = tuple(sorted(("1000", bad), key=int))
@@ -100,10 +104,34 @@ def test_one_key_of_several_keeps_no_other_out(
     assert_archive_equals(service, root)
 
 
-def test_all_keys_refused_end_it_at_once(service: SimulatedService, root: Path) -> None:
-    service.fail(Response(403), call="list")
+@pytest.mark.parametrize("fault", [Response(500), Response(404)], ids=["500", "404"])
+def test_a_listing_that_fails_does_not_keep_out_what_is_owed(
+    fault: Response, service: SimulatedService, root: Path
+) -> None:
+    ids = list(service.recordings)
+    for id_ in ids:
+        service.set_state(id_, "unavailable")
+    run_here(service, root, ids)
+    for id_ in ids:
+        service.set_state(id_, "ready")
+    service.fail(fault, call="list")
+    report = sync_here(service, root)
+    assert (report.exit_code, report.archived) == (7, len(ids))
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [(Response(403), 4), (faults.drop(), 7)], ids=["refused", "no answer"]
+)
+def test_where_no_key_is_heard_no_link_is_asked_for(
+    fault: Response | faults.Fault, code: int, service: SimulatedService, root: Path
+) -> None:
+    service.set_state(next(iter(service.recordings)), "unavailable")
+    run_here(service, root, service.recordings)
+    service.fail(fault, call="list")
+    counts(service)
     report = sync_here(service, root, keys=("1000", "1001"))
-    assert report.exit_code == 4
+    assert report.exit_code == code
     assert set(counts(service)) == {"list"}
 
 
