@@ -224,3 +224,5 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
         except (ArchiverError, OSError, ValueError) as error:
             log.error("%s", error)
             report.ends.add(ExitCode.STORAGE)
+            if download.switch.code is not None:  # which may be what cut it short
+                report.ends.add(download.switch.code)

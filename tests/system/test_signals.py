@@ -219,26 +219,32 @@ _SAYS_WHAT_IT_OPENS = """
 import sys
 
 def hook(event, args):
-    if event == "open" and str(args[0]).endswith("a log"):
+    if event == "open" and str(args[0]).endswith("a pipe"):
         print("opening", file=sys.stderr, flush=True)
 
 sys.addaudithook(hook)
 """
 
 
+@pytest.mark.parametrize("option", ["--log-file", "--error-file", "--metrics-file"])
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_a_log_that_nobody_reads_is_not_waited_for(
-    number: signal.Signals, code: int, service: SimulatedService, root: Path, tmp_path: Path
+def test_a_pipe_that_nobody_reads_is_not_waited_for(
+    number: signal.Signals,
+    code: int,
+    option: str,
+    service: SimulatedService,
+    root: Path,
+    tmp_path: Path,
 ) -> None:
-    os.mkfifo(tmp_path / "a log")
-    args = download_args(root, "--log-file", tmp_path / "a log", *service.recordings)
+    os.mkfifo(tmp_path / "a pipe")
+    args = download_args(root, option, tmp_path / "a pipe", *service.recordings)
     with start_cli(args, service.environment(), before=_SAYS_WHAT_IT_OPENS) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "opening\n"
         process.send_signal(number)
         process.communicate(timeout=30)
     assert process.returncode == code
-    assert not root.exists()
+    assert root.exists() == (option != "--log-file")
 
 
 def test_a_closed_pipe_as_stdout_loses_nothing(service: SimulatedService, root: Path) -> None:
