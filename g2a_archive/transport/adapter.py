@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
 import ssl
 import sys
@@ -42,6 +43,9 @@ forgets it about then, and does not say so."""
 
 _MOST_INTERIM = 16
 """Interim answers before an answer at most."""
+
+_COUNTS = re.compile(r"content-|transfer-|digest|hash|checksum", re.IGNORECASE)
+"""Of the headers' names: without them, a part of a body passes for all of it."""
 
 _Place = tuple[str, int]
 
@@ -170,6 +174,9 @@ class _Final(http.client.HTTPResponse):
             self.headers = self.msg = None  # type: ignore[assignment] # so that it begins again
             super().begin()
         if self.status < 200:  # a switch to a protocol that nobody asked for, or no end
+            raise http.client.HTTPException
+        # The library takes no header after a line that is none; such lines are no headers to it.
+        if _COUNTS.search(str(self.headers.get_payload())):
             raise http.client.HTTPException
 
     def _read_and_discard_trailer(self) -> None:

@@ -30,28 +30,30 @@ def told_digests(headers: Mapping[str, str], *, partial: bool) -> dict[str, byte
     answer is a part. `Digest` (RFC 3230), `Repr-Digest` (RFC 9530), `x-goog-hash` and
     `x-amz-checksum-sha256` are of the whole file. What cannot be read is passed over.
     """
-    found: dict[str, bytes] = {}
+    found: dict[str, bytes] = {}  # b"", which none is, where two differ
     if _TELLING.isdisjoint(map(str.lower, headers)):
         return found
     for name, text in _told(headers, partial=partial):
         try:
-            value = base64.b64decode(text.strip().strip(":"), validate=True)
+            text = text.strip().strip(":")
+            value = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except (binascii.Error, ValueError):
             continue
         if name in _LENGTHS and len(value) == _LENGTHS[name]:
-            found.setdefault(name, value)
+            found[name] = value if found.get(name, value) == value else b""
     return found
 
 
 def _told(headers: Mapping[str, str], *, partial: bool) -> Iterator[tuple[str, str]]:
-    if not partial:
-        yield "md5", headers.get(_MD5, "")
+    for text in headers.get(_MD5, "").split(",") if not partial else ():
+        yield "md5", text
     for header in (*_OF_FILE, *(() if partial else _OF_BODY)):
         yield from _pairs(headers.get(header, ""))
     # Google's storage unpacks what is stored compressed, and tells the digest of what is stored.
     if headers.get("x-goog-stored-content-encoding", "identity").strip().lower() == "identity":
         yield from _pairs(headers.get(_GOOGLE, ""))
-    yield "sha256", headers.get(_AMAZON, "")
+    for text in headers.get(_AMAZON, "").split(","):
+        yield "sha256", text
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

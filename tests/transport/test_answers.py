@@ -56,6 +56,8 @@ TAKEN = {
     "odd and gzip": answer(gz(BODY), "Content-Encoding: aws-chunked, gzip"),
     "header lines that are folded": answer(BODY, "X-Odd: a\r\n b"),
     "MD5": answer(BODY, f"Content-MD5: {digest('md5')}"),
+    "the same MD5 twice": answer(BODY, *[f"Content-MD5: {digest('md5')}"] * 2),
+    "a line that is no header": answer(BODY, "Via a proxy that has a style of its own"),
 }
 REFUSED = {
     "a blank behind chunked": (
@@ -137,6 +139,18 @@ REFUSED = {
     ),
     "gzip and garbage": (answer(gz(BODY) + b"garbage", "Content-Encoding: gzip"), "damaged"),
     "no gzip": (answer(BODY, "Content-Encoding: gzip"), "damaged"),
+    "a length behind a line that is no header": (
+        answer(BODY[:HALF], "none", f"Content-Length: {len(BODY)}", length=False),
+        "breaks the rules",
+    ),
+    "a length with a blank before its colon": (
+        answer(BODY[:HALF], f"Content-Length : {len(BODY)}", length=False),
+        "breaks the rules",
+    ),
+    "chunks behind a line that is no header": (
+        answer(chunks(BODY[:HALF]), "X\xe9: y", CHUNKED, length=False),
+        "breaks the rules",
+    ),
     "a digest of what was compressed": (
         answer(gz(BODY), "Content-Encoding: gzip", f"Content-MD5: {digest('md5')}"),
         "digest",
@@ -203,6 +217,7 @@ def test_the_body_of_a_coding_that_nobody_knows(plain_host: Host, downloads: Dow
         (f"x-goog-hash: crc32c=n03x6A==, md5={digest('md5')}", {"md5"}),
         (f"x-amz-checksum-sha256: {digest('sha256')}", {"sha256"}),
         (f"x-amz-checksum-sha256: {digest('sha256')}-12", set()),  # of parts: not the file's
+        (f"Digest: sha-256={digest('sha256').rstrip('=')}", {"sha256"}),
         ("Content-MD5: 0123", set()),
         ("Digest: SHA-256", set()),
         (
@@ -217,6 +232,28 @@ def test_digests_that_a_host_tells(
     act(plain_host, answer(BODY, line), 1)
     found = downloads.get(plain_host.url, {})
     assert found.digests == {name: hashlib.new(name, BODY).digest() for name in told}
+    downloads.release(found)
+
+
+WRONG = base64.b64encode(b"\0" * 32).decode()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (f"Digest: sha-256={digest('sha256')}", f"Digest: sha-256={WRONG}"),
+        (f"Repr-Digest: sha-256=:{WRONG}:", f"Digest: sha-256={digest('sha256')}"),
+        (f"x-amz-checksum-sha256: {WRONG}", f"Repr-Digest: sha-256=:{digest('sha256')}:"),
+        (f"x-amz-checksum-sha256: {digest('sha256')}", f"x-amz-checksum-sha256: {WRONG}"),
+    ],
+)
+def test_of_two_digests_that_differ_neither_is_right(
+    lines: tuple[str, str], plain_host: Host, downloads: Downloads
+) -> None:
+    act(plain_host, answer(BODY, *lines), 1)
+    found = downloads.get(plain_host.url, {})
+    assert set(found.digests) == {"sha256"}
+    assert found.digests["sha256"] != hashlib.sha256(BODY).digest()
     downloads.release(found)
 
 
