@@ -326,6 +326,21 @@ def test_a_length_that_no_disk_has_is_no_full_disk(
     assert full.type is StorageError
 
 
+def test_the_third_file_without_room_is_of_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night of large files must not ask for each of them what the disk can tell."""
+    monkeypatch.setattr(os, "statvfs", lambda _: statvfs_of(free=1 << 30, total=1 << 40))
+    space = Space(tmp_path, 1 << 29)
+    for owner in ("one", "two", "one"):
+        with pytest.raises(LocalError) as caught:
+            space.claim(owner, 1 << 30)
+        assert caught.value.domain is DIRECTORY
+    with pytest.raises(StorageError, match="not enough space") as full:
+        space.claim("three", 1 << 30)
+    assert full.type is StorageError
+
+
 def test_of_a_full_disk_no_length_is_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,9 @@ FOR_THE_CATALOGUE = 1 << 20
 NOT_FULL = 32 << 20
 """Bytes that a disk has for us which is not full: more than running transfers give back."""
 
+_NO_ODD_ONES = 3
+"""Files that find no room on a disk which is not full, after which it is too full all the same."""
+
 _FAT, _FAT_LARGEST = 0x4D44, (1 << 32) - 1
 """FAT's type in `struct statfs` (statfs(2)), and its largest file in bytes."""
 
@@ -89,6 +92,7 @@ class Space:
         self._own = _Disk(self._root, max(min_free, FOR_THE_CATALOGUE))
         self._others: dict[int, _Disk] = {}
         self._disk_of: dict[str, _Disk | None] = {}
+        self._too_large: set[object] = set()
 
     def require(self) -> None:
         """Raise `StorageError` where less is free than `--min-free`, before anything is fetched."""
@@ -105,7 +109,7 @@ class Space:
         What is written `at_once` need not be remembered for others. Raises `StorageError` where the
         archive's own disk is full: that ends a run. Raises `LocalError` where only the directory's
         disk is, or where the length is one that the whole disk doesn't have, or has no room for
-        although it is not full: a host's word for a length proves nothing of others' files.
+        although it is not full: a host's word for one length proves nothing of others' files.
         """
         with self._lock:
             self._claim(self._own, owner, need, at_once=at_once)
@@ -158,8 +162,10 @@ class Space:
             if free - others - need < disk.keep:
                 alone = free - need < disk.keep and free - disk.keep >= NOT_FULL
                 message, hint = self._too_little(disk, free, need if alone else others + need)
-                if disk is self._own and not alone:
-                    raise StorageError(message, hint=hint)
+                if disk is self._own:
+                    self._too_large.update([owner] if alone else [])
+                    if not alone or len(self._too_large) >= _NO_ODD_ONES:
+                        raise StorageError(message, hint=hint)
                 raise LocalError(message, domain=Domain.DIRECTORY, hint=hint)
         disk.claims[owner] = need
 
