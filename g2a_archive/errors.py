@@ -203,6 +203,17 @@ def storage_error(
     return StorageError(message, hint=hint)
 
 
+def untold(error: OSError) -> StorageError:
+    """Translate `error`, of which nobody else has said what it was met at."""
+    if isinstance(error.filename, str | bytes):
+        return storage_error(error, "use", os.fsdecode(error.filename), instead="")
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return StorageError("the working directory is gone", hint="start from one that is there")
+    return StorageError(error.strerror or str(error))
+
+
 def storage_sentence(
     error: OSError, doing: str, path: str | os.PathLike[str], *, instead: str = "--dest"
 ) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from g2a_archive.console.outputs import (
     write,
 )
 from g2a_archive.download.stopping import end_after, interruptible
-from g2a_archive.errors import ArchiverError, ExitCode, Interrupted, unexpected
+from g2a_archive.errors import ArchiverError, ExitCode, Interrupted, unexpected, untold
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -132,7 +132,7 @@ def run(arguments: list[str]) -> int:
         complain(f"g2a-archive: {error}")
         return int(error.exit_code)
     except OSError as error:
-        complain(f"g2a-archive: {error.strerror or error}")
+        complain(f"g2a-archive: {untold(error)}")
         return int(ExitCode.STORAGE)
     except Exception as error:
         complain(f"g2a-archive: {unexpected(error)}")

@@ -40,8 +40,8 @@ def staged(
     Raises `InputError` for files that can have no place, `StorageError` for a log file that cannot
     be opened: before anything is asked for.
     """
-    for name in ("error_file", "metrics_file", "log_file"):
-        _require_place(f"--{name.replace('_', '-')}", getattr(settings, name))
+    for option, path in settings.files:
+        require_place(option, path)
     display = choose_display(quiet=settings.quiet, stopping=lambda: switch.code is not None)
     # Before a signal only works the switch: a named pipe is opened once somebody reads it.
     logs = Logs(
@@ -59,10 +59,8 @@ def staged(
             display.close()
 
 
-def _require_place(option: str, path: str | None) -> None:
+def require_place(option: str, path: str) -> None:
     """Refuse a file that could not be written hours later: its directory is not there."""
-    if path is None:
-        return
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise InputError(f"{option}: {path} is a directory", hint="name a file in it")

@@ -35,6 +35,16 @@ class Settings:
     verbosity: int = 0
     quiet: bool = False
 
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """What is written beside the archive: the option, and the file that it names."""
+        named = {
+            "--error-file": self.error_file,
+            "--metrics-file": self.metrics_file,
+            "--log-file": self.log_file,
+        }
+        return [(option, path) for option, path in named.items() if path is not None]
+
 
 def app_dir() -> Path:
     """The directory of the configuration file and of a stored sign-in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -131,6 +132,61 @@ def test_a_catalogue_elsewhere_in_a_place_that_cannot_be(
     code, wrong = checked(service, tmp_path / "another", "--catalog", tmp_path / "catalog")
     assert code == ExitCode.STORAGE
     assert "is not the archive that the catalogue" in wrong[0]
+
+
+LONG = "n" * 300
+"""No file system has names of that length."""
+
+
+@pytest.mark.parametrize("option", ["--log-file", "--error-file", "--metrics-file"])
+@pytest.mark.parametrize(
+    ("place", "code", "words"),
+    [
+        ("there", 0, "can be written"),
+        ("new", 0, "can be written"),
+        ("nowhere/new", 2, "there is no directory"),
+        (".", 2, "is a directory"),
+        (f"{LONG}/new", 6, f"{LONG}/new: File name too long"),
+    ],
+)
+def test_files_beside_the_archive(
+    service: SimulatedService,
+    archive: Path,
+    tmp_path: Path,
+    option: str,
+    place: str,
+    code: int,
+    words: str,
+) -> None:
+    (tmp_path / "there").write_text("what was there")
+    before = sorted(tmp_path.iterdir())
+    found, lines = checked(service, archive, option, tmp_path / place)
+    assert found == code
+    assert words in lines[-1]
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "there").read_text() == "what was there"
+    assert next_run(service, archive, option, tmp_path / place) == code
+
+
+def test_a_log_that_this_user_may_not_write(
+    service: SimulatedService, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    code, wrong = checked(service, archive, "--log-file", tmp_path / "log")
+    assert code == ExitCode.STORAGE
+    assert "cannot open the log file" in wrong[0]
+
+
+def test_a_destination_that_cannot_be_looked_at(service: SimulatedService, tmp_path: Path) -> None:
+    args: list[str | Path] = ["check", "--json", "--dest", tmp_path / LONG]
+    result = cli_here(args, service.environment())
+    report = json.loads(result.stdout)
+    assert result.returncode == report["exit_code"] == ExitCode.STORAGE
+    wrong = [one for one in report["checks"] if not one["ok"]]
+    assert [one["check"] for one in wrong] == ["destination", "lock", "catalogue"]
+    assert all(LONG in one["message"] for one in wrong)
+    assert result.stderr == ""
 
 
 def test_beside_a_run_it_waits_for_nothing(

@@ -109,3 +109,26 @@ def test_a_list_is_told_though_the_log_file_is_full(service: SimulatedService) -
     assert result.returncode == ExitCode.STORAGE
     assert sorted(map(int, result.stdout.split())) == sorted(service.recordings)
     assert "cannot write the log file" in result.stderr
+
+
+def test_what_an_error_of_the_system_was_met_at(
+    service: SimulatedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("n" * 300)
+    env = service.environment()
+    result = cli_here(["list", "--account-key", "1000", "--log-file", long / "log"], env)
+    assert (result.returncode, result.stdout) == (ExitCode.STORAGE, "")
+    assert result.stderr == f"g2a-archive: cannot use {long}/log: File name too long\n"
+
+
+def test_a_working_directory_that_is_gone(
+    service: SimulatedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = cli_here(["download", "1"], service.environment())
+    assert (result.returncode, result.stdout) == (ExitCode.STORAGE, "")
+    assert result.stderr == (
+        "g2a-archive: the working directory is gone (start from one that is there)\n"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,7 +21,7 @@ from g2a_archive.archive.disk.space import free_space
 from g2a_archive.archive.layout import option_of
 from g2a_archive.archive.storage import Storage, has_catalog
 from g2a_archive.cli.options import run_options
-from g2a_archive.cli.run import Access
+from g2a_archive.cli.run import Access, require_place
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console.outputs import say, say_json
 from g2a_archive.console.report import exit_code_of
@@ -32,6 +32,7 @@ from g2a_archive.errors import (
     Interrupted,
     StorageError,
     storage_error,
+    untold,
 )
 from g2a_archive.models import RunSettings, counted, duration_text, size_text
 from g2a_archive.service.client import Service
@@ -60,12 +61,14 @@ class Check:
         self,
         settings: RunSettings,
         *,
+        files: Sequence[tuple[str, str]],
         configuration: str,
         credentials: Callable[[], Authorizer],
         service: Callable[[Authorizer], Service],
         interrupted: Callable[[], bool],
     ) -> None:
         self._settings = settings
+        self._files = files
         self._configuration = configuration
         self._credentials = credentials
         self._service = service
@@ -87,14 +90,16 @@ class Check:
             "destination": self._destination,
             "lock": self._lock,
             "catalogue": self._catalogue,
+            "files": self._outputs,
         }
         for name, step in steps.items():
             try:
                 for fine, text in step():
                     yield Finding(text.partition(":")[0], fine, text)
-            except ArchiverError as error:
-                self._codes.add(error.exit_code)
-                yield Finding(name, False, str(error))
+            except (ArchiverError, OSError) as error:
+                told = error if isinstance(error, ArchiverError) else untold(error)
+                self._codes.add(told.exit_code)
+                yield Finding(name, False, str(told))
 
     def _access(self) -> Iterator[tuple[bool, str]]:
         authorizer = self._credentials()
@@ -168,6 +173,19 @@ class Check:
         far = "" if whole else f"; it is large: read for {_READING:.0f} s, and not to its end"
         yield True, f"catalogue: {counted(archived, 'recording')} archived, {owed:,} owed{far}"
 
+    def _outputs(self) -> Iterator[tuple[bool, str]]:
+        for option, path in self._files:
+            require_place(option, path)
+            there = os.path.exists(path)
+            if there and os.access(path, os.W_OK):
+                continue
+            if there and option == "--log-file":  # which is not replaced, as the others are
+                error = PermissionError(errno.EACCES, "")
+                raise storage_error(error, "open the log file", path, instead=option)
+            _try(Path(os.path.realpath(path)).parent, option)
+        if self._files:
+            yield True, f"files: {', '.join(option for option, _ in self._files)} can be written"
+
     def _writable(self, path: Path) -> None:
         """Raise `StorageError` where a run could not write the catalogue, or a journal beside it.
 
@@ -215,8 +233,8 @@ def check_command(ctx: click.Context, /, **_: Any) -> ExitCode:
     """Say whether a night's run would work; download nothing.
 
     Looks at the configuration, the credentials (a real call), the clock, the destination and its
-    free space, the lock and the catalogue, of which it tries to write what a run writes: one line
-    each. The exit code is as a run's.
+    free space, the lock and the catalogue, of which it tries to write what a run writes, and the
+    places of log, error and metrics file: one line each. The exit code is as a run's.
     """
     return _check(settings_of(ctx))
 
@@ -238,6 +256,7 @@ def _check(settings: Settings) -> ExitCode:
     with switch.signals():
         looks = Check(
             settings.run,
+            files=settings.files,
             configuration=configuration,
             credentials=access,
             service=lambda authorizer: make_service(settings.run, authorizer, switch),
