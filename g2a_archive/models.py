@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from heapq import merge
 from itertools import islice, pairwise
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+
+from g2a_archive.errors import CatalogError
 
 MAX_ID = 2**63 - 1
 """The largest recording ID that the catalogue can hold."""
@@ -37,7 +39,19 @@ def id_of(text: str) -> int:
     return 0
 
 
-class FileKind(StrEnum):
+class _Word(StrEnum):
+    """One of some words, read from nowhere but a catalogue, which is damaged if it is another."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise CatalogError(
+            f"the catalogue is damaged: {printable(str(value))!r} stands in a column for "
+            f"{', '.join(cls)}",
+            hint="move it away; the next download adopts the files that are there",
+        )
+
+
+class FileKind(_Word):
     """The three files of a recording."""
 
     MP4 = "mp4"
@@ -135,7 +149,7 @@ def kinds_mask(kinds: tuple[FileKind, ...] | list[FileKind]) -> int:
     return sum({kind.bit for kind in kinds})
 
 
-class State(StrEnum):
+class State(_Word):
     """What the catalogue knows of a recording.
 
     All but `ARCHIVED`, `LOST` and `REMOVED` are owed: `download --owed` and `sync` try them again.

@@ -213,4 +213,5 @@ def _looked_up(catalog: Catalog, keys: Iterator[tuple[int, str]]) -> Iterator[St
 
 
 def _file(row: Any) -> StoredFile:
-    return StoredFile(row[0], _KINDS[row[1]], row[2], row[3], row[4])
+    kind = _KINDS.get(row[1]) or FileKind(row[1])  # which tells of what is none
+    return StoredFile(row[0], kind, row[2], row[3], row[4])

@@ -198,6 +198,23 @@ def test_a_catalogue_that_cannot_be_used(
     assert service.requests.counts["file"] == 0
 
 
+def test_a_letter_that_flipped_in_the_catalogue(archive: Path, tmp_path: Path) -> None:
+    """SQLite does not notice that."""
+    with closing(sqlite3.connect(catalog_path(archive))) as db, db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute("UPDATE file SET kind = 'mp5' WHERE kind = 'mp4'")
+        (id_,) = db.execute("SELECT min(id) FROM recording").fetchone()
+    for command, *more in (
+        ("verify", "--dest", archive),
+        ("browse", "--dest", archive),
+        ("bag", "--dest", archive, tmp_path / "bag", id_),
+        ("merge", "--dest", tmp_path / "other", archive),
+    ):
+        result = cli_here([command, *map(str, more)])
+        assert result.returncode == ExitCode.STORAGE
+        assert "the catalogue is damaged: 'mp5' stands" in result.stderr
+
+
 # --- files that are there, or are not --------------------------------------------------------
 
 

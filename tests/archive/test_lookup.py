@@ -131,3 +131,11 @@ def test_a_plan_takes_little_memory(
     many = _peak(tmp_path / "many", 1_500, state, shuffled=shuffled)
     # Some arrays of them, no list and no set; what is known of each would take a lot.
     assert many - few < 1_000 * 60
+
+
+def test_rows_that_nobody_reads_to_their_end(catalog: Catalog) -> None:
+    """As of a command that a signal ends: Python would tell of it, with a traceback."""
+    rows = catalog.stream("SELECT id FROM recording ORDER BY id")
+    assert next(rows) == (3,)
+    catalog.close()
+    rows.close()  # type: ignore[attr-defined]

@@ -382,4 +382,6 @@ class Database:
         """The rows of a query one by one; a lock is held until the last one is taken."""
         found = self._patiently(lambda: self._db.execute(sql, values))
         with self._translated("read"):
-            yield from found
+            # `yield from` would close the cursor, of a catalogue that may be closed already.
+            for row in found:  # noqa: UP028
+                yield row
