@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from g2a_archive.errors import StorageError
 
 
-def spawn(work: Callable[..., None], *args: object) -> threading.Thread | None:
+def spawn(work: Callable[..., object], *args: object) -> threading.Thread | None:
     """A daemon thread that does `work`, started; None where the system gives none."""
     thread = threading.Thread(target=work, args=args, daemon=True)
     try:

@@ -121,6 +121,9 @@ class Workers:
         callers = [spawn(self._call) for _ in range(self._callers)]
         if not all(callers):
             raise no_threads()
+        # Each call is made in a thread of its own: the workers must not take all that there are.
+        started = threading.Event()
+        kept_free = [spawn(started.wait) for _ in callers]
         for fetcher in self._fetchers:
             with self._lock:
                 self._busy += 1
@@ -129,6 +132,9 @@ class Workers:
                     self._busy -= 1
                 break
             self.running += 1
+        started.set()
+        for thread in filter(None, kept_free):
+            thread.join()
         if not self.running:
             raise no_threads()
         if self.running < len(self._fetchers):

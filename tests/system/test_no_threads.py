@@ -35,6 +35,7 @@ def test_a_run_ends_and_says_why(more: int, serve: Serve, root: Path) -> None:
         assert len(re.findall(r" INFO recording \d+: ", result.stderr)) == 12
         return
     assert result.returncode == 6
+    assert "at a time" not in result.stderr  # with fewer workers than asked for it goes on
     said = result.stderr.splitlines()
     assert "ERROR the system gives this program no threads" in said[-1]
     assert_nothing_false(service, root)
