@@ -27,7 +27,7 @@ from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ArchiverError, InputError, Interrupted, unexpected
+from g2a_archive.errors import ArchiverError, InputError, Interrupted, LocalError, unexpected
 from g2a_archive.models import IdSet, RunSettings, distinct, kinds_mask, utc_now
 
 if TYPE_CHECKING:
@@ -231,8 +231,11 @@ class Download:
             return
         storage.unmounted = plan.unmounted
         if not plan.todo:
-            write_checksums(catalog, self.root)
             self.begin()
+            try:
+                write_checksums(catalog, self.root)
+            except LocalError as error:  # of some directories
+                report.note(error)
             return
         storage.space.require()
         service = self.service()

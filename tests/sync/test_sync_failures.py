@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from support import (
     assert_archive_equals,
+    catalog_rows,
     cli_here,
+    relative_path,
     run_here,
     states,
 )
@@ -24,6 +26,7 @@ from support.sync import (
 )
 
 from g2a_archive.demo import (
+    ManualClock,
     Response,
     SimulatedService,
     faults,
@@ -189,3 +192,37 @@ def test_usage(
     arguments: list[str | int | Path], said: str, service: SimulatedService, tmp_path: Path
 ) -> None:
     assert said in refused(service, tmp_path, arguments, here=True)
+
+
+def test_sums_that_cannot_be_written_keep_out_nothing_of_what_is_waited_for(
+    serve: Serve, root: Path
+) -> None:
+    """A night that begins with nothing to fetch, and one day whose `SHA256SUMS` is in the way."""
+    clock = ManualClock()
+    service = serve(
+        small(8, transcode_every=2),
+        rate_limit=None,
+        clock=clock,
+        transcode_seconds=200.0,
+        token_lifetime=9e9,
+    )
+    name = relative_path(service.recordings[10_000], "mp4")
+    in_the_way = (root / name).parent / "SHA256SUMS" / "something"
+    in_the_way.mkdir(parents=True)
+    assert sync_here(service, root).exit_code == 1
+    for _ in range(2):
+        report = sync_here(
+            service,
+            root,
+            transcode=True,
+            wait=3600.0,
+            clock=clock,
+            wait_with=clock.advance,
+        )
+        assert (report.exit_code, len(report.unavailable)) == (1, 0)
+        assert set(states(root).values()) == {"archived"}
+    assert catalog_rows(root, "SELECT exit_code FROM run") == 3 * [(1,)]
+    in_the_way.rmdir()
+    in_the_way.parent.rmdir()
+    assert sync_here(service, root).exit_code == 0
+    assert_archive_equals(service, root)
