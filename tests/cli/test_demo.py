@@ -9,6 +9,7 @@ import pytest
 from support import catalog_rows, run_here
 from support.cli import Say, tree
 
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.cli import main
 from g2a_archive.cli.setup import demo
@@ -69,6 +70,17 @@ def test_again_in_its_own_archive(root: Path, say: Say) -> None:
     code, out, _ = say("demo")
     assert code == 0
     assert "Archived 0 of 40 recordings" in out
+    assert archived(root) == EXPECTED
+
+
+@pytest.mark.parametrize("with_catalog", [False, True])
+def test_again_where_one_was_killed_before_its_run_was_recorded(
+    with_catalog: bool, root: Path, say: Say
+) -> None:
+    (root / ARCHIVE_DIR).mkdir(parents=True)
+    if with_catalog:
+        Catalog(root / ARCHIVE_DIR / "catalog.sqlite3").close()
+    assert say("demo")[0] == 0
     assert archived(root) == EXPECTED
 
 

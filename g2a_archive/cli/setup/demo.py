@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -63,15 +64,21 @@ def _demonstrate(settings: Settings, dest: str | None) -> ExitCode:
 
 
 def _require_invented(target: Path) -> None:
-    """Refuse an archive that holds anything but what demos made, as far as its runs tell."""
+    """Refuse an archive that holds anything but what demos made, as far as its runs tell.
+
+    One that holds nothing is what a demo leaves that was killed as it began.
+    """
     if not is_there(target / ARCHIVE_DIR):
         return
+    held = os.listdir(target) != [ARCHIVE_DIR]
+    runs = set()
     path = catalog_path(target, None)
     if has_catalog(path):
         with Catalog(path, readonly=True) as catalog:
             runs = {command for (command,) in catalog.rows("SELECT DISTINCT command FROM run")}
-        if runs == {_NAME}:
-            return
+            held = held or catalog.rows("SELECT EXISTS (SELECT 1 FROM recording)") != [(0,)]
+    if runs == {_NAME} or not (runs or held):
+        return
     raise InputError(
         f"{target} is an archive that no demo made, and invented recordings have no place in it",
         hint="leave --dest out, or name a new directory",
