@@ -6,11 +6,12 @@ import base64
 import gzip
 import hashlib
 import re
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from support import archive_files, report_of, run_cli, run_here, states
+from support import archive_files, mounts, report_of, run_cli, run_here, states
 from support.host import Host, answer, chunks
 from support.odd import ID, START, Answers, act, bytes_of, name_of, whole
 from support.service import Serve
@@ -310,3 +311,27 @@ def test_ignore_size(service: SimulatedService, root: Path, no_backoff: None) ->
     assert "announces 25000 bytes, recordingSize is 30000" in next(iter(report.failed)).reason
     assert run_here(service, root, [ID], ignore_size=True).exit_code == 0
     assert archive_files(root)[name_of(service, "mp4")].stat().st_size == 25_000
+
+
+def test_a_body_without_end_takes_no_others_room(
+    serve: Serve, plain_host: Host, root: Path
+) -> None:
+    """Neither tonight, nor by what it leaves in any night to come."""
+    service, rows = one_each(serve, plain_host, {"no length": RIGHT["no length"]})
+    events = next(id_ for id_, (kind, _) in rows.items() if kind == "events")
+    right = plain_host.script
+
+    def script(sock: socket.socket) -> None:
+        if f"GET /a/{events}?" not in plain_host.head.decode():
+            return right(sock)
+        sock.sendall(answer(b"", length=False))
+        while True:
+            sock.sendall(b"x" * (1 << 20))
+
+    plain_host.script = script
+    with mounts.tmpfs(root, "128m"):
+        report = run_here(service, root, service.recordings)
+        assert report.exit_code == 1
+        assert [(one.id, one.file) for one in report.failed] == [(events, "events")]
+        assert "their number was not announced" in next(iter(report.failed)).reason
+        assert [*(root / ".g2a-archive/partial").iterdir()] == []

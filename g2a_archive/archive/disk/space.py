@@ -102,21 +102,21 @@ class Space:
             raise StorageError(message, hint=hint)
 
     def claim(
-        self, owner: object, need: int, *, at_once: bool = False, directory: str | None = None
+        self, owner: object, need: int, *, try_only: bool = False, directory: str | None = None
     ) -> None:
         """`owner` is about to write `need` bytes more, which will belong into `directory`.
 
-        What is written `at_once` need not be remembered for others. Raises `StorageError` where the
+        `try_only` asks whether that could be, and claims nothing. Raises `StorageError` where the
         archive's own disk is full: that ends a run. Raises `LocalError` where only the directory's
         disk is, or where the length is one that the whole disk doesn't have, or has no room for
         although it is not full: a host's word for one length proves nothing of others' files.
         """
         with self._lock:
-            self._claim(self._own, owner, need, at_once=at_once)
+            self._claim(self._own, owner, need, try_only=try_only)
             try:
                 disk = self._disk(directory) if directory is not None else None
                 if disk is not None:
-                    self._claim(disk, owner, need, at_once=at_once)
+                    self._claim(disk, owner, need, try_only=try_only)
             except LocalError:
                 self._own.claims.pop(owner, None)
                 raise
@@ -141,10 +141,10 @@ class Space:
                 path = os.path.dirname(path)
         return None
 
-    def _claim(self, disk: _Disk, owner: object, need: int, *, at_once: bool) -> None:
+    def _claim(self, disk: _Disk, owner: object, need: int, *, try_only: bool) -> None:
         if disk.spare >= need + disk.keep and time.monotonic() < disk.fresh_until:
             disk.spare -= need
-            if not at_once:
+            if not try_only:
                 disk.claims[owner] = need
             return
         told = free_space(disk.path)
@@ -167,7 +167,8 @@ class Space:
                     if not alone or len(self._too_large) >= _NO_ODD_ONES:
                         raise StorageError(message, hint=hint)
                 raise LocalError(message, domain=Domain.DIRECTORY, hint=hint)
-        disk.claims[owner] = need
+        if not try_only:
+            disk.claims[owner] = need
 
     def _too_little(self, disk: _Disk, free: int, to_come: int) -> tuple[str, str]:
         parts = [f"{size_text(free)} free"]

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from g2a_archive.archive import content
 from g2a_archive.archive.disk.domains import Doing, local_error
-from g2a_archive.archive.disk.space import Space
+from g2a_archive.archive.disk.space import NOT_FULL, Space
 from g2a_archive.archive.partial import Partial
 from g2a_archive.download.transfer import decisions
 from g2a_archive.download.transfer.decisions import Verdict, validator_of
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.download.transfer.segments import Pieces
+from g2a_archive.errors import StorageError
 from g2a_archive.service.pace import RateLimiter
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.downloads import Downloads
@@ -103,6 +104,8 @@ class Receiver:
             if bounded and part.size + len(data) > claimed:
                 claimed = part.size + _CLAIM
                 self.space.claim(transfer, _CLAIM, directory=transfer.directory)
+                if transfer.held().known is None and self._endless(transfer, part):
+                    return decisions.too_much(None, part.size)
             if data:
                 part.append(data)
                 self._flush_at_times(part)
@@ -116,6 +119,19 @@ class Receiver:
                 checked = True
             self._slow_down(len(data), floor)
         return None
+
+    def _endless(self, transfer: Transfer, part: Partial) -> bool:
+        """Whether a body, of which nobody told the length, has taken half of the disk's room.
+
+        It may have no end; others' files need the rest.
+        """
+        if part.size < NOT_FULL:
+            return False
+        try:
+            self.space.claim(transfer, part.size, try_only=True, directory=transfer.directory)
+        except StorageError:
+            return True
+        return False
 
     @staticmethod
     def _wrong(transfer: Transfer, part: Partial, answer: Answer) -> Verdict | None:
