@@ -35,8 +35,8 @@ _LEFT_ABOUT = frozenset(
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb"),
         *("#recycle", "#snapshot", "~snapshot", ".snapshot", ".snapshots"),
         # Windows
-        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
-        *("$recycle.bin", "recycler", "system volume information"),
+        *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+        *("$recycle.bin", "recycler", "system volume information", "found.000", "found.001"),
         # macOS
         *(".ds_store", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems", ".apdisk"),
         *("icon\r", "network trash folder", "temporary items"),
@@ -199,7 +199,11 @@ def parse_name(name: str) -> tuple[int, FileKind] | None:
 def is_left_about(name: str) -> bool:
     """Whether a NAS, a desktop or a file system makes files or directories of this name."""
     lower = name.lower()
-    return lower in _LEFT_ABOUT or lower.startswith(("._", ".trash-"))
+    return (
+        lower in _LEFT_ABOUT
+        or lower.startswith(("._", ".trash-"))
+        or lower.endswith((":zone.identifier", "@synoeastream", "@synoresource"))
+    )
 
 
 def is_passed_over(name: str, *, top: bool) -> bool:

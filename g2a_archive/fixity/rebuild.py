@@ -16,7 +16,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import files_of
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import missing_link
-from g2a_archive.archive.layout import parse_name
+from g2a_archive.archive.layout import checked_directory, parse_name
 from g2a_archive.errors import Interrupted, LocalError
 from g2a_archive.fixity.check import Finding, Outcome
 from g2a_archive.fixity.tree import Folder, Tree, default_jobs, in_parallel, leads_nowhere
@@ -171,12 +171,14 @@ class _Rebuilding:
     ) -> _Found:
         """Which of these names are to be looked at, and what is missing of their recordings."""
         found = _Found(directory)
+        ours = _is_ours(directory)
         keys = {name: parse_name(self.tree.key(name)) for name in names}
         held = files_of(self.catalog, {key[0] for key in keys.values() if key})
         for name, key in keys.items():
             path = found.path(name)
-            if key is None:
-                found.findings.append(_unknown(path, "unknown: not a recording's file"))
+            if key is None or not ours:
+                why = "in no directory that a layout makes" if key else "not a recording's file"
+                found.findings.append(_unknown(path, f"unknown: {why}"))
                 continue
             self.tell_missing(found, key[0], missing)
             other = held[key].path if key in held else self.taken.get(key)
@@ -260,6 +262,14 @@ def _is_text(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_ours(directory: str) -> bool:
+    """Whether a recording's file can belong there: never at the archive's top."""
+    try:
+        return bool(checked_directory(directory))
+    except ValueError:
+        return False
 
 
 def _by_recording(names: Sequence[str]) -> Iterator[list[str]]:

@@ -81,6 +81,21 @@ def test_rebuilding_finds_what_the_sums_tell(lost: Archive) -> None:
     assert sorted([*lost.catalog.owed()]) == [1, 2, 3]
 
 
+def test_files_in_no_directory_of_a_layout_are_told_and_left(lost: Archive) -> None:
+    """No run could add to them there, and no `SHA256SUMS` would list them."""
+    stray = ("6.mp4", "100%/7.mp4", "2014/05 /8.mp4")
+    for name in stray:
+        lost.write(name, video(name))
+    (lost.root / "2014/05/01/1.mp4").rename(lost.root / "1.mp4")
+    outcome = rebuild(lost.catalog, lost.root)
+    assert {one.path: one.problem for one in outcome.findings} == {
+        "2014/05/01/1.mp4": "missing: SHA256SUMS lists it",
+        **dict.fromkeys(("1.mp4", *stray), "unknown: in no directory that a layout makes"),
+    }
+    assert [*lost.catalog.owed()] == [1]
+    assert rows(lost) == [row for row in rows(lost) if row[2].startswith("2014/05/0")]
+
+
 def test_a_list_of_sums_that_cannot_be_read_stops_its_directory_only(lost: Archive) -> None:
     sums = lost.root / "2014/05/02/SHA256SUMS"
     kept = sums.rename(sums.with_name(".kept"))
@@ -204,7 +219,8 @@ def test_a_directory_of_many_is_taken_some_at_a_time(
 
 def test_rebuilding_does_not_take_links(archive: Archive, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(video("secret"))
-    (archive.root / "1.mp4").symlink_to(tmp_path / "secret")
+    (archive.root / "2014").mkdir()
+    (archive.root / "2014" / "1.mp4").symlink_to(tmp_path / "secret")
     outcome = rebuild(archive.catalog, archive.root)
     assert [one.problem for one in outcome.findings] == ["changed: it is no file"]
     assert outcome.files == 0

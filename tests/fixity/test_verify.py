@@ -129,6 +129,8 @@ def test_what_the_program_itself_makes_is_not_unknown(archive: Archive) -> None:
 
 
 LEFT_ABOUT = (
+    *("2014/05/06/1.mp4:Zone.Identifier", "2014/05/06/1.mp4@SynoResource", "FOUND.000/1.mp4"),
+    *("2014/05/06/Thumbs.db:encryptable",),
     *("lost+found/#123", "@eaDir/1.mp4@SynoEAStream", "#recycle/2014/05/06/1.mp4", "Thumbs.db"),
     *("2014/05/06/desktop.ini", "$RECYCLE.BIN/S-1-5/x.mp4", "System Volume Information/x"),
     *(".DS_Store", "2014/._05", ".snapshot/daily/2014/1.mp4", "2014/@EADIR/x", "2014/Icon\r"),
