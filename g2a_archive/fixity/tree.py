@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -62,7 +63,12 @@ class Tree:
         self.folds = _is_same(root / ARCHIVE_DIR, root / ARCHIVE_DIR.upper())
 
     def key(self, name: str) -> str:
-        """A name or path as it can be compared: a share may show it in another case."""
+        """A name or path as it can be compared: a share may show it in another case.
+
+        And HFS+ shows letters apart from their accents, in whichever way they came.
+        """
+        if not name.isascii():
+            name = unicodedata.normalize("NFC", name)
         return name.lower() if self.folds else name
 
     def check(self) -> None:
@@ -131,8 +137,10 @@ class Tree:
                     for entry in sorted(entries, key=lambda one: one.name):
                         if is_passed_over(entry.name, top=not path):
                             continue
-                        into = folders if self._is_folder(entry, followed) else files
-                        into.append(entry.name)
+                        if self._is_folder(entry, followed):
+                            folders.append(self._usual(path, entry.name))
+                        else:
+                            files.append(entry.name)
             except FileNotFoundError:
                 self.check()
             except OSError as error:
@@ -141,6 +149,12 @@ class Tree:
             yield Folder(path, tuple(files), problem)
             prefix = f"{path}/" if path else ""
             stack += (prefix + name for name in reversed(folders))
+
+    def _usual(self, folder: str, name: str) -> str:
+        """A directory's name as people write it, where it is found by that, too."""
+        usual = name if name.isascii() else unicodedata.normalize("NFC", name)
+        there = self.root / folder
+        return usual if usual == name or _is_same(there / usual, there / name) else name
 
     def _is_folder(self, entry: os.DirEntry[str], followed: list[str]) -> bool:
         """Whether to look into what an entry names; links that were are noted in `followed`."""

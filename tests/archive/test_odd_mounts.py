@@ -120,6 +120,25 @@ def test_names_are_kept_in_lower_case(
         assert say("verify")[0] == 0
 
 
+def test_letters_are_kept_apart_from_their_accents(
+    service: SimulatedService, drive: Path, root: Path, say: Say
+) -> None:
+    """One directory never counts as two, whichever of its names a listing or a layout gives."""
+    layout = "f\u00fcr %Y/%m"
+    *ids, last = service.recordings
+    with odd_mount(drive, "decompose"):
+        assert run_here(service, root, ids, layout=layout).exit_code == 0
+        assert {name[:4] for name in archive_files(root)} == {"fu\u0308r"}
+        assert say("verify")[0] == 0
+        os.unlink(root / ".g2a-archive/catalog.sqlite3")
+        assert say("verify", "--rebuild")[0] == 0
+        report = run_here(service, root, [*ids, last], layout=layout)
+        assert (report.exit_code, report.files) == (0, 3)
+        assert say("verify")[0] == 0
+        assert report.fingerprint is not None
+        assert report.fingerprint.files == len(archive_files(root))
+
+
 def test_a_file_too_large_for_it(serve: Serve, drive: Path, root: Path) -> None:
     """FAT's largest is known beforehand: here only the attempt tells. The others are archived."""
     service = serve(4, rate_limit=None)

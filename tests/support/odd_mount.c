@@ -3,6 +3,7 @@
  *     odd_mount SOURCE MOUNT_POINT [QUIRK[=VALUE]]...
  *
  * fold         names are kept in lower case, and found in any
+ * decompose    an u with two dots is kept as two letters, and found by either, as on HFS+
  * largest=N    no file is larger than N bytes (EFBIG), as on FAT
  * noreplace    nothing is renamed over what is there (EEXIST)
  * nofsync      there is no flush, of files or directories (EINVAL)
@@ -25,15 +26,23 @@
 #include <unistd.h>
 
 static const char *source;
-static int fold, noreplace, nofsync, nochmod, nostatfs;
+static int fold, decompose, noreplace, nofsync, nochmod, nostatfs;
 static off_t largest = LLONG_MAX;
 
 #define ANSWER(call) return (call) == -1 ? -errno : 0
 #define PLACE(name, path) char name[PATH_MAX]; place(name, path)
 
 static void place(char *name, const char *path) {
-    snprintf(name, PATH_MAX, "%s%s", source, path);
-    for (char *c = name + strlen(source); fold && *c; c++) *c = tolower((unsigned char)*c);
+    size_t at = snprintf(name, PATH_MAX, "%s", source);
+    for (; *path && at < PATH_MAX - 4; path++) {
+        if (decompose && !strncmp(path, "\xc3\xbc", 2)) {  // u with two dots above
+            memcpy(name + at, "u\xcc\x88", 3);
+            at += 3, path++;
+        } else {
+            name[at++] = fold ? tolower((unsigned char)*path) : *path;
+        }
+    }
+    name[at] = 0;
 }
 
 static int odd_getattr(const char *path, struct stat *info, struct fuse_file_info *file) {
@@ -165,6 +174,7 @@ int main(int count, char **given) {
     source = given[1];
     for (int i = 3; i < count; i++) {
         fold |= !strcmp(given[i], "fold");
+        decompose |= !strcmp(given[i], "decompose");
         noreplace |= !strcmp(given[i], "noreplace");
         nofsync |= !strcmp(given[i], "nofsync");
         nochmod |= !strcmp(given[i], "nochmod");

@@ -22,7 +22,7 @@ from support.mounts import unmount
 _SOURCE = Path(__file__).with_suffix(".c")
 
 ALL = ("noreplace", "nofsync", "nochmod", "nostatfs")
-"""The quirks that do not change what is there; `fold` and `largest=BYTES` do."""
+"""The quirks that do not change what is there; `fold`, `decompose` and `largest=BYTES` do."""
 
 
 def _said(*command: str | Path) -> str:
