@@ -40,7 +40,7 @@ LONG_QUERY = 2000
 """Bytes of a query, or of IDs in a path, that a proxy on the way may call malformed."""
 
 SUSPICIOUS_REFUSALS = 16
-"""So many IDs refused one by one, before any call was accepted: it's the credentials."""
+"""So many IDs refused in a row, one by one: it's the credentials, or is to be looked at again."""
 
 _DOUBTFUL = "refused with 403: an invalid ID, or the credentials, as no call was accepted yet"
 
@@ -55,10 +55,10 @@ class _Chunk:
     refused: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     malformed: str | None = None  # why the service does not understand the call, however short
-    accepted: bool = False  # since the chunk's first refusal
+    accepted: bool = False
+    doubtful: int = 0  # so many of the last refused ones, since a call was accepted
     renewed: bool = False
     unrenewed: ServiceError | None = None  # why the token endpoint gave no other token
-    probed: bool = False
 
 
 class Service:
@@ -104,8 +104,11 @@ class Service:
         chunk = _Chunk(suspicious=min(SUSPICIOUS_REFUSALS, of))
         try:
             self._narrow(list(ids), chunk, certain=False)
+            if chunk.doubtful and self._trusted:
+                self._ask_the_known(chunk)
         except ServiceError as error:  # the credentials; and no others could be had
             self._count_unreachable(error)
+            del chunk.refused[len(chunk.refused) - chunk.doubtful :]
             told = {*chunk.found, *chunk.unavailable, *chunk.refused, *chunk.failed}
             chunk.failed.update((id_, str(error)) for id_ in ids if id_ not in told)
         if not self._trusted:
@@ -180,16 +183,17 @@ class Service:
             self._count_unreachable(error)
             if isinstance(error, MalformedCallError):
                 if self._perhaps_too_long(query, len(ids)):
-                    raise _perhaps_too_long(error) from None
+                    too_long = CallTooLongError(error.message)
+                    too_long.status = error.status
+                    raise too_long from None
                 error.hint = self._attribute_hint()
                 chunk.malformed, self._malformed = str(error), True
             chunk.failed.update(dict.fromkeys(ids, str(error)))
             return True
         for warning in warnings:
             log.warning("%s", warning)
-        self.unreachable_in_a_row = 0
-        self._good_id = ids[0]
-        chunk.accepted = True
+        self.unreachable_in_a_row, self._good_id = 0, ids[0]
+        chunk.accepted, chunk.doubtful = True, 0
         for id_ in ids:
             entry = found.get(id_)
             if entry is None:
@@ -232,15 +236,17 @@ class Service:
             self._early_refusals += 1
             if self._early_refusals >= chunk.suspicious:
                 raise self._bad_credentials(chunk)
-        else:
-            self._ask_the_known(chunk)
         chunk.refused.append(id_)
+        self._doubt(chunk)
+
+    def _doubt(self, chunk: _Chunk) -> None:
+        """Note a refusal, which tells of its ID only if another call is accepted later."""
+        chunk.doubtful += 1
+        if self._trusted and (not chunk.accepted or chunk.doubtful >= SUSPICIOUS_REFUSALS):
+            self._ask_the_known(chunk)
 
     def _ask_the_known(self, chunk: _Chunk) -> None:
         """Make a call that was accepted before: a token that ran out refuses everything."""
-        if chunk.accepted or chunk.probed:
-            return
-        chunk.probed = True
         try:
             if self._good_id is not None:
                 self._call_links([self._good_id], f"{self._attribute}={self._good_id}")
@@ -250,6 +256,7 @@ class Service:
             raise self._bad_credentials(chunk) from None
         except ServiceError as error:
             log.warning("%s", error)
+        chunk.accepted, chunk.doubtful = True, 0
 
     # --- the other three --------------------------------------------------------------------
 
@@ -327,10 +334,10 @@ class Service:
                     error.hint = self._place_hint()
                 raise
             if len(ids) == 1:
-                self._ask_the_known(chunk)
+                self._doubt(chunk)
                 return ids
         else:
-            chunk.accepted = True
+            chunk.accepted, chunk.doubtful = True, 0
             return []
         middle = (len(ids) + 1) // 2
         left = self._change(name, method, verb, ids[:middle], chunk)
@@ -375,12 +382,6 @@ class Service:
         if not renewed:
             raise refusal
         return call()
-
-
-def _perhaps_too_long(error: MalformedCallError) -> CallTooLongError:
-    doubtful = CallTooLongError(error.message)
-    doubtful.status = error.status
-    return doubtful
 
 
 def _lapsed() -> CredentialsError:

@@ -73,7 +73,8 @@ def most_calls(total: int, bad: int) -> int:
         (1, most_calls(500, 1)),
         (249, 1 + 2 + 8 + 1),
         (250, 1 + 1 + 2 * 8 + 1),
-        (499, 1 + 9 + 1),  # no right half need be asked for: the bad ID must be in it
+        # No right half need be asked for, as the bad ID is in it; but no later call is accepted.
+        (499, 1 + 9 + 1 + 1),
     ],
 )
 def test_one_invalid_id_of_500(place: int, most: int, serve: Serve, root: Path) -> None:
@@ -160,6 +161,29 @@ def test_a_token_that_runs_out_in_mid_run(
     assert set(states(root).values()) == {"archived", "queued"}
     # Down to one ID, then the look at a good one; two chunks may be under way.
     assert service.requests.counts["links"] <= 1 + 2 * (1 + 3 + 1)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_token_that_runs_out_while_an_invalid_id_is_looked_for(
+    after: int, serve: Serve, root: Path
+) -> None:
+    """What is refused from then on says nothing of the IDs, though others were accepted before."""
+    recordings, ids = mixed(40, [7])
+    service = serve(recordings, rate_limit=None, refused_token_status=403)
+    rest = iter(range(after))
+
+    def revoke(_: object) -> None:
+        if next(rest, None) is None:
+            service.revoke()
+
+    service.on_links.append(revoke)
+    report = run_here(service, root, ids)
+    assert report.exit_code == ExitCode.CREDENTIALS
+    assert [*report.refused] in ([], [ids[7]])
+    assert "refused" not in {states(root).get(id_) for id_ in ids if id_ != ids[7]}
+    # 16 in a row are enough to look whether the token is still good.
+    assert service.requests.counts["links"] <= most_calls(40, 17)
 
 
 @pytest.mark.usefixtures("at_once")
