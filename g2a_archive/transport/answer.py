@@ -248,7 +248,8 @@ class Answer:
 
 
 class Inflate:
-    """Undoes gzip (RFC 1952: of several members, zeros behind the last) or deflate."""
+    """Undoes gzip (RFC 1952: of several members, zeros behind the last) or deflate, be it
+    without its wrapper, as some hosts send it (RFC 9110, 8.4.1.2)."""
 
     def __init__(self, window: int) -> None:
         self._window = window
@@ -258,6 +259,9 @@ class Inflate:
 
     def feed(self, data: bytes) -> None:
         """Take in more of the compressed body."""
+        first = not (self._begun or self._waiting)
+        if first and self._window == _WINDOW["deflate"] and data[0] & 15 != zlib.DEFLATED:
+            self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
         self._waiting += data
 
     def more(self, most: int) -> bytes:

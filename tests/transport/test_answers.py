@@ -23,7 +23,8 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 
 def raw_deflate(data: bytes) -> bytes:
-    return zlib.compress(data)
+    stream = zlib.compressobj(wbits=-15)
+    return stream.compress(data) + stream.flush()
 
 
 def gz(*parts: bytes) -> bytes:
@@ -47,7 +48,8 @@ TAKEN = {
     "gzip, chunked": answer(chunks(gz(BODY)), CHUNKED, "Content-Encoding: gzip", length=False),
     "gzip of several members": answer(gz(BODY[:100], b"", BODY[100:]), "Content-Encoding: gzip"),
     "gzip, and zeros": answer(gz(BODY) + b"\0" * 700, "Content-Encoding: GZIP"),
-    "deflate": answer(raw_deflate(BODY), "Content-Encoding: deflate"),
+    "deflate": answer(zlib.compress(BODY), "Content-Encoding: deflate"),
+    "deflate as it is": answer(raw_deflate(BODY), "Content-Encoding: deflate"),
     "aws-chunked, which it is not": answer(BODY, "Content-Encoding: aws-chunked"),
     "utf-8": answer(BODY, "Content-Encoding: utf-8"),
     "binary": answer(BODY, "Content-Encoding: binary"),
@@ -138,6 +140,11 @@ REFUSED = {
         "ended early",
     ),
     "gzip and garbage": (answer(gz(BODY) + b"garbage", "Content-Encoding: gzip"), "damaged"),
+    "deflate as it is, cut": (
+        answer(raw_deflate(BODY)[:-1], "Content-Encoding: deflate"),
+        "ended early",
+    ),
+    "no deflate": (answer(BODY, "Content-Encoding: deflate"), "damaged"),
     "no gzip": (answer(BODY, "Content-Encoding: gzip"), "damaged"),
     "a length behind a line that is no header": (
         answer(BODY[:HALF], "none", f"Content-Length: {len(BODY)}", length=False),
