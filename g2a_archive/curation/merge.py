@@ -18,7 +18,7 @@ from pathlib import Path
 from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.tombstones import resume
+from g2a_archive.archive.database.tombstones import is_behind, resume
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
 from g2a_archive.archive.disk.mounts import missing_parts
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
@@ -219,6 +219,11 @@ class Merge:
         if self._files is not None:
             self._files.copying = device_of(source.root) != device_of(self._root)
         try:
+            if is_behind(catalog, source.root):  # what it calls archived was removed for good
+                raise SourceError(
+                    f"{source.catalog} is older than the last removal there, as from a backup",
+                    hint=f"`g2a-archive download --owed -d {source.root}` brings it up to date",
+                )
             for entries in self._pages(catalog):
                 taker.take(source, catalog, entries)
             # Only where all of it was taken is here what `sync` has found there.

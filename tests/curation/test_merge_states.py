@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,38 @@ def test_of_two_tombstones_this_archive_s_own_stays(
     assert row(root, columns, id_) == own
     assert catalog_rows(root, "SELECT * FROM past_file") == past
     assert [line["reason"] for line in tombstones(root)] == ["of this one"]
+
+
+def test_a_source_whose_catalogue_is_older_than_a_removal_brings_nothing_back(
+    service: SimulatedService, source: Path, root: Path, tmp_path: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, source, ids)
+    backup = shutil.copy(catalog_path(source), tmp_path)
+    remove(source, ids[0])
+    shutil.copy(backup, catalog_path(source))
+    for move in (False, True):
+        assert merge_here(root, [source], move=move).exit_code == 6
+        assert states(root) == {}
+        assert states(source) == dict.fromkeys(ids, "archived")
+    assert run_here(service, source, [], owed=True).exit_code == 0  # as the hint says
+    assert merge_here(root, [source]).exit_code == 0
+    assert states(root) == {**dict.fromkeys(ids, "archived"), ids[0]: "removed"}
+    assert_removed(root, ids[0])
+
+
+def test_what_was_removed_fetched_again_and_moved_is_no_older_catalogue(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    ids = list(service.recordings)
+    run_here(service, source, ids)
+    remove(source, ids[0])
+    run_here(service, source, ids, again=True)
+    for _ in range(2):
+        assert merge_here(root, [source], move=True).exit_code == 0
+        assert states(root) == dict.fromkeys(ids, "archived")
+        assert run_here(service, source, [], owed=True).exit_code == 0
+        assert states(source) == {}
 
 
 def test_a_tombstone_of_a_year_that_was_never_here_leaves_nothing_to_do(

@@ -57,10 +57,10 @@ UPDATE recording SET state = 'removed', kinds = 0, absent = 0,
 WHERE state <> 'removed' AND id IN (SELECT id FROM buried)
 """
 _SEEN = """
-SELECT state, removed_at, max(coalesce(archived_at, ''), coalesce(last_try, '')),
+SELECT state, removed_at, max(coalesce(r.archived_at, ''), coalesce(last_try, '')),
     EXISTS (SELECT 1 FROM past_file
-            WHERE recording = r.id AND why = 'removed' AND archived_at >= :archived_at)
-FROM recording r WHERE id = :id
+            WHERE recording = :id AND why = 'removed' AND archived_at >= :archived_at)
+FROM (SELECT 1) LEFT JOIN recording r ON r.id = :id
 """
 _PLACES = """
 SELECT DISTINCT r.directory FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = ?
@@ -130,7 +130,7 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     """
     removed = Removed()
     of_them = "SELECT 1 FROM recording WHERE state <> 'archived' AND state = 'removed'"  # by index
-    if not catalog.scalar(f"SELECT EXISTS ({of_them})") or _is_behind(catalog, root):
+    if not catalog.scalar(f"SELECT EXISTS ({of_them})") or is_behind(catalog, root):
         restore(catalog, root)
     if not catalog.scalar("SELECT EXISTS (SELECT 1 FROM removal)"):
         return removed
@@ -180,23 +180,22 @@ def _done(
 # --- removed.csv -----------------------------------------------------------------------------
 
 
-def _is_behind(catalog: Catalog, root: Path) -> bool:
+def is_behind(catalog: Catalog, root: Path) -> bool:
     """Whether the catalogue knows nothing of the last removal, as one that came from a backup."""
     line = removed_list.last(root)
-    return line is not None and _is_news(catalog.rows(_SEEN, line), line)
+    return line is not None and _is_news(catalog.rows(_SEEN, line)[0], line)
 
 
 def _is_news(known: Sequence[Any], line: dict[str, Any]) -> bool:
     """Whether a recording, as the catalogue has `known` it, was removed since.
 
-    What is left of the files of this very removal tells that it was fetched again, or is to be.
+    What is left of the files of this very removal tells that it was fetched again, or is to be; or
+    that it was then moved to another archive.
     """
-    if not known:
-        return True
-    state, removed_at, seen, left = known[0]
+    state, removed_at, seen, left = known
     if state == State.REMOVED or removed_at or left:
         return False
-    return bool(seen <= line["removed_at"] <= utc_now())
+    return state is None or bool(seen <= line["removed_at"] <= utc_now())
 
 
 def restore(catalog: Catalog, root: Path) -> int:
@@ -216,10 +215,10 @@ def restore(catalog: Catalog, root: Path) -> int:
         db.executemany(sql, ((int(line["id"]), json.dumps(line)) for line in lines))
         for id_, text in db.execute("SELECT id, line FROM tombstone ORDER BY id"):
             line = json.loads(text)
-            known = db.execute(_SEEN, line).fetchall()
+            known = db.execute(_SEEN, line).fetchone()
             if _is_news(known, line) and not _has_files(db, root, id_, line):
                 count += 1
-                if known:
+                if known[0] is not None:
                     db.execute("UPDATE tombstone SET known = 1 WHERE id = ?", (id_,))
                 else:
                     _insert(db, id_, line)
