@@ -20,14 +20,15 @@ from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import is_behind, resume
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
-from g2a_archive.archive.disk.mounts import missing_parts
+from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounted_error
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
 from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.curation import merge_rows as rows
 from g2a_archive.curation.merge_files import Files, device_of, prune
 from g2a_archive.curation.merge_report import MergeReport
 from g2a_archive.curation.merge_rows import Entry
-from g2a_archive.curation.merge_work import Source, SourceError, Taker, only_this_source
+from g2a_archive.curation.merge_source import Source, SourceError, only_this_source
+from g2a_archive.curation.merge_work import Taker
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ArchiverError, InputError, Interrupted, StorageError
 from g2a_archive.models import RunSettings, utc_now
@@ -58,6 +59,7 @@ class Merge:
         self._copied_bytes = 0
         self._catalog: Catalog | None = None
         self._files: Files | None = None
+        self._away: Sequence[MissingPart] = ()
         names = [source.name for source in self._sources]
         self.report = MergeReport(utc_now(), names, dry_run=settings.dry_run, move=move)
 
@@ -126,6 +128,7 @@ class Merge:
             place = catalog_path(self._root, settings.catalog)
             if is_there(place):
                 self._catalog = stack.enter_context(Catalog(place, readonly=True))
+                self._look_for_drives(self._catalog)
             return None
         storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
         storage.open(create=not settings.no_create)
@@ -133,12 +136,18 @@ class Merge:
         stop = self._switch.event.is_set
         self._catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
         resume(self._catalog, self._root)  # what a killed `remove` has left
-        storage.unmounted = missing_parts(self._catalog, self._root)
-        for part in storage.unmounted:
-            if not part.directory:
-                raise part.error()
+        self._look_for_drives(self._catalog)
+        storage.unmounted = self._away
         self._files = stack.enter_context(Files(storage, stop, self._count))
         return self._catalog.begin_run("merge")
+
+    def _look_for_drives(self, catalog: Catalog) -> None:
+        """Tell which of the target's are not mounted; raise `StorageError` where none is."""
+        self._away = missing_parts(catalog, self._root)
+        if self._away and not self._away[0].directory:
+            raise self._away[0].error()
+        if self._away:
+            self.report.note(unmounted_error(self._away))
 
     def _count(self, count: int) -> None:
         self._copied_bytes += count
@@ -188,6 +197,7 @@ class Merge:
             layout=self._settings.layout,
             zone=self._zone,
             stop=self._switch.event.is_set,
+            away=self._away,
         )
         for source in self._sources:
             with ExitStack() as stack:

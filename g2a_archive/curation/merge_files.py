@@ -21,7 +21,7 @@ from g2a_archive.archive.disk.flushing import GroupFlush, flush_file
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
-from g2a_archive.errors import ArchiverError, Domain, Interrupted, LocalError
+from g2a_archive.errors import ArchiverError, Domain, Interrupted, LocalError, StorageError
 from g2a_archive.models import FileKind, counted
 from g2a_archive.threads import pool
 
@@ -132,10 +132,22 @@ class Files:
                     to_copy.append(one)
         self.copying = bool(to_copy)
         if to_copy:
-            with pool(_COPIERS) as copiers:
-                for one, result in zip(to_copy, copiers.map(self._copied, to_copy), strict=True):
-                    if result is not None:
+            yield from self._all_copied(to_copy)
+
+    def _all_copied(
+        self, to_copy: Sequence[Placement]
+    ) -> Iterator[tuple[Placement, Placed | NotTakenError]]:
+        """Copy files, several at a time; what has come is told also where the target is full."""
+        full = None
+        with pool(_COPIERS) as copiers:
+            for one, copied in [(one, copiers.submit(self._copied, one)) for one in to_copy]:
+                try:
+                    if (result := copied.result()) is not None:
                         yield one, result
+                except StorageError as error:
+                    full = full or error
+        if full is not None:
+            raise full
 
     def _look(self, one: Placement) -> Placed | NotTakenError | None:
         """How the file is in the target already, or why it can't be taken; None: it may come.
@@ -198,6 +210,9 @@ class Files:
             return error
         except Interrupted:
             return None
+        except StorageError:
+            self._broken = True
+            raise
         finally:
             self.storage.space.release(part)
             with contextlib.suppress(OSError):

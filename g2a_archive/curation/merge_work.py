@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -15,7 +15,6 @@ from g2a_archive.archive import layout
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.flushing import flush_directory
 from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounted_error
-from g2a_archive.archive.storage import catalog_path
 from g2a_archive.curation import merge_rows as rows
 from g2a_archive.curation.merge_files import (
     NOT_HELD,
@@ -28,57 +27,12 @@ from g2a_archive.curation.merge_files import (
 )
 from g2a_archive.curation.merge_report import MergeReport, NotTaken
 from g2a_archive.curation.merge_rows import Entry, Plan
-from g2a_archive.errors import (
-    ArchiverError,
-    InputError,
-    Interrupted,
-    StorageError,
-    storage_error,
-)
+from g2a_archive.curation.merge_source import Source, SourceError, only_this_source
+from g2a_archive.errors import Interrupted, StorageError, storage_error
 from g2a_archive.models import FileKind, State, StoredFile, utc_now
 
 _COPIED_AT_ONCE = 1 << 30
 """Bytes that are copied before they are recorded: no more than that is read again after a kill."""
-
-
-class SourceError(StorageError):
-    """One source can be had no further, which is no reason to leave out the others."""
-
-
-@contextmanager
-def only_this_source() -> Iterator[None]:
-    """What fails within concerns the source whose catalogue or disk it is: `SourceError`."""
-    try:
-        yield
-    except ArchiverError as error:
-        raise SourceError(error.message, hint=error.hint) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An archive that is to be taken in; `elsewhere` is its catalogue, where that lies apart."""
-
-    name: str
-    root: Path
-    elsewhere: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Source:
-        """Read `ARCHIVE` or `ARCHIVE=CATALOG`; what is there under the whole name is that.
-
-        Raises `InputError` for an empty name, as of a variable that a script forgot to set.
-        """
-        if not text.strip() or "\0" in text:
-            raise InputError("the name of an archive must not be empty")
-        archive, equals, catalog = text.rpartition("=")
-        if equals and archive and catalog and not os.path.lexists(text):
-            return cls(archive, Path(archive).absolute(), catalog)
-        return cls(text, Path(text).absolute())
-
-    @property
-    def catalog(self) -> Path:
-        """Where its catalogue is."""
-        return catalog_path(self.root, self.elsewhere)
 
 
 @dataclass(slots=True)
@@ -110,6 +64,8 @@ class Taker:
     layout: str
     zone: tzinfo | None
     stop: Callable[[], bool]
+    away: Sequence[MissingPart] = ()
+    """The parts of the target that are not mounted."""
     unmounted: dict[str, list[MissingPart]] = field(default_factory=dict)
     partly: set[str] = field(default_factory=set)
     """Sources of which some recordings were left out that the target may not know."""
@@ -139,10 +95,16 @@ class Taker:
             self._rehearse(source, works)
             return
         for some in self._parts(self.files, works):
-            self._bring(self.files, source, some)
+            full = None
+            try:
+                self._bring(self.files, source, some)
+            except StorageError as error:  # what has come until then is recorded all the same
+                full = error
             done = self._commit(self.files, source, catalog, some)
             if self.report.move:
                 self._take_out(self.files, source, catalog, done)
+            if full is not None:
+                raise full
             if self.stop():
                 raise Interrupted
 
@@ -158,7 +120,7 @@ class Taker:
         return any(os.path.lexists(f"{self.root}/{directory}/{name}") for name in names)
 
     def _mounted(self, source: Source, catalog: Catalog, works: list[Work]) -> list[Work]:
-        """Without what lies on a drive of the source that is not mounted: that is no damage.
+        """Without what lies, there or here, on a drive that is not mounted: that is no damage.
 
         Nor can it be taken out of there, whether it is here already or not.
         """
@@ -175,13 +137,17 @@ class Taker:
             if parts:
                 self.partly.add(source.name)
                 self.report.note(unmounted_error(parts), source.name)
-        parts = self.unmounted[source.name]
-        return [
-            work
+        there = self.unmounted[source.name]
+        away = {
+            work.source.id
             for work in works
-            if work.source.id not in needed
-            or not any(part.holds(work.source.row["directory"]) for part in parts)
-        ]
+            if any(part.holds(work.source.row["directory"]) for part in there)
+            or any(part.holds(work.directory) for part in self.away)
+        }
+        left = [work for work in works if work.source.id not in needed & away]
+        if self.away and len(left) < len(works):
+            self.partly.add(source.name)
+        return left
 
     def _tell(
         self, where: list[NotTaken], source: Source, id_: int, kind: FileKind | None, reason: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,9 @@ from support.merging import (
     merge_here,
 )
 from support.mounts import bind, tmpfs
+from support.service import Serve
 
-from g2a_archive.demo import SimulatedService
+from g2a_archive.demo import SimulatedService, sample_recordings
 from g2a_archive.models import FileKind, Shard
 
 shard_originals = merging.shard_originals
@@ -175,6 +178,34 @@ def test_from_another_file_system_copies_are_verified(
 
 
 # --- what does not come -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_what_has_come_to_a_disk_that_fills_up_is_recorded(
+    move: bool, serve: Serve, tmp_path: Path
+) -> None:
+    """On each night some more of it, once there is room for that."""
+    service = serve(
+        [replace(one, mp4_size=300_000) for one in sample_recordings(20)], rate_limit=None
+    )
+    source = tmp_path / "source"
+    assert run_here(service, source, service.recordings).exit_code == 0
+    with tmpfs(tmp_path / "disk", "4m") as disk:
+        root = disk / "archive"
+        for size, least in (("4m", 4), ("6m", 10)):
+            subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+            report = merge_here(root, [source], move=move)
+            assert report.exit_code == 6
+            assert [text for text in report.stops if "not enough space" in text]
+            here = states(root)
+            assert least <= len(here) < 20
+            assert len(states(source)) == (20 - len(here) if move else 20)
+            listed = "".join(path.read_text() for path in root.rglob("SHA256SUMS"))
+            assert all(f"  {id_}.mp4\n" in listed for id_ in here)
+        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
+        assert merge_here(root, [source], move=move).exit_code == 0
+        assert_archive_equals(service, root)
+        assert_proven(root)
 
 
 def test_contradictions_are_named_and_both_are_left(

@@ -221,8 +221,11 @@ def test_nothing_is_written_where_a_drive_of_this_archive_is_not_mounted(
     year.mkdir()
     before = states(root)
     report = merge_here(root, parts, move=True)
-    assert report.exit_code != 0
+    assert (report.exit_code, report.failed) == (6, [])
+    assert [text for text in report.stops if "is empty: nothing is there" in text] == report.stops
+    assert report.stops
     assert list(year.iterdir()) == []
+    assert merge_here(root, parts, dry_run=True).exit_code == 6
     year.rmdir()
     kept.rename(year)
     assert before.items() <= states(root).items()

@@ -18,7 +18,7 @@ from g2a_archive.cli import main
 from g2a_archive.console.progress import Nothing
 from g2a_archive.curation.merge import Merge
 from g2a_archive.curation.merge_report import MergeReport
-from g2a_archive.curation.merge_work import Source
+from g2a_archive.curation.merge_source import Source
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.models import RunSettings, Shard

@@ -21,7 +21,7 @@ from g2a_archive.cli.run import staged
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.curation.merge import Merge
-from g2a_archive.curation.merge_work import Source
+from g2a_archive.curation.merge_source import Source
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError
 
