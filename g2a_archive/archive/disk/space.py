@@ -143,8 +143,8 @@ class Space:
 
     def _claim(self, disk: _Disk, owner: object, need: int, *, try_only: bool) -> None:
         if disk.spare >= need + disk.keep and time.monotonic() < disk.fresh_until:
-            disk.spare -= need
             if not try_only:
+                disk.spare -= need
                 disk.claims[owner] = need
             return
         told = free_space(disk.path)
@@ -160,7 +160,8 @@ class Space:
             disk.spare = free - others - need - _NEAR
             disk.fresh_until = time.monotonic() + 1.0
             if free - others - need < disk.keep:
-                alone = free - need < disk.keep and free - disk.keep >= NOT_FULL
+                alone = try_only or free - need < disk.keep
+                alone = alone and free - disk.keep >= NOT_FULL
                 message, hint = self._too_little(disk, free, need if alone else others + need)
                 if disk is self._own:
                     self._too_large.update([owner] if alone else [])

@@ -237,7 +237,8 @@ class Fetcher:
         )
 
     def _claim(self, transfer: Transfer, need: int) -> None:
-        self.storage.space.claim(transfer, need, directory=transfer.directory)
+        only_try = transfer.claims_as_it_comes
+        self.storage.space.claim(transfer, need, try_only=only_try, directory=transfer.directory)
 
     def _before_first_byte(self, transfer: Transfer, answer: Answer) -> Result | None:
         """What the length of a whole file decides before any of it is written."""

@@ -101,9 +101,11 @@ class Receiver:
             data, first = first or answer.read(self._step()), b""
             if self.stop.is_set():  # what was read may come from a connection that was shut
                 return None
-            if bounded and part.size + len(data) > claimed:
-                claimed = part.size + _CLAIM
-                self.space.claim(transfer, _CLAIM, directory=transfer.directory)
+            ahead = bounded or transfer.claims_as_it_comes
+            if ahead and part.size + len(data) > claimed:
+                more = _CLAIM if bounded else min(_CLAIM, transfer.missing)
+                claimed = part.size + more
+                self.space.claim(transfer, more, directory=transfer.directory)
                 if transfer.held().known is None and self._endless(transfer, part):
                     return decisions.too_much(None, part.size)
             if data:

@@ -51,6 +51,14 @@ class Transfer:
     answered: bool = False  # whether the attempt under way came as far as the host's answer
 
     @property
+    def claims_as_it_comes(self) -> bool:
+        """Whether free space is claimed for no more than what comes next of it.
+
+        Of its length there is only the host's word, which must keep no others' files out.
+        """
+        return self.kind is not FileKind.MP4
+
+    @property
     def size(self) -> int:
         """Bytes that are here."""
         return self.part.size if self.part is not None else 0
