@@ -138,7 +138,7 @@ def choose_before(catalog: Catalog, before: int, held: Collection[int]) -> Remov
         catalog.look()
         last = rows[-1][0]
         for row in rows:
-            start = started(row[2], row[3])
+            start = started(row[2], row[3], latest=True)
             if start is None and row[1] == State.ARCHIVED:
                 removal.undated += 1
             elif start is not None and start < before and row[1] != State.REMOVED:

@@ -19,6 +19,9 @@ _SHOWN = 10
 _PAGE = 1000
 _TOGETHER = 500
 
+_LONGEST_DAY = 36 * 3600
+"""Seconds from a day's beginning in UTC to its end in the last time zone, 12 hours behind."""
+
 _ROWS = (
     "SELECT r.id, r.state, r.start_time, r.directory, count(f.kind), coalesce(sum(f.size), 0) "
     "FROM recording r LEFT JOIN file f ON f.recording = r.id WHERE"
@@ -115,15 +118,17 @@ def _within(row: Sequence[Any], since: int | None, until: int | None) -> bool:
     return (since is None or start >= since) and (until is None or start < until)
 
 
-def started(start_time: str | None, directory: str | None) -> float | None:
+def started(start_time: str | None, directory: str | None, *, latest: bool = False) -> float | None:
     """When a recording started, in Unix time: by its start time, else its directory's date.
 
-    A catalogue that was rebuilt knows no start times. None where neither tells.
+    A catalogue that was rebuilt knows no start times: of a day the beginning counts (UTC), or with
+    `latest` its end, in whichever time zone. None where neither tells.
     """
     try:
         if start_time is not None:
             return parse_start(start_time).timestamp()
         day = inventory.day_of(directory)
-        return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
+        begin = datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
+        return begin + _LONGEST_DAY if latest else begin
     except (ValueError, OverflowError):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -146,6 +146,23 @@ def test_before_a_date_except_some(
     )
     code, out, _ = say(*args, "--yes")
     assert (code, out[:17]) == (0, "Nothing to remove")
+
+
+def test_nothing_goes_too_early_where_only_directories_tell(
+    root: Path, ids: list[int], say: Say
+) -> None:
+    """A rebuilt catalogue knows days, which may be those of any time zone, and no starts."""
+    (root / ".g2a-archive" / "catalog.sqlite3").unlink()
+    assert say("verify", "--rebuild")[0] == 0
+    days = {row[0]: row[1] for row in catalog_rows(root, "SELECT id, directory FROM recording")}
+    first = min(days.values())
+    day = datetime.strptime(first, "%Y/%m/%d").replace(tzinfo=UTC)
+    for hours in (1, 12, 24, 36):
+        late = f"{day + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"
+        assert say("remove", "--before", late, "--yes")[1].startswith("Nothing to remove")
+    assert say("remove", "--before", f"{day + timedelta(days=2):%Y-%m-%d}", "--yes")[0] == 0
+    assert_removed(root, *(id_ for id_ in ids if days[id_] == first))
+    assert set(states(root).values()) == {"archived", "removed"}
 
 
 def test_before_an_age(root: Path, ids: list[int], say: Say) -> None:
