@@ -28,7 +28,7 @@ from g2a_archive.errors import (
 )
 from g2a_archive.models import ID_PLACES, LIST_LIMIT, LinkAnswer, Recording
 from g2a_archive.service import payloads
-from g2a_archive.service.session import ApiSession
+from g2a_archive.service.session import ApiSession, lapsed, refused_credentials
 
 log = logging.getLogger("g2a_archive")
 
@@ -40,7 +40,7 @@ LONG_QUERY = 2000
 """Bytes of a query, or of IDs in a path, that a proxy on the way may call malformed."""
 
 SUSPICIOUS_REFUSALS = 16
-"""So many IDs refused in a row, one by one: it's the credentials, or is to be looked at again."""
+"""So many IDs refused in a row, one by one, may mean the credentials."""
 
 _DOUBTFUL = "refused with 403: an invalid ID, or the credentials, as no call was accepted yet"
 
@@ -77,6 +77,7 @@ class Service:
         self._lock = threading.Lock()
         self._good_id: int | None = None
         self._good_list: str | None = None
+        self._listed: int | None = None  # ready for download, so the list says
         self._early_refusals = 0
         self._malformed = False  # whether a short call got a 400, too
         self.chunk_limit = LIST_LIMIT
@@ -177,9 +178,9 @@ class Service:
             if error.status == 401:  # which is no word on the IDs
                 raise self._bad_credentials(chunk) from None
             return False
-        except CallTooLongError:
-            raise
         except ServiceError as error:
+            if isinstance(error, CallTooLongError):
+                raise
             self._count_unreachable(error)
             if isinstance(error, MalformedCallError):
                 if self._perhaps_too_long(query, len(ids)):
@@ -212,7 +213,7 @@ class Service:
         """What to raise where they are what is refused; what kept a renewal away comes first."""
         if chunk.unrenewed is not None:
             return chunk.unrenewed
-        return _lapsed() if self._trusted else _refused_credentials()
+        return lapsed() if self._trusted else refused_credentials()
 
     def _perhaps_too_long(self, text: str, count: int) -> bool:
         """Whether a 400 may come from a proxy that takes `text`, with `count` IDs, for too long."""
@@ -223,26 +224,38 @@ class Service:
         return f"is --id-attribute right? it is {self._attribute!r} now; the next guess is {new!r}"
 
     def _call_links(self, ids: Sequence[int], query: str) -> payloads.Parsed:
-        asked = frozenset(ids)
-
         def read(payload: object) -> payloads.Parsed:
-            return payloads.links(payload, asked, time.time(), time.monotonic())
+            return payloads.links(payload, frozenset(ids), time.time(), time.monotonic())
 
         return self._session.call("link call", "GET", f"{_PATH}/urls", read, query)
 
     def _refuse(self, id_: int, chunk: _Chunk) -> None:
         """Note an ID that was refused alone; find out whether it is the credentials instead."""
-        if not self._trusted:
+        chunk.refused.append(id_)
+        chunk.doubtful += 1
+        if self._good_id is None:
             self._early_refusals += 1
             if self._early_refusals >= chunk.suspicious:
-                raise self._bad_credentials(chunk)
-        chunk.refused.append(id_)
+                self._suspect(chunk)
         self._doubt(chunk)
 
+    def _suspect(self, chunk: _Chunk) -> None:
+        """Raise `CredentialsError` where not even what a list call told as ready is accepted."""
+        self._early_refusals, listed = 0, self._listed
+        try:
+            if listed is not None:
+                self._call_links([listed], f"{self._attribute}={listed}")
+                self._good_id, chunk.accepted, chunk.doubtful = listed, True, 0
+        except ForbiddenError:
+            raise chunk.unrenewed or refused_credentials() from None
+        except ServiceError as error:
+            log.warning("%s", error)
+        if not self._trusted:
+            raise self._bad_credentials(chunk)
+
     def _doubt(self, chunk: _Chunk) -> None:
-        """Note a refusal, which tells of its ID only if another call is accepted later."""
-        chunk.doubtful += 1
-        if self._trusted and (not chunk.accepted or chunk.doubtful >= SUSPICIOUS_REFUSALS):
+        """Look at the credentials: a refusal tells of an ID only if a later call is accepted."""
+        if self._trusted and not (chunk.accepted and chunk.doubtful < SUSPICIOUS_REFUSALS):
             self._ask_the_known(chunk)
 
     def _ask_the_known(self, chunk: _Chunk) -> None:
@@ -281,6 +294,7 @@ class Service:
         for warning in found.warnings:
             log.warning("%s", warning)
         self._good_list = params
+        self._listed = found.download[-1] if found.download else self._listed
         return found
 
     def _call_list(self, params: str) -> payloads.Ready:
@@ -334,6 +348,7 @@ class Service:
                     error.hint = self._place_hint()
                 raise
             if len(ids) == 1:
+                chunk.doubtful += 1
                 self._doubt(chunk)
                 return ids
         else:
@@ -382,19 +397,3 @@ class Service:
         if not renewed:
             raise refusal
         return call()
-
-
-def _lapsed() -> CredentialsError:
-    return CredentialsError(
-        "the service no longer accepts the credentials",
-        hint="an access token lives 60 minutes: renew it, or configure a client ID and secret "
-        "with a personal access token",
-    )
-
-
-def _refused_credentials() -> CredentialsError:
-    return CredentialsError(
-        "the service refused the credentials, or every one of these IDs",
-        hint="an access token lives 60 minutes: get a new one, and check that the IDs belong "
-        "to this account",
-    )

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from g2a_archive.errors import (
     BadAnswerError,
     CallTooLongError,
+    CredentialsError,
     ForbiddenError,
     Interrupted,
     MalformedCallError,
@@ -190,3 +191,21 @@ def _whole(digits: str) -> int | float:
 
 class _UnusableAnswerError(ServiceError):
     """An answer that trying again would not change."""
+
+
+def lapsed() -> CredentialsError:
+    """What to say where what was accepted before no longer is."""
+    return CredentialsError(
+        "the service no longer accepts the credentials",
+        hint="an access token lives 60 minutes: renew it, or configure a client ID and secret "
+        "with a personal access token",
+    )
+
+
+def refused_credentials() -> CredentialsError:
+    """What to say where nothing was ever accepted."""
+    return CredentialsError(
+        "the service refused the credentials, or every one of these IDs",
+        hint="an access token lives 60 minutes: get a new one, and check that the IDs belong "
+        "to this account",
+    )

@@ -61,14 +61,14 @@ def test_what_is_owed_is_tried_again(service: SimulatedService, root: Path) -> N
 def test_owed_ones_that_are_refused_are_not_the_credentials_fault(
     service: SimulatedService, root: Path
 ) -> None:
-    """Where the list call was accepted, refused IDs are just that, even if all are refused."""
+    """Where others that the service lists are not refused, they are just that, even if all are."""
     sync_here(service, root)
     service.set_recordings([r for r in service.recordings.values() if r.id != 10_000])
     change(root, "UPDATE recording SET state = 'refused', owed_since = '2026' WHERE id = 10000")
     counts(service)
     report = sync_here(service, root)
     assert (report.exit_code, [*report.refused]) == (1, [10_000])
-    assert counts(service) == {"list": 2, "links": 1}  # one list call to make sure
+    assert counts(service) == {"list": 1, "links": 2}  # one of what it lists, to make sure
 
 
 def test_what_is_owed_for_too_long_is_given_up_loudly(

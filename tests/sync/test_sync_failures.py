@@ -138,6 +138,34 @@ def test_where_no_key_is_heard_no_link_is_asked_for(
     assert set(counts(service)) == {"list"}
 
 
+@pytest.mark.parametrize("count", [5, 60])
+def test_credentials_that_may_list_and_not_download(count: int, serve: Serve, root: Path) -> None:
+    """16 IDs refused one by one, while no link call was accepted, are not the IDs' fault."""
+    service = serve(small(count), rate_limit=None)
+    service.fail(Response(403), call="links")
+    report = sync_here(service, root)
+    assert (report.exit_code, len(report.refused)) == (4, 0)
+    assert "the service refused the credentials" in report.stops[0]
+    assert set(states(root).values()) == {"queued"}
+    assert service.requests.counts["links"] <= 2 * 16 + 10
+    service.on_request.clear()
+    assert sync_here(service, root).exit_code == 0
+    assert_archive_equals(service, root)
+
+
+def test_the_oldest_are_all_invalid_and_keep_no_other_out(serve: Serve, root: Path) -> None:
+    service = serve(small(60), rate_limit=None)
+    gone = sorted(service.recordings)[-30:]  # the largest IDs are the oldest
+
+    def of_the_gone(call: Request) -> Response | None:
+        asked = "/urls?" in call.target and any(f"={id_}" in call.target for id_ in gone)
+        return Response(403) if asked else None
+
+    service.on_request.append(of_the_gone)
+    report = sync_here(service, root)
+    assert (report.exit_code, sorted(report.refused), report.archived) == (1, gone, 30)
+
+
 @pytest.mark.parametrize(
     "held_up",
     [faults.stall(0), Response(503, headers={"Retry-After": "5"})],
