@@ -206,7 +206,7 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch, no_backoff: None) -> None:
     """No pace: these tests count calls, and the service of theirs has no rate limit."""
-    monkeypatch.setattr("g2a_archive.service.pace.CALL_INTERVAL", 0.0)
+    monkeypatch.setattr("g2a_archive.service.pace.CALL_INTERVAL", 1e-9)
 
 
 # --- hosts that act out a script ----------------------------------------------------------------

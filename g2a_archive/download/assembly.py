@@ -43,7 +43,7 @@ def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwit
         timeout=settings.timeout,
         retries=settings.retries,
         stop=switch.event,
-        share=settings.shard.count if settings.shard else 1,
+        shard=settings.shard,
     )
     return Service(session, id_attribute=settings.id_attribute, ids_in=settings.ids_in)
 

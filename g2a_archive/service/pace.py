@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from g2a_archive.errors import Interrupted
+from g2a_archive.models import Shard
 
 CALLS_A_SECOND = 10
 
 CALL_INTERVAL = 0.11
 """Seconds between two calls: the service allows 10 a second, and the network may bunch them."""
+
+_LATE = 0.03
+"""Seconds by which a shard's call may miss its instant: a machine with much to do wakes late."""
 
 _SLOWEST_INTERVAL = 2.0
 _LONGEST_WAIT = 30.0
@@ -62,18 +66,20 @@ class CallPacer:
     A call counts for a second from its end, not from its beginning: it may take long to get
     through to the service, with a new connection for example, while later calls don't.
 
-    `share` is how many machines ask at the same time (`--shard K/N`): each then makes its calls
-    that many times slower. They may well be started in the same second, so that each also begins
-    at some instant of its own.
+    With `--shard K/N`, N machines ask at the same time, and each makes its calls N times slower.
+    They take turns by the time of day, each at instants of its own: N that know nothing of each
+    other would now and then make too many calls in one second.
     """
 
-    def __init__(self, stop: threading.Event, share: int = 1) -> None:
+    def __init__(self, stop: threading.Event, shard: Shard | None = None) -> None:
         self._stop = stop
         self._lock = threading.Lock()
-        self._share = share
+        self._share = shard.count if shard else 1
+        # An instant of this shard's own, by the monotonic clock.
+        behind = time.time() - time.monotonic()
+        self._mine = ((shard.number if shard else 0) * CALL_INTERVAL - behind) % self._usual
         self._interval = self._usual
-        spread = random.uniform(0.0, self._usual) if share > 1 else 0.0
-        self._next = time.monotonic() + spread if spread else 0.0
+        self._next = 0.0
         self._free_at = [0.0] * CALLS_A_SECOND
 
     @property
@@ -88,8 +94,10 @@ class CallPacer:
         try:
             yield
         finally:
+            # Instants of one's own are apart anyway; and nine of two machines are two seconds.
+            many = CALLS_A_SECOND - (self._share > 1)
             with self._lock:
-                self._free_at[place] = time.monotonic() + CALLS_A_SECOND * self._usual
+                self._free_at[place] = time.monotonic() + many * self._usual
 
     def _take_place(self) -> int:
         while not self._stop.is_set():
@@ -97,13 +105,20 @@ class CallPacer:
                 now = time.monotonic()
                 place = min(range(CALLS_A_SECOND), key=self._free_at.__getitem__)
                 begin = max(self._next, self._free_at[place])
+                if self._share > 1:
+                    begin = self._own(max(begin, now - _LATE))
                 if begin <= now:
-                    self._next = now + self._interval
+                    self._next = (now if self._share == 1 else begin) + self._interval
                     self._interval = max(self._usual, self._interval * 0.9)
                     self._free_at[place] = math.inf
                     return place
             pause(self._stop, min(begin - now, 0.1))
         raise Interrupted
+
+    def _own(self, begin: float) -> float:
+        """The next instant that is this shard's own, from `begin` on."""
+        passed = (begin - self._mine) / self._usual
+        return self._mine + math.ceil(passed - 1e-6) * self._usual
 
     def slow_down(self) -> None:
         """The service answered 429: leave more room between calls."""

@@ -21,6 +21,7 @@ from g2a_archive.errors import (
     ServiceError,
     UnreachableError,
 )
+from g2a_archive.models import Shard
 from g2a_archive.service.clock import Clock
 from g2a_archive.service.pace import CallPacer, backoff, pause, retry_after
 from g2a_archive.transport.errors import NetworkError
@@ -73,15 +74,15 @@ class ApiSession:
         retries: int,
         stop: threading.Event,
         pacer: CallPacer | None = None,
-        share: int = 1,
+        shard: Shard | None = None,
     ) -> None:
-        """`share` is how many machines share the service's limit of calls (see `CallPacer`)."""
+        """`shard` tells how many machines share the service's limit of calls (see `CallPacer`)."""
         self._base = base_url.rstrip("/")
         self.credentials = credentials
         self._timeout = timeout
         self._retries = retries
         self._stop = stop
-        self._pacer = pacer or CallPacer(stop, share)
+        self._pacer = pacer or CallPacer(stop, shard)
         self._caller = Caller(timeout)
         self.clock = Clock()
 

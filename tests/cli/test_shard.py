@@ -128,24 +128,23 @@ def test_where_it_can_be_said(form: str, serve: Serve, root: Path, tmp_path: Pat
     assert report["requested"] == len(Shard(2, 2).of(ids))
 
 
-@pytest.mark.parametrize(("shard", "share"), [(None, 1), (Shard(2, 5), 5)])
-def test_calls_are_slower_by_the_number_of_shards(
+@pytest.mark.parametrize("shard", [None, Shard(2, 5)])
+def test_calls_are_paced_by_the_shard(
     shard: Shard | None,
-    share: int,
     service: SimulatedService,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shares = []
+    shards = []
 
     class Noted(CallPacer):
-        def __init__(self, stop: object, share: int = 1) -> None:
-            shares.append(share)
-            super().__init__(stop, share)  # type: ignore[arg-type]
+        def __init__(self, stop: object, shard: Shard | None = None) -> None:
+            shards.append(shard)
+            super().__init__(stop, shard)  # type: ignore[arg-type]
 
     monkeypatch.setattr(session, "CallPacer", Noted)
     run_here(service, root, service.recordings, shard=shard)
-    assert shares == [share]
+    assert shards == [shard]
 
 
 PARTS = "parts are counted from 1, so there are"

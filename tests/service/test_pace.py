@@ -12,7 +12,7 @@ import pytest
 from g2a_archive.demo import ManualClock
 from g2a_archive.download.transfer.receive import SLOWEST, Floor
 from g2a_archive.errors import Interrupted
-from g2a_archive.models import LINK_LIFETIME, Link
+from g2a_archive.models import LINK_LIFETIME, Link, Shard
 from g2a_archive.service import pace
 from g2a_archive.service.pace import CallPacer, RateLimiter, backoff, pause, retry_after
 
@@ -120,21 +120,34 @@ def test_calls_are_spaced(clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize("share", [2, 7, 100])
-def test_shards_share_the_pace(share: int, clock: ManualClock) -> None:
+def test_shards_share_the_pace(
+    share: int, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: clock() - 0.001)
     start, interval = clock(), share * pace.CALL_INTERVAL
-    begun = make_calls(CallPacer(Watched(clock), share), clock, 20)
+    begun = make_calls(CallPacer(Watched(clock), Shard(2, share)), clock, 20)
     gaps = [after - before for before, after in itertools.pairwise(begun)]
     assert gaps == pytest.approx([interval] * 19)
     assert start <= begun[0] <= start + interval
-    pacer = CallPacer(Watched(clock), share)
+    pacer = CallPacer(Watched(clock), Shard(2, share))
     pacer.slow_down()
     first, second = make_calls(pacer, clock, 2)
     assert second - first > interval
 
 
-def test_shards_that_start_together_do_not_call_together(clock: ManualClock) -> None:
-    begun = [make_calls(CallPacer(Watched(clock), 50), clock, 1)[0] % 5.5 for _ in range(50)]
-    assert len({round(at) for at in begun}) > 3
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 8, 16])
+def test_all_shards_together_keep_the_limit(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever each of them starts."""
+    begun = []
+    for number in range(1, count + 1):
+        clock = ManualClock(1000.0 + number * 0.37 % 1.0)
+        monkeypatch.setattr(time, "monotonic", clock)
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock() + 1_800_000_000.0)
+        begun += make_calls(CallPacer(Watched(clock), Shard(number, count)), clock, 30)
+    begun.sort()
+    for first, eleventh in zip(begun, begun[10:], strict=False):
+        assert eleventh - first > 1.0
+    assert begun[-1] - begun[0] < 31 * count * pace.CALL_INTERVAL
 
 
 def test_a_call_that_takes_long_to_get_through_counts_from_its_end(clock: ManualClock) -> None:
