@@ -156,6 +156,7 @@ class _Check:
     good: list[StoredFile] = field(default_factory=list)
     suspects: list[_Result] = field(default_factory=list)
     doubtful: list[_Result] = field(default_factory=list)
+    unjudged: int = 0
 
     def __post_init__(self) -> None:
         self.begun = self.flushed = self.clock()
@@ -174,7 +175,9 @@ class _Check:
         self.over = False
         self.suspects += self.doubtful
         self.flush()
-        self.outcome.left = max(0, count - self.outcome.files)
+        # Of a check that came to its end, what is no longer in the catalogue was not left.
+        late = self.outcome.interrupted or self.outcome.timed_out
+        self.outcome.left = max(0, count - self.outcome.files) if late else self.unjudged
         self.outcome.seconds = self.clock() - self.begun
         return self.outcome
 
@@ -264,9 +267,11 @@ class _Check:
         """The findings without those of files that are only out of sight."""
         missing = {_directory(one.path) for one in findings if one.problem == MISSING}
         away = self.unmounted(missing) if missing else set()
-        return [
+        here = [
             one for one in findings if one.problem != MISSING or _directory(one.path) not in away
         ]
+        self.unjudged += len(findings) - len(here)
+        return here
 
     def judge(self, suspect: _Result) -> Finding | None:
         """The finding, if row and file are still those compared; a new file is compared anew."""
@@ -279,10 +284,11 @@ class _Check:
             try:
                 suspect = self.inspect(row)
             except Interrupted:
-                return None
+                break
             if suspect.finding is None:
                 self.good.append(row)
                 return None
+        self.unjudged += 1
         return None
 
 

@@ -77,6 +77,8 @@ def verify(
             )
     except Interrupted:  # while they were chosen
         outcome = Outcome(interrupted=True)
+    if not (outcome.interrupted or outcome.timed_out):
+        outcome.left += mounts.passed_over
     outcome.recorded = outcome.recorded and not catalog.readonly
     outcome.unmounted = mounts.parts
     wanted = dict.fromkeys(options.ids or ())
@@ -120,12 +122,15 @@ class _Mounts:
         self._catalog = catalog
         self._root = root
         self.parts = missing_parts(catalog, root)
+        self.passed_over = 0
         if any(not part.directory for part in self.parts):
             raise unmounted_error(self.parts)
 
     def has(self, file: StoredFile) -> bool:
-        """Whether a file can be there."""
-        return not any(part.holds(file.path.rpartition("/")[0]) for part in self.parts)
+        """Whether a file can be there; of those that can't, it is counted how many there are."""
+        away = any(part.holds(file.path.rpartition("/")[0]) for part in self.parts)
+        self.passed_over += away
+        return not away
 
     def missing(self, directories: set[str]) -> set[str]:
         """Those of the directories that are not mounted, now that files in them are missing.

@@ -94,6 +94,23 @@ def test_what_a_removal_has_still_to_delete(
     assert archive.problems() == {"2014/05/06/1.mp4": NOBODY}
 
 
+def test_what_is_removed_while_a_fingerprint_is_proven(
+    archive: Archive, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no more to be read, and so breaks no proof."""
+    kept = archive.catalog.fingerprint()
+    removed: list[int] = []
+
+    def remove() -> None:
+        if not removed:
+            removed.append(say("remove", "--yes", "1")[0])
+
+    before(monkeypatch, verify, "check", remove)
+    code, out, err = say("verify", "--fingerprint", str(kept))
+    assert (code, removed) == (0, [0]), out + err
+    assert "not reached" not in out
+
+
 def test_of_a_run_that_works_what_is_not_its_own_is_judged(
     archive: Archive, lock: RunLock, say: Say
 ) -> None:
