@@ -16,6 +16,7 @@ from functools import partial
 
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.space import NoRoomError
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.progress import FileView, Snapshot
 from g2a_archive.console.report import Report
@@ -85,7 +86,7 @@ class Engine:
             segments=settings.segments,
             unreachable=self._not_asked,
         )
-        self._queued = False
+        self._queued = self._no_large = False
         self._cores = Cores()
 
     def look(self) -> Snapshot:
@@ -271,6 +272,8 @@ class Engine:
             self._recorder.drop(transfer)
         elif isinstance(outcome, LocalError):
             self._refused_here(transfer, outcome)
+        elif isinstance(outcome, NoRoomError):
+            self._no_room(transfer, outcome)
         else:
             raise outcome
 
@@ -282,6 +285,15 @@ class Engine:
         if error.domain is not Domain.FILE:
             self._storage.try_out(error)
         self._recorder.fail_file(transfer, str(error))
+
+    def _no_room(self, transfer: Transfer, error: NoRoomError) -> None:
+        """The run ends for large files; what is under way, and what is small, still comes."""
+        if not self._no_large:
+            self._no_large = True
+            self._report.note(error)
+            self._report.unfinished.extend(self._links.close())
+        for one in (transfer, *self._schedule.take_large()):
+            self._recorder.drop(one)
 
     def _again(self, transfer: Transfer, outcome: Again) -> None:
         transfer.waits_for = outcome.unanswered

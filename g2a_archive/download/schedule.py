@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
 from g2a_archive.download.hosts import Hosts
@@ -79,6 +79,12 @@ class Schedule:
     def add_first(self, transfer: Transfer) -> None:
         """This one is to be fetched next."""
         self._ready.appendleft(transfer)
+
+    def take_large(self) -> Sequence[Transfer]:
+        """Those that wait for a worker and are large: they are no longer to be fetched."""
+        large = [one for one in self._ready if (one.expected or 0) > SMALL]
+        self._ready = deque(one for one in self._ready if (one.expected or 0) <= SMALL)
+        return large
 
     def delay(self, transfer: Transfer, due: float, *, first: bool = False) -> None:
         """This one is to be fetched at `due` (monotonic seconds): `first`, or after what waits.

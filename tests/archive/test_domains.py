@@ -14,7 +14,7 @@ from support import mounts
 
 from g2a_archive.archive.disk import space as space_module
 from g2a_archive.archive.disk.domains import Doing, domain_of, local_error, persistently
-from g2a_archive.archive.disk.space import Space
+from g2a_archive.archive.disk.space import CrowdedError, NoRoomError, Space
 from g2a_archive.archive.storage import Storage
 from g2a_archive.errors import Domain, ExitCode, LocalError, StorageError
 
@@ -323,7 +323,7 @@ def test_a_length_that_no_disk_has_is_no_full_disk(
     assert caught.value.domain is DIRECTORY
     with pytest.raises(StorageError, match=r"free, 256\.0 GB still to come") as full:
         space.claim("four", (1 << 38) - (1 << 30))
-    assert full.type is StorageError
+    assert full.type is CrowdedError
 
 
 def test_the_third_file_without_room_is_of_a_full_disk(
@@ -338,7 +338,7 @@ def test_the_third_file_without_room_is_of_a_full_disk(
         assert caught.value.domain is DIRECTORY
     with pytest.raises(StorageError, match="not enough space") as full:
         space.claim("three", 1 << 30)
-    assert full.type is StorageError
+    assert full.type is NoRoomError
 
 
 def test_of_a_full_disk_no_length_is_too_much(
@@ -347,7 +347,7 @@ def test_of_a_full_disk_no_length_is_too_much(
     monkeypatch.setattr(os, "statvfs", lambda _: statvfs_of(free=40 << 20, total=1 << 40))
     with pytest.raises(StorageError, match="not enough space") as full:
         Space(tmp_path, 10 << 20).claim("one", 1 << 30)
-    assert full.type is StorageError
+    assert full.type is NoRoomError
 
 
 def test_a_year_on_a_disk_of_its_own_has_its_own_space(root: Path) -> None:

@@ -6,12 +6,11 @@ import base64
 import gzip
 import hashlib
 import re
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from support import archive_files, mounts, report_of, run_cli, run_here, states
+from support import archive_files, report_of, run_cli, run_here, states
 from support.host import Host, answer, chunks
 from support.odd import ID, START, Answers, act, bytes_of, name_of, whole
 from support.service import Serve
@@ -21,7 +20,6 @@ from g2a_archive.demo import (
     SimulatedRecording,
     SimulatedService,
     faults,
-    sample_recordings,
 )
 from g2a_archive.demo.messages import Response
 from g2a_archive.demo.recordings import KINDS, Kind
@@ -317,52 +315,3 @@ def test_ignore_size(service: SimulatedService, root: Path, no_backoff: None) ->
     assert "announces 25000 bytes, recordingSize is 30000" in next(iter(report.failed)).reason
     assert run_here(service, root, [ID], ignore_size=True).exit_code == 0
     assert archive_files(root)[name_of(service, "mp4")].stat().st_size == 25_000
-
-
-def test_a_body_without_end_takes_no_others_room(
-    serve: Serve, plain_host: Host, root: Path
-) -> None:
-    """Neither tonight, nor by what it leaves in any night to come."""
-    service, rows = one_each(serve, plain_host, {"no length": RIGHT["no length"]})
-    events = next(id_ for id_, (kind, _) in rows.items() if kind == "events")
-    right = plain_host.script
-
-    def script(sock: socket.socket) -> None:
-        if f"GET /a/{events}?" not in plain_host.head.decode():
-            return right(sock)
-        sock.sendall(answer(b"", length=False))
-        while True:
-            sock.sendall(b"x" * (1 << 20))
-
-    plain_host.script = script
-    with mounts.tmpfs(root, "128m"):
-        report = run_here(service, root, service.recordings)
-        assert report.exit_code == 1
-        assert [(one.id, one.file) for one in report.failed] == [(events, "events")]
-        assert "their number was not announced" in next(iter(report.failed)).reason
-        assert [*(root / ".g2a-archive/partial").iterdir()] == []
-
-
-def test_lengths_that_nobody_confirms_take_no_others_room(
-    serve: Serve, plain_host: Host, root: Path
-) -> None:
-    """Each would fit, and all together would not; none of it ever comes."""
-    service = serve(sample_recordings(8, mp4_size=30_000))
-    ids = list(service.recordings)
-    act(service, plain_host, {id_: ("events", lambda _, b: answer(b)) for id_ in ids})
-    right = plain_host.script
-
-    def script(sock: socket.socket) -> None:
-        asked = re.match(rb"GET /a/(\d+)", plain_host.head)
-        if asked and int(asked[1]) in ids[:4]:
-            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 83886080\r\n\r\nbegun")
-            plain_host.silence()
-        else:
-            right(sock)
-
-    plain_host.script = script
-    with mounts.tmpfs(root, "128m"):
-        report = run_here(service, root, ids, timeout=1.0, retries=0, jobs=8)
-        assert report.exit_code == 1
-        assert {one.id for one in report.failed} == set(ids[:4])
-        assert report.archived == 4

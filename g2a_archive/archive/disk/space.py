@@ -71,6 +71,14 @@ def largest_file(path: str) -> int | None:
     return _FAT_LARGEST if file_system_type(path) == _FAT else None
 
 
+class NoRoomError(StorageError):
+    """There is no room for a file; a smaller one may find some."""
+
+
+class CrowdedError(NoRoomError):
+    """There is room for this one, and others under way will need it."""
+
+
 @dataclass(slots=True)
 class _Disk:
     """One disk: what it is called by, and what is claimed of it."""
@@ -156,17 +164,19 @@ class Space:
                     f"{size_text(total)}",
                     domain=Domain.FILE,
                 )
-            others = sum(n for who, n in disk.claims.items() if who is not owner)
+            others = sum(n for who, n in disk.claims.items() if who is not owner and not try_only)
             disk.spare = free - others - need - _NEAR
             disk.fresh_until = time.monotonic() + 1.0
             if free - others - need < disk.keep:
-                alone = try_only or free - need < disk.keep
-                alone = alone and free - disk.keep >= NOT_FULL
-                message, hint = self._too_little(disk, free, need if alone else others + need)
+                fits, full = free - need >= disk.keep, free - disk.keep < NOT_FULL
+                to_come = others + need if fits else need
+                message, hint = self._too_little(disk, free, to_come)
                 if disk is self._own:
-                    self._too_large.update([owner] if alone else [])
-                    if not alone or len(self._too_large) >= _NO_ODD_ONES:
-                        raise StorageError(message, hint=hint)
+                    self._too_large.update([] if fits or full or try_only else [owner])
+                    if fits:
+                        raise CrowdedError(message, hint=hint)
+                    if full or len(self._too_large) >= _NO_ODD_ONES:
+                        raise NoRoomError(message, hint=hint)
                 raise LocalError(message, domain=Domain.DIRECTORY, hint=hint)
         if not try_only:
             disk.claims[owner] = need

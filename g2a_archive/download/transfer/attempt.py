@@ -83,6 +83,8 @@ class Fetcher:
             return Failed(f"the file system of {here} takes no file over {size_text(largest)}")
         self.storage.make_directory(transfer.directory)
         self._part(transfer)
+        if not self.receiver.has_room(transfer):
+            return Stopped()
         for _ in range(_MOST_PARTS):
             found = self._ask(transfer)
             if found is not None:
@@ -158,7 +160,7 @@ class Fetcher:
                 return self._broken(transfer, error, slow=floor.slow)
         if part.size:
             transfer.restart()
-        self._claim(transfer, answer.length or transfer.expected or 0)
+        self.receiver.claim(transfer, answer.length or transfer.expected or 0)
         part.begin(_whole_length(answer), NO_VALIDATOR if answer.encoded else seen.validator)
         return self._receive(transfer, part, answer, floor)
 
@@ -179,7 +181,7 @@ class Fetcher:
         wrong = decisions.wrong_content(transfer.kind, head, answer.header("Content-Type"))
         if wrong is not None:
             return self._give_up(transfer, part, wrong, answer)
-        self._claim(transfer, max(0, (answer.length or 0) - part.size))
+        self.receiver.claim(transfer, max(0, (answer.length or 0) - part.size))
         part.resume(None, self.receiver.buffer, self.stop.is_set)
         at, rest = self.receiver.compare(transfer, part, answer, floor, 0)
         if self.stop.is_set():
@@ -200,7 +202,7 @@ class Fetcher:
         self, transfer: Transfer, part: Partial, answer: Answer, begin: int
     ) -> Result | Whole | None:
         """The rest of the file comes, from `begin` on: bytes that are here must be the same."""
-        self._claim(transfer, answer.length or 0)
+        self.receiver.claim(transfer, answer.length or 0)
         part.resume(answer.content_range()[2], self.receiver.buffer, self.stop.is_set)
         floor = Floor(self.receiver.timeout)
         try:
@@ -235,10 +237,6 @@ class Fetcher:
             length=_whole_length(answer),
             head=head,
         )
-
-    def _claim(self, transfer: Transfer, need: int) -> None:
-        only_try = transfer.claims_as_it_comes
-        self.storage.space.claim(transfer, need, try_only=only_try, directory=transfer.directory)
 
     def _before_first_byte(self, transfer: Transfer, answer: Answer) -> Result | None:
         """What the length of a whole file decides before any of it is written."""

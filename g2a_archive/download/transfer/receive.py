@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from g2a_archive.archive import content
 from g2a_archive.archive.disk.domains import Doing, local_error
-from g2a_archive.archive.disk.space import NOT_FULL, Space
+from g2a_archive.archive.disk.space import NOT_FULL, CrowdedError, Space
 from g2a_archive.archive.partial import Partial
 from g2a_archive.download.transfer import decisions
 from g2a_archive.download.transfer.decisions import Verdict, validator_of
@@ -33,6 +33,9 @@ SLOWEST = 1024
 
 _NOTE_EVERY = 0.5
 """Seconds between two notes of what has arrived out of order."""
+
+_LOOK_FOR_ROOM = 0.2
+"""Seconds between two looks whether the disk has room for a file beside those under way."""
 
 _CLAIM = 1 << 20
 """Bytes of free space that a body of no announced length claims at a time."""
@@ -60,6 +63,24 @@ class Receiver:
     def _step(self) -> int:
         """Bytes to read at once: fewer where a rate limit should stay smooth."""
         return BUFFER if self.limiter is None else self.limiter.step(self.jobs)
+
+    def has_room(self, transfer: Transfer) -> bool:
+        """Wait while files under way will need the room; False where the run is to stop."""
+        while transfer.expected is not None:
+            try:
+                self.claim(transfer, max(0, transfer.expected - transfer.size))
+                break
+            except CrowdedError:
+                if self.stop.wait(_LOOK_FOR_ROOM):
+                    return False
+            except StorageError:
+                break  # it is the answer's length that counts
+        return True
+
+    def claim(self, transfer: Transfer, need: int) -> None:
+        """Say that so many bytes more will be written. Raises `StorageError`."""
+        only_try = transfer.claims_as_it_comes
+        self.space.claim(transfer, need, try_only=only_try, directory=transfer.directory)
 
     def compare(
         self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor, begin: int

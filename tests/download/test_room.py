@@ -1,0 +1,85 @@
+"""Room on the disk: one file that finds none, or takes too much, keeps no others out."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+from support import archive_files, assert_nothing_false, mounts, run_here
+from support.host import Host, answer
+from support.odd import act
+from support.service import Serve
+
+from g2a_archive.demo import sample_recordings
+from g2a_archive.errors import ExitCode
+
+
+def test_a_body_without_end_takes_no_others_room(
+    serve: Serve, plain_host: Host, root: Path
+) -> None:
+    """Neither tonight, nor by what it leaves in any night to come."""
+    service = serve(sample_recordings(3, mp4_size=30_000))
+    events = min(service.recordings)
+    act(service, plain_host, {i: ("events", lambda _, b: answer(b)) for i in service.recordings})
+    right = plain_host.script
+
+    def script(sock: socket.socket) -> None:
+        if f"GET /a/{events}?" not in plain_host.head.decode():
+            return right(sock)
+        sock.sendall(answer(b"", length=False))
+        while True:
+            sock.sendall(b"x" * (1 << 20))
+
+    plain_host.script = script
+    with mounts.tmpfs(root, "128m"):
+        report = run_here(service, root, service.recordings)
+        assert report.exit_code == 1
+        assert [(one.id, one.file) for one in report.failed] == [(events, "events")]
+        assert "their number was not announced" in next(iter(report.failed)).reason
+        assert [*(root / ".g2a-archive/partial").iterdir()] == []
+
+
+def test_lengths_that_nobody_confirms_take_no_others_room(
+    serve: Serve, plain_host: Host, root: Path
+) -> None:
+    """Each would fit, and all together would not; none of it ever comes."""
+    service = serve(sample_recordings(8, mp4_size=30_000))
+    ids = list(service.recordings)
+    act(service, plain_host, {id_: ("events", lambda _, b: answer(b)) for id_ in ids})
+    right = plain_host.script
+
+    def script(sock: socket.socket) -> None:
+        asked = re.match(rb"GET /a/(\d+)", plain_host.head)
+        if asked and int(asked[1]) in ids[:4]:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 83886080\r\n\r\nbegun")
+            plain_host.silence()
+        else:
+            right(sock)
+
+    plain_host.script = script
+    with mounts.tmpfs(root, "128m"):
+        report = run_here(service, root, ids, timeout=1.0, retries=0, jobs=8)
+        assert report.exit_code == 1
+        assert {one.id for one in report.failed} == set(ids[:4])
+        assert report.archived == 4
+
+
+def test_a_disk_is_used_as_far_as_its_room_goes(serve: Serve, root: Path) -> None:
+    """Not all that are asked for at once fit together; those that do are archived, whole."""
+    service = serve(sample_recordings(8, mp4_size=16 << 20), rate_limit=None)
+    with mounts.tmpfs(root, "96m"):
+        for already in (0, 4):
+            report = run_here(service, root, service.recordings, min_free=16 << 20, jobs=8)
+            assert report.exit_code == ExitCode.STORAGE
+            assert len(report.stops) == 1
+            assert "not enough space" in report.stops[0]
+            assert len(report.failed) == 0
+            assert report.archived == 4 - already
+        assert_nothing_false(service, root)
+        disk = os.statvfs(root)
+        assert disk.f_bavail * disk.f_frsize >= 16 << 20
+        mounts.grow(root, "256m")
+        assert run_here(service, root, service.recordings).exit_code == 0
+        assert len([one for one in archive_files(root) if one.endswith(".mp4")]) == 8
