@@ -124,7 +124,7 @@ class Sync:
                     try:
                         self._list_query(found, query)
                     except (ServiceError, CredentialsError) as error:
-                        failed.append(self._named(error, query))
+                        failed.append(query.named(error) if len(self._queries) > 1 else error)
                     if self._stopped():
                         break
         finally:
@@ -139,12 +139,6 @@ class Sync:
             raise failed[0]  # nor would the link call be heard, for what is owed
         self._tell(error for error in failed if error not in self._refused)
         return found
-
-    def _named(self, error: ArchiverError, query: Query) -> ArchiverError:
-        """The same error, which says of which of several keys it is."""
-        if len(self._queries) > 1:
-            error.message = f"{query}: {error.message}"
-        return error
 
     def _tell(self, errors: Iterable[ArchiverError]) -> None:
         """Note what keeps some keys' recordings out: of one exit code, each all the same."""

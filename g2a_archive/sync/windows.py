@@ -11,12 +11,13 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, product, repeat
+from typing import TypeVar
 from urllib.parse import urlencode
 from weakref import finalize
 
 from g2a_archive.archive.database.connection import needing_room
 from g2a_archive.console.progress import Snapshot
-from g2a_archive.errors import BadAnswerError, MalformedCallError
+from g2a_archive.errors import ArchiverError, BadAnswerError, MalformedCallError
 from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard, iso
 from g2a_archive.service.clock import Clock
 from g2a_archive.service.payloads import Ready
@@ -27,6 +28,8 @@ log = logging.getLogger("g2a_archive")
 Ask = Callable[[Sequence[tuple[str, str]]], Ready]
 """Makes a list call with these query attributes (`Service.ready`)."""
 
+
+_E = TypeVar("_E", bound=ArchiverError)
 
 _TABLES = """
 CREATE TABLE found (id INTEGER PRIMARY KEY, rank INTEGER, state TEXT, place INTEGER);
@@ -61,6 +64,11 @@ class Query:
     def scope(self) -> str:
         """The name under which the catalogue remembers what became of this query."""
         return urlencode(self.params)
+
+    def named(self, error: _E) -> _E:
+        """The same error, which says of which of several keys it is."""
+        error.message = f"{self}: {error.message}"
+        return error
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.params)

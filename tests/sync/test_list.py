@@ -27,9 +27,13 @@ from support.sync import (
 )
 
 from g2a_archive.demo import (
+    Fault,
+    Request,
+    Response,
     SimulatedRecording,
     SimulatedService,
 )
+from g2a_archive.demo.faults import drop
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -55,6 +59,30 @@ def test_a_list_that_may_not_be_whole(serve: Serve) -> None:
     assert listed.returncode == 1
     assert len(listed.stdout.split()) == 500
     assert f"{second:%Y-%m-%dT%H:%M:%SZ}" in listed.stderr
+
+
+@pytest.mark.parametrize("bad", ["999", "1001"], ids=["the first", "the last"])
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(Response(403), 4), (Response(500), 7), (drop(), 7)],
+    ids=["403", "500", "no answer"],
+)
+def test_one_key_of_several_keeps_no_other_out(
+    bad: str, fault: Response | Fault, code: int, service: SimulatedService
+) -> None:
+    def of_the_bad_key(call: Request) -> Response | Fault | None:
+        return fault if f"accountKey={bad}" in call.target else None
+
+    service.on_request.append(of_the_bad_key)
+    args = ["list", "--retries", "0", "--account-key", "1000", "--account-key", bad]
+    listed = cli_here(args, service.environment())
+    assert listed.returncode == code
+    assert sorted(map(int, listed.stdout.split())) == sorted(service.recordings)
+    assert listed.stderr.startswith(f"g2a-archive: accountKey {bad}: ")
+    assert listed.stderr.count("\n") == 1
+    service.fail(fault, call="list")
+    listed = cli_here(args, service.environment())
+    assert (listed.returncode, listed.stdout) == (code, "")
 
 
 def test_list_by_state_type_and_time(serve: Serve) -> None:

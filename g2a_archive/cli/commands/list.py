@@ -12,8 +12,9 @@ from g2a_archive.cli.options import list_options
 from g2a_archive.cli.run import Access, ending, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, selection_of, settings_of
 from g2a_archive.console import outputs
+from g2a_archive.console.report import PRECEDENCE
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ExitCode, Interrupted
+from g2a_archive.errors import CredentialsError, ExitCode, Interrupted, ServiceError
 from g2a_archive.models import IdSet, ListState, Selection, counted
 from g2a_archive.sync.walk import Span, span_of
 from g2a_archive.sync.windows import Listing, queries
@@ -35,7 +36,8 @@ def list_command(ctx: click.Context, /, state: Any, **_: Any) -> ExitCode:
 def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCode:
     """Print the recordings in this state, each once, in start order; nothing if it is interrupted.
 
-    Ends with 1 where some may be missing. Raises `CredentialsError`, `ServiceError`.
+    A key that the service refuses, or cannot tell of, keeps no other out. Ends with 1 where some
+    may be missing. Raises `CredentialsError`, `ServiceError` where no key could be listed.
     """
     from g2a_archive.download.assembly import make_service
 
@@ -48,14 +50,20 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
         def span() -> Span:
             return span_of(selection, service.clock.best())
 
+        asked, failed = queries(selection), []
         with display.watch(found.look):
-            for query in queries(selection):
-                for _ in found.walk(query, span):
-                    pass
+            for query in asked:
+                try:
+                    for _ in found.walk(query, span):
+                        pass
+                except (CredentialsError, ServiceError) as error:
+                    failed.append(query.named(error) if len(asked) > 1 else error)
         if switch.code is not None:
             raise Interrupted
+        if len(failed) == len(asked):
+            raise min(failed, key=lambda error: PRECEDENCE.index(error.exit_code))
     _print(settings, found, state)
-    return ending((ExitCode.FAILED if found.overflowing else None,), (logs.failure,))
+    return ending((ExitCode.FAILED if found.overflowing else None,), (logs.failure, *failed))
 
 
 def _print(settings: Settings, found: Listing, state: ListState) -> None:
