@@ -125,6 +125,10 @@ class CatalogError(StorageError):
     """The catalogue is damaged, locked for too long, or of a newer program."""
 
 
+class NewerCatalogError(CatalogError):
+    """The catalogue is of a newer program."""
+
+
 class ServiceError(ArchiverError):
     """A call to the service failed to the end; `status` is that of the answer, if one came."""
 

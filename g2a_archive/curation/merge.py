@@ -30,7 +30,13 @@ from g2a_archive.curation.merge_rows import Entry
 from g2a_archive.curation.merge_source import Source, SourceError, only_this_source
 from g2a_archive.curation.merge_work import Taker
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ArchiverError, InputError, Interrupted, StorageError
+from g2a_archive.errors import (
+    ArchiverError,
+    InputError,
+    Interrupted,
+    NewerCatalogError,
+    StorageError,
+)
 from g2a_archive.models import RunSettings, utc_now
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -95,7 +101,10 @@ class Merge:
     # --- before and after -------------------------------------------------------------------
 
     def _check(self) -> None:
-        """Refuse, before anything is touched, what cannot be meant, or be read."""
+        """Refuse, before anything is touched, what cannot be meant, or is of a newer program.
+
+        Of several sources, one that cannot be read is told, and keeps no other out.
+        """
         target = catalog_path(self._root, self._settings.catalog)
         seen: dict[str, str] = {os.path.realpath(target): "the archive itself"}
         root = Path(os.path.realpath(self._root))
@@ -112,14 +121,19 @@ class Merge:
             if place in seen:
                 raise InputError(f"{source.name} has the same catalogue as {seen[place]}")
             seen[place] = source.name
-            if not is_there(source.catalog):
-                raise StorageError(
-                    f"there is no archive at {source.name}: {source.catalog} does not exist",
-                    hint="is the drive mounted? ARCHIVE=CATALOG names a catalogue elsewhere; "
-                    "`verify --rebuild` brings back a lost one",
-                )
-            with Catalog(source.catalog, readonly=True) as catalog:
-                self._total += catalog.scalar("SELECT count(*) FROM recording")
+        failed: dict[Source, StorageError] = {}
+        for source in self._sources:
+            try:
+                self._total += _count_of(source)
+            except NewerCatalogError:
+                raise
+            except StorageError as error:
+                failed[source] = error
+                if len(failed) == len(self._sources):
+                    raise
+        for source, why in failed.items():
+            self._sources.remove(source)
+            self.report.note(why, source.name)
 
     def _open(self, stack: ExitStack) -> int | None:
         """The target: for writing, or only to be read in a dry run."""
@@ -268,3 +282,15 @@ class Merge:
                 return
             yield entries
             after = entries[-1].id
+
+
+def _count_of(source: Source) -> int:
+    """How many recordings a source knows. Raises `StorageError`."""
+    if not is_there(source.catalog):
+        raise StorageError(
+            f"there is no archive at {source.name}: {source.catalog} does not exist",
+            hint="is the drive mounted? ARCHIVE=CATALOG names a catalogue elsewhere; "
+            "`verify --rebuild` brings back a lost one",
+        )
+    with Catalog(source.catalog, readonly=True) as catalog:
+        return int(catalog.scalar("SELECT count(*) FROM recording"))

@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -242,6 +243,32 @@ def test_a_newer_source_is_refused_before_anything_is_touched(
     assert result.returncode == 6
     assert "is of a newer g2a-archive (schema 99" in result.stderr
     assert not root.exists()
+
+
+def lose(source: Path) -> None:
+    source.rename(source.with_name("elsewhere"))
+
+
+def damage(source: Path) -> None:
+    catalog_path(source).write_bytes(b"\0garbage" * 4000)
+
+
+@pytest.mark.parametrize("spoil", [lose, damage])
+def test_a_source_that_cannot_be_read_does_not_keep_the_others_out(
+    spoil: Callable[[Path], None], service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    """As a shard on a drive that is not mounted; alone, it is refused."""
+    spoil(parts[0])
+    for move in (False, True):
+        report = merge_here(root, parts, move=move)
+        assert report.exit_code == 6
+        assert [text for text in report.stops if text.startswith(f"{parts[0]}: ")] == report.stops
+        assert len(report.stops) == 1
+        others = [id_ for number in (2, 3) for id_ in Shard(number, 3).of(service.recordings)]
+        assert states(root) == dict.fromkeys(others, "archived")
+    assert_archive_equals(service, root, others)
+    with pytest.raises(StorageError):
+        merge_here(root, parts[:1])
 
 
 SQL = Path(__file__).parents[1] / "archive" / "schema_1.sql"

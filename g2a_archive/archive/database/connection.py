@@ -23,6 +23,7 @@ from g2a_archive.archive.layout import option_of
 from g2a_archive.errors import (
     CatalogError,
     Interrupted,
+    NewerCatalogError,
     StorageError,
     storage_error,
     storage_sentence,
@@ -152,7 +153,7 @@ class Database:
     def _prepare(self) -> None:
         version = self.scalar("PRAGMA user_version")
         if version > schema.VERSION:
-            raise CatalogError(
+            raise NewerCatalogError(
                 f"the catalogue {self.path} is of a newer g2a-archive (schema {version}, this "
                 f"program knows {schema.VERSION})",
                 hint="upgrade g2a-archive on this machine",
