@@ -195,11 +195,11 @@ class Workers:
     def _fetch(self, fetcher: Fetcher, transfer: Transfer) -> None:
         try:
             outcome = fetcher.fetch(transfer)
+            if isinstance(outcome, Whole):
+                self._finisher.put(transfer)
+                return
         except BaseException as error:
             self._events.put(Attempted(transfer, error))
-            return
-        if isinstance(outcome, Whole):
-            self._finisher.put(transfer)
         else:
             self._events.put(Attempted(transfer, outcome))
 

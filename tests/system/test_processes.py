@@ -247,7 +247,20 @@ def test_a_log_file_that_cannot_be_opened_anew_ends_nothing(serve: Serve, tmp_pa
 # --- a bug -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "run.Download._run",
+        "engine.Engine._handle",
+        "workers.Workers.ask",
+        "transfer.attempt.Fetcher.fetch",
+        "transfer.finish.Finisher.put",
+        "transfer.finish.Finisher._finish",
+        "transfer.finish.Finisher._name_all",
+    ],
+)
 def test_a_run_that_breaks_is_recorded_as_broken(
+    place: str,
     serve: Serve,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -264,7 +277,7 @@ def test_a_run_that_breaks_is_recorded_as_broken(
     def broken(*_: object) -> None:
         raise KeyError("what nobody expected")
 
-    monkeypatch.setattr("g2a_archive.download.run.Download._run", broken)
+    monkeypatch.setattr(f"g2a_archive.download.{place}", broken)
     assert run([*args, *map(str, service.recordings)]) == 1
     out, err = capfd.readouterr()
     assert err.count("unexpected KeyError at ") == 1
@@ -276,7 +289,8 @@ def test_a_run_that_breaks_is_recorded_as_broken(
     (good, bad) = catalog_rows(root, "SELECT exit_code, finished_at FROM run ORDER BY id")
     assert (good[0], bad[0]) == (0, 1)
     lines = (tmp_path / "e").read_text().splitlines()
-    assert [int(line.split()[0]) for line in lines] == [i for i in service.recordings if i != FIRST]
+    assert {int(line.split()[0]) for line in lines} == service.recordings.keys() - {FIRST}
+    assert len(lines) == 3
 
     monkeypatch.undo()
     again = [*plain_args(root, "--json"), "-f", tmp_path / "e"]

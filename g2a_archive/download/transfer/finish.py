@@ -12,6 +12,7 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_file
@@ -106,7 +107,7 @@ class Finisher:
         return _AHEAD if self._together else 0
 
     def put(self, transfer: Transfer) -> None:
-        """Take over a file of which all bytes are here and right."""
+        """Take over a file of which all bytes are here and right. Raises `LocalError`."""
         part = transfer.part
         assert part is not None
         small = self._together and transfer.size < SMALL
@@ -114,12 +115,8 @@ class Finisher:
             if small or self._each.qsize() >= _MOST_OPEN:
                 part.put_away()
         except OSError as error:
-            self._ended([(transfer, local_error(error, Doing.WRITE, part.path))])
-            return
-        if small:
-            self._small.put(transfer)
-        else:
-            self._each.put(transfer)
+            raise local_error(error, Doing.WRITE, part.path) from error
+        (self._small if small else self._each).put(transfer)
 
     def close(self) -> None:
         """Let the threads end once they are through with what they have."""
@@ -129,7 +126,7 @@ class Finisher:
 
     def _work_each(self) -> None:
         while (transfer := self._each.get()) is not None:
-            self._finish(transfer)
+            self._guarded([transfer], self._finish, transfer)
 
     def _work_groups(self, group: GroupFlush) -> None:
         enough = _MANY
@@ -142,13 +139,20 @@ class Finisher:
                 self._small.put(None)
             if self._together and len(waiting) >= enough:
                 enough = _FEW
-                self._flush_together(waiting, group)
+                self._guarded(waiting, self._flush_together, waiting, group)
             elif self._together:
                 for transfer in waiting:
-                    self._finish(transfer)
+                    self._guarded([transfer], self._finish, transfer)
             else:
-                self._apart(waiting)
+                self._guarded(waiting, self._apart, waiting)
         group.close()
+
+    def _guarded(self, transfers: Sequence[Transfer], act: Callable[..., None], *args: Any) -> None:
+        """Do `act`: whatever becomes of it, the run hears of these files."""
+        try:
+            act(*args)
+        except BaseException as error:
+            self._ended([(transfer, error) for transfer in transfers])
 
     def _flush_together(self, transfers: Sequence[Transfer], group: GroupFlush) -> None:
         began = time.monotonic()
@@ -158,8 +162,6 @@ class Finisher:
             group.flush()
         except OSError:  # perhaps of another program's file: ours will tell one by one
             self._apart(transfers)
-        except BaseException as error:
-            self._ended([(transfer, error) for transfer in transfers])
         else:
             self._name_all(transfers)
             if time.monotonic() - began > _LONG:
@@ -180,8 +182,6 @@ class Finisher:
             part.sync()
         except OSError as error:
             self._ended([(transfer, local_error(error, Doing.WRITE, part.path))])
-        except BaseException as error:
-            self._ended([(transfer, error)])
         else:
             self._name_all([transfer])
 
