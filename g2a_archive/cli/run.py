@@ -198,12 +198,8 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
 
     def metrics_file() -> None:
         if settings.metrics_file is not None and not settings.run.dry_run:
-            outputs.write_metrics(
-                settings.metrics_file,
-                report,
-                owed=download.owed_count,
-                success=download.last_success,
-            )
+            owed, success = download.standing()
+            outputs.write_metrics(settings.metrics_file, report, owed=owed, success=success)
 
     def summary() -> None:
         if settings.json:

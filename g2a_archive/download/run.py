@@ -57,8 +57,6 @@ class Download:
         self.root = Path(settings.dest).absolute()
         self._start = time.monotonic()
         self.report = Report(utc_now(), dry_run=settings.dry_run)
-        self.owed_count: int | None = None
-        self.last_success: float | None = None
         self.began = False
         self._broke = False
         self._recorded = False
@@ -307,10 +305,22 @@ class Download:
         }
         try:
             catalog.end_run(number, outcome)
-            self.owed_count = catalog.owed_count()
-            self.last_success = catalog.last_success()
         except ArchiverError as error:
             report.note(error)
+
+    def standing(self) -> tuple[int | None, float | None]:
+        """How many recordings are owed, and when a run last ended with 0 (Unix time).
+
+        Read without the lock: also where this run could not begin. None where that is not known.
+        """
+        path = catalog_path(self.root, self.settings.catalog)
+        with suppress(ArchiverError, OSError):
+            if has_catalog(path):
+                with Catalog(path, readonly=True) as catalog:
+                    if self._service is not None:
+                        catalog.now = self._service.clock.text
+                    return catalog.owed_count(), catalog.last_success()
+        return None, None
 
     def _rehearse(self, plan: Plan) -> None:
         if not plan.todo:

@@ -16,6 +16,7 @@ from support import cli as cli_support
 from support.cli import FIRST, Args, refused
 from support.service import Serve
 
+from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.cli import main
 from g2a_archive.console.outputs import metrics_text
 from g2a_archive.console.report import Report
@@ -231,6 +232,31 @@ def test_metrics_of_a_run_that_could_not_begin(service: SimulatedService, tmp_pa
     values = metrics(path)
     assert values["last_run_exit_code"] == 4
     assert "last_success_timestamp_seconds" not in values
+
+
+@pytest.mark.parametrize("why", ["no credentials", "no space", "another run"])
+def test_metrics_tell_of_the_last_success_whatever_ended_this_run(
+    why: str, serve: Serve, tmp_path: Path
+) -> None:
+    """An alarm on its age must not fall silent in the very nights that fail."""
+    service = mixed(serve)
+    path, env = tmp_path / "g2a.prom", service.environment()
+    args: Args = ["--metrics-file", path]
+    assert run_cli([*RUN, FIRST + 3, *args], env, cwd=tmp_path).returncode == 0
+    before = metrics(path)
+    lock = RunLock(tmp_path / "recordings" / ".g2a-archive" / "lock")
+    if why == "no credentials":
+        env["G2A_ARCHIVE_TOKEN"] = ""
+    elif why == "no space":
+        args += ["--min-free", "9000T"]
+    else:
+        lock.acquire()
+    result = run_cli([*RUN, FIRST + 4, *args], env, cwd=tmp_path)
+    lock.release()
+    after = metrics(path)
+    assert after["last_run_exit_code"] == result.returncode > 3
+    for name in ("last_success_timestamp_seconds", "owed_recordings"):
+        assert after[name] == before[name]
 
 
 def test_a_dry_run_leaves_the_metrics_alone(service: SimulatedService, tmp_path: Path) -> None:
