@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.archive import Archive, video
+from support.archive import MP4, Archive, video
 
+from g2a_archive.archive import checksums
 from g2a_archive.cli import main
 from g2a_archive.console.inventory import CSV_COLUMNS
 
@@ -22,14 +23,13 @@ SHOWN = r"2014/05\x1b[31m\x9b/0\n6: nothing wrong.\n"
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
-    """An archive in such a directory, with such another, which a lost catalogue knew."""
+    """An archive in such a directory, with such another, which no layout of today makes."""
     made = Archive(tmp_path / "arch\x1b]0;ive\nx")
-    made.catalog.close()
-    made.database.unlink()
     for recording in (5, 6):
-        made.write(f"{DAY}/{recording}.mp4", video("x" * 50))
+        made.settle(recording, [made.put(recording, MP4, video("x" * 50), DAY)], DAY)
+    checksums.write_checksums(made.catalog, made.root)
+    made.catalog.close()
     made.write(f"{DAY}/no\x07body's\n", b"")
-    assert main.run(["verify", "-q", "--rebuild", "-d", str(made.root)]) == 1
     return made
 
 
