@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -318,7 +319,8 @@ class FileAdapter(Adapter):
 
     def __init__(self, *, connections: int) -> None:
         super().__init__(connections=connections)
-        self._pools: dict[str, Any] = {}
+        # Nothing but this would keep a pool that the library has let go of, and its connections.
+        self._pools: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, *args: Any, **more: Any

@@ -71,6 +71,13 @@ class Host:
         """The head of the request that the script that asks is to answer."""
         return bytes(self._asked.head)
 
+    def left(self, seconds: float = 10.0) -> bool:
+        """Whether the other sides have closed all connections, or do so within some seconds."""
+        _, *serving = self._threads
+        for thread in serving:
+            thread.join(seconds)
+        return not any(thread.is_alive() for thread in serving)
+
     def silence(self) -> None:
         """Wait until the test is over."""
         self._done.wait(30)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import socket
 from types import SimpleNamespace
 
+from support.host import Host
+
 from g2a_archive.transport.adapter import Network
+from g2a_archive.transport.downloads import Downloads
 
 
 def test_a_host_that_hangs_up_at_once_leaves_no_socket_open() -> None:
@@ -14,3 +17,16 @@ def test_a_host_that_hangs_up_at_once_leaves_no_socket_open() -> None:
     place = SimpleNamespace(host="localhost", port=9)
     assert Network().connect(place, lambda: hung_up) is hung_up
     hung_up.close()
+
+
+def test_of_many_hosts_the_connections_to_a_few_are_kept(downloads: Downloads) -> None:
+    """Else a run with links to many of them would be out of open files."""
+    hosts = [Host() for _ in range(12)]
+    for host in hosts:
+        found = downloads.get(host.url, {})
+        assert found.read(1) == b""
+        downloads.release(found)
+    left = hosts[0].left()
+    for host in hosts:
+        host.close()
+    assert left
