@@ -144,7 +144,6 @@ def test_a_common_flush_that_waits_for_others_is_not_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("g2a_archive.download.transfer.finish._LONG", -1.0)
-    monkeypatch.setattr("g2a_archive.download.transfer.finish._GATHER", 0.0)
     service = serve(FEW)
     assert run_here(service, root, service.recordings, jobs=1).exit_code == 0
     assert_archive_equals(service, root)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-import time
+import threading
 from collections.abc import Callable
 from enum import Enum
 from typing import TypeVar
@@ -104,7 +104,11 @@ _VERBS = {
 }
 
 
-def persistently(action: Callable[[], _T], wait: Callable[[float], object] = time.sleep) -> _T:
+_wait = threading.Event().wait
+"""`time.sleep` fails where libfaketime sets the clock."""
+
+
+def persistently(action: Callable[[], _T], wait: Callable[[float], object] = _wait) -> _T:
     """What `action` returns, tried again while what stops it passes by itself, six times at most.
 
     A stale handle is tried once more only: it is fresh then, or the share is gone. Raises the

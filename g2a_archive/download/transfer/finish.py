@@ -31,14 +31,11 @@ SMALL = 1 << 20
 """Bytes up to which files are flushed together."""
 
 _MANY = 32
-"""Small files that make a common flush worth it. A short run, or one from a slow host, flushes
-nothing but its own."""
+"""Small files, come while others were flushed, that make a common flush worth it. A short run, or
+one from a slow host, flushes nothing but its own."""
 
 _FEW = 4
 """The same for a run that has come to flush so."""
-
-_GATHER = 0.006
-"""Seconds in which small files gather; from a fast host, that is dozens."""
 
 _AHEAD = 320
 """Files on their way where they are flushed together: some come while others are flushed."""
@@ -132,7 +129,6 @@ class Finisher:
         enough = _MANY
         while (first := self._small.get()) is not None:
             waiting = [first]
-            time.sleep(_GATHER)
             with suppress(queue.Empty):
                 while (more := self._small.get_nowait()) is not None:
                     waiting.append(more)
