@@ -16,8 +16,8 @@ every byte of its archive is compared with the original; peers' files by count a
 g2a-archive hashes, checks, flushes and records every file in the time that is shown. Of the peers
 aria2c alone flushes; the others leave their files in the page cache: "then flush" is the time
 that a flush took after each run. `urllib3` is no downloader, but what ours is made of, with
-nothing around it: no goal can be met on this HTTP that it misses. `--workdir` on a memory file
-system leaves the disk out.
+nothing around it: what it takes is the library's. `--workdir` on a memory file system leaves the
+disk out.
 
 The exit code is 1 if anything that was measured did not do its work whole, else 0. A goal that
 was missed is shown, and no error: a machine that does other work at the same time misses some.
