@@ -60,6 +60,10 @@ class _Chunk:
     renewed: bool = False
     unrenewed: ServiceError | None = None  # why the token endpoint gave no other token
 
+    def accept(self) -> None:
+        """A call was accepted: what was refused before it was so for its IDs."""
+        self.accepted, self.doubtful = True, 0
+
 
 class Service:
     """The service, as the rest of the program sees it. Safe to use from several threads."""
@@ -113,8 +117,7 @@ class Service:
             told = {*chunk.found, *chunk.unavailable, *chunk.refused, *chunk.failed}
             chunk.failed.update((id_, str(error)) for id_ in ids if id_ not in told)
         if not self._trusted:
-            why = str(chunk.unrenewed or _DOUBTFUL)
-            chunk.failed.update(dict.fromkeys(chunk.refused, why))
+            chunk.failed.update(dict.fromkeys(chunk.refused, str(chunk.unrenewed or _DOUBTFUL)))
             chunk.refused.clear()
         return LinkAnswer(
             recordings=tuple(chunk.found[i] for i in ids if i in chunk.found),
@@ -135,7 +138,7 @@ class Service:
             try:
                 if self._ask(ids, chunk):
                     return False
-            except CallTooLongError as error:
+            except (CallTooLongError, MalformedCallError) as error:
                 if len(ids) == 1:
                     chunk.failed[ids[0]] = error.message
                     return False
@@ -148,7 +151,7 @@ class Service:
         self._narrow(ids[middle:], chunk, certain=not in_left)
         return True
 
-    def _halve(self, ids: list[int], chunk: _Chunk, error: CallTooLongError | None = None) -> bool:
+    def _halve(self, ids: list[int], chunk: _Chunk, error: ServiceError | None = None) -> bool:
         """Ask for the halves of a call that is too long. True if any ID was refused."""
         middle = (len(ids) + 1) // 2
         certain = error is None or error.status != 400
@@ -169,7 +172,7 @@ class Service:
     def _ask(self, ids: list[int], chunk: _Chunk) -> bool:
         """One link call. True: answered, or failed to the end; False: refused with a 403.
 
-        Raises `CallTooLongError` also for a 400 that may mean just that.
+        Raises `CallTooLongError`, and `MalformedCallError` for a 400 that may mean just that.
         """
         query = urlencode([(self._attribute, id_) for id_ in ids])
         try:
@@ -184,9 +187,7 @@ class Service:
             self._count_unreachable(error)
             if isinstance(error, MalformedCallError):
                 if self._perhaps_too_long(query, len(ids)):
-                    too_long = CallTooLongError(error.message)
-                    too_long.status = error.status
-                    raise too_long from None
+                    raise
                 error.hint = self._attribute_hint()
                 chunk.malformed, self._malformed = str(error), True
             chunk.failed.update(dict.fromkeys(ids, str(error)))
@@ -194,7 +195,7 @@ class Service:
         for warning in warnings:
             log.warning("%s", warning)
         self.unreachable_in_a_row, self._good_id = 0, ids[0]
-        chunk.accepted, chunk.doubtful = True, 0
+        chunk.accept()
         for id_ in ids:
             entry = found.get(id_)
             if entry is None:
@@ -211,9 +212,7 @@ class Service:
 
     def _bad_credentials(self, chunk: _Chunk) -> ArchiverError:
         """What to raise where they are what is refused; what kept a renewal away comes first."""
-        if chunk.unrenewed is not None:
-            return chunk.unrenewed
-        return lapsed() if self._trusted else refused_credentials()
+        return chunk.unrenewed or (lapsed() if self._trusted else refused_credentials())
 
     def _perhaps_too_long(self, text: str, count: int) -> bool:
         """Whether a 400 may come from a proxy that takes `text`, with `count` IDs, for too long."""
@@ -245,7 +244,8 @@ class Service:
         try:
             if listed is not None:
                 self._call_links([listed], f"{self._attribute}={listed}")
-                self._good_id, chunk.accepted, chunk.doubtful = listed, True, 0
+                self._good_id = listed
+                chunk.accept()
         except ForbiddenError:
             raise chunk.unrenewed or refused_credentials() from None
         except ServiceError as error:
@@ -269,7 +269,7 @@ class Service:
             raise self._bad_credentials(chunk) from None
         except ServiceError as error:
             log.warning("%s", error)
-        chunk.accepted, chunk.doubtful = True, 0
+        chunk.accept()
 
     # --- the other three --------------------------------------------------------------------
 
@@ -352,7 +352,7 @@ class Service:
                 self._doubt(chunk)
                 return ids
         else:
-            chunk.accepted, chunk.doubtful = True, 0
+            chunk.accept()
             return []
         middle = (len(ids) + 1) // 2
         left = self._change(name, method, verb, ids[:middle], chunk)

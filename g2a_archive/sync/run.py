@@ -124,7 +124,7 @@ class Sync:
                     try:
                         self._list_query(found, query)
                     except (ServiceError, CredentialsError) as error:
-                        failed.append(query.named(error) if len(self._queries) > 1 else error)
+                        failed.append(query.named(error, among=len(self._queries)))
                     if self._stopped():
                         break
         finally:

@@ -65,9 +65,10 @@ class Query:
         """The name under which the catalogue remembers what became of this query."""
         return urlencode(self.params)
 
-    def named(self, error: _E) -> _E:
-        """The same error, which says of which of several keys it is."""
-        error.message = f"{self}: {error.message}"
+    def named(self, error: _E, *, among: int) -> _E:
+        """The same error, which says of which of so many keys it is."""
+        if among > 1:
+            error.message = f"{self}: {error.message}"
         return error
 
     def __str__(self) -> str:

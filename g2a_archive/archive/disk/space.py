@@ -172,9 +172,10 @@ class Space:
                 to_come = others + need if fits else need
                 message, hint = self._too_little(disk, free, to_come)
                 if disk is self._own:
-                    self._too_large.update([] if fits or full or try_only else [owner])
                     if fits:
                         raise CrowdedError(message, hint=hint)
+                    if not (full or try_only):
+                        self._too_large.add(owner)
                     if full or len(self._too_large) >= _NO_ODD_ONES:
                         raise NoRoomError(message, hint=hint)
                 raise LocalError(message, domain=Domain.DIRECTORY, hint=hint)

@@ -57,7 +57,7 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
                     for _ in found.walk(query, span):
                         pass
                 except (CredentialsError, ServiceError) as error:
-                    failed.append(query.named(error) if len(asked) > 1 else error)
+                    failed.append(query.named(error, among=len(asked)))
         if switch.code is not None:
             raise Interrupted
         if len(failed) == len(asked):

@@ -76,7 +76,7 @@ def _require_invented(target: Path) -> None:
     if has_catalog(path):
         with Catalog(path, readonly=True) as catalog:
             runs = {command for (command,) in catalog.rows("SELECT DISTINCT command FROM run")}
-            held = held or catalog.rows("SELECT EXISTS (SELECT 1 FROM recording)") != [(0,)]
+            held = held or bool(catalog.scalar("SELECT EXISTS (SELECT 1 FROM recording)"))
     if runs == {_NAME} or not (runs or held):
         return
     raise InputError(

@@ -31,8 +31,8 @@ SMALL = 1 << 20
 """Bytes up to which files are flushed together."""
 
 _MANY = 32
-"""Small files, come while others were flushed, that make a common flush worth it. A short run, or
-one from a slow host, flushes nothing but its own."""
+"""Small files waiting, as they came while others were flushed, from which on a common flush is
+worth it. A short run, or one from a slow host, flushes nothing but its own."""
 
 _FEW = 4
 """The same for a run that has come to flush so."""
