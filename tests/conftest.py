@@ -142,8 +142,10 @@ if sys.gettrace() is not None:
 
     SimulatedService._serve = _unmeasured  # type: ignore[assignment, method-assign]
 
-for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-    os.environ.pop(_name, None)  # what this machine trusts is nobody's concern here
+# What this machine trusts, and how this user runs the program, are nobody's concern here.
+for _name in [*os.environ]:
+    if _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") or _name.startswith("G2A_ARCHIVE_"):
+        del os.environ[_name]
 
 for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     # Tests that are started by `nohup`, or in the background, would hand on what these ignore.
