@@ -151,6 +151,9 @@ def _directory_of_day(layout: str, day: date) -> str:
 
 
 def _directory(layout: str, when: date) -> str:
+    # Some C libraries write the year 1 as 1, others as 0001.
+    codes = {"%Y": f"{when.year:04}", "%F": f"{when.year:04}-%m-%d"}
+    layout = re.sub("%.", lambda code: codes.get(code[0], code[0]), layout)
     directory = checked_directory(when.strftime(layout))
     for place, part in enumerate(directory.split("/")):
         if is_passed_over(part, top=not place):

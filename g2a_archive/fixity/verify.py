@@ -81,14 +81,19 @@ def verify(
         outcome.left += mounts.passed_over
     outcome.recorded = outcome.recorded and not catalog.readonly
     outcome.unmounted = mounts.parts
-    wanted = dict.fromkeys(options.ids or ())
-    outcome.removed = [*tombstones(catalog, [*wanted])]
-    known = {one.id for one in outcome.removed}
-    outcome.findings += _without_files(catalog, (one for one in wanted if one not in known))
+    _add_named(outcome, catalog, options.ids or ())
     if options.everything and not outcome.interrupted:
         _add_unknown(outcome, catalog, root, stop)
     outcome.findings.sort(key=lambda finding: finding.path)
     return outcome
+
+
+def _add_named(outcome: Outcome, catalog: Catalog, ids: Iterable[int]) -> None:
+    """What is to be said of recordings that were named, and have no files to check."""
+    wanted = dict.fromkeys(ids)
+    outcome.removed = [*tombstones(catalog, [*wanted])]
+    known = {one.id for one in outcome.removed}
+    outcome.findings += _without_files(catalog, (one for one in wanted if one not in known))
 
 
 def _recorder(catalog: Catalog) -> Record:

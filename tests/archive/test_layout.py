@@ -53,6 +53,9 @@ TABLE: list[tuple[str, str, str | None, str]] = [
     ("2014-05-06T15:04:05Z", "%Y/%j/%H.%M", None, "2014/126/15.04"),
     ("2014-05-06T15:04:05+05:45", "%Y %z", None, "2014 +0545"),
     ("2014-05-06T15:04:05Z", "all", None, "all"),
+    # No time at all, as some systems write it: a year has four digits.
+    ("0001-01-01T00:00:00Z", DAY, None, "0001/01/01"),
+    ("0001-01-01T00:00:00Z", "%F", None, "0001-01-01"),
 ]
 
 
