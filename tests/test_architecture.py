@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -63,3 +64,18 @@ def test_no_statement_has_numbered_placeholders() -> None:
         if numbered.search(line)
     ]
     assert found == []
+
+
+def test_no_module_and_no_function_is_too_long() -> None:
+    """A room that gets crowded is redesigned before anything is added to it."""
+    long = []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if (lines := len(text.splitlines())) > 400:
+            long.append(f"{path.name}: {lines}")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno:
+                lines = node.end_lineno + 1 - node.lineno
+                if lines > 50:
+                    long.append(f"{path.name}: {node.name}: {lines}")
+    assert long == []
