@@ -260,6 +260,7 @@ class Engine:
     def _attempted(self, event: Attempted) -> None:
         transfer, outcome = event.transfer, event.outcome
         self._schedule.active.discard(transfer)
+        self._storage.space.release(transfer)
         if isinstance(outcome, Stored):
             self._recorder.stored(transfer, outcome)
         elif isinstance(outcome, Again):

@@ -361,10 +361,12 @@ def test_a_year_on_a_disk_of_its_own_has_its_own_space(root: Path) -> None:
             with pytest.raises(LocalError) as caught:
                 space.claim("two", need, directory="2014/05/06")
             assert caught.value.domain is domain
-        with pytest.raises(LocalError, match=f"not enough space on {root}/2014: ") as full:
+        with pytest.raises(CrowdedError, match=f"not enough space on {root}/2014: ") as full:
             space.claim("three", 3 << 19, directory="2014/05/07")
-        assert full.value.domain is DIRECTORY
         assert "catalogue" not in str(full.value)
+        # What is here already lies on the archive's own disk.
+        with pytest.raises(CrowdedError, match=f"not enough space on {root}/2014: "):
+            space.claim("three", 1 << 19, here=1 << 20, directory="2014/05/07")
         space.release("two")
         space.claim("three", 3 << 19, directory="2014/05/07")
         # What was refused on the one disk is claimed on neither.

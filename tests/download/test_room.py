@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 from support import archive_files, assert_nothing_false, mounts, run_here
@@ -83,3 +84,38 @@ def test_a_disk_is_used_as_far_as_its_room_goes(serve: Serve, root: Path) -> Non
         mounts.grow(root, "256m")
         assert run_here(service, root, service.recordings).exit_code == 0
         assert len([one for one in archive_files(root) if one.endswith(".mp4")]) == 8
+
+
+def test_what_does_not_fit_beside_others_waits_for_them(serve: Serve, root: Path) -> None:
+    """Also where nobody told its size beforehand, and on a disk that a year has for itself."""
+    service = serve(sample_recordings(6, mp4_size=16 << 20), rate_limit=None)
+    years = {one.start.year for one in service.recordings.values()}
+    with mounts.tmpfs(root, "64m"), ExitStack() as drives:
+        for year in years:
+            drives.enter_context(mounts.tmpfs(root / str(year), "128m"))
+        report = run_here(service, root, service.recordings, ignore_size=True, jobs=6)
+        assert report.exit_code == 0, [*report.stops, *report.failed]
+        assert_nothing_false(service, root)
+
+
+def test_a_year_s_disk_has_room_again_where_others_failed(
+    serve: Serve, plain_host: Host, root: Path
+) -> None:
+    service = serve(sample_recordings(4, mp4_size=16 << 20), rate_limit=None)
+    ids = list(service.recordings)
+    act(service, plain_host, {id_: ("mp4", lambda _, b: answer(b)) for id_ in ids})
+    right = plain_host.script
+
+    def script(sock: socket.socket) -> None:
+        asked = re.match(rb"GET /a/(\d+)", plain_host.head)
+        if asked and int(asked[1]) in ids[:2]:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 16777216\r\n\r\n....ftypisom")
+            plain_host.silence()
+        else:
+            right(sock)
+
+    plain_host.script = script
+    with mounts.tmpfs(root, "256m"), mounts.tmpfs(root / "2014", "40m"):
+        report = run_here(service, root, ids, timeout=1.0, retries=0, jobs=4)
+        assert {one.id for one in report.failed} == set(ids[:2])
+        assert report.archived == 2

@@ -75,8 +75,8 @@ class NoRoomError(StorageError):
     """There is no room for a file; a smaller one may find some."""
 
 
-class CrowdedError(NoRoomError):
-    """There is room for this one, and others under way will need it."""
+class CrowdedError(StorageError):
+    """There is room for this one, and others under way will need it: it can wait for them."""
 
 
 @dataclass(slots=True)
@@ -110,23 +110,30 @@ class Space:
             raise StorageError(message, hint=hint)
 
     def claim(
-        self, owner: object, need: int, *, try_only: bool = False, directory: str | None = None
+        self,
+        owner: object,
+        need: int,
+        *,
+        here: int = 0,
+        try_only: bool = False,
+        directory: str | None = None,
     ) -> None:
-        """`owner` is about to write `need` bytes more, which will belong into `directory`.
+        """`owner` is about to write `need` bytes more; with those `here`, they go to `directory`.
 
-        `try_only` asks whether that could be, and claims nothing. Raises `StorageError` where the
-        archive's own disk is full: that ends a run. Raises `LocalError` where only the directory's
-        disk is, or where the length is one that the whole disk doesn't have, or has no room for
-        although it is not full: a host's word for one length proves nothing of others' files.
+        `try_only` asks whether that could be, and claims nothing. Where it can't, all that `owner`
+        had claimed is free for others. Raises `NoRoomError` where the archive's own disk is full:
+        that ends a run. Raises `CrowdedError`, and `LocalError` where only the directory's
+        disk is full, or where the length is one that the whole disk doesn't have, or has no room
+        for although it is not full: a host's word for one length proves nothing of others' files.
         """
         with self._lock:
-            self._claim(self._own, owner, need, try_only=try_only)
             try:
+                self._claim(self._own, owner, need, try_only=try_only)
                 disk = self._disk(directory) if directory is not None else None
                 if disk is not None:
-                    self._claim(disk, owner, need, try_only=try_only)
-            except LocalError:
-                self._own.claims.pop(owner, None)
+                    self._claim(disk, owner, need + here, try_only=try_only)
+            except StorageError:
+                self._drop(owner)
                 raise
 
     def _disk(self, directory: str) -> _Disk | None:
@@ -168,12 +175,13 @@ class Space:
             disk.spare = free - others - need - _NEAR
             disk.fresh_until = time.monotonic() + 1.0
             if free - others - need < disk.keep:
-                fits, full = free - need >= disk.keep, free - disk.keep < NOT_FULL
+                leaving = self._leaving() if disk is self._own else 0
+                fits, full = free + leaving - need >= disk.keep, free - disk.keep < NOT_FULL
                 to_come = others + need if fits else need
                 message, hint = self._too_little(disk, free, to_come)
+                if fits:
+                    raise CrowdedError(message, hint=hint)
                 if disk is self._own:
-                    if fits:
-                        raise CrowdedError(message, hint=hint)
                     if not (full or try_only):
                         self._too_large.add(owner)
                     if full or len(self._too_large) >= _NO_ODD_ONES:
@@ -181,6 +189,15 @@ class Space:
                 raise LocalError(message, domain=Domain.DIRECTORY, hint=hint)
         if not try_only:
             disk.claims[owner] = need
+
+    def _leaving(self) -> int:
+        """Bytes in `partial/` that belong on another disk, and will go there."""
+        own = self._own.claims
+        return sum(
+            max(0, size - own.get(owner, 0))
+            for disk in self._others.values()
+            for owner, size in disk.claims.items()
+        )
 
     def _too_little(self, disk: _Disk, free: int, to_come: int) -> tuple[str, str]:
         parts = [f"{size_text(free)} free"]
@@ -207,5 +224,8 @@ class Space:
         """`owner` writes no more: its file has its final name, or none yet."""
         if owner in self._own.claims or self._others:
             with self._lock:
-                for disk in (self._own, *self._others.values()):
-                    disk.claims.pop(owner, None)
+                self._drop(owner)
+
+    def _drop(self, owner: object) -> None:
+        for disk in (self._own, *self._others.values()):
+            disk.claims.pop(owner, None)

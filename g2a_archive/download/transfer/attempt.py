@@ -11,10 +11,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from g2a_archive.archive import content
 from g2a_archive.archive.disk.domains import Doing, local_error
+from g2a_archive.archive.disk.space import CrowdedError
 from g2a_archive.archive.partial import NO_VALIDATOR, Partial, Validator
 from g2a_archive.archive.storage import Storage
 from g2a_archive.download.transfer import adoption, decisions
@@ -67,8 +69,6 @@ class Fetcher:
             if error.errno in (errno.ENOSPC, errno.EDQUOT) and transfer.part is not None:
                 transfer.part.give_back()
             raise local_error(error, Doing.WRITE, error.filename or path) from error
-        finally:
-            self.storage.space.release(transfer)
 
     # --- fetching -----------------------------------------------------------------------------
 
@@ -83,12 +83,13 @@ class Fetcher:
             return Failed(f"the file system of {here} takes no file over {size_text(largest)}")
         self.storage.make_directory(transfer.directory)
         self._part(transfer)
-        if not self.receiver.has_room(transfer):
-            return Stopped()
         for _ in range(_MOST_PARTS):
-            found = self._ask(transfer)
-            if found is not None:
-                return found
+            if not self.receiver.has_room(transfer):
+                return Stopped()
+            with suppress(CrowdedError):  # then it waits for others, and asks again
+                found = self._ask(transfer)
+                if found is not None:
+                    return found
         return Again("the file host sends parts without end", progress=True)
 
     def _part(self, transfer: Transfer) -> Partial:

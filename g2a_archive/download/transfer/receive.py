@@ -66,21 +66,40 @@ class Receiver:
 
     def has_room(self, transfer: Transfer) -> bool:
         """Wait while files under way will need the room; False where the run is to stop."""
-        while transfer.expected is not None:
+        need = transfer.wants
+        if need is None and transfer.expected is not None:
+            need = max(0, transfer.expected - transfer.size)
+        while need is not None:
             try:
-                self.claim(transfer, max(0, transfer.expected - transfer.size))
+                self._claim(transfer, need)
                 break
             except CrowdedError:
                 if self.stop.wait(_LOOK_FOR_ROOM):
                     return False
             except StorageError:
                 break  # it is the answer's length that counts
+        transfer.wants = None
         return True
 
     def claim(self, transfer: Transfer, need: int) -> None:
-        """Say that so many bytes more will be written. Raises `StorageError`."""
-        only_try = transfer.claims_as_it_comes
-        self.space.claim(transfer, need, try_only=only_try, directory=transfer.directory)
+        """So many bytes more are announced. Raises `StorageError`; of them, a `CrowdedError` once
+        what is here is put away for later."""
+        self._claim(transfer, need, try_only=transfer.claims_as_it_comes)
+
+    def _claim(self, transfer: Transfer, need: int, *, try_only: bool = False) -> None:
+        try:
+            self.space.claim(
+                transfer,
+                need,
+                here=transfer.size,
+                try_only=try_only,
+                directory=transfer.directory,
+            )
+        except CrowdedError:
+            transfer.wants = need
+            if transfer.part is not None:
+                transfer.part.suspend()
+            raise
 
     def compare(
         self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor, begin: int
@@ -126,7 +145,7 @@ class Receiver:
             if ahead and part.size + len(data) > claimed:
                 more = _CLAIM if bounded else min(_CLAIM, transfer.missing)
                 claimed = part.size + more
-                self.space.claim(transfer, more, directory=transfer.directory)
+                self._claim(transfer, more)
                 if transfer.held().known is None and self._endless(transfer, part):
                     return decisions.too_much(None, part.size)
             if data:

@@ -40,6 +40,7 @@ class Transfer:
     overlap: int = OVERLAP
     candidate: Candidate | None = None
     part: Partial | None = None
+    wants: int | None = None  # bytes that others under way leave no room for
     high_water: int = 0  # bytes: only what is beyond them is progress
     restarted: bool = False
     received: int = 0
