@@ -102,12 +102,16 @@ def _text(file: BinaryIO) -> Iterator[str]:
     """Some lines of a file after another: a million of them need not all be in memory."""
     buffered = cast(io.BufferedReader, file)
     mark = buffered.peek(3)[:2]
+    if not mark:
+        return
     # What a spreadsheet calls Unicode text is UTF-16.
     encoding = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     # Universal newlines: CR, LF and CRLF end a line, form feeds and the like don't.
     with io.TextIOWrapper(buffered, encoding, "replace", newline=None) as lines:
-        while block := lines.read(_BLOCK):
-            yield (block + lines.readline()).removesuffix("\n")
+        more = True  # else the end was read, and a terminal, asked again, waits for another one
+        while more and (block := lines.read(_BLOCK)):
+            more = len(block) == _BLOCK
+            yield (block + lines.readline() if more else block).removesuffix("\n")
 
 
 def _standard_input() -> BinaryIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import pty
 import subprocess
 from pathlib import Path
 
@@ -160,6 +161,21 @@ def test_standard_input_is_read_like_a_file(
     done = run_cli(args, environment(still), stdin=reader, cwd=tmp_path)
     os.close(reader)
     assert '"requested": 2,' in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("typed", [b"", b"11\n22\n"])
+def test_ctrl_d_once_ends_what_is_typed(
+    still: SimulatedService, tmp_path: Path, typed: bytes
+) -> None:
+    master, terminal = pty.openpty()
+    os.write(master, typed + b"\x04")
+    args: Args = ["download", "--dry-run", "--json", "-f", "-"]
+    try:
+        done = run_cli(args, environment(still), stdin=terminal, cwd=tmp_path)
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert f'"requested": {typed.count(10)},' in done.stdout, done.stderr
 
 
 def test_arguments_files_and_standard_input_together(
