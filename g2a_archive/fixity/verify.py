@@ -1,4 +1,8 @@
-"""`verify`: the catalogue's files read again, what is found recorded, and what is nobody's."""
+"""`verify`: the catalogue's files read again, what is found recorded, and what is nobody's.
+
+And the `SHA256SUMS`, by which others prove a day: what one of them no longer tells, the next run
+writes again.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
+from g2a_archive.archive import checksums
+from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import paths_of
 from g2a_archive.archive.database.tombstones import tombstones
+from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.lock import lock_holder, lock_paths
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts, unmounted_error
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
-from g2a_archive.errors import CatalogError, Interrupted
-from g2a_archive.fixity.check import Finding, Outcome, Record, check
+from g2a_archive.errors import CatalogError, Interrupted, LocalError
+from g2a_archive.fixity.check import MISSING, Finding, Outcome, Record, check
 from g2a_archive.fixity.selection import VerifyOptions, selected
 from g2a_archive.fixity.tree import Tree
-from g2a_archive.models import MAX_ID, State, StoredFile, printable
+from g2a_archive.models import MAX_ID, State, StoredFile, counted, printable
 
 _SOME = 500
+
+# What a directory's SHA256SUMS has told since it was last written.
+_LISTED = """
+SELECT substr(f.path, :start), f.sha256 FROM recording r JOIN file f ON f.recording = r.id
+WHERE r.directory = :directory AND f.revision <= (SELECT max(id) FROM revision)
+  AND substr(f.path, 1, :start - 1) = :directory || '/' AND instr(substr(f.path, :start), '/') = 0
+"""
 
 
 def open_catalog(
@@ -83,6 +97,7 @@ def verify(
     outcome.unmounted = mounts.parts
     _add_named(outcome, catalog, options.ids or ())
     if options.everything and not outcome.interrupted:
+        _add_sums(outcome, catalog, root, warn, stop)
         _add_unknown(outcome, catalog, root, stop)
     outcome.findings.sort(key=lambda finding: finding.path)
     return outcome
@@ -107,6 +122,64 @@ def _recorder(catalog: Catalog) -> Record:
             catalog.checked(good, broken)
 
     return record
+
+
+def _add_sums(
+    outcome: Outcome,
+    catalog: Catalog,
+    root: Path,
+    warn: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> None:
+    """Find the `SHA256SUMS` that lack a sum, and have the next run write them."""
+    lacking = []
+    for directory, sha256, _ in catalog.rows(revisions.NOW):
+        if stop():
+            outcome.interrupted = True
+            return
+        if sha256 is None or any(part.holds(directory) for part in outcome.unmounted):
+            continue
+        if problem := _sums_problem(catalog, root, directory, sha256):
+            path = f"{directory}/{checksums.NAME}"
+            outcome.findings.append(Finding(None, None, path, problem, False))
+            lacking.append(directory)
+    if lacking and outcome.recorded:
+        try:
+            catalog.rewrite_sums(lacking)
+        except CatalogError as error:
+            warn(f"what is found cannot be recorded: {error}")
+
+
+def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> str:
+    """Why a directory's `SHA256SUMS`, last written with this digest, does not prove its files.
+
+    "" where it does: lines that others have added are theirs. Of a directory that is gone, its
+    files tell. A run may be writing it: what is wrong must be so twice, with the same files.
+    """
+    path = root / directory / checksums.NAME
+    values = {"directory": directory, "start": len(directory) + 2}
+    before: list[str] | None = None
+    while True:
+        try:
+            if path.is_file() and hash_file(path)[1] == sha256:
+                return ""
+            listed = checksums.read(path)
+        except FileNotFoundError:
+            listed = {}
+        except LocalError as error:
+            return f"unreadable: {os.strerror(error.code)}"
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
+        rows = catalog.rows(_LISTED, values)
+        lacks = [name for name, its in rows if listed.get(name) != its]
+        if not lacks or not path.parent.is_dir():
+            return ""
+        if lacks == before:
+            break
+        before = lacks
+    if not os.path.lexists(path):
+        return MISSING
+    return f"changed: it does not tell what was archived of {counted(len(lacks), 'file')}"
 
 
 def _add_unknown(outcome: Outcome, catalog: Catalog, root: Path, stop: Callable[[], bool]) -> None:

@@ -273,6 +273,12 @@ class Catalog(Database):
                 if its:
                     db.execute("INSERT OR IGNORE INTO stale_directory VALUES (?)", (directory,))
 
+    def rewrite_sums(self, directories: Iterable[str]) -> None:
+        """Have the next run write the `SHA256SUMS` of these directories, whatever is in them."""
+        with self.transaction() as db:
+            rows = ((directory,) for directory in directories)
+            db.executemany("INSERT OR IGNORE INTO stale_directory VALUES (?)", rows)
+
     def summed(self, sums: Iterable[revisions.DirectorySums]) -> None:
         """Record that the `SHA256SUMS` of these directories are up to date, and what they say.
 

@@ -181,10 +181,12 @@ def _verify(
             work = _rebuilt if rebuilding else _checked
             outcome = work(settings.run, chosen, watched, switch)
     if proof is not None:
+        told = {one.path for one in outcome.findings}
         outcome.findings += (
             one
             for one in proof.findings
-            if not any(part.holds(one.path.rpartition("/")[0]) for part in outcome.unmounted)
+            if one.path not in told
+            and not any(part.holds(one.path.rpartition("/")[0]) for part in outcome.unmounted)
         )
     unproven = proof is not None and not proven(proof, outcome)
     if settings.json:
