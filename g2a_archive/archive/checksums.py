@@ -278,7 +278,8 @@ def _merge_one(theirs: deque[bytes], mine: deque[bytes], new: _Rewrite) -> bool:
     theirs.popleft()
     name, digest = found or (b"", b"")
     new.last = name
-    if os.path.lexists(os.path.join(new.folder, os.fsdecode(name))):
+    place = os.path.join(new.folder, os.fsdecode(name))
+    if os.path.lexists(place) and not os.path.isdir(place):
         new.other(raw, digest + b"  " + name + b"\n")
     else:
         new.drop()

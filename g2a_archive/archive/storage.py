@@ -106,6 +106,12 @@ class Storage:
         be used, or is no archive although it should be, and `LockedError`.
         """
         self.look(create=create)
+        if self._catalog_elsewhere and self.own.is_dir() and not has_catalog(self.catalog):
+            log.warning(
+                "the catalogue %s is new, and knows nothing of what %s owes: is its disk mounted?",
+                self.catalog,
+                self.root,
+            )
         flushing.tell_again()
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
@@ -134,11 +140,19 @@ class Storage:
             )
 
     def require(self) -> None:
-        """Raise `StorageError` where the destination is not an archive yet."""
+        """Raise `StorageError` where the destination is no archive yet, or its catalogue is gone.
+
+        In its own place a catalogue that is gone is lost, not only on a disk that is not mounted.
+        """
         if not is_there(self.own, Path.is_dir):
             raise StorageError(
                 f"{self.root} is not an archive yet, and --no-create is set",
                 hint="is the drive mounted? For a new archive, run once without --no-create",
+            )
+        if self._catalog_elsewhere and not has_catalog(self.catalog):
+            raise StorageError(
+                f"the catalogue {self.catalog} does not exist, and --no-create is set",
+                hint="is its disk mounted? `verify --rebuild` brings back a lost one",
             )
 
     def close(self) -> None:

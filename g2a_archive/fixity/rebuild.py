@@ -16,8 +16,8 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import files_of
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import missing_link
-from g2a_archive.archive.layout import checked_directory, parse_name
-from g2a_archive.errors import Interrupted, LocalError
+from g2a_archive.archive.layout import ARCHIVE_DIR, checked_directory, parse_name
+from g2a_archive.errors import Interrupted, LocalError, StorageError
 from g2a_archive.fixity.check import Finding, Outcome
 from g2a_archive.fixity.tree import Folder, Tree, default_jobs, in_parallel, leads_nowhere
 from g2a_archive.models import FileKind, StoredFile, counted, printable
@@ -70,7 +70,7 @@ def rebuild(
     moments, and what was recorded stays.
     """
     begun = time.monotonic()
-    one = _Rebuilding(catalog, Tree(root), on_bytes, stop)
+    one = _Rebuilding(catalog, Tree(root, catalog.path), on_bytes, stop)
     try:
         on_begin(sum(len(folder.names) for folder in one.tree.walk(stop)))
         one.run(jobs or default_jobs(), on_files)
@@ -81,6 +81,22 @@ def rebuild(
     one.outcome.findings.sort(key=lambda finding: finding.path)
     one.outcome.seconds = time.monotonic() - begun
     return one.outcome
+
+
+def require_files(root: Path, stop: Callable[[], bool]) -> None:
+    """Raise `StorageError` where no archive was ever: a drive that is not mounted looks like that.
+
+    With the catalogue, all of `.g2a-archive` may be lost; then a recording's file tells.
+    """
+    tree = Tree(root)
+    if os.path.isdir(root / ARCHIVE_DIR):
+        return
+    names = (name for folder in tree.walk(stop) if _is_ours(folder.path) for name in folder.names)
+    if not any(parse_name(tree.key(name)) for name in names):
+        raise StorageError(
+            f"there is no archive at {root}, nor a file of a recording",
+            hint="check --dest; is the drive mounted?",
+        )
 
 
 @dataclass(slots=True)

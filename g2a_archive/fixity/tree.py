@@ -52,11 +52,13 @@ class Tree:
     """The archive at `root`. A year may be a symbolic link to another disk, as it is to `download`.
 
     `folds` tells whether its file system takes names that differ in case alone for the same.
+    `catalog` is where the catalogue lies, should that be in the archive, but not in its own place.
     Raises `StorageError` where there is no such directory.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, catalog: Path | None = None) -> None:
         self.root = root
+        self._catalog = os.path.realpath(catalog) if catalog else ""
         self._real = os.path.realpath(root)
         self._folders: dict[str, str] = {}
         self._identity = self._look()
@@ -118,8 +120,8 @@ class Tree:
     def walk(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Folder]:
         """Every directory with the files, and links, that are not the program's own; in order.
 
-        Left out are dot files, `SHA256SUMS`, files kept aside, the pages of `browse`, and what
-        systems leave about. A link to a directory outside the archive is followed, once.
+        Left out are dot files, `SHA256SUMS`, files kept aside, the catalogue, pages of `browse`,
+        and what systems leave about. A link to a directory outside the archive is followed, once.
         Raises `StorageError` where the archive is gone, and `Interrupted`.
         """
         stack = [""]
@@ -135,7 +137,7 @@ class Tree:
                 with os.scandir(self.root / path) as entries:
                     # By name: of two links to a directory, the first is followed.
                     for entry in sorted(entries, key=lambda one: one.name):
-                        if is_passed_over(entry.name, top=not path):
+                        if is_passed_over(entry.name, top=not path) or self._is_own(entry):
                             continue
                         if self._is_folder(entry, followed):
                             folders.append(self._usual(path, entry.name))
@@ -149,6 +151,13 @@ class Tree:
             yield Folder(path, tuple(files), problem)
             prefix = f"{path}/" if path else ""
             stack += (prefix + name for name in reversed(folders))
+
+    def _is_own(self, entry: os.DirEntry[str]) -> bool:
+        """Whether it is the catalogue, its journal, its lock, or the older one beside it."""
+        if not self._catalog or not entry.name.startswith(os.path.basename(self._catalog)):
+            return False
+        rest = os.path.realpath(entry.path).removeprefix(self._catalog)
+        return rest in ("", "-journal", ".lock") or rest.startswith(".schema-")
 
     def _usual(self, folder: str, name: str) -> str:
         """A directory's name as people write it, where it is found by that, too."""

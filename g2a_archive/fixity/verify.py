@@ -184,7 +184,7 @@ def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> 
 
 def _add_unknown(outcome: Outcome, catalog: Catalog, root: Path, stop: Callable[[], bool]) -> None:
     away = {part.directory for part in outcome.unmounted}
-    search = _Unknown(catalog, Tree(root))
+    search = _Unknown(catalog, Tree(root, catalog.path))
     try:
         search.walk(stop)
     except Interrupted:

@@ -76,6 +76,22 @@ def test_what_is_fetched_again_before_it_could_be_deleted_stays(
     assert say("verify")[0] == 0
 
 
+def test_a_directory_in_a_file_s_place_is_told_once(root: Path, ids: list[int], say: Say) -> None:
+    stands = root / next(name for name in files_of(root, ids[0]) if name.endswith(".mp4"))
+    stands.unlink()
+    (stands / "of-mine").mkdir(parents=True)
+    code, _, err = say("remove", "--yes", ids[0])
+    name = stands.relative_to(root)
+    assert (code, err.count("\n")) == (0, 1)
+    assert f"recording {ids[0]}: a directory was left: {name}" in err
+    assert (stands / "of-mine").is_dir()
+    code, _, err = say("remove", "--yes", ids[1])
+    assert (code, err) == (0, "")
+    (stands / "of-mine").rmdir()
+    stands.rmdir()
+    assert_removed(root, *ids[:2])
+
+
 def test_a_disk_that_is_not_mounted_keeps_what_is_on_it(
     root: Path, ids: list[int], say: Say, service: SimulatedService
 ) -> None:

@@ -69,6 +69,22 @@ def test_every_kind_of_damage_is_found_named_and_recorded(archive: Archive) -> N
     assert archive.catalog.rows(sql) == [("missing",), (None,), (None,)]
 
 
+def test_all_that_is_damaged_of_a_recording_is_its_reason(archive: Archive) -> None:
+    """However often it is looked at, and whatever came back of it."""
+    archive.add(1)
+    day = archive.root / "2014/05/06"
+    kept = (day / "1.events").read_bytes()
+    for name in ("1.mp4", "1.events", "1.jpg"):
+        (day / name).unlink()
+    for _ in range(2):
+        archive.problems()
+        reason = "events: missing; mp4: missing; thumbnail: missing"
+        assert archive.state(1) == ("damaged", 0, reason)
+    (day / "1.events").write_bytes(kept)
+    archive.problems()
+    assert archive.state(1) == ("damaged", 2, "mp4: missing; thumbnail: missing")
+
+
 def test_a_file_that_came_back_clears_the_damage(archive: Archive) -> None:
     first, second, _ = archive.add(1)
     content = (archive.root / first.path).read_bytes()

@@ -64,7 +64,9 @@ _BREAK = """
 UPDATE recording SET
     kinds = kinds & ~:bit,
     state = CASE WHEN state = 'archived' THEN 'damaged' ELSE state END,
-    reason = CASE WHEN state IN ('archived', 'damaged') THEN :reason ELSE reason END,
+    reason = CASE WHEN state IN ('archived', 'damaged') THEN coalesce(
+        (SELECT group_concat(kind || ': ' || damage, '; ') FROM file
+         WHERE recording = :id AND damage IS NOT NULL), :reason) ELSE reason END,
     owed_since = coalesce(owed_since, :now)
 WHERE id = :id
 """

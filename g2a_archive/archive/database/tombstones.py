@@ -346,6 +346,10 @@ def _unlink(
         except FileNotFoundError:
             pass
         except OSError as error:
+            full = path / name
+            if full.is_dir() and not full.is_symlink():  # no file of ours: told this once
+                log.warning("recording %s: a directory was left: %s/%s", match[1], directory, name)
+                continue
             why = error.strerror or str(error)
             removed.failed.append((int(match[1]), f"{directory}/{name}", why))
     if removed.deleted > before:

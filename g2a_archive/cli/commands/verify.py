@@ -32,7 +32,7 @@ from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted, LocalError
 from g2a_archive.fixity import fingerprint as proving
 from g2a_archive.fixity.check import Outcome
-from g2a_archive.fixity.rebuild import rebuild
+from g2a_archive.fixity.rebuild import rebuild, require_files
 from g2a_archive.fixity.selection import VerifyOptions
 from g2a_archive.fixity.verify import open_catalog, verify
 from g2a_archive.models import RunSettings, utc_now
@@ -223,7 +223,8 @@ def _rebuilt(
     most = chosen.max_duration
     until = math.inf if most is None else time.monotonic() + most
     storage = Storage(Path(run.dest), catalog=run.catalog)
-    storage.open(create=False)
+    require_files(storage.root, switch.event.is_set)
+    storage.open()
     try:
         with Catalog(storage.catalog, interrupted=switch.event.is_set) as catalog:
             outcome = rebuild(

@@ -1,0 +1,79 @@
+"""A catalogue that lies elsewhere than in the archive: its disk may be away, and it is no fault."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support import archives, cli_here, plain_args, report_of
+
+from g2a_archive.demo import SimulatedService
+
+original = archives.original
+archive = archives.archive
+service = archives.service
+
+
+@pytest.fixture
+def catalog(archive: Path) -> Path:
+    """Where the archive's catalogue lies: on a disk of its own."""
+    disk = archive.parent / "disk"
+    disk.mkdir()
+    return (archive / ".g2a-archive" / "catalog.sqlite3").rename(disk / "catalog.sqlite3")
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_its_disk_is_not_mounted(
+    archive: Path, catalog: Path, service: SimulatedService, more: list[str]
+) -> None:
+    """A new one made there would know nothing of what is owed, night after night."""
+    catalog.unlink()
+    args = plain_args(archive, "--no-create", "--catalog", catalog, *more, *service.recordings)
+    result = cli_here(args, service.environment())
+    assert result.returncode == 6
+    assert f"the catalogue {catalog} does not exist, and --no-create is set" in result.stderr
+    assert not any(catalog.parent.iterdir())
+
+
+def test_without_no_create_a_new_one_is_said(
+    archive: Path, catalog: Path, service: SimulatedService
+) -> None:
+    catalog.unlink()
+    args = plain_args(archive, "--catalog", catalog, "--json", *service.recordings)
+    for warned in (True, False):
+        result = cli_here(args, service.environment())
+        assert report_of(result)["files"] == 0  # all are adopted
+        assert (f"the catalogue {catalog} is new, and knows nothing" in result.stderr) == warned
+
+
+def test_a_new_archive_is_no_surprise(root: Path, service: SimulatedService) -> None:
+    args = plain_args(root, "--catalog", root / "../c.sqlite3", next(iter(service.recordings)))
+    result = cli_here(args, service.environment())
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("place", [".", "2014", "catalogues"])
+def test_in_the_archive_but_not_in_its_place(archive: Path, catalog: Path, place: str) -> None:
+    (archive / place).mkdir(exist_ok=True)
+    moved = catalog.rename(archive / place / "mine.db")
+    for name in ("mine.db-journal", "mine.db.schema-1"):
+        (archive / place / name).touch()
+    for more in ([], ["--rebuild"], []):
+        result = cli_here(["verify", "--dest", archive, "--catalog", moved, *more])
+        assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    (archive / place / "mine.db.txt").touch()
+    result = cli_here(["verify", "--dest", archive, "--catalog", moved])
+    assert (result.returncode, result.stdout.count("unknown")) == (1, 1)
+
+
+def test_all_of_the_archives_own_corner_is_lost(archive: Path) -> None:
+    """Years that were copied from a backup, say; but an empty mount point is no archive."""
+    shutil.rmtree(archive / ".g2a-archive")
+    assert cli_here(["verify", "--dest", archive, "--rebuild"]).returncode == 0
+    assert cli_here(["verify", "--dest", archive]).returncode == 0
+    (empty := archive.parent / "empty").mkdir()
+    result = cli_here(["verify", "--dest", empty, "--rebuild"])
+    assert result.returncode == 6
+    assert f"there is no archive at {empty}, nor a file of a recording" in result.stderr
+    assert not any(empty.iterdir())
