@@ -37,6 +37,9 @@ _TIMEOUTS = 3
 """A whole call may take so many time-outs: to connect, for the first byte, for the rest."""
 
 _REFUSALS = (400, 401, 403)
+_REFUSED = re.compile(r"(invalid|unsupported|unauthorized)_[a-z_]+|access_denied")
+"""What RFC 6749 calls a refusal: some endpoints say it with status 200."""
+
 _TRANSIENT = (408, 425, 429)
 _IDENTIFIER = re.compile(r"[a-z_]{1,40}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -152,8 +155,8 @@ class TokenEndpoint:
         self, status: int, body: bytes | None, after: float | None, hint: str
     ) -> TokenAnswer | _Problem:
         """Decide what an answer means."""
-        if status in _REFUSALS:
-            code = plain_error_code(_json_object(body).get("error"))
+        code = plain_error_code(_json_object(body).get("error"))
+        if status in _REFUSALS or (status == 200 and _REFUSED.fullmatch(code)):
             if code in ("invalid_client", "unauthorized_client"):
                 hint = "check the client ID and the client secret"
             said = f"HTTP {status}, {code}" if code else f"HTTP {status}"

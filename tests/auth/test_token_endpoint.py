@@ -65,6 +65,12 @@ def test_passing_trouble_is_ridden_out(
         (Fault(ending="reset", after=5), UnreachableError, 3),
         (Response.json({"error": "invalid_client"}, 401), CredentialsError, 1),
         (Response.json({"error": "<b>hush</b>"}, 400), CredentialsError, 1),
+        (
+            Response.json({"error": "invalid_grant", "error_description": "hush"}),
+            CredentialsError,
+            1,
+        ),
+        (Response.json({"error": "server_error"}), BadAnswerError, 3),
         (Response(403, body=b"pass hush"), CredentialsError, 1),
     ],
 )
