@@ -224,6 +224,8 @@ def storage_sentence(
     """What `error` says in words, and a hint: of a disk that is full, also of what it is full."""
     what = os.strerror(error.errno) if error.errno else str(error)
     hint = _STORAGE_HINTS.get(error.errno or 0, "")
+    if error.errno == errno.EEXIST and not os.path.exists(path):
+        what, hint = "it is a link that leads nowhere", "is the drive mounted?"
     if error.errno == errno.ENOSPC and _no_inodes(path):
         what = "no more files can be made on its file system: its inodes are used up"
         hint = "remove files that nobody needs"

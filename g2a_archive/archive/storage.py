@@ -132,7 +132,7 @@ class Storage:
         elif (
             self._catalog_elsewhere
             and not is_there(self.own, Path.is_dir)
-            and is_there(self.catalog)
+            and has_catalog(self.catalog)
         ):
             raise StorageError(
                 f"{self.root} is not the archive that the catalogue {self.catalog} speaks of",

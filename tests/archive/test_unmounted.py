@@ -121,6 +121,21 @@ def test_a_year_that_is_not_mounted(
     assert_archive_equals(service, archive)
 
 
+def test_a_destination_that_is_a_link_to_a_drive_that_is_not_mounted(
+    service: SimulatedService, root: Path
+) -> None:
+    """Whoever is told to move it away may do so."""
+    drive = root.with_name("drive")
+    root.symlink_to(drive)
+    result = cli_here(plain_args(root, *service.recordings), service.environment())
+    assert result.returncode == ExitCode.STORAGE
+    (line,) = result.stderr.splitlines()
+    assert f"{root}: it is a link that leads nowhere (is the drive mounted?)" in line
+    drive.mkdir()
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
 def test_what_is_new_is_not_written_below_a_mount_point(
     service: SimulatedService, root: Path
 ) -> None:

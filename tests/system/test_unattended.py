@@ -253,6 +253,10 @@ def test_the_catalogue_elsewhere(service: SimulatedService, tmp_path: Path) -> N
     result = run_cli([*RUN, FIRST, "-d", tmp_path / "b", "--catalog", local], service.environment())
     assert result.returncode == 6
     assert not (tmp_path / "b").exists()
+    # An empty file is none yet, be it one that `mktemp` made.
+    local.write_bytes(b"")
+    result = run_cli([*RUN, FIRST, "-d", tmp_path / "b", "--catalog", local], service.environment())
+    assert report_of(result)["archived"] == 1
 
 
 # --- cron ------------------------------------------------------------------------------------
