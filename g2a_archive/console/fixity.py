@@ -13,12 +13,15 @@ _BECAME = {"removed": "removed since", "replaced": "fetched again since"}
 
 def proven(proof: Proof, outcome: Outcome) -> bool:
     """Whether all that was there then is accounted for: read, and nothing found wrong."""
-    return not (_wrong(outcome) or outcome.left or outcome.interrupted)
+    return not (_wrong(proof, outcome) or outcome.left or outcome.interrupted)
 
 
-def _wrong(outcome: Outcome) -> bool:
-    """Whether anything is not as it was; a file that nobody knows of is no such thing."""
-    return any(not one.problem.startswith("unknown") for one in outcome.findings)
+def _wrong(proof: Proof, outcome: Outcome) -> bool:
+    """Whether anything is not as it was: no file that nobody knows of, or that came since."""
+    return any(
+        not one.problem.startswith("unknown") and one.path not in proof.wrong_since
+        for one in outcome.findings
+    )
 
 
 def proof_text(proof: Proof | None, outcome: Outcome) -> str:
@@ -40,7 +43,7 @@ def proof_text(proof: Proof | None, outcome: Outcome) -> str:
         many = proof.unchanged != 1
         same = f"{proof.unchanged:,} are here as they were" if many else "1 is here as it was"
         head += f"proven, {same}."
-    elif _wrong(outcome):
+    elif _wrong(proof, outcome):
         head += "NOT proven."
     else:
         head += "not proven yet, as not all files were read."

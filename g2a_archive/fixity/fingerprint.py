@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +45,12 @@ _OTHERS = """
 SELECT after, line FROM other_line
 WHERE directory = ? AND revision <= ? AND (until IS NULL OR until > ?) ORDER BY id
 """
+# Neither in the catalogue then, nor listed as a file of one that was lost.
+_CAME_SINCE = """
+SELECT 1 FROM file WHERE recording = :id AND kind = :kind AND revision > :revision AND NOT EXISTS
+    (SELECT 1 FROM other_line WHERE directory = :directory AND revision <= :revision
+     AND (until IS NULL OR until > :revision) AND instr(line, :name))
+"""
 _SUM = "SELECT sha256 FROM sums WHERE directory = ? ORDER BY revision DESC LIMIT 1"
 
 
@@ -54,16 +60,19 @@ class Proof:
 
     `files` were there; of them some were `removed` by `remove` or `replaced` (fetched again)
     since; `later` ones came since. `recordings` are the first of those removed and replaced, with
-    what became of them. `findings` are what is wrong before any file is read.
+    what became of them. `findings` are what is wrong before any file is read; `wrong_since` are
+    the paths of files that are wrong, and came after the fingerprint's `revision`.
     """
 
     fingerprint: Fingerprint
+    revision: int
     files: int = 0
     removed: int = 0
     replaced: int = 0
     later: int = 0
     recordings: dict[int, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    wrong_since: set[str] = field(default_factory=set)
 
     @property
     def unchanged(self) -> int:
@@ -107,7 +116,7 @@ def prove(
             "the SHA256SUMS files do not make this fingerprint",
             hint="somebody has changed the catalogue; compare it with a copy",
         )
-    proof = Proof(fingerprint, files)
+    proof = Proof(fingerprint, revision, files)
     proof.later = catalog.scalar("SELECT count(*) FROM file WHERE revision > ?", revision)
     for directory, sha256, _ in then:
         if stop():
@@ -115,6 +124,17 @@ def prove(
         _directory(catalog, root, proof, directory, sha256, revision)
     proof.findings += _sums_of_today(catalog, root, stop)
     return proof
+
+
+def look_since(catalog: Catalog, proof: Proof, findings: Iterable[Finding]) -> None:
+    """Note which `findings` of a check are of files that came since: they disprove nothing."""
+    for one in findings:
+        directory, _, name = one.path.rpartition("/")
+        values = {"id": one.recording, "kind": one.kind, "revision": proof.revision}
+        if one.kind and catalog.rows(
+            _CAME_SINCE, {**values, "directory": directory, "name": name.encode()}
+        ):
+            proof.wrong_since.add(one.path)
 
 
 def _revision(catalog: Catalog, fingerprint: Fingerprint) -> int:

@@ -255,6 +255,24 @@ def test_sums_that_were_rewritten_alone_are_named(
     }
 
 
+def test_what_came_since_and_is_damaged_disproves_nothing(
+    service: SimulatedService, root: Path, say: Say
+) -> None:
+    first, second = list(service.recordings)[:2]
+    run_here(service, root, [first])
+    line = line_of(say)
+    run_here(service, root, [second])
+    later = path_of(service, root, second)
+    later.unlink()
+    for _ in range(2):  # also once the catalogue knows of it
+        code, out, _ = say("verify", "--fingerprint", line)
+        assert code == 1
+        assert f"{later.relative_to(root)}: missing" in out
+        assert "proven, 3 are here as they were." in out
+    path_of(service, root, first).unlink()
+    assert "NOT proven." in say("verify", "--fingerprint", line)[1]
+
+
 def test_a_line_of_each_revision_is_proven_for_ever(
     service: SimulatedService, root: Path, say: Say
 ) -> None:
@@ -305,11 +323,9 @@ def test_adopted_bit_by_bit_after_a_lost_catalogue(
         lines.append(line_of(say))
     for line in lines:
         assert proof_of(say, line)["problems"] == {}, line
-    path_of(service, root, ids[1], "events").unlink()
-    assert (
-        str(path_of(service, root, ids[1], "events").relative_to(root))
-        in (proof_of(say, lines[0])["problems"])
-    )
+    gone = path_of(service, root, ids[2], "events")  # which lies beside those of the first
+    gone.unlink()
+    assert proof_of(say, lines[0])["problems"] == {str(gone.relative_to(root)): "missing"}
 
 
 def test_a_run_that_fails_between_sums_and_catalogue(

@@ -181,6 +181,8 @@ def _verify(
             work = _rebuilt if rebuilding else _checked
             outcome = work(settings.run, chosen, watched, switch)
     if proof is not None:
+        with reading(settings.run) as (_, catalog):
+            proving.look_since(catalog, proof, outcome.findings)
         told = {one.path for one in outcome.findings}
         outcome.findings += (
             one
