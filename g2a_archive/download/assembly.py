@@ -113,8 +113,11 @@ def rehearse(
             chunk = plan.todo[at : at + service.chunk_limit]
             answer = service.links(chunk, of=len(plan.todo))
             at += len(chunk)
-            report.unavailable.extend(answer.unavailable)
-            report.refused.extend(answer.refused)
+            again = {i for i in chunk if (one := plan.known.get(i)) and one.looked_at_again}
+            lost = again.intersection((*answer.unavailable, *answer.refused))
+            report.already_archived += len(lost)
+            report.unavailable.extend(i for i in answer.unavailable if i not in lost)
+            report.refused.extend(i for i in answer.refused if i not in lost)
             report.failed.extend(Failure(i, None, why) for i, why in answer.failed.items())
             for recording in answer.recordings:
                 try:
@@ -128,6 +131,8 @@ def rehearse(
                 if transfers:
                     sizes = [t.expected for t in transfers if t.expected is not None]
                     report.rehearsed(recording.id, job.directory, sum(sizes) if sizes else None)
+                elif not job.failures:
+                    report.already_archived += 1  # what it lacks is not offered
     except ArchiverError as error:
         report.note(error)
     finally:

@@ -64,8 +64,7 @@ class Recorder:
 
     def lost(self, id_: int, state: State, known: Known | None = None) -> None:
         """The service left a recording out of its answer, or refused its ID."""
-        if known is not None and known.state is State.ARCHIVED and known.unoffered:
-            # Asked for because of a file that was not offered, and it still is not.
+        if known is not None and known.looked_at_again:  # and the file still is not offered
             self._settle(Settlement(id_, State.ARCHIVED, unoffered=known.unoffered))
             self.report.already_archived += 1
             return

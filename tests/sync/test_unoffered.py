@@ -88,6 +88,8 @@ def test_what_is_not_there_on_the_second_night_is_believed(
     late, *_ = by_start(service)
     sync_here(service, root, mark_archived=True)
     a_night_passes(root)
+    dry = run_here(service, root, service.recordings, dry_run=True)
+    assert (dry.exit_code, dry.already_archived, dry.would_fetch) == (0, 3, 0)
     report = sync_here(service, root, mark_archived=True)
     assert (report.exit_code, report.archived, report.already_archived) == (0, 0, 1)
     assert row(root, late) == ("archived", 7, 2, 0, 1)
@@ -154,6 +156,8 @@ def test_a_recording_that_is_gone_meanwhile_stays_archived(
         service.set_recordings(r for r in service.recordings.values() if r.id != late)
     else:
         service.set_state(late, "unavailable")
+    dry = sync_here(service, root, run={"dry_run": True})
+    assert (dry.exit_code, len(dry.unavailable), len(dry.refused)) == (0, 0, 0)
     report = sync_here(service, root)
     assert (report.exit_code, len(report.unavailable), len(report.refused)) == (0, 0, 0)
     assert row(root, late)[:4] == ("archived", 7, 2, 0)

@@ -35,6 +35,11 @@ class Known:
     unoffered: int = 0
     unoffered_since: str | None = None
 
+    @property
+    def looked_at_again(self) -> bool:
+        """Whether it is archived, and is asked for only as a file of it was not offered."""
+        return self.state is State.ARCHIVED and self.unoffered != 0
+
 
 def archived(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[tuple[int, int, str]]:
     """Those of `ids` archived with all of `mask`: (ID, bits of the files there, directory).
