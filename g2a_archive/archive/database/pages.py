@@ -31,6 +31,15 @@ _OWED = (
     "WHERE state <> 'archived' AND state <> 'removed' ORDER BY owed_since, id"
 )
 
+# What changes without its SHA256SUMS, after a catalogue was lost: lines of files that are adopted
+# (whenever such lines come or go, so do their numbers), and starts that come to be known.
+_REGAINED = """
+SELECT directory, count(*) || ' ' || max(id) FROM other_line WHERE until IS NULL GROUP BY directory
+UNION ALL
+SELECT directory, count(*) || ' undated' FROM recording
+WHERE start_time IS NULL AND state = 'archived' AND directory IS NOT NULL GROUP BY directory
+"""
+
 
 def write(
     catalog: Catalog,
@@ -90,7 +99,8 @@ class CatalogPages:
         """Each directory, and what tells whether anything in it has changed.
 
         Its files are told by the digest of its `SHA256SUMS`; what is not archived, by all that the
-        pages say of it. Where `SHA256SUMS` is yet to be written, nothing tells.
+        pages say of it; and what a catalogue that was lost is told again, by counts. Where
+        `SHA256SUMS` is yet to be written, nothing tells.
         """
         sums = dict(self._catalog.rows(f"SELECT directory, sha256 FROM ({revisions.NOW})"))  # noqa: S608
         for directory in self._catalog.stale_directories():
@@ -102,11 +112,14 @@ class CatalogPages:
         )
         for directory, *row in rows:
             others.setdefault(directory, hashlib.sha256()).update(repr(row).encode())
+        more: dict[str, str] = {}
+        for directory, count in self._catalog.rows(_REGAINED):
+            more[directory] = f"{more.get(directory, '')} {count}"
         sql = "SELECT DISTINCT coalesce(directory, '') FROM recording WHERE directory IS NOT NULL"
         for (directory,) in self._catalog.rows(sql):
             sha256 = sums.get(directory)
             state = others[directory].hexdigest() if directory in others else "-"
-            yield directory, f"{sha256} {state}" if sha256 else ""
+            yield directory, f"{sha256} {state}{more.get(directory, '')}" if sha256 else ""
 
     def entries(self, directory: str) -> Iterator[Entry]:
         """The recordings of one directory that have files."""
