@@ -113,6 +113,19 @@ def test_nothing_fetches_it_again_but_again(
     assert_removed(root, ids[0])
 
 
+def test_of_what_is_fetched_again_only_what_is_asked_for(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    """What was asked for before the removal went with it."""
+    say("remove", "--yes", ids[0])
+    again = download_args(root, "--again", "--only", "mp4", ids[0])
+    assert report_of(cli_here(again, service.environment()))["archived"] == 1
+    assert states(root)[ids[0]] == "archived"
+    assert run_here(service, root, [], owed=True).requested == 0
+    (only,) = files_of(root, ids[0])
+    assert only.endswith(".mp4")
+
+
 def test_the_fingerprint_knows_what_was_removed(
     service: SimulatedService, root: Path, ids: list[int], say: Say
 ) -> None:

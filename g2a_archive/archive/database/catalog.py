@@ -40,7 +40,8 @@ SELECT name FROM some WHERE name IS NOT NULL
 
 _QUEUE = """
 INSERT INTO recording (id, state, owed_since, wanted) VALUES {rows}
-ON CONFLICT (id) DO UPDATE SET wanted = wanted | excluded.wanted,
+ON CONFLICT (id) DO UPDATE SET
+    wanted = CASE state WHEN 'removed' THEN 0 ELSE wanted END | excluded.wanted,
     state = CASE WHEN state IN ('archived', 'lost', 'removed') THEN excluded.state ELSE state END,
     reason = CASE WHEN state IN ('archived', 'lost', 'removed') THEN NULL ELSE reason END,
     owed_since = coalesce(owed_since, excluded.owed_since)
