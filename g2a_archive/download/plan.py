@@ -11,7 +11,7 @@ import os
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -71,14 +71,20 @@ def make_plan(
     plan = Plan(array("q"), unmounted=missing_parts(catalog, root))
     if plan.unmounted and not plan.unmounted[0].directory:
         raise plan.unmounted[0].error()
-    done, lost = _done(catalog, root, ids, mask, plan)
+    look = _Look(catalog, root, plan)
+    done, lost = _there(look, archived(catalog, ids, mask), mask)
     plan.todo = _without(ids, done)
     for one in begun(catalog, plan.todo, mask):
         if one.state is State.REMOVED and not again:
             plan.removed.append(one.id)
         else:
             plan.known[one.id] = one
-    plan.todo = _failures_last(catalog, _without(plan.todo, plan.removed))
+    # What came of a recording before is called archived with what comes now: is it still there?
+    said = len(plan.unreachable), len(plan.failed)
+    parts = ((one.id, one.kinds & ~one.absent, one.directory or "") for one in plan.known.values())
+    lost |= _there(look, parts, mask)[1]
+    aside = plan.removed + plan.unreachable[said[0] :] + plan.failed.ids[said[1] :]
+    plan.todo = _failures_last(catalog, _without(plan.todo, aside))
     for one in known(catalog, lost.keys()):  # as it is once the damage is recorded
         bits = one.kinds & ~lost[one.id]
         plan.known[one.id] = Known(one.id, State.DAMAGED, bits, one.absent, one.directory)
@@ -102,23 +108,23 @@ def _failures_last(catalog: Catalog, todo: array[int]) -> array[int]:
     return array("q", chain.from_iterable(by_count[count] for count in sorted(by_count)))
 
 
-def _done(
-    catalog: Catalog, root: Path, ids: Sequence[int], mask: int, plan: Plan
+def _there(
+    look: _Look, recordings: Iterable[tuple[int, int, str]], mask: int
 ) -> tuple[array[int], dict[int, int]]:
-    """Those of `ids` that are archived, and the bits of the files that are gone of others.
+    """Of `recordings`, as (ID, bits of its files, directory): those that are all there as far as
+    can be told, and the bits of the files that are gone of others.
 
     Plain arrays: a million recordings should not take more memory than their IDs do.
     """
     there: dict[tuple[str, int], array[int]] = {}
-    for id_, bits, directory in archived(catalog, ids, mask):
+    for id_, bits, directory in recordings:
         place = directory, bits & mask
         if place not in there:
             there[place] = array("q")
         there[place].append(id_)
     lost: dict[int, int] = defaultdict(int)
-    for id_, kind in _Look(catalog, root, plan).missing(there):
+    for id_, kind in look.missing(there):
         lost[id_] |= kind.bit
-        plan.missing.append((id_, kind, "missing"))
     return array("q", (i for some in there.values() for i in some if i not in lost)), lost
 
 
@@ -159,6 +165,7 @@ class _Look:
                     if bits & kind.bit and not any(
                         is_named(name, names, place) for name in file_names(id_, kind)
                     ):
+                        self._plan.missing.append((id_, kind, "missing"))
                         yield id_, kind
 
     def _names(self, directory: str, bits: int, recordings: array[int]) -> set[str] | None:
@@ -182,7 +189,8 @@ class _Look:
             reason = str(local_error(error, Doing.LIST, path))
             plan.failed.extend(Failure(id_, None, reason) for id_ in recordings)
             return None
-        if len(names) <= _FEW and (part := missing_date(self._catalog, self._root, directory)):
+        part = missing_date(self._catalog, self._root, directory) if len(names) <= _FEW else None
+        if part is not None and part.recordings:
             plan.unmounted.append(part)
             plan.unreachable.extend(recordings)
             return None

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import assert_archive_equals, cli_here, download_args, relative_path, report_of
 
 from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -82,3 +84,18 @@ def test_a_directory_that_is_gone_is_no_loss_of_one_file(catalog: Catalog, tmp_p
         path.unlink()
     made = plan(catalog, tmp_path, 3)
     assert ([*made.todo], made.missing, [*made.unreachable]) == ([], [], [3])
+
+
+def test_what_had_come_before_the_rest_and_is_gone(service: SimulatedService, root: Path) -> None:
+    """Of one, the rest failed; of another, the MP4 alone was asked for. Then both MP4s go."""
+    one, other, *_ = service.recordings
+    service.fail_files(faults.status(410), "events", one)
+    env = service.environment()
+    assert report_of(cli_here(download_args(root, one), env))["exit_code"] == 1
+    report_of(cli_here(download_args(root, "--only", "mp4", other), env))
+    for id_ in (one, other):
+        (root / relative_path(service.recordings[id_], "mp4")).unlink()
+    service.on_request.clear()
+    report = report_of(cli_here(download_args(root, *service.recordings), env))
+    assert (report["exit_code"], report["archived"]) == (0, len(service.recordings))
+    assert_archive_equals(service, root)
