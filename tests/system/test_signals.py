@@ -111,6 +111,21 @@ def test_the_summary_of_a_stopped_run(
     assert errors.read_text() == f"{id_}  # not finished: the run ended before\n"
 
 
+def test_one_file_failed_and_another_was_under_way(
+    service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    id_ = next(iter(service.recordings))
+    service.fail_files(faults.status(418), "mp4")
+    service.fail_files(faults.stall(10), "events")
+    args = download_args(root, *NEVER, "--jobs", 1, "--error-file", tmp_path / "errors", id_)
+    with start_cli(args, service.environment()) as process:
+        assert service.requests.wait_for_stall()
+        process.terminate()
+        process.communicate(timeout=30)
+    reason = "mp4: the file host answered 418"
+    assert (tmp_path / "errors").read_text() == f"{id_}  # {reason}\n"
+
+
 @pytest.mark.parametrize("call", ["links", "token"])
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_while_a_call_stalls(
