@@ -253,6 +253,21 @@ def test_check_says_it(service: SimulatedService, archive: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
+def test_a_year_of_what_is_archived_in_part(service: SimulatedService, root: Path) -> None:
+    """What more of it is owed is not fetched below the mount point, in no night."""
+    (id_,) = of_year(service, "2016")
+    assert run_here(service, root, [id_], kinds=(FileKind.EVENTS,)).exit_code == 0
+    service.requests.clear()
+    with empty(root / "2016"):
+        for _ in range(2):
+            report = run_here(service, root, [id_])
+            assert report.exit_code == ExitCode.STORAGE
+            assert list(report.unfinished) == [id_]
+            assert service.requests.count == 0
+    report = run_here(service, root, [id_])
+    assert (report.exit_code, report.files) == (0, 2)
+
+
 # --- the questions themselves -----------------------------------------------------------------
 
 
@@ -267,6 +282,11 @@ def catalogue(root: Path, directories: list[str]) -> Catalog:
             db.execute(
                 "INSERT INTO recording (id, state, kinds, directory) VALUES (?, 'archived', 7, ?)",
                 (number, directory),
+            )
+            db.execute(
+                "INSERT INTO file (recording, kind, path, size, sha256, archived_at) "
+                "VALUES (?, 'mp4', ?, 0, '', '')",
+                (number, f"{directory}/{number}.mp4"),
             )
     return Catalog(catalog_path(root), readonly=True)
 

@@ -173,9 +173,9 @@ class Catalog(Database):
 
     def archived_below(self, directory: str, end: str) -> int:
         """How many recordings have files archived in `directory`, or between it and `end`."""
-        sql = (  # archived may also be what the service has no file of, of the kinds asked for
-            "SELECT count(*) FROM recording WHERE state = 'archived' AND kinds & ~absent <> 0 "
-            "AND (directory = ? OR directory > ? AND directory < ?)"
+        sql = (  # also of what is owed, as only a part of it has come yet
+            "SELECT count(*) FROM recording WHERE (directory = ? OR directory > ? AND directory < ?"
+            ") AND EXISTS (SELECT 1 FROM file WHERE recording = id AND damage IS NULL)"
         )
         return int(self.scalar(sql, directory, f"{directory}/" if directory else "", end))
 
