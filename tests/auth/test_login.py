@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 import requests
+from support import PATIENCE, start_cli
 from support import auth as auth_support
 from support import login as login_support
 from support.auth import Watch, accepted, seen_of, token_calls
-from support.login import Person, agree, fields, redirected, renewed
+from support.cli import Args
+from support.login import ANY_PORT, Person, agree, fields, redirected, renewed
 
 from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.auth.login import login, stored_login
@@ -59,6 +62,28 @@ def test_from_the_address_to_a_later_run(
     assert client.client_secret not in shown
     assert kept["refresh_token"].read_text().strip() not in shown
     assert capfd.readouterr() == ("", ""), "the listener logs nothing"
+
+
+@pytest.mark.parametrize("pasted", [False, True])
+def test_the_address_can_be_copied_from_what_is_printed(
+    pasted: bool, service: SimulatedService, tmp_path: Path
+) -> None:
+    """A terminal takes for the address all that stands on its line."""
+    env = {**service.environment(), "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    env["G2A_ARCHIVE_CLIENT_ID"] = service.behaviour.client_id
+    env["G2A_ARCHIVE_CLIENT_SECRET"] = service.behaviour.client_secret
+    args: Args = ["login", "--authorize-url", service.authorize_url]
+    args += ["--paste", "--redirect-uri", ELSEWHERE] if pasted else ["--redirect-uri", ANY_PORT]
+    with start_cli(args, env, stdin=subprocess.PIPE) as process:
+        assert process.stdout
+        address = next(line for line in process.stdout if "http" in line).strip()
+        assert address.startswith("http")
+        if pasted:
+            process.communicate(redirected(address) + "\n", timeout=PATIENCE)
+        else:
+            assert agree(address).status_code == 200
+            process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
 
 
 def test_the_address_says_who_asks(client: AuthSettings, sign_in: Callable[..., Path]) -> None:

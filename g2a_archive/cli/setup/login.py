@@ -78,7 +78,7 @@ def _login(settings: Settings, *, authorize_url: str, redirect_uri: str, paste: 
             authorize_url=authorize_url,
             redirect_uri=redirect_uri,
             paste=paste,
-            show=say,
+            show=lambda text: say(*text.split("\n")),
             ask=lambda prompt: _ask(prompt, switch),
             warn=complain,
             wait=switch.event.wait,
