@@ -58,7 +58,7 @@ class Download:
         self._start = time.monotonic()
         self.report = Report(utc_now(), dry_run=settings.dry_run)
         self.began = False
-        self._broke = False
+        self._left: Sequence[int] = ()  # asked for, and nothing is said of it yet
         self._recorded = False
         self._number: int | None = None
         self._first: Sequence[int] = ()
@@ -75,15 +75,13 @@ class Download:
         self.request(wanted)
         if not (wanted or owed):
             return self._finished()
+        self._left = wanted
 
         def job() -> None:
             more = self.mine(self.catalog.owed()) if owed and self.catalog is not None else ()
             self.fetch(distinct(chain(wanted, more)) if owed else wanted)
 
-        self.work(job)
-        if self._broke and not self.began:
-            self.report.unfinished = distinct(wanted)
-        return self.report
+        return self.work(job)
 
     def work(self, job: Callable[[], None]) -> Report:
         """Do `job` while the archive is open and `catalog` is there.
@@ -103,6 +101,7 @@ class Download:
             self._stopped()
         except Exception as error:
             self.broke(error)
+        self.report.unfinished.extend(self._left)
         return self._finished()
 
     def _guarded(self, job: Callable[[], None]) -> None:
@@ -124,7 +123,6 @@ class Download:
 
     def broke(self, error: Exception) -> Report:
         """Take in what ended the run; of an error that nobody expected, only where it arose."""
-        self._broke = True
         self.report.note(error if isinstance(error, ArchiverError) else unexpected(error))
         return self._finished()
 
@@ -215,6 +213,7 @@ class Download:
         again = self.settings.again
         plan = make_plan(catalog, self.root, wanted, self.settings.kinds, again=again)
         self.request(wanted)
+        self._left = plan.todo
         report.already_archived += plan.already
         report.unfinished.extend(plan.unreachable)
         report.failed.extend(plan.failed)
@@ -242,7 +241,7 @@ class Download:
             for id_, kind, _ in plan.missing:
                 log.warning("recording %d: %s: its file is gone; fetching it again", id_, kind)
         self.begin()
-        self.began = True
+        self.began, self._left = True, ()
         try:
             self._run(storage, catalog, plan, service)
         except ArchiverError:
@@ -327,10 +326,6 @@ class Download:
             return
         from g2a_archive.download.assembly import rehearse
 
-        rehearse(
-            self.settings,
-            plan,
-            self.report,
-            service=self.service(),
-            switch=self.switch,
-        )
+        service = self.service()
+        self._left = ()
+        rehearse(self.settings, plan, self.report, service=service, switch=self.switch)

@@ -181,6 +181,24 @@ def test_the_error_file_of_a_good_run_is_empty(service: SimulatedService, tmp_pa
     assert (tmp_path / "errors").read_bytes() == b""
 
 
+@pytest.mark.parametrize("more", [[], ["--owed"]])
+def test_the_error_file_of_a_run_without_room_names_what_is_owed(
+    more: Args, service: SimulatedService, tmp_path: Path
+) -> None:
+    """Nothing is begun; what was archived before is archived all the same."""
+    done, *others = service.recordings
+    service.fail_files(status(418), "mp4", others[0])
+    env = service.environment()
+    run_cli([*RUN, done, others[0]], env, cwd=tmp_path)
+    args: Args = [*RUN, "--json", "--min-free", "9999999G", "--error-file", "errors", *more]
+    result = run_cli([*args, done, *(others[1:] if more else others)], env, cwd=tmp_path)
+    report = report_of(result)
+    assert (result.returncode, report["requested"]) == (6, len(service.recordings))
+    assert report["already_archived"] == 1
+    lines = (tmp_path / "errors").read_text().splitlines()
+    assert sorted(int(line.split()[0]) for line in lines) == sorted(others)
+
+
 # --- metrics ---------------------------------------------------------------------------------
 
 
