@@ -19,7 +19,7 @@ from g2a_archive.archive.disk import flushing
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
 from g2a_archive.archive.disk.lock import ArchiveLock
-from g2a_archive.archive.disk.mounts import MissingPart
+from g2a_archive.archive.disk.mounts import MissingPart, drives_in
 from g2a_archive.archive.disk.space import NOT_FULL, Space, largest_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import Domain, InputError, LocalError, StorageError, storage_error
@@ -95,6 +95,7 @@ class Storage:
         self._trial_lock = threading.Lock()
         self._tried_until = 0.0
         self._device = -1
+        self._drives: set[str] = set()
         self.space = Space(self.root, min_free)
         self.leftovers: set[str] = set()
         self.unmounted: Sequence[MissingPart] = ()  # where nothing may be made
@@ -116,6 +117,7 @@ class Storage:
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
             self._device = self.root.stat().st_dev
+            self._drives = drives_in(self._root, self._device)
             if self._catalog_elsewhere:
                 self.catalog.parent.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()
@@ -229,13 +231,16 @@ class Storage:
             here = persistently(lambda: os.open(self._root, _DIRECTORY))
             try:
                 if os.fstat(here).st_dev != self._device:
-                    raise self._another_drive()
+                    raise _another_drive(self.root)
                 for part in directory.split("/"):
                     parent, path = path, f"{path}/{part}"
                     if persistently(lambda: _made_in(part, here)):  # noqa: B023 - called at once
                         self._unflushed.add(parent)
                     above, here = here, os.open(part, _DIRECTORY, dir_fd=here)
                     os.close(above)
+                    lost = parent == self._root and part in self._drives
+                    if lost and os.fstat(here).st_dev == self._device:
+                        raise _another_drive(path, Domain.DIRECTORY)
                 if not os.access(".", os.W_OK | os.X_OK, dir_fd=here, effective_ids=_EFFECTIVE):
                     read_only = os.statvfs(here).f_flag & os.ST_RDONLY
                     code = errno.EROFS if read_only else errno.EACCES
@@ -244,12 +249,6 @@ class Storage:
                 os.close(here)
         except OSError as error:
             raise local_error(error, Doing.NAME, path, "make the directory") from error
-
-    def _another_drive(self) -> StorageError:
-        return StorageError(
-            f"{self.root} is no longer the drive that the run began on",
-            hint="is it still mounted?",
-        )
 
     def publish(self, part: str, directory: str, names: tuple[str, ...], name: str) -> list[str]:
         """Give a whole, flushed file its final name; returns the names of what it kept aside.
@@ -311,7 +310,7 @@ class Storage:
                 return
             try:
                 if persistently(lambda: os.stat(self._root)).st_dev != self._device:
-                    raise self._another_drive()
+                    raise _another_drive(self.root)
                 persistently(lambda: write_trial(self.partial, NOT_FULL if full else 1))
             except OSError as error:
                 raise storage_error(error, "write to", self.partial) from error
@@ -355,6 +354,11 @@ def _is(directory: str, name: str) -> bool:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return bool(os.lstat(f"{directory}/{name}"))
     return False
+
+
+def _another_drive(path: str | Path, domain: Domain | None = None) -> StorageError:
+    text, hint = f"{path} is no longer the drive that the run began on", "is it still mounted?"
+    return LocalError(text, domain=domain, hint=hint) if domain else StorageError(text, hint=hint)
 
 
 def _made_in(name: str, directory: int) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import (
     archive_size,
+    assert_archive_equals,
     is_right,
     leftovers,
     mounts,
@@ -22,7 +23,7 @@ from support import (
 from support.service import Serve
 
 from g2a_archive.archive.disk import space
-from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.demo import Request, SimulatedService, sample_recordings
 from g2a_archive.demo.recordings import KINDS
 from g2a_archive.errors import ExitCode
 
@@ -142,3 +143,27 @@ def test_killed_while_copying(service: SimulatedService, root: Path, spread: Spr
     assert copies_below(other) == names_below(other) != []
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_all_there(service, root, other)
+
+
+def test_a_year_s_drive_that_goes_away_in_the_middle(
+    service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    """Nothing is written below its mount point, neither then nor in the night after."""
+    first, last = (id_ for id_, one in service.recordings.items() if one.start.year == 2014)
+    year = root / "2014"
+    with mounts.tmpfs(tmp_path / "drive", "64m") as drive:
+        with mounts.bind(drive, year):
+            assert run_here(service, root, [first]).exit_code == 0
+
+            def goes_away(_: Request) -> None:
+                service.on_request.clear()
+                mounts.unmount(year)
+
+            service.on_request.append(goes_away)
+            report = run_here(service, root, [last])
+            assert {one.id for one in report.failed} == {last}
+            assert f"{year} is no longer the drive" in next(iter(report.failed)).reason
+            assert [*year.iterdir()] == []
+        with mounts.bind(drive, year):
+            assert run_here(service, root, service.recordings).exit_code == 0
+            assert_archive_equals(service, root)

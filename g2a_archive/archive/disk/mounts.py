@@ -19,7 +19,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
@@ -42,6 +44,9 @@ _Tree = dict[str, "_Tree"]
 _LAST = "\U0010ffff"
 _SAID = 5
 """Missing parts that a sentence names."""
+
+_MOST_YEARS = 1000
+"""Entries of the archive that are looked at: where it has a directory a day, none is a drive."""
 
 _BELOW = f"/{_LAST}"
 """Added to a directory's path: comes after all that lie in it."""
@@ -136,6 +141,17 @@ def unmounted_error(parts: Sequence[MissingPart]) -> StorageError:
     if len(parts) > _SAID:
         others += f"; and {len(parts) - _SAID:,} more"
     return StorageError(first.message + others, hint=first.hint)
+
+
+def drives_in(root: str, device: int) -> set[str]:
+    """What in the archive, which is on `device`, lies on a drive of its own, as a year may."""
+    found = set()
+    with os.scandir(root) as entries:
+        for entry in islice(entries, _MOST_YEARS):
+            with suppress(OSError):
+                if entry.is_dir() and os.stat(entry.path).st_dev != device:
+                    found.add(entry.name)
+    return found
 
 
 def look_at(path: Path) -> str:
