@@ -80,9 +80,9 @@ class Logs:
     ) -> None:
         self._path = log_file
         self._file: LogFile | None = None
-        level = logging.ERROR if quiet else logging.WARNING
+        level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
         console = _Console(display)
-        console.setLevel((level, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
+        console.setLevel(logging.ERROR if quiet else level)  # with both, the file has the lines
         self._handlers: list[logging.Handler] = [console]
         if log_file:
             from g2a_archive.console.logfile import LogFile
@@ -93,7 +93,7 @@ class Logs:
                 raise storage_error(
                     error, "open the log file", log_file, instead=_OPTION
                 ) from error
-            self._file.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO)
+            self._file.setLevel(min(level, logging.INFO))
             self._handlers.append(self._file)
         for handler in self._handlers:
             handler.setFormatter(_Formatter())

@@ -34,6 +34,14 @@ def test_quiet_is_silent_on_success_and_while_something_is_not_ready(
         assert (result.returncode, result.stdout, result.stderr) == (code, "", "")
 
 
+def test_quiet_is_silent_whatever_the_log_file_is_to_hold(serve: Serve, tmp_path: Path) -> None:
+    service = mixed(serve)
+    args: Args = [*RUN, "-q", "-vv", "--log-file", "log", FIRST]
+    result = run_cli(args, service.environment(), cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert f" INFO recording {FIRST}: mp4: " in (tmp_path / "log").read_text()
+
+
 def test_quiet_is_silent_when_the_time_is_over(serve: Serve, tmp_path: Path) -> None:
     service = serve(4, rate=2_000.0, rate_limit=None)
     args: Args = [*RUN, "-q", "--max-duration", "0.5s", *service.recordings]
