@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import archives, catalog_path, cli_here, plain_args
-from support.cli import FIRST, tree
+from support import archives, catalog_path, cli_here, plain_args, run_cli
+from support.cli import FIRST, Args, tree
 
 from g2a_archive.archive.database import connection
 from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.cli.setup import check
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import ExitCode
+
+LOG_LINE = re.compile(r"\S+Z WARNING the access token in \S+\\x1b\[31m token can be read .*\n")
 
 archive = archives.archive
 original = archives.original
@@ -70,6 +73,29 @@ def lock(root: Path) -> None:
 def dangling_lock(root: Path) -> None:
     (root / ".g2a-archive" / "lock").unlink()
     (root / ".g2a-archive" / "lock").symlink_to("/nowhere/at/all")
+
+
+def test_quiet_tells_only_what_is_wrong(service: SimulatedService, archive: Path) -> None:
+    assert checked(service, archive, "-q") == (0, [])
+    args: Args = ["check", "-q", "--dest", archive, "--min-free", "900T"]
+    result = cli_here(args, service.environment())
+    assert result.returncode == ExitCode.STORAGE
+    assert result.stdout.startswith("FAIL  destination: ")
+    assert (result.stdout.count("\n"), result.stderr) == (1, "")
+
+
+def test_its_warnings_are_log_lines(
+    service: SimulatedService, archive: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "a\x1b[31m token"
+    secret.write_text(service.token)
+    secret.chmod(0o644)
+    env = {**service.environment(), "G2A_ARCHIVE_TOKEN": "", "G2A_ARCHIVE_TOKEN_FILE": str(secret)}
+    args: Args = ["check", "--dest", archive, "--min-free", "0"]
+    result = run_cli(args, env)
+    assert result.returncode == 0, result.stdout
+    assert LOG_LINE.fullmatch(result.stderr), result.stderr
+    assert run_cli([*args, "-q"], env).stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ EXPECTED = 37
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "_SLOWLY", Behaviour(rate_limit=None))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("no_proxy", "")
 
 
 @pytest.fixture
@@ -53,6 +54,14 @@ def test_neither_file_nor_environment_choose_its_destination(
     monkeypatch.setenv("G2A_ARCHIVE_CONFIG", "nowhere.toml")
     assert main.run(["demo", "-q"]) == 0
     assert archived(tmp_path / "g2a-archive-demo-2") == EXPECTED
+
+
+def test_a_proxy_is_not_asked_for_what_is_on_this_machine(
+    root: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert say("demo", "-q") == (0, "", "")
 
 
 def test_a_real_archive_is_refused(real: Path, say: Say) -> None:

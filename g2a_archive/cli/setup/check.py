@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from g2a_archive.archive.disk.space import free_space
 from g2a_archive.archive.layout import option_of
 from g2a_archive.archive.storage import Storage, has_catalog
 from g2a_archive.cli.options import run_options
-from g2a_archive.cli.run import Access, require_place
+from g2a_archive.cli.run import Access, require_place, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console.outputs import say, say_json
 from g2a_archive.console.report import exit_code_of
@@ -253,7 +254,9 @@ def _check(settings: Settings) -> ExitCode:
         configuration = f"read from {config.path}"
     if config.profile is not None:
         configuration += f", profile {config.profile}"
-    with switch.signals():
+    # The files are looked at below, and not made.
+    shown = replace(settings, log_file=None, error_file=None, metrics_file=None)
+    with staged(shown, switch, access.secrets):
         looks = Check(
             settings.run,
             files=settings.files,
@@ -268,7 +271,7 @@ def _check(settings: Settings) -> ExitCode:
                 found.append(one)
                 if switch.code is not None:
                     raise Interrupted
-                if not settings.json:
+                if not (settings.json or (settings.quiet and one.ok)):
                     say(f"{'ok   ' if one.ok else 'FAIL '} {one.message}")
         finally:
             access.settle()

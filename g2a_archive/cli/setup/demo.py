@@ -43,6 +43,7 @@ def _demonstrate(settings: Settings, dest: str | None) -> ExitCode:
     recordings = sample_recordings(
         COUNT, mp4_size=(50_000, 900_000), unavailable_every=_UNAVAILABLE_EVERY
     )
+    os.environ["no_proxy"] = "127.0.0.1"  # where no proxy leads to what only this machine has
     with SimulatedService(recordings, _SLOWLY) as service:
         if not settings.json and not settings.quiet:
             say(f"A simulated service with {COUNT} recordings runs at {service.base_url}")
