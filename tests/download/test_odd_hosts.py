@@ -315,3 +315,17 @@ def test_ignore_size(service: SimulatedService, root: Path, no_backoff: None) ->
     assert "announces 25000 bytes, recordingSize is 30000" in next(iter(report.failed)).reason
     assert run_here(service, root, [ID], ignore_size=True).exit_code == 0
     assert archive_files(root)[name_of(service, "mp4")].stat().st_size == 25_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_length_that_was_too_much_is_not_waited_for(
+    kind: Kind, service: SimulatedService, root: Path, no_backoff: None
+) -> None:
+    """Every night all bytes come, and then the connection ends; the length is told no more."""
+    service.fail_files(faults.lying_length(10) | faults.ignored_range(), kind, ID)
+    assert run_here(service, root, [ID], retries=1, ignore_size=True).exit_code == 1
+    service.on_request.clear()
+    service.fail_files(faults.no_length() | faults.ignored_range(), kind, ID)
+    report = run_here(service, root, [ID], retries=1, ignore_size=True)
+    assert report.exit_code == 0, [*report.failed]
+    assert whole(root, service, kind)

@@ -282,12 +282,17 @@ class Fetcher:
 
     def _short(
         self, transfer: Transfer, part: Partial, answer: Answer, floor: Floor
-    ) -> Result | None:
+    ) -> Result | Whole | None:
         """Fewer bytes came than there are: of a part that was announced so, the rest is next."""
         if answer.status == 206 and part.size > transfer.high_water and answer.ended:
             transfer.high_water = part.size
             transfer.attempts, transfer.renewed = 0, False
             return None
+        plain = answer.status == 200 and not answer.announced and transfer.expected is None
+        if plain and part.size == transfer.high_water:
+            # Another answer ended at the same byte, too, and announced more than it had.
+            part.total = None
+            return self._finish(transfer, part, answer)
         known = transfer.held().known
         told = "" if known is None else f" of {known}"
         short = NetworkError(f"only {part.size}{told} bytes came")
