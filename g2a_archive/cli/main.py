@@ -12,6 +12,7 @@ import click
 
 from g2a_archive.cli.config import drop_empty, nearest
 from g2a_archive.cli.settings import Documented, source_of
+from g2a_archive.console.logs import tell_what_nobody_handles
 from g2a_archive.console.outputs import (
     complain,
     guarded,
@@ -100,6 +101,7 @@ def cli(ctx: click.Context, /, version: bool, verbose: bool) -> None:
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code of the README's table."""
     reserve_standard_streams()
+    tell_what_nobody_handles()
     code = run(sys.argv[1:])
     if code in (ExitCode.SIGINT, ExitCode.SIGTERM):
         end_after(5.0, ExitCode(code))  # whoever reads our output may have stopped reading

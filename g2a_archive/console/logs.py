@@ -66,6 +66,14 @@ class _Console(logging.Handler):
         self._display.line(self.format(record))
 
 
+def tell_what_nobody_handles() -> None:
+    """Have commands that set up no `Logs` warn in the same way; standard error is open by then."""
+    logging.lastResort = last = logging.StreamHandler()
+    last.setLevel(logging.WARNING)
+    last.setFormatter(_Formatter())
+    last.addFilter(_Redact(tuple))
+
+
 class Logs:
     """The handlers of this process, set up once. Raises `StorageError` for a file that can't be."""
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support import PATIENCE, catalog_path, start_cli
 from support.archive import MP4, Archive, video
+from support.cli import Args
 
 from g2a_archive.archive import checksums
 from g2a_archive.cli import main
@@ -45,6 +50,21 @@ def say(archive: Archive, capsys: pytest.CaptureFixture[str]) -> Say:
         return code, said
 
     return run
+
+
+@pytest.mark.parametrize("command", ["status", "export", "browse"])
+def test_a_warning_of_a_command_that_reads(command: str, archive: Archive) -> None:
+    soon = "from g2a_archive.archive.database import connection; connection._SILENCE = 0.1"
+    with closing(sqlite3.connect(catalog_path(archive.root), isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        args: Args = [command, *(["--json"] if command == "export" else []), "--dest", archive.root]
+        with start_cli(args, before=soon) as process:
+            assert process.stderr
+            line = process.stderr.readline()
+            other.execute("ROLLBACK")
+            process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert re.match(r"\S+Z WARNING waiting for the catalogue \S+\\x1b\]0;ive\\nx/", line), line
 
 
 def test_a_path_is_on_its_line_in_all_that_is_said(archive: Archive, say: Say) -> None:
