@@ -184,11 +184,11 @@ class Engine:
         if isinstance(answer, BaseException):
             self._link_failure(answer, event.ids)
             return
+        self._sort_answer(answer)  # first: the catalogue may fail, and what came of these is told
         if not self._queued and self._service.ever_answered:
             # Only now: before, the credentials may be what is wrong.
             self._queued = True
             self._catalog.queue(self._plan.todo, kinds_mask(self._settings.kinds))
-        self._sort_answer(answer)
         if self._service.unreachable_in_a_row >= _UNREACHABLE and self._links.open:
             for id_ in self._links.close():
                 self._recorder.fail_recording(id_, "not tried: the service could not be reached")

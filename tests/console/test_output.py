@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support import JSON_KEYS, report_of, run_cli, run_here, states
+from support import JSON_KEYS, mounts, report_of, run_cli, run_here, states
 from support import cli as cli_support
 from support.cli import FIRST, Args, refused
 from support.service import Serve
@@ -20,7 +20,7 @@ from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.cli import main
 from g2a_archive.console.outputs import metrics_text
 from g2a_archive.console.report import Report
-from g2a_archive.demo import Request, SimulatedService
+from g2a_archive.demo import Request, SimulatedService, sample_recordings
 from g2a_archive.demo.faults import status
 from g2a_archive.models import FileKind
 
@@ -197,6 +197,19 @@ def test_the_error_file_of_a_run_without_room_names_what_is_owed(
     assert report["already_archived"] == 1
     lines = (tmp_path / "errors").read_text().splitlines()
     assert sorted(int(line.split()[0]) for line in lines) == sorted(others)
+
+
+def test_the_error_file_where_the_catalogue_s_disk_is_full(serve: Serve, tmp_path: Path) -> None:
+    """It fills with the first answer: of what that had, nothing else would tell."""
+    service = serve(sample_recordings(600))
+    ids = list(service.recordings)
+    with mounts.tmpfs(tmp_path / "small", "128k"):
+        args: Args = ["--catalog", "small/c.sqlite3", "--error-file", "errors", "--json"]
+        result = run_cli([*RUN, *args, *ids], service.environment(), cwd=tmp_path)
+    report = report_of(result)
+    assert (result.returncode, report["archived"]) == (6, 0)
+    lines = (tmp_path / "errors").read_text().splitlines()
+    assert sorted(int(line.split()[0]) for line in lines) == sorted(ids)
 
 
 # --- metrics ---------------------------------------------------------------------------------
