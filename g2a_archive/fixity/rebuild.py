@@ -15,7 +15,7 @@ from g2a_archive.archive import checksums, content
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import files_of
 from g2a_archive.archive.disk.hashing import hash_file
-from g2a_archive.archive.disk.mounts import missing_link
+from g2a_archive.archive.disk.mounts import missing_link, missing_parts
 from g2a_archive.archive.layout import ARCHIVE_DIR, checked_directory, parse_name
 from g2a_archive.errors import Interrupted, LocalError, StorageError
 from g2a_archive.fixity.check import Finding, Outcome
@@ -66,11 +66,12 @@ def rebuild(
     recording owed. `on_begin` hears how many files there are, `on_files` of so many more that were
     looked at, `on_bytes`, in several threads, of bytes read. The caller holds the archive's lock.
 
-    Links that lead nowhere are told as `unmounted`. Raises `StorageError`; `stop` ends it within
-    moments, and what was recorded stays.
+    Told as `unmounted` is what the catalogue knows to be so, and links that lead nowhere. Raises
+    `StorageError`; `stop` ends it within moments, and what was recorded stays.
     """
     begun = time.monotonic()
     one = _Rebuilding(catalog, Tree(root, catalog.path), on_bytes, stop)
+    one.outcome.unmounted = missing_parts(catalog, root)
     try:
         on_begin(sum(len(folder.names) for folder in one.tree.walk(stop)))
         one.run(jobs or default_jobs(), on_files)
@@ -163,7 +164,8 @@ class _Rebuilding:
             full = self.tree.root / path
             ours = parse_name(self.tree.key(name)) is not None or not _is_text(path)
             if not ours and full.is_symlink() and leads_nowhere(full):
-                self.outcome.unmounted.append(missing_link(self.catalog, self.tree.root, path))
+                if not any(part.directory == path for part in self.outcome.unmounted):
+                    self.outcome.unmounted.append(missing_link(self.catalog, self.tree.root, path))
             else:
                 names.append(name)
         return names

@@ -114,6 +114,9 @@ def test_the_command_says_it_and_ends_with_6(archive: Archive) -> None:
     assert f"{archive.root}/2014 is empty: nothing is there of its 2 archived" in run.stderr
     assert [one["path"] for one in json.loads(run.stdout)["findings"]] == ["2013/03/01/3.mp4"]
     assert [*archive.catalog.owed()] == [3]
+    run = run_cli(["verify", "-d", archive.root, "--rebuild"])
+    assert run.returncode == ExitCode.STORAGE
+    assert f"{archive.root}/2014 is empty: nothing is there of its 2 archived" in run.stderr
     run = run_cli(["browse", "-d", archive.root])
     assert run.returncode == ExitCode.STORAGE
     assert "is the drive mounted?" in run.stderr
