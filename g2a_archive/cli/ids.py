@@ -7,12 +7,16 @@ import re
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import BinaryIO, cast
 
 from g2a_archive.errors import InputError, storage_error
 from g2a_archive.models import distinct, id_of
 
 _SHOWN = 10
+_NAMED = 200
+"""Stretches of bad lines that are named, beyond the first lines, which are shown."""
+
 _LONGEST = 40
 _BLOCK = 1 << 18
 
@@ -47,28 +51,40 @@ def read_ids(arguments: Iterable[str], files: Iterable[str]) -> array[int]:
                 if id_ := id_of(text):
                     ids.append(id_)
                 elif text:
-                    bad.add(f"{'standard input' if name == '-' else name}, line {number}:", text)
+                    bad.add("standard input" if name == "-" else name, text, number)
     if bad.count:
         raise bad.error()
     return distinct(ids)
 
 
 class _Bad:
-    """What is no ID: the first ones, and how many there are."""
+    """What is no ID: the first ones, the lines of the others, and how many there are."""
 
     def __init__(self) -> None:
         self.count = 0
         self._first: list[str] = []
+        self._lines: list[tuple[str, int, int]] = []  # of the others: where, from, to
 
-    def add(self, where: str, text: str) -> None:
+    def add(self, where: str, text: str, line: int | None = None) -> None:
         """One more."""
         self.count += 1
         if self.count <= _SHOWN:
-            self._first.append(f"{where} {_shown(text)}")
+            place = where if line is None else f"{where}, line {line}:"
+            self._first.append(f"{place} {_shown(text)}")
+        elif line is not None:
+            known = self._lines[-1] if self._lines else ("", 0, 0)
+            if (where, line - 1) == (known[0], known[2]):
+                self._lines[-1] = where, known[1], line
+            elif len(self._lines) < _NAMED:
+                self._lines.append((where, line, line))
 
     def error(self) -> InputError:
         """All of them, in a sentence."""
         more = f"; and {self.count - _SHOWN:,} more" if self.count > _SHOWN else ""
+        for where, spans in groupby(self._lines, lambda one: one[0]):
+            lines = (str(at) if at == to else f"{at} to {to}" for _, at, to in spans)
+            more += f"; {where}, lines {', '.join(lines)}"
+        more += ", …" if len(self._lines) == _NAMED else ""
         one = self.count == 1
         what = "not a recording ID" if one else f"{self.count:,} are not recording IDs"
         return InputError(

@@ -106,13 +106,20 @@ def test_every_bad_line_is_named_with_its_place(still: SimulatedService, tmp_pat
     )
 
 
-def test_of_very_many_bad_lines_ten_are_named_and_all_counted(
+def test_of_very_many_bad_lines_ten_are_shown_and_all_named(
     still: SimulatedService, tmp_path: Path
 ) -> None:
     (tmp_path / "names.csv").write_text("".join(f"name {n}\n" for n in range(2500)))
     line = refused(still, tmp_path, ["download", "-f", "names.csv"])
     assert line.startswith("g2a-archive: 2,500 are not recording IDs: names.csv, line 1: 'name 0'")
-    assert "line 10: 'name 9'; and 2,490 more (" in line
+    assert "line 10: 'name 9'; and 2,490 more; names.csv, lines 11 to 2500 (" in line
+    text = "".join(f"{n if n % 3 else 'x'}\n" for n in range(1, 51))
+    line = refused(still, tmp_path, ["download", "-f", "-", "-f", "names.csv"], stdin=text)
+    named = "standard input, lines 33, 36, 39, 42, 45, 48; names.csv, lines 1 to 2500"
+    assert f"line 30: 'x'; and 2,506 more; {named} (" in line
+    text = "".join(f"{n if n % 2 else 'x'}\n" for n in range(1, 501))
+    assert ", lines 22, 24, " in (line := refused(still, tmp_path, ["download", "-f-"], stdin=text))
+    assert ", 420, … (" in line
 
 
 def test_an_option_like_number_is_named(still: SimulatedService, tmp_path: Path) -> None:
