@@ -185,15 +185,19 @@ class Engine:
             self._link_failure(answer, event.ids)
             return
         self._sort_answer(answer)  # first: the catalogue may fail, and what came of these is told
-        if not self._queued and self._service.ever_answered:
-            # Only now: before, the credentials may be what is wrong.
-            self._queued = True
-            self._catalog.queue(self._plan.todo, kinds_mask(self._settings.kinds))
+        self._remember()
         if self._service.unreachable_in_a_row >= _UNREACHABLE and self._links.open:
             for id_ in self._links.close():
                 self._recorder.fail_recording(id_, "not tried: the service could not be reached")
                 if self._recorder.due(0.0):  # a million of them need not be kept until then
                     self._recorder.commit()
+
+    def _remember(self) -> None:
+        """All that was asked for is owed, once a call was accepted: before, the credentials may be
+        what is wrong."""
+        if not self._queued and self._service.ever_answered:
+            self._queued = True
+            self._catalog.queue(self._plan.todo, kinds_mask(self._settings.kinds))
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
         if isinstance(error, Interrupted):
@@ -364,6 +368,7 @@ class Engine:
         if self._switch.late and self._report.unfinished:
             self._report.out_of_time()
         try:
+            self._remember()  # the run may have ended between two calls for the first chunk
             self._recorder.commit()
             write_checksums(self._catalog, self._storage.root)
         except ArchiverError as error:

@@ -145,6 +145,23 @@ def test_a_signal_while_a_call_stalls(
     assert run_here(service, root, service.recordings).exit_code == 0
 
 
+def test_a_signal_between_two_calls_for_the_first_chunk(
+    service: SimulatedService, root: Path
+) -> None:
+    """A half of it was accepted, so that all of them are owed, as `--owed` shows."""
+    unknown = 999
+    service.fail(faults.stall(0), call="links", skip=2)
+    args = download_args(root, *NEVER, *service.recordings, unknown)
+    with start_cli(args, service.environment()) as process:
+        assert service.requests.wait_for_stall()
+        process.terminate()
+        process.communicate(timeout=30)
+    assert states(root) == dict.fromkeys([*service.recordings, unknown], "queued")
+    service.on_request.clear()
+    report = run_here(service, root, [], owed=True)
+    assert (report.archived, [*report.refused]) == (len(service.recordings), [unknown])
+
+
 def test_a_signal_while_every_file_is_in_its_pause(service: SimulatedService, root: Path) -> None:
     service.fail_files(faults.status(503, retry_after="500"))
     args = download_args(root, "--retries", "9", *service.recordings)
