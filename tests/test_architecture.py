@@ -79,3 +79,17 @@ def test_no_module_and_no_function_is_too_long() -> None:
                 if lines > 50:
                     long.append(f"{path.name}: {node.name}: {lines}")
     assert long == []
+
+
+def test_what_is_at_a_path_is_asked_in_one_place() -> None:
+    """From Python 3.14 on, pathlib takes every error for nothing: there is a module for that."""
+    asked = re.compile(
+        r"(?<!\blook)(?<!os\.path)(?<!\bentry)\.(exists|is_(dir|file|symlink))\b(?!\w)"
+    )
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if asked.search(line) and "`Path." not in line
+    ]
+    assert found == []

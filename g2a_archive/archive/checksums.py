@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.revisions import DirectorySums
-from g2a_archive.archive.disk import flushing
+from g2a_archive.archive.disk import flushing, look
 from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.hashing import open_regular
 from g2a_archive.archive.disk.mounts import look_at
@@ -122,7 +122,7 @@ def _work_on_all(
     lines = _Lines(catalog, directory)
     first = [*islice(lines, _SMALL)]
     folder = root / directory
-    if not folder.is_dir() or (first and look_at(folder)):
+    if not look.is_dir(folder) or (first and look_at(folder)):
         # Gone with all that was in it; or only out of sight, and then it stays to be done.
         gone = None if first else DirectorySums(directory)
         return lambda: gone

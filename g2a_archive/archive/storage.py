@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from g2a_archive.archive.disk import flushing
+from g2a_archive.archive.disk import flushing, look
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
 from g2a_archive.archive.disk.lock import ArchiveLock
@@ -49,7 +49,7 @@ def catalog_path(dest: Path, elsewhere: str | None) -> Path:
 def check_destination(dest: Path) -> None:
     """Raise `InputError` where the destination, or what leads to it, is a file."""
     for path in (dest, *dest.parents):
-        if is_there(path, Path.is_dir):
+        if is_there(path, look.is_dir):
             return
         if is_there(path):
             where = "" if path == dest else f" cannot be a directory: {path}"
@@ -58,10 +58,10 @@ def check_destination(dest: Path) -> None:
             )
 
 
-def is_there(path: Path, look: Callable[[Path], bool] = Path.exists) -> bool:
-    """Whether `path` exists, or is what `look` tells. Raises `StorageError` if it can't be told."""
+def is_there(path: Path, told: Callable[[Path], bool] = look.exists) -> bool:
+    """Whether `path` exists, or is what `told` tells. Raises `StorageError` if it can't be told."""
     try:
-        return look(path)
+        return told(path)
     except OSError as error:
         raise storage_error(error, "read", path) from error
 
@@ -69,7 +69,7 @@ def is_there(path: Path, look: Callable[[Path], bool] = Path.exists) -> bool:
 def has_catalog(path: Path) -> bool:
     """Whether there is a catalogue. An empty file is none yet: a share without working locks, or
     a run that was killed at its very beginning, leaves that. Raises `StorageError`."""
-    empty = is_there(path, lambda file: file.is_file() and not file.stat().st_size)
+    empty = is_there(path, lambda file: look.is_file(file) and not file.stat().st_size)
     return is_there(path) and not empty
 
 
@@ -107,7 +107,7 @@ class Storage:
         be used, or is no archive although it should be, and `LockedError`.
         """
         self.look(create=create)
-        if self._catalog_elsewhere and self.own.is_dir() and not has_catalog(self.catalog):
+        if self._catalog_elsewhere and is_there(self.own) and not has_catalog(self.catalog):
             log.warning(
                 "the catalogue %s is new, and knows nothing of what %s owes: is its disk mounted?",
                 self.catalog,
@@ -133,7 +133,7 @@ class Storage:
             self.require()
         elif (
             self._catalog_elsewhere
-            and not is_there(self.own, Path.is_dir)
+            and not is_there(self.own, look.is_dir)
             and has_catalog(self.catalog)
         ):
             raise StorageError(
@@ -146,7 +146,7 @@ class Storage:
 
         In its own place a catalogue that is gone is lost, not only on a disk that is not mounted.
         """
-        if not is_there(self.own, Path.is_dir):
+        if not is_there(self.own, look.is_dir):
             raise StorageError(
                 f"{self.root} is not an archive yet, and --no-create is set",
                 hint="is the drive mounted? For a new archive, run once without --no-create",

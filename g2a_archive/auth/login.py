@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from g2a_archive.archive.disk import look
 from g2a_archive.auth.credentials import AuthSettings, client_endpoint
 from g2a_archive.auth.endpoint import TokenEndpoint, require_safe_address
 from g2a_archive.auth.secretfile import (
@@ -106,7 +107,7 @@ def logout(config_dir: Path, *, wait: Wait) -> bool:
     owner revokes it. Raises `StorageError`, `Interrupted`.
     """
     directory = _directory(config_dir)
-    if not directory.is_dir():
+    if not look.is_dir(directory):
         return False
     found = False
     token = directory / "refresh_token"

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file
 from g2a_archive.archive.disk.renaming import is_mount, replace
 from g2a_archive.errors import CredentialsError, Interrupted, StorageError
@@ -226,7 +227,7 @@ def _lock_of(target: Path, wait: Wait) -> int:
         try:
             return _take_lock(beside(target, ".lock"), target, wait)
         except OSError:
-            if not target.exists():
+            if not look.exists(target):
                 raise
     return _take_lock(target, target, wait)
 

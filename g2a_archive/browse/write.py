@@ -78,13 +78,13 @@ class Writer:
 
     def has(self, name: str) -> bool:
         """Whether an earlier run has written such a page."""
-        return name in self._there or (name == "index.html" and (self.root / name).is_file())
+        return name in self._there or (name == "index.html" and os.path.isfile(self.root / name))
 
     def finish(self, pages: Collection[str]) -> None:
         """Remove what is none of these `pages`, and flush the directories."""
         for name in sorted(self._names()):
             path = self.folder / name
-            if name in pages or not _OURS.fullmatch(name) or path.is_dir():
+            if name in pages or not _OURS.fullmatch(name) or os.path.isdir(path):
                 continue
             try:
                 path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk import look
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.storage import catalog_path, has_catalog, is_there
 from g2a_archive.cli.config import auth_values, exposed
@@ -62,9 +63,9 @@ def staged(
 def require_place(option: str, path: str) -> None:
     """Refuse a file that could not be written hours later: its directory is not there."""
     target = Path(os.path.realpath(path))
-    if target.is_dir():
+    if look.is_dir(target):
         raise InputError(f"{option}: {path} is a directory", hint="name a file in it")
-    if not target.parent.is_dir():
+    if not look.is_dir(target.parent):
         raise InputError(
             f"{option}: there is no directory {target.parent}", hint="make it, or name another file"
         )
@@ -80,7 +81,7 @@ def reading(run: RunSettings) -> Iterator[tuple[Path, Catalog]]:
         hint = "check --dest; is the drive mounted?"
         if run.catalog is not None:
             hint = "check --catalog; is its drive mounted?"
-        elif (root / ARCHIVE_DIR).is_dir():
+        elif os.path.isdir(root / ARCHIVE_DIR):
             hint = "`verify --rebuild`, or the next download, makes a catalogue of what is there"
         raise StorageError(f"there is no archive at {root}: {path} {why}", hint=hint)
     with Catalog(path, readonly=True) as catalog:

@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
+from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.renaming import is_mount, recover, replace
 from g2a_archive.console.logs import redact
 from g2a_archive.console.report import Report
@@ -161,14 +162,14 @@ def replacing(path: str, *, option: str = "file") -> Iterator[TextIO]:
     """
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
-        if path.startswith(_STREAMS) or (target.exists() and not target.is_file()):
+        if path.startswith(_STREAMS) or (look.exists(target) and not look.is_file(target)):
             with open(path, "a", encoding="utf-8", newline="") as device:
                 yield device
             return
         aside = target.with_name(f".{target.name}.{os.getpid()}.new")
         with _made_beside(aside, target) as out:
             yield out
-        if aside.exists():
+        if look.exists(aside):
             _put(aside, target)
     except OSError as error:
         raise storage_error(error, "write", path, instead=option) from error
@@ -184,7 +185,7 @@ def _made_beside(aside: Path, target: Path) -> Iterator[TextIO]:
     try:
         out = open(aside, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
     except PermissionError:
-        if not target.is_file():
+        if not look.is_file(target):
             raise
         out = open(target, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
     try:

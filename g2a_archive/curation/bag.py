@@ -22,6 +22,7 @@ from g2a_archive import __version__
 from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import NO_DATE, RecordingDetail
+from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts
@@ -76,10 +77,10 @@ def place(where: str, archive: Path, *, zipped: bool) -> Place:
     if Path(os.path.realpath(archive)) in (target, *target.parents):
         raise InputError(f"{target} lies in the archive", hint="a bag belongs beside it")
     try:
-        if not parent.is_dir():
+        if not look.is_dir(parent):
             raise InputError(f"there is no directory {parent} for the bag", hint="make it first")
         if os.path.lexists(target):
-            if zipped or not target.is_dir():
+            if zipped or not look.is_dir(target):
                 raise InputError(f"{target} is there already", hint="nothing is overwritten")
             if any(target.iterdir()):
                 raise InputError(f"{target} is not empty", hint="nothing is overwritten")
@@ -125,7 +126,7 @@ def _workplace(where: Place) -> Iterator[Path]:
 
 def _clear(work: Path) -> None:
     for name in ("bag", "pages"):
-        if (work / name).is_dir():
+        if look.is_dir(work / name):
             shutil.rmtree(work / name)
     for name in ("bag.zip", "recordings.csv", "manifest-sha256.txt"):
         (work / name).unlink(missing_ok=True)
@@ -202,7 +203,7 @@ class Bagging:
                 )
             self._add_own(writer, work, "recordings.csv")
             pages = work / "pages"
-            files = (path for path in pages.rglob("*") if path.is_file())
+            files = (path for path in pages.rglob("*") if look.is_file(path))
             for page in sorted(files, key=Path.as_posix):
                 self._add_own(writer, pages, page.relative_to(pages).as_posix())
             writer.finish(self._about())
@@ -355,7 +356,7 @@ def _flush(made: Path, group: GroupFlush | None) -> None:
     if group is not None:
         group.flush()
         return
-    if not made.is_dir():
+    if not look.is_dir(made):
         _flush_file(made)
         return
     for folder, _, names in os.walk(made, topdown=False):

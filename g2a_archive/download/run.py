@@ -14,6 +14,7 @@ from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import archived
 from g2a_archive.archive.database.tombstones import resume, tombstones
+from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.leftovers import sweep
 from g2a_archive.archive.disk.mounts import unmounted_error
 from g2a_archive.archive.storage import (
@@ -187,7 +188,7 @@ class Download:
                     self.catalog = stack.enter_context(Catalog(path, readonly=True))
             else:
                 storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
-                if not is_there(storage.own, Path.is_dir) and not settings.no_create:
+                if not is_there(storage.own, look.is_dir) and not settings.no_create:
                     check_destination(self.root)
                     self.credentials()  # without any, nothing should be created
                 storage.open(create=not settings.no_create)

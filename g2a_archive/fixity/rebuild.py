@@ -163,7 +163,7 @@ class _Rebuilding:
         for name, path in zip(folder.names, folder.files(), strict=True):
             full = self.tree.root / path
             ours = parse_name(self.tree.key(name)) is not None or not _is_text(path)
-            if not ours and full.is_symlink() and leads_nowhere(full):
+            if not ours and os.path.islink(full) and leads_nowhere(full):
                 if not any(part.directory == path for part in self.outcome.unmounted):
                     self.outcome.unmounted.append(missing_link(self.catalog, self.tree.root, path))
             else:

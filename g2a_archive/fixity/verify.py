@@ -17,10 +17,12 @@ from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import paths_of
 from g2a_archive.archive.database.tombstones import tombstones
+from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.lock import lock_holder, lock_paths
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts, unmounted_error
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
+from g2a_archive.archive.storage import is_there
 from g2a_archive.errors import CatalogError, Interrupted, LocalError
 from g2a_archive.fixity.check import MISSING, Finding, Outcome, Record, check
 from g2a_archive.fixity.selection import VerifyOptions, selected
@@ -45,7 +47,7 @@ def open_catalog(
     Raises `CatalogError` where it cannot be read either.
     """
     try:
-        return Catalog(path, readonly=not path.exists(), interrupted=interrupted)
+        return Catalog(path, readonly=not is_there(path), interrupted=interrupted)
     except CatalogError as error:
         catalog = Catalog(path, readonly=True, interrupted=interrupted)
         warn(f"what is found cannot be recorded: {error}")
@@ -161,7 +163,7 @@ def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> 
     before: list[str] | None = None
     while True:
         try:
-            if path.is_file() and hash_file(path)[1] == sha256:
+            if look.is_file(path) and hash_file(path)[1] == sha256:
                 return ""
             listed = checksums.read(path)
         except FileNotFoundError:
@@ -172,7 +174,7 @@ def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> 
             return f"unreadable: {error.strerror}"
         rows = catalog.rows(_LISTED, values)
         lacks = [name for name, its in rows if listed.get(name) != its]
-        if not lacks or not path.parent.is_dir():
+        if not lacks or not os.path.isdir(path.parent):
             return ""
         if lacks == before:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -76,7 +77,7 @@ def write_again(catalog: Catalog, root: Path) -> None:
 
     Raises `StorageError`, and `Interrupted` where the catalogue is.
     """
-    if not (root / browse.FOLDER).is_dir():
+    if not os.path.isdir(root / browse.FOLDER):
         return
     title, timezone = TITLE, None
     try:

@@ -347,7 +347,7 @@ def _unlink(
             pass
         except OSError as error:
             full = path / name
-            if full.is_dir() and not full.is_symlink():  # no file of ours: told this once
+            if os.path.isdir(full) and not os.path.islink(full):  # no file of ours: told this once
                 log.warning("recording %s: a directory was left: %s/%s", match[1], directory, name)
                 continue
             why = error.strerror or str(error)

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import click
 
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.flushing import write_trial
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.archive.disk.space import free_space
 from g2a_archive.archive.layout import option_of
-from g2a_archive.archive.storage import Storage, has_catalog
+from g2a_archive.archive.storage import Storage, has_catalog, is_there
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Access, require_place, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
@@ -140,7 +141,7 @@ class Check:
     def _destination(self) -> Iterator[tuple[bool, str]]:
         storage = self._storage
         storage.look(create=not self._settings.no_create)
-        new = "" if storage.own.is_dir() else ", a new archive"
+        new = "" if is_there(storage.own) else ", a new archive"
         place = _try(storage.own, "--dest")
         _try(storage.partial, "--dest")
         room = "it does not tell its free space"
@@ -194,13 +195,13 @@ class Check:
         """
         real = Path(os.path.realpath(path))
         instead = option_of(path)
-        if path.is_symlink() and not real.parent.is_dir():
+        if os.path.islink(path) and not os.path.isdir(real.parent):
             away = FileNotFoundError(errno.ENOENT, "")
             raise storage_error(away, "open the catalogue", path, instead=instead)
         _try(real.parent, instead)
         for name in (real, Path(f"{real}-journal")):
             try:
-                if name.is_file():
+                if look.is_file(name):
                     os.close(os.open(name, os.O_RDWR | os.O_CLOEXEC))
             except OSError as error:
                 raise storage_error(error, "write the catalogue", name, instead=instead) from error

@@ -89,7 +89,7 @@ def _require_invented(target: Path) -> None:
 def _fresh(name: str) -> Path:
     path = Path(name)
     number = 2
-    while path.exists():
+    while os.path.lexists(path):
         path = Path(f"{name}-{number}")
         number += 1
     return path
