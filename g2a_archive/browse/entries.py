@@ -102,11 +102,15 @@ class Listed:
 
     def __init__(self, entries: Iterable[Entry], owed: Iterable[Owed]) -> None:
         self._db = sqlite3.connect("", isolation_level=None)
-        self._db.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, body TEXT)")
-        self._db.execute("BEGIN")
-        rows = ((entry.id, _as_text(entry)) for entry in entries)
-        self._db.executemany("REPLACE INTO entry VALUES (?, ?)", rows)
         self._owed = owed
+        try:
+            self._db.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, body TEXT)")
+            self._db.execute("BEGIN")
+            rows = ((entry.id, _as_text(entry)) for entry in entries)
+            self._db.executemany("REPLACE INTO entry VALUES (?, ?)", rows)
+        except BaseException:
+            self.close()
+            raise
 
     def marks(self) -> Iterable[tuple[str, str]]:
         """All of it under one name."""

@@ -79,10 +79,13 @@ def _written(function: Callable[..., Any]) -> str | None:
     import inspect
 
     try:
-        (definition,) = ast.parse(inspect.getsource(function)).body
+        # Not `ast.parse`, which drops them, too, from Python 3.14 on.
+        source = inspect.getsource(function)
+        parsed = compile(source, "<source>", "exec", ast.PyCF_ONLY_AST, optimize=0)
     except (OSError, SyntaxError):
         return None
-    return ast.get_docstring(definition) if isinstance(definition, ast.FunctionDef) else None
+    functions = (one for one in ast.walk(parsed) if isinstance(one, ast.FunctionDef))
+    return next((ast.get_docstring(one) for one in functions), None)
 
 
 class ConfiguredCommand(Documented):

@@ -386,6 +386,6 @@ def test_an_answer_that_trickles_comes_too_slowly(
 ) -> None:
     monkeypatch.setattr("g2a_archive.service.session._LONGEST_CALL", 0.0)
     service.fail(faults.trickle(50), call="links")  # never a time-out without a byte
-    report = run_here(service, root, service.recordings, retries=0, timeout=0.2)
+    report = run_here(service, root, service.recordings, retries=0, timeout=0.5)
     assert report.exit_code == ExitCode.SERVICE
     assert {f.reason for f in report.failed} == {"link call: the answer came too slowly"}
