@@ -162,7 +162,7 @@ def test_a_disk_for_each_year_with_no_level_below(service: SimulatedService, roo
     with closing(sqlite3.connect(catalog_path(root))) as db, db:
         db.execute("INSERT INTO stale_directory VALUES ('2014')")
     with empty(root / "2014"), empty_beside(root):
-        assert main.run(["verify", "--rebuild", "--dest", str(root)]) == 0
+        assert main.run(["verify", "--rebuild", "--dest", str(root)]) == ExitCode.STORAGE
         report = run_here(service, root, ids, layout="%Y")
         assert report.exit_code == ExitCode.STORAGE
         assert {failure.id for failure in report.failed} == set(there[2:])
