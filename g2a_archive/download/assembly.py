@@ -22,6 +22,7 @@ from g2a_archive.service.session import ApiSession, Authorizer
 from g2a_archive.transport.downloads import Downloads
 
 if TYPE_CHECKING:
+    from g2a_archive.archive.database.catalog import Catalog
     from g2a_archive.archive.storage import Storage
     from g2a_archive.console.report import Report
     from g2a_archive.download.plan import Plan
@@ -101,6 +102,7 @@ def rehearse(
     plan: Plan,
     report: Report,
     *,
+    catalog: Catalog | None,
     service: Service,
     switch: StopSwitch,
 ) -> None:
@@ -120,8 +122,10 @@ def rehearse(
             report.refused.extend(i for i in answer.refused if i not in lost)
             report.failed.extend(Failure(i, None, why) for i, why in answer.failed.items())
             for recording in answer.recordings:
+                known = plan.known.get(recording.id)
+                old = catalog.files_of(recording.id) if catalog and known is not None else {}
                 try:
-                    job, transfers = make_job(recording, plan.known.get(recording.id), settings, {})
+                    job, transfers = make_job(recording, known, settings, old)
                 except ValueError as error:
                     report.failed.append(Failure(recording.id, None, str(error)))
                     continue

@@ -51,7 +51,7 @@ def make_job(
     recording: Recording,
     known: Known | None,
     settings: RunSettings,
-    sha256: dict[FileKind, StoredFile],
+    old_files: dict[FileKind, StoredFile],
 ) -> tuple[Job, list[Transfer]]:
     """The job of a recording and the transfers that it still needs, the MP4 first.
 
@@ -73,11 +73,13 @@ def make_job(
             continue
         if kind in recording.link_problems:
             job.failures[kind] = recording.link_problems[kind]
+        elif kind not in recording.links and kind in old_files:
+            job.failures[kind] = "its file is damaged or gone, and the service gives no link to it"
         elif kind not in recording.links:
             job.unoffered |= kind.bit
         else:
             job.waiting.add(kind)
-            old = sha256.get(kind)
+            old = old_files.get(kind)
             transfers.append(
                 Transfer(
                     recording=recording.id,

@@ -10,7 +10,7 @@ import pytest
 from support import assert_archive_equals, cli_here, download_args, relative_path, report_of
 
 from g2a_archive.archive.database.catalog import Catalog, Settlement
-from g2a_archive.demo import SimulatedService, faults
+from g2a_archive.demo import Response, SimulatedService, faults
 from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -99,3 +99,29 @@ def test_what_had_come_before_the_rest_and_is_gone(service: SimulatedService, ro
     report = report_of(cli_here(download_args(root, *service.recordings), env))
     assert (report["exit_code"], report["archived"]) == (0, len(service.recordings))
     assert_archive_equals(service, root)
+
+
+def test_what_is_lost_and_not_offered_again_is_not_called_archived(
+    service: SimulatedService, root: Path
+) -> None:
+    """The service had it, and so had the archive: that is no file that does not exist."""
+    one = next(iter(service.recordings))
+    env = service.environment()
+    report_of(cli_here(download_args(root, one), env))
+    events = root / relative_path(service.recordings[one], "events")
+    saved = events.read_bytes()
+    events.unlink()
+    entry = {
+        "recordingId": one,
+        "recordingStartTime": service.recordings[one].start.isoformat(),
+        "recordingUrl": service.link(one, "mp4"),
+        "thumbnailUrl": service.link(one, "thumbnail"),
+    }
+    service.fail(Response.json([entry]), call="links")
+    for more in (["--dry-run"], [], []):
+        report = report_of(cli_here(download_args(root, one, *more), env))
+        assert (report["exit_code"], report["archived"] + report["already_archived"]) == (1, 0)
+        assert [(f["id"], f["file"]) for f in report["failed"]] == [(one, "events")]
+    events.write_bytes(saved)
+    assert cli_here(["verify", "--dest", root]).returncode == 0
+    assert report_of(cli_here(download_args(root, one), env))["exit_code"] == 0
