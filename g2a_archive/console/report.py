@@ -149,8 +149,7 @@ class Report:
     def exit_code(self) -> ExitCode:
         """What the process should end with."""
         codes = set(self.ends)
-        missed = self.failed or self.refused or self.unfinished
-        if missed or (self.sync is not None and self.sync.failed):
+        if self._some_failed or self.unfinished:
             codes.add(ExitCode.FAILED)
         if self.unavailable:
             codes.add(ExitCode.UNAVAILABLE)
@@ -181,11 +180,12 @@ class Report:
     @property
     def anything_failed(self) -> bool:
         """Whether a person should hear of this run even with `-q`."""
-        return self.exit_code not in (
-            ExitCode.OK,
-            ExitCode.UNAVAILABLE,
-            ExitCode.MAX_DURATION,
-        )
+        spared = (ExitCode.OK, ExitCode.UNAVAILABLE, ExitCode.MAX_DURATION)
+        return self._some_failed or self.exit_code not in spared
+
+    @property
+    def _some_failed(self) -> bool:
+        return bool(self.failed or self.refused or (self.sync is not None and self.sync.failed))
 
     @property
     def failed_recordings(self) -> int:

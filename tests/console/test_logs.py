@@ -51,6 +51,16 @@ def test_quiet_is_silent_when_the_time_is_over(serve: Serve, tmp_path: Path) -> 
     assert run_cli([*RUN, *service.recordings], service.environment(), cwd=tmp_path).returncode == 0
 
 
+def test_quiet_speaks_of_what_was_refused_before_the_time_was_over(
+    serve: Serve, tmp_path: Path
+) -> None:
+    service = serve(4, rate=200.0, rate_limit=None)
+    args: Args = [*RUN, "-q", "--max-duration", "3s", *service.recordings, 99]
+    result = run_cli(args, service.environment(), cwd=tmp_path)
+    assert result.returncode == 8
+    assert "\n  99  refused: the service calls this ID invalid\n" in result.stdout
+
+
 def test_quiet_speaks_when_something_failed(serve: Serve, tmp_path: Path) -> None:
     service = mixed(serve)
     result = run_cli([*RUN, "-q", *IDS], service.environment(), cwd=tmp_path)
