@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import cores, forked
+from support import cores, forked, scratch
 from support.cli import Say
 from support.host import Authority, Host
 from support.odd import ID, Answers, act
@@ -96,6 +96,11 @@ down what was measured, and one that ends in mid-run must not stop to do so."""
 def _is_one_of(item: pytest.Item, patterns: Iterable[str]) -> bool:
     path = item.path.relative_to(Path(__file__).parent).as_posix()
     return any(fnmatch(path, pattern) for pattern in patterns)
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing of this process behind."""
+    scratch.remove()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, chdir, closing, contextmanager
 from copy import copy
@@ -30,7 +29,7 @@ from g2a_archive.download.run import Download
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.models import RunSettings
 from g2a_archive.service import pace
-from support import forked
+from support import forked, scratch
 from support.fork_server import LONGEST_WAIT
 from support.forked import command as command  # for those who start it by themselves
 
@@ -78,7 +77,7 @@ _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "COVERAGE_PROCESS_START", "CO
 @cache
 def empty_home() -> Path:
     """A home directory without any configuration, the same one in the whole test process."""
-    return Path(tempfile.mkdtemp(prefix="g2a-home-"))
+    return scratch.directory("home")
 
 
 def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:

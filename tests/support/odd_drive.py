@@ -10,13 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from support import scratch
 
 _SOURCE = Path(__file__).with_name("odd_drive.c")
 
@@ -52,7 +53,7 @@ def library() -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("faults are played by a library that a C compiler builds; there is none here")
-    built = Path(tempfile.mkdtemp(prefix="g2a-odd-drive-")) / "odd_drive.so"
+    built = scratch.directory("odd-drive") / "odd_drive.so"
     command = [compiler, "-shared", "-fPIC", "-O1", "-w", "-o", built, _SOURCE, "-ldl"]
     result = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, check=False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from support import scratch
 from support.mounts import unmount
 
 _SOURCE = Path(__file__).with_suffix(".c")
@@ -42,7 +42,7 @@ def _program() -> Path:
     """The program, built once a process."""
     if not os.access("/dev/fuse", os.W_OK):
         pytest.skip("there is no /dev/fuse here to mount an odd file system with")
-    built = Path(tempfile.mkdtemp(prefix="g2a-odd-mount-")) / "odd_mount"
+    built = scratch.directory("odd-mount") / "odd_mount"
     flags = _said("pkg-config", "--cflags", "--libs", "fuse3").split()
     _said("cc", "-O1", "-w", _SOURCE, "-o", built, *flags)
     return built
