@@ -217,7 +217,9 @@ def test_a_disk_that_becomes_read_only_in_mid_run(
         assert re.match(r"Archived [0-4] of 5 ", stdout)
         again = cli_here(plain_args(root, *service.recordings), service.environment())
         assert_one_line(again, "read-only")
-    image = tmp_path / "image"
+    # Of another name: the kernel may not be through with the first one's device yet.
+    image = tmp_path / "image-again"
+    shutil.copyfile(tmp_path / "image", image)
     subprocess.run(["fsck.ext4", "-fy", image], check=False, capture_output=True)
     subprocess.run(["mount", "-o", "loop", image, root], check=True)
     try:
