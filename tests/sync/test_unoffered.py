@@ -19,7 +19,7 @@ from support.service import Serve
 from support.sync import by_start, change, counts, small, sync_here
 
 from g2a_archive.demo import Response, SimulatedService
-from g2a_archive.models import iso
+from g2a_archive.models import FileKind, iso
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -99,6 +99,26 @@ def test_what_is_not_there_on_the_second_night_is_believed(
     counts(service)
     assert sync_here(service, root, mark_archived=True).exit_code == 0
     assert counts(service) == {"list": 1}
+
+
+@pytest.mark.parametrize("how", ["unavailable", "refused"])
+def test_the_second_look_is_no_excuse_for_what_was_never_asked_for(
+    how: str, service: SimulatedService, root: Path
+) -> None:
+    late, other, *_ = by_start(service)
+    run_here(service, root, [late], kinds=[FileKind.EVENTS])
+    assert row(root, late)[:2] == ("archived", 0)
+    if how == "refused":
+        service.set_recordings(one for one in service.recordings.values() if one.id != late)
+    else:
+        offer(service, late, state="unavailable")
+    dry = run_here(service, root, [late, other], dry_run=True)
+    report = run_here(service, root, [late, other])
+    for one in (dry, report):
+        assert [*one.unavailable, *one.refused] == [late]
+        assert one.exit_code != 0
+        assert one.already_archived == 0
+    assert states(root)[late] == how
 
 
 @pytest.mark.parametrize("owed", [True, False], ids=["--owed", "by ID"])

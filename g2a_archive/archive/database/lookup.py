@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -68,7 +68,8 @@ def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[Known]:
     """Those of `ids` of which there is more to know than that they are owed.
 
     Not those that are archived with all of `mask`, nor those of which nothing came before they
-    failed, which may be all. Raises `CatalogError`.
+    failed, which may be all. `unoffered` is told only of those of which nothing else of `mask` is
+    missing. Raises `CatalogError`.
     """
     nothing_came = "NOT EXISTS (SELECT 1 FROM file WHERE file.recording = recording.id)"
     where = (
@@ -77,7 +78,9 @@ def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[Known]:
         f"AND NOT (state = 'failed' AND kinds | unoffered = 0 AND {nothing_came})"
     )
     for row in _among(catalog, ids, _KNOWN, where):
-        yield Known(row[0], State(row[1]), *row[2:])
+        one = Known(row[0], State(row[1]), *row[2:])
+        nothing_else = (one.kinds | one.unoffered) & mask == mask
+        yield one if nothing_else else replace(one, unoffered=0)
 
 
 def failures(catalog: Catalog, ids: Collection[int]) -> Iterator[tuple[int, int]]:
