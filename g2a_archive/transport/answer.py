@@ -14,11 +14,12 @@ import ssl
 import time
 import zlib
 from contextlib import suppress
+from typing import Any
 
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.ssltransport import SSLTransport
 
-from g2a_archive.transport.adapter import shut_socket
+from g2a_archive.transport.connections import shut_socket
 from g2a_archive.transport.digests import told_digests
 from g2a_archive.transport.errors import NetworkError, translated
 
@@ -78,7 +79,10 @@ class Answer:
             raw.close()  # what follows, if anything, is nobody's
         self._begun = False
         self._ahead = b""
-        self._sock = getattr(raw.connection, "answering", None)
+        kept: Any = raw.connection
+        self._sock = getattr(kept, "answering", None)
+        self._kept = kept if getattr(kept, "answers", 0) > 1 else None
+        self._asked_at = getattr(kept, "asked_at", 0.0)
         self._tls = isinstance(self._sock, ssl.SSLSocket | SSLTransport)
         self._quick = False
         self._window = (0, 0.0)
@@ -105,6 +109,19 @@ class Answer:
     def proved(self) -> bool:
         """Whether a body, read to its end, is all of it: its length or its coding says so."""
         return self.announced or (self._inflate is not None and self._inflate.ended)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the host sent more than it was asked for, and this on a connection that was kept:
+        it may be another file's. For any thread, once the body was read; then more may come."""
+        return self._kept is not None and self._kept.doubts(self._asked_at)
+
+    @property
+    def whole_length(self) -> int | None:
+        """The file's length as an answer with a plain body tells it, where it is all of it."""
+        if self.encoded:
+            return None
+        return self.length if self.status == 200 else self.content_range()[2]
 
     def header(self, name: str) -> str | None:
         """A header's value, or None; doubled ones are joined by commas."""

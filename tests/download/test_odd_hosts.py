@@ -6,8 +6,10 @@ import base64
 import gzip
 import hashlib
 import re
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 from support import archive_files, report_of, run_cli, run_here, states
@@ -329,3 +331,42 @@ def test_a_length_that_was_too_much_is_not_waited_for(
     report = run_here(service, root, [ID], retries=1, ignore_size=True)
     assert report.exit_code == 0, [*report.failed]
     assert whole(root, service, kind)
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("kind", ["events", "thumbnail"])
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_what_nobody_asked_for_comes_as_a_kept_connection_is_used_again(
+    kind: Kind, jobs: int, serve: Serve, plain_host: Host, root: Path
+) -> None:
+    """Nothing tells it from the answer, but that there is one more behind it."""
+    service = serve([SimulatedRecording(id_, START, 9000, 7000, 8000) for id_ in range(ID, ID + 9)])
+    rows: dict[int, tuple[Kind, Answers]] = {
+        id_: (kind, lambda _, b: answer(b)) for id_ in service.recordings
+    }
+    act(service, plain_host, rows)
+    right, begun = plain_host.script, set()
+
+    def script(sock: socket.socket) -> None:
+        asked = sock.getpeername()
+        # In one piece: the answer is there before what came instead of it is flushed.
+        both = Sent(answer(b"WRONG FILE") if asked in begun else b"")
+        begun.add(asked)
+        right(cast(socket.socket, both))
+        sock.sendall(both.data)
+
+    plain_host.script = script
+    report = run_here(service, root, service.recordings, jobs=jobs)
+    assert [(one.id, one.file, one.reason) for one in report.failed] == []
+    wrong = [id_ for id_ in service.recordings if not whole(root, service, kind, id_)]
+    assert wrong == []
+
+
+class Sent:
+    """Keeps what is sent to it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def sendall(self, data: bytes) -> None:
+        self.data += data

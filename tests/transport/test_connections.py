@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from support import cli_here
-from support.host import Authority, Host, Script, answer, cut_off, has_arrived, reset
+from support.host import Authority, Host, Script, answer, cut_off, reset
 
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import InputError
-from g2a_archive.transport import adapter
+from g2a_archive.transport import adapter, connections
 from g2a_archive.transport import answer as answers
 from g2a_archive.transport.adapter import check_certificates
 from g2a_archive.transport.answer import Answer
@@ -137,57 +137,6 @@ def test_what_only_looks_like_an_answer_ends_the_connection(
     assert host.accepted == 2
 
 
-UNASKED = {
-    "an answer": answer(b"WRONG FILE"),
-    "408": b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-    "400": b"HTTP/1.0 400 Bad request\r\n\r\n<html>",
-    "a byte": b"\n",
-}
-
-
-@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED)
-@pytest.mark.parametrize("ends", [False, True], ids=["stays", "closes"])
-def test_what_nobody_asked_for_ends_a_kept_connection(
-    unasked: bytes, ends: bool, host: Host, downloads: Downloads
-) -> None:
-    """Or it would be the next file, and each later one that of the one before."""
-    sent = threading.Event()
-
-    def script(sock: socket.socket) -> None:
-        number = len(host.requests)
-        sock.sendall(answer(b"file %d" % number))
-        if number == 1:
-            release.wait(30)
-            sock.sendall(unasked)
-            has_arrived(sock)
-            if ends:
-                sock.shutdown(socket.SHUT_RDWR)
-            sent.set()
-
-    release = threading.Event()
-    host.script = script
-    assert body_of(downloads, host.url) == b"file 1"
-    release.set()
-    assert sent.wait(30)
-    assert [body_of(downloads, host.url) for _ in range(2)] == [b"file 2", b"file 3"]
-    assert host.accepted == 2
-
-
-@pytest.mark.parametrize("size", [10, 9_000, 15_000])
-def test_what_came_in_the_same_breath_is_not_the_next_file(
-    size: int, host: Host, downloads: Downloads
-) -> None:
-    """TLS decrypts it with the file's end: then nothing is left to be read on the socket."""
-    bodies = [b"%d" % number * size for number in range(3)]
-
-    def script(sock: socket.socket) -> None:
-        number = len(host.requests) - 1
-        sock.sendall(answer(bodies[number]) + (answer(b"WRONG FILE") if number == 0 else b""))
-
-    host.script = script
-    assert [body_of(downloads, host.url) for _ in bodies] == bodies
-
-
 def test_a_kept_connection_that_the_host_closed_costs_no_failure(
     host: Host, downloads: Downloads
 ) -> None:
@@ -209,7 +158,7 @@ def test_an_old_connection_is_not_used_again(
     host: Host, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.script = sends(answer(BODY))
-    monkeypatch.setattr(adapter, "_LONGEST_IDLE", 0.0)
+    monkeypatch.setattr(connections, "_LONGEST_IDLE", 0.0)
     assert body_of(downloads, host.url) == body_of(downloads, host.url) == BODY
     assert host.accepted == 2
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from support.host import Host
 
-from g2a_archive.transport.adapter import Network
+from g2a_archive.transport.connections import Network
 from g2a_archive.transport.downloads import Downloads
 
 

@@ -162,7 +162,7 @@ class Fetcher:
         if part.size:
             transfer.restart()
         self.receiver.claim(transfer, answer.length or transfer.expected or 0)
-        part.begin(_whole_length(answer), NO_VALIDATOR if answer.encoded else seen.validator)
+        part.begin(answer.whole_length, NO_VALIDATOR if answer.encoded else seen.validator)
         return self._receive(transfer, part, answer, floor)
 
     def _compare(
@@ -188,7 +188,7 @@ class Fetcher:
         if self.stop.is_set():
             part.suspend()
             return Stopped()
-        total = _whole_length(answer)
+        total = answer.whole_length
         if at == part.size:
             varies = transfer.moved or part.validator.contradicts(validator)
             part.confirm(total if answer.announced else part.total, validator, varies=varies)
@@ -235,13 +235,13 @@ class Fetcher:
             decodable=answer.decodable,
             encoded=answer.encoded,
             proved=answer.announced or answer.encoded or not answer.named_coding,
-            length=_whole_length(answer),
+            length=answer.whole_length,
             head=head,
         )
 
     def _before_first_byte(self, transfer: Transfer, answer: Answer) -> Result | None:
         """What the length of a whole file decides before any of it is written."""
-        length = _whole_length(answer)
+        length = answer.whole_length
         if (found := adoption.confirmed(transfer, length, answer.digests)) is not None:
             return found
         if transfer.expected is not None and length not in (None, transfer.expected):
@@ -352,6 +352,7 @@ class Fetcher:
             return Stopped()
         wrong = self._not_whole(transfer, part, answer)
         if wrong is None:
+            transfer.answer = answer
             return Whole()
         part.discard()
         return wrong
@@ -387,13 +388,6 @@ def _looked_at_again(transfer: Transfer) -> NewLink | None:
         return None
     transfer.empty = True
     return NewLink("the file is empty")
-
-
-def _whole_length(answer: Answer) -> int | None:
-    """The file's length as an answer with a plain body tells it, where it is all of it."""
-    if answer.encoded:
-        return None
-    return answer.length if answer.status == 200 else answer.content_range()[2]
 
 
 def _aged(link: Link) -> bool:

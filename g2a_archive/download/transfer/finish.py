@@ -20,7 +20,7 @@ from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_name, file_names
 from g2a_archive.archive.partial import Partial
 from g2a_archive.archive.storage import Storage
-from g2a_archive.download.transfer.results import Stored, Transfer
+from g2a_archive.download.transfer.results import Again, Stored, Transfer
 from g2a_archive.errors import StorageError, storage_error
 from g2a_archive.models import StoredFile
 from g2a_archive.threads import no_threads, spawn
@@ -56,7 +56,7 @@ _MOST_OPEN = 8
 """Files that may be open while they wait for a thread; others are opened again."""
 
 
-Ending = tuple[Transfer, Stored | BaseException]
+Ending = tuple[Transfer, Stored | Again | BaseException]
 
 
 class Finisher:
@@ -185,11 +185,15 @@ class Finisher:
         """Give files their names that were flushed, and tell of them together."""
         self._ended([(transfer, self._outcome(transfer)) for transfer in transfers])
 
-    def _outcome(self, transfer: Transfer) -> Stored | BaseException:
-        part = transfer.part
+    def _outcome(self, transfer: Transfer) -> Stored | Again | BaseException:
+        part, answer = transfer.part, transfer.answer
         assert part is not None
+        transfer.answer = None
         try:
             part.synced()
+            if answer is not None and answer.doubtful:
+                part.discard()
+                return Again("the file host sent an answer that nobody had asked for")
             return self._name(transfer, part)
         except OSError as error:
             return local_error(error, Doing.WRITE, part.path)

@@ -11,6 +11,7 @@ from g2a_archive.archive.partial import Partial
 from g2a_archive.download.transfer.decisions import OVERLAP, Held
 from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.models import FileKind, Link, StoredFile
+from g2a_archive.transport.answer import Answer
 
 
 class Candidate(NamedTuple):
@@ -49,6 +50,7 @@ class Transfer:
     helpers: int = 0
     helper_failures: int = 0
     waits_for: str = ""  # the host that the last attempt did not reach, be it a redirect's
+    answer: Answer | None = None  # of which the last bytes are
     answered: bool = False  # whether the attempt under way came as far as the host's answer
 
     @property

@@ -1,0 +1,331 @@
+"""Connections to hosts: which address is tried first, and when a kept one may be used again.
+
+The libraries make them, keep them in pools, and speak HTTP. What is added is distrust: of a
+connection that is old, that has something to read though nothing was asked for, or whose headers
+trickle; and how another thread ends a wait.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+from urllib3.util.connection import create_connection
+from urllib3.util.ssl_ import create_urllib3_context
+from urllib3.util.ssltransport import SSLTransport
+from urllib3.util.wait import wait_for_read
+
+_LONGEST_IDLE = 60.0
+"""Seconds since its last request after which a kept connection is not used again: a load balancer
+forgets it about then, and does not say so."""
+
+_MOST_INTERIM = 16
+"""Interim answers before an answer at most."""
+
+_COUNTS = re.compile(r"content-|transfer-|digest|hash|checksum", re.IGNORECASE)
+"""Of the headers' names: without them, a part of a body passes for all of it."""
+
+_Place = tuple[str, int]
+
+
+class Network:
+    """What is known of the hosts, and the requests that wait for an answer. For all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._good: dict[_Place, str] = {}
+        self._expired: dict[_Place, float] = {}
+        self._talkative: set[_Place] = set()
+        self._waiting: dict[Any, float] = {}
+        self._thread = threading.local()
+        self.aborted = False
+
+    def connect(self, connection: Any, usual: Any) -> socket.socket:
+        """A socket to the address that answered last, or else to the first that answers.
+
+        What is beyond a SOCKS proxy has no address here.
+        """
+        if self.aborted:
+            raise ConnectionAbortedError
+        if hasattr(connection, "_socks_options"):
+            return cast(socket.socket, usual())
+        place = (connection.host, connection.port)
+        good = self._good.get(place)
+        if good is not None:
+            with suppress(OSError):
+                return create_connection(
+                    (good, connection.port),
+                    connection.timeout,
+                    source_address=connection.source_address,
+                    socket_options=connection.socket_options,
+                )
+            self._good.pop(place, None)
+        made: socket.socket = usual()
+        with suppress(OSError):  # the host may have hung up already: then the request will tell
+            self._good[place] = made.getpeername()[0]
+        return made
+
+    def expire(self, place: _Place) -> None:
+        """The connections to this host that are kept now are not to be used again."""
+        self._expired[place] = time.monotonic()
+
+    def distrust(self, place: _Place) -> None:
+        """This host has sent what nobody asked for: it gets a new connection for each request."""
+        self._talkative.add(place)
+
+    def fresh(self, place: _Place, asked_at: float) -> bool:
+        """Whether a connection that was last used at `asked_at` (monotonic) may be used again."""
+        young = time.monotonic() - asked_at < _LONGEST_IDLE
+        trusted = asked_at > self._expired.get(place, 0.0) and place not in self._talkative
+        return young and trusted and not self.aborted
+
+    def use(self, connection: Any) -> None:
+        """This thread sends a request on `connection`."""
+        self._thread.connection = connection
+
+    def begin(self, connection: Any) -> None:
+        """The headers of an answer are waited for on `connection`."""
+        self._waiting[connection] = time.monotonic()
+        if self.aborted:
+            shut(connection)
+
+    def end(self, connection: Any) -> bool:
+        """The headers have come, or will not; False where another thread ended the wait."""
+        return self._waiting.pop(connection, None) is not None
+
+    def last(self) -> Any:
+        """The connection that this thread used last, or None."""
+        return getattr(self._thread, "connection", None)
+
+    def forget(self) -> None:
+        """Let go of what `last` would tell."""
+        self._thread.connection = None
+
+    def end_late(self, timeout: float) -> None:
+        """End the requests whose headers have not come whole in `timeout` seconds.
+
+        The library's time-out counts from byte to byte: headers that trickle would have none.
+        """
+        until = time.monotonic() - timeout
+        for connection, since in list(self._waiting.items()):
+            if since < until:
+                self._waiting.pop(connection, None)
+                shut(connection)
+
+    def abort(self) -> None:
+        """End every request that waits for an answer, and let no new connection be made."""
+        self.aborted = True
+        for connection in list(self._waiting):
+            self._waiting.pop(connection, None)
+            shut(connection)
+
+
+def shut(connection: Any) -> None:
+    """End all reads and writes of a connection's socket, whichever thread waits in them."""
+    shut_socket(connection.sock)
+
+
+def shut_socket(sock: Any) -> None:
+    """The same for a socket, with or without TLS."""
+    while isinstance(sock, SSLTransport):  # TLS in the TLS of a proxy
+        sock = sock.socket
+    if isinstance(sock, socket.socket):
+        with suppress(OSError):
+            # Not `sock.shutdown`: on a TLS socket it would take the session away from under the
+            # thread that reads.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _decrypted(sock: object) -> bool:
+    """Whether TLS holds bytes that nobody read yet: these no longer show on the socket."""
+    if isinstance(sock, SSLTransport):
+        waiting = sock.sslobj.pending() or sock.incoming.pending
+        return bool(waiting) or _decrypted(sock.socket)
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+
+
+def _talks(sock: Any, flags: int = 0) -> bool:
+    """Whether bytes wait on a connection, and not only its end, or a word of it (408)."""
+    with suppress(OSError, ValueError):  # nothing waits, or it has been closed
+        sock.settimeout(0)
+        data = sock.recv(len(b"HTTP/1.1 408"), *([flags] if flags else []))
+        return bool(data) and data[9:] != b"408"
+    return False
+
+
+def _talks_still(sock: socket.socket) -> bool:
+    """The same for a connection without TLS that may be used again: the bytes stay there."""
+    with suppress(OSError, ValueError):
+        if wait_for_read(sock, timeout=0):
+            with sock.dup() as same:
+                return _talks(same, socket.MSG_PEEK)
+    return False
+
+
+class _Final(http.client.HTTPResponse):
+    """The answer itself: the library takes an interim one (RFC 9110, 15.2) for it, but for a 100.
+
+    The answer would then come later, for whoever uses the connection next.
+    """
+
+    def __init__(self, kept: _Kept, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._kept = kept
+        self._at_end = False
+
+    def begin(self) -> None:
+        super().begin()
+        for _ in range(_MOST_INTERIM):
+            if not 101 < self.status < 200:
+                break
+            self.headers = self.msg = None  # type: ignore[assignment] # so that it begins again
+            super().begin()
+        if self.status < 200:  # a switch to a protocol that nobody asked for, or no end
+            raise http.client.HTTPException
+        # The library takes no header after a line that is none; such lines are no headers to it.
+        if _COUNTS.search(str(self.headers.get_payload())):
+            raise http.client.HTTPException
+
+    def _read_and_discard_trailer(self) -> None:
+        # The library has taken a "0" for the last chunk: it may be the beginning of another's size.
+        if not self.fp.peek(1):
+            raise http.client.IncompleteRead(b"")
+        super()._read_and_discard_trailer()  # type: ignore[misc]
+        self._at_end = True
+
+    def _close_conn(self) -> None:
+        if self._at_end or self.length == 0:
+            self._kept.look_behind(self.fp)
+        super()._close_conn()  # type: ignore[misc]
+
+
+class _Kept:
+    """What is added to every connection of the library; `network` is set by `classes`."""
+
+    network: Network
+    asked_at = 0.0
+    answers = 0
+    doubted = -1.0
+    """When the last request was made before something came that nobody had asked for."""
+
+    answering: socket.socket | None = None
+    """What the last answer comes on: a connection that is not kept has let go of it."""
+
+    @property
+    def response_class(self) -> Callable[..., _Final]:
+        return partial(_Final, self)
+
+    def _new_conn(self) -> socket.socket:
+        self.answers = 0
+        return self.network.connect(self, super()._new_conn)  # type: ignore[misc]
+
+    @property
+    def _place(self) -> _Place:
+        return self.host, self.port  # type: ignore[attr-defined]
+
+    @property
+    def is_connected(self) -> bool:
+        # The library's own look comes first: is anything waiting that nobody asked for?
+        connected = bool(super().is_connected)  # type: ignore[misc]
+        sock = self.sock  # type: ignore[attr-defined]
+        quiet = connected and not _decrypted(sock)
+        if sock is not None and not quiet and _talks(sock):
+            self._distrust()
+        return quiet and self.network.fresh(self._place, self.asked_at)
+
+    def look_behind(self, file: Any) -> None:
+        """An answer has been read whole from `file`: is there more, which would be lost with it?"""
+        sock = self.sock  # type: ignore[attr-defined]
+        if sock is None:
+            return
+        with suppress(OSError, ValueError):
+            timeout = sock.gettimeout()
+            sock.settimeout(0)
+            try:
+                if file.peek(1):
+                    self._distrust()
+            finally:
+                sock.settimeout(timeout)
+
+    def _distrust(self) -> None:
+        self.doubted = self.asked_at
+        self.network.distrust(self._place)
+
+    def doubts(self, asked_at: float) -> bool:
+        """Whether more has come since what was asked for then: that was another's answer, perhaps.
+
+        For any thread. While the connection is in use again, there is no telling.
+        """
+        sock = self.sock  # type: ignore[attr-defined]
+        idle = type(sock) is socket.socket and self.asked_at == asked_at
+        # Looked at twice: somebody may begin to use it meanwhile.
+        if idle and _talks_still(sock) and self.asked_at == asked_at:
+            self._distrust()
+        return asked_at <= self.doubted
+
+    def request(self, *args: Any, **more: Any) -> None:
+        self.asked_at = time.monotonic()
+        self.network.use(self)
+        super().request(*args, **more)  # type: ignore[misc]
+
+    def _tunnel(self) -> None:
+        self._awaited(super()._tunnel)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        self.answering = self.sock  # type: ignore[attr-defined]
+        found = self._awaited(super().getresponse)  # type: ignore[misc]
+        self.answers += 1
+        return found
+
+    def _awaited(self, act: Callable[[], Any]) -> Any:
+        """What `act` returns, which reads headers; another thread may end it."""
+        self.network.begin(self)
+        try:
+            found = act()
+        except BaseException:
+            shut(self)  # at once, whoever still holds what was read of it
+            if self.network.end(self) or self.network.aborted:
+                raise
+        else:
+            if self.network.end(self):
+                return found
+            if found is not None:  # headers that are cut look like headers
+                found.close()
+        raise TimeoutError  # here, where no other error would be taken for its cause
+
+
+class _Encrypted(_Kept):
+    """The same for TLS."""
+
+    ssl_context: ssl.SSLContext | None
+
+    def connect(self) -> None:
+        if self.ssl_context is None:
+            self.ssl_context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+        # With it, as Debian 12's Python has it, an end that was not announced looks like one.
+        self.ssl_context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+        super().connect()  # type: ignore[misc]
+        if hasattr(self.sock, "suppress_ragged_eofs"):  # type: ignore[attr-defined]
+            # An end that TLS did not announce may be a cut: no body is whole by it.
+            self.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+
+
+_ADDED: Mapping[str, type] = {"http": _Kept, "https": _Encrypted}
+
+
+def classes(known: Network, usual: Mapping[str, type]) -> dict[str, type]:
+    """The classes of pools that a manager uses, with connections that know `known`."""
+    found = {}
+    for scheme, pool in usual.items():
+        bases = (_ADDED[scheme], cast(Any, pool).ConnectionCls)
+        connection = type(f"Known{bases[1].__name__}", bases, {"network": known})
+        found[scheme] = type(f"Known{pool.__name__}", (pool,), {"ConnectionCls": connection})
+    return found

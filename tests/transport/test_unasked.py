@@ -1,0 +1,109 @@
+"""Kept connections on which something comes that nobody asked for."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from functools import partial
+
+import pytest
+from support.host import Host, answer, has_arrived
+
+from g2a_archive.transport.downloads import Downloads
+
+
+def body_of(downloads: Downloads, url: str) -> bytes:
+    found = downloads.get(url, {})
+    try:
+        return b"".join(iter(partial(found.read, 100_000), b""))
+    finally:
+        downloads.release(found)
+
+
+UNASKED = {
+    "an answer": answer(b"WRONG FILE"),
+    "408": b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    "400": b"HTTP/1.0 400 Bad request\r\n\r\n<html>",
+    "a byte": b"\n",
+}
+
+
+@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED)
+@pytest.mark.parametrize("ends", [False, True], ids=["stays", "closes"])
+def test_what_nobody_asked_for_ends_a_kept_connection(
+    unasked: bytes, ends: bool, host: Host, downloads: Downloads
+) -> None:
+    """Or it would be the next file, and each later one that of the one before."""
+    sent = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        number = len(host.requests)
+        sock.sendall(answer(b"file %d" % number))
+        if number == 1:
+            release.wait(30)
+            sock.sendall(unasked)
+            has_arrived(sock)
+            if ends:
+                sock.shutdown(socket.SHUT_RDWR)
+            sent.set()
+
+    release = threading.Event()
+    host.script = script
+    assert body_of(downloads, host.url) == b"file 1"
+    release.set()
+    assert sent.wait(30)
+    assert [body_of(downloads, host.url) for _ in range(2)] == [b"file 2", b"file 3"]
+    # A host that does so is not to be trusted with a second one; but some say so that it is late.
+    assert host.accepted == (2 if unasked is UNASKED["408"] else 3)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "later"])
+def test_an_answer_that_another_one_follows_is_doubtful(
+    at_once: bool, host: Host, downloads: Downloads
+) -> None:
+    """On a connection that was kept: one that nobody asked for cannot be told from the first."""
+    release, sent = threading.Event(), threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        number = len(host.requests)
+        if number != 2:
+            sock.sendall(answer(b"file %d" % number))
+            return
+        if at_once:
+            sock.sendall(answer(b"WRONG FILE") + answer(b"file 2"))
+        else:
+            sock.sendall(answer(b"WRONG FILE"))
+            release.wait(30)
+            sock.sendall(answer(b"file 2"))
+            has_arrived(sock)
+        sent.set()
+
+    host.script = script
+    bodies, answers = [], []
+    for number in (1, 2, 3):
+        found = downloads.get(host.url, {})
+        bodies.append(b"".join(iter(partial(found.read, 1000), b"")))
+        downloads.release(found)
+        answers.append(found)
+        if number == 2:
+            assert found.doubtful is at_once
+            release.set()
+            assert sent.wait(30)
+    assert bodies == [b"file 1", b"WRONG FILE", b"file 3"]
+    assert [found.doubtful for found in answers] == [False, True, False]
+    assert host.accepted == 2
+
+
+@pytest.mark.parametrize("size", [10, 9_000, 15_000])
+def test_what_came_in_the_same_breath_is_not_the_next_file(
+    size: int, host: Host, downloads: Downloads
+) -> None:
+    """TLS decrypts it with the file's end: then nothing is left to be read on the socket."""
+    bodies = [b"%d" % number * size for number in range(3)]
+
+    def script(sock: socket.socket) -> None:
+        number = len(host.requests) - 1
+        sock.sendall(answer(bodies[number]) + (answer(b"WRONG FILE") if number == 0 else b""))
+
+    host.script = script
+    assert [body_of(downloads, host.url) for _ in bodies] == bodies
