@@ -356,7 +356,7 @@ def test_what_nobody_asked_for_comes_as_a_kept_connection_is_used_again(
         sock.sendall(both.data)
 
     plain_host.script = script
-    report = run_here(service, root, service.recordings, jobs=jobs)
+    report = run_here(service, root, service.recordings, jobs=jobs, retries=0)
     assert [(one.id, one.file, one.reason) for one in report.failed] == []
     wrong = [id_ for id_ in service.recordings if not whole(root, service, kind, id_)]
     assert wrong == []

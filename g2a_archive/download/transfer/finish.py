@@ -193,7 +193,8 @@ class Finisher:
             part.synced()
             if answer is not None and answer.doubtful:
                 part.discard()
-                return Again("the file host sent an answer that nobody had asked for")
+                # Once more, on a new connection, which is no fault of this file.
+                return Again("the file host sent what nobody had asked for", untried=True)
             return self._name(transfer, part)
         except OSError as error:
             return local_error(error, Doing.WRITE, part.path)

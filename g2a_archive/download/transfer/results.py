@@ -118,7 +118,7 @@ class Again(NamedTuple):
     """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds.
 
     `progress`: bytes came that were not here before. `unanswered`: the host that was not reached,
-    or did not answer in time; `untried`: it was not even asked, as it is down.
+    or did not answer in time; `untried`: that was no attempt at the file, as the host is down, say.
     """
 
     reason: str
