@@ -170,6 +170,10 @@ def _talks_still(sock: socket.socket) -> bool:
     return False
 
 
+def _nothing(_: object) -> None:
+    """What a socket's file reads where nothing has come yet."""
+
+
 class _Final(http.client.HTTPResponse):
     """The answer itself: the library takes an interim one (RFC 9110, 15.2) for it, but for a 100.
 
@@ -242,18 +246,10 @@ class _Kept:
         return quiet and self.network.fresh(self._place, self.asked_at)
 
     def look_behind(self, file: Any) -> None:
-        """An answer has been read whole from `file`: is there more, which would be lost with it?"""
-        sock = self.sock  # type: ignore[attr-defined]
-        if sock is None:
-            return
-        with suppress(OSError, ValueError):
-            timeout = sock.gettimeout()
-            sock.settimeout(0)
-            try:
-                if file.peek(1):
-                    self._distrust()
-            finally:
-                sock.settimeout(timeout)
+        """An answer was read whole from `file`: was more read with it, which is lost with it?"""
+        file.raw.readinto = _nothing  # it looks no further: the system need not be asked
+        if file.peek(1):
+            self._distrust()
 
     def _distrust(self) -> None:
         self.doubted = self.asked_at
