@@ -32,13 +32,11 @@ from g2a_archive.errors import LocalError
 from g2a_archive.threads import pool
 
 NAME = "SHA256SUMS"
-_LINES = """
-SELECT CAST(f.sha256 || '  ' || substr(f.path, :start) || char(10) AS BLOB)
-FROM recording r JOIN file f ON f.recording = r.id
+OF_DIRECTORY = """FROM recording r JOIN file f ON f.recording = r.id
 WHERE r.directory = :directory AND substr(f.path, 1, :start - 1) = :directory || '/'
-      AND instr(substr(f.path, :start), '/') = 0
-ORDER BY f.path
-"""
+      AND instr(substr(f.path, :start), '/') = 0"""  # :start of the name in the path
+_LINES = f"""SELECT CAST(f.sha256 || '  ' || substr(f.path, :start) || char(10) AS BLOB)
+{OF_DIRECTORY} ORDER BY f.path"""
 _KNOWN = """
 SELECT sha256, files FROM sums WHERE directory = :directory
 AND NOT EXISTS (SELECT 1 FROM stale_directory WHERE directory = :directory)

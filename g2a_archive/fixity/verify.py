@@ -32,11 +32,10 @@ from g2a_archive.models import MAX_ID, State, StoredFile, counted, printable
 _SOME = 500
 
 # What a directory's SHA256SUMS has told since it was last written.
-_LISTED = """
-SELECT substr(f.path, :start), f.sha256 FROM recording r JOIN file f ON f.recording = r.id
-WHERE r.directory = :directory AND f.revision <= (SELECT max(id) FROM revision)
-  AND substr(f.path, 1, :start - 1) = :directory || '/' AND instr(substr(f.path, :start), '/') = 0
-"""
+_LISTED = (
+    f"SELECT substr(f.path, :start), f.sha256 {checksums.OF_DIRECTORY} "  # noqa: S608
+    "AND f.revision <= (SELECT max(id) FROM revision)"
+)
 
 
 def open_catalog(

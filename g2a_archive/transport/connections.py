@@ -156,7 +156,7 @@ def _talks(sock: Any, flags: int = 0) -> bool:
     """Whether bytes wait on a connection, and not only its end, or a word of it (408)."""
     with suppress(OSError, ValueError):  # nothing waits, or it has been closed
         sock.settimeout(0)
-        data = sock.recv(len(b"HTTP/1.1 408"), *([flags] if flags else []))
+        data = sock.recv(len(b"HTTP/1.1 408"), flags)
         return bool(data) and data[9:] != b"408"
     return False
 

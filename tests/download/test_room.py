@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def test_a_body_without_end_takes_no_others_room(
         assert [*(root / ".g2a-archive/partial").iterdir()] == []
 
 
+def begin_only(host: Host, ids: Collection[int], *, length: int, begin: bytes) -> None:
+    """Have the host announce so many bytes of these recordings' files, and send the first alone."""
+    right = host.script
+
+    def script(sock: socket.socket) -> None:
+        asked = re.match(rb"GET /a/(\d+)", host.head)
+        if asked and int(asked[1]) in ids:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (length, begin))
+            host.silence()
+        else:
+            right(sock)
+
+    host.script = script
+
+
 def test_lengths_that_nobody_confirms_take_no_others_room(
     serve: Serve, plain_host: Host, root: Path
 ) -> None:
@@ -49,17 +65,7 @@ def test_lengths_that_nobody_confirms_take_no_others_room(
     service = serve(sample_recordings(8, mp4_size=30_000))
     ids = list(service.recordings)
     act(service, plain_host, {id_: ("events", lambda _, b: answer(b)) for id_ in ids})
-    right = plain_host.script
-
-    def script(sock: socket.socket) -> None:
-        asked = re.match(rb"GET /a/(\d+)", plain_host.head)
-        if asked and int(asked[1]) in ids[:4]:
-            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 83886080\r\n\r\nbegun")
-            plain_host.silence()
-        else:
-            right(sock)
-
-    plain_host.script = script
+    begin_only(plain_host, ids[:4], length=80 << 20, begin=b"begun")
     with mounts.tmpfs(root, "128m"):
         report = run_here(service, root, ids, timeout=1.0, retries=0, jobs=8)
         assert report.exit_code == 1
@@ -104,17 +110,7 @@ def test_a_year_s_disk_has_room_again_where_others_failed(
     service = serve(sample_recordings(4, mp4_size=16 << 20), rate_limit=None)
     ids = list(service.recordings)
     act(service, plain_host, {id_: ("mp4", lambda _, b: answer(b)) for id_ in ids})
-    right = plain_host.script
-
-    def script(sock: socket.socket) -> None:
-        asked = re.match(rb"GET /a/(\d+)", plain_host.head)
-        if asked and int(asked[1]) in ids[:2]:
-            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 16777216\r\n\r\n....ftypisom")
-            plain_host.silence()
-        else:
-            right(sock)
-
-    plain_host.script = script
+    begin_only(plain_host, ids[:2], length=16 << 20, begin=b"....ftypisom")
     with mounts.tmpfs(root, "256m"), mounts.tmpfs(root / "2014", "40m"):
         report = run_here(service, root, ids, timeout=1.0, retries=0, jobs=4)
         assert {one.id for one in report.failed} == set(ids[:2])

@@ -12,6 +12,7 @@ import zlib
 from contextlib import suppress
 
 import pytest
+from support.bodies import body_of
 from support.host import Host, answer, chunks
 
 from g2a_archive.transport.downloads import Downloads
@@ -163,14 +164,6 @@ REFUSED = {
         "digest",
     ),
 }
-
-
-def body_of(downloads: Downloads, url: str, step: int) -> bytes:
-    found = downloads.get(url, {})
-    try:
-        return b"".join(iter(lambda: found.read(step), b""))
-    finally:
-        downloads.release(found)
 
 
 def act(host: Host, data: bytes, pieces: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support import cli_here
+from support.bodies import body_of
 from support.host import Authority, Host, Script, answer, cut_off, reset
 
 from g2a_archive.demo import SimulatedService
@@ -25,14 +26,6 @@ from g2a_archive.transport.downloads import Downloads
 from g2a_archive.transport.errors import NetworkError
 
 BODY = random.Random(4).randbytes(300_000)
-
-
-def body_of(downloads: Downloads, url: str, step: int = 100_000) -> bytes:
-    found = downloads.get(url, {})
-    try:
-        return b"".join(iter(lambda: found.read(step), b""))
-    finally:
-        downloads.release(found)
 
 
 def read_into(came: bytearray, found: Answer) -> None:

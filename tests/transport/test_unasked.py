@@ -7,18 +7,10 @@ import threading
 from functools import partial
 
 import pytest
+from support.bodies import body_of
 from support.host import Host, answer, has_arrived
 
 from g2a_archive.transport.downloads import Downloads
-
-
-def body_of(downloads: Downloads, url: str) -> bytes:
-    found = downloads.get(url, {})
-    try:
-        return b"".join(iter(partial(found.read, 100_000), b""))
-    finally:
-        downloads.release(found)
-
 
 UNASKED = {
     "an answer": answer(b"WRONG FILE"),

@@ -38,6 +38,9 @@ WITH RECURSIVE some (name) AS (
 SELECT name FROM some WHERE name IS NOT NULL
 """
 
+STALE = "INSERT OR IGNORE INTO stale_directory VALUES (?)"
+"""Has the next run write the `SHA256SUMS` of a directory."""
+
 _QUEUE = """
 INSERT INTO recording (id, state, owed_since, wanted) VALUES {rows}
 ON CONFLICT (id) DO UPDATE SET
@@ -274,13 +277,12 @@ class Catalog(Database):
                     if db.execute(_ADOPT_FILE, (*_row(file), now, next_)).rowcount:
                         db.execute(_MEND, {"bit": file.kind.bit, "id": recording})
                 if its:
-                    db.execute("INSERT OR IGNORE INTO stale_directory VALUES (?)", (directory,))
+                    db.execute(STALE, (directory,))
 
     def rewrite_sums(self, directories: Iterable[str]) -> None:
         """Have the next run write the `SHA256SUMS` of these directories, whatever is in them."""
         with self.transaction() as db:
-            rows = ((directory,) for directory in directories)
-            db.executemany("INSERT OR IGNORE INTO stale_directory VALUES (?)", rows)
+            db.executemany(STALE, ((directory,) for directory in directories))
 
     def summed(self, sums: Iterable[revisions.DirectorySums]) -> None:
         """Record that the `SHA256SUMS` of these directories are up to date, and what they say.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,12 +20,15 @@ _FAILURES = """CASE WHEN state IN ('failed', 'refused')
     OR state = 'queued' AND (tries > 1 OR reason IS NOT NULL)
     THEN 2 * tries + (reason IS NOT NULL) ELSE 0 END"""
 
-_KNOWN = "SELECT id, state, kinds, absent, directory, unoffered, unoffered_since FROM recording"
+_KNOWN = "SELECT id, state, kinds, absent, directory, unoffered FROM recording"
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the catalogue says of one recording before a run touches it."""
+    """What the catalogue says of one recording before a run touches it.
+
+    `looked_at_again`: it is archived, and is asked for only as a file of it was not offered.
+    """
 
     id: int
     state: State
@@ -33,12 +36,7 @@ class Known:
     absent: int = 0
     directory: str | None = None
     unoffered: int = 0
-    unoffered_since: str | None = None
-
-    @property
-    def looked_at_again(self) -> bool:
-        """Whether it is archived, and is asked for only as a file of it was not offered."""
-        return self.state is State.ARCHIVED and self.unoffered != 0
+    looked_at_again: bool = False
 
 
 def archived(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[tuple[int, int, str]]:
@@ -68,8 +66,7 @@ def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[Known]:
     """Those of `ids` of which there is more to know than that they are owed.
 
     Not those that are archived with all of `mask`, nor those of which nothing came before they
-    failed, which may be all. `unoffered` is told only of those of which nothing else of `mask` is
-    missing. Raises `CatalogError`.
+    failed, which may be all. Raises `CatalogError`.
     """
     nothing_came = "NOT EXISTS (SELECT 1 FROM file WHERE file.recording = recording.id)"
     where = (
@@ -78,9 +75,9 @@ def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[Known]:
         f"AND NOT (state = 'failed' AND kinds | unoffered = 0 AND {nothing_came})"
     )
     for row in _among(catalog, ids, _KNOWN, where):
-        one = Known(row[0], State(row[1]), *row[2:])
-        nothing_else = (one.kinds | one.unoffered) & mask == mask
-        yield one if nothing_else else replace(one, unoffered=0)
+        id_, state, kinds, absent, directory, unoffered = row
+        again = state == State.ARCHIVED and (kinds | unoffered) & mask == mask
+        yield Known(id_, State(state), kinds, absent, directory, unoffered, again)
 
 
 def failures(catalog: Catalog, ids: Collection[int]) -> Iterator[tuple[int, int]]:

@@ -149,7 +149,7 @@ def drives_in(root: str, device: int) -> set[str]:
     with os.scandir(root) as entries:
         for entry in islice(entries, _MOST_YEARS):
             with suppress(OSError):
-                if entry.is_dir() and os.stat(entry.path).st_dev != device:
+                if entry.is_dir() and entry.stat().st_dev != device:
                     found.add(entry.name)
     return found
 
