@@ -312,10 +312,14 @@ def _request_piece(downloads: Downloads, url: str, part: Partial, begin: int, en
     answer = downloads.get(url, headers)
     same = not part.validator.contradicts(validator_of(answer))
     right = answer.content_range() == (begin, end - 1, part.total)
-    if answer.status != 206 or not right or not same or answer.encoded:
-        downloads.release(answer)
+    if answer.status == 206 and right and same and not answer.encoded:
+        return answer
+    downloads.release(answer)
+    if answer.status != 206:
         raise NetworkError(f"the file host answered {answer.status} to a part of the file")
-    return answer
+    if not same:
+        raise NetworkError("the file host names another version of the file for a part of it")
+    raise NetworkError("the file host sent another part than was asked for")
 
 
 class Floor:
