@@ -38,7 +38,7 @@ def service(serve: Serve) -> SimulatedService:
     """A large recording and some small ones, whose end lets idle workers help with it."""
     small = [SimulatedRecording(BIG + n, START) for n in range(1, 5)]
     large = SimulatedRecording(BIG, START, SIZE, None, None)
-    return serve([large, *small], rate=600_000.0)
+    return serve([large, *small], rate=200_000.0)
 
 
 @pytest.fixture(autouse=True)
