@@ -72,7 +72,9 @@ def require_place(option: str, path: str) -> None:
 
 
 @contextmanager
-def reading(run: RunSettings) -> Iterator[tuple[Path, Catalog]]:
+def reading(
+    run: RunSettings, interrupted: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[Path, Catalog]]:
     """The archive's root and its catalogue, read without the archive's lock."""
     root = Path(run.dest).absolute()
     path = catalog_path(root, run.catalog)
@@ -84,7 +86,7 @@ def reading(run: RunSettings) -> Iterator[tuple[Path, Catalog]]:
         elif os.path.isdir(root / ARCHIVE_DIR):
             hint = "`verify --rebuild`, or the next download, makes a catalogue of what is there"
         raise StorageError(f"there is no archive at {root}: {path} {why}", hint=hint)
-    with Catalog(path, readonly=True) as catalog:
+    with Catalog(path, readonly=True, interrupted=interrupted) as catalog:
         yield root, catalog
 
 

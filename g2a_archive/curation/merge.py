@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -124,7 +124,7 @@ class Merge:
         failed: dict[Source, StorageError] = {}
         for source in self._sources:
             try:
-                self._total += _count_of(source)
+                self._total += _count_of(source, self._switch.event.is_set)
             except NewerCatalogError:
                 raise
             except StorageError as error:
@@ -141,7 +141,9 @@ class Merge:
         if settings.dry_run:
             place = catalog_path(self._root, settings.catalog)
             if is_there(place):
-                self._catalog = stack.enter_context(Catalog(place, readonly=True))
+                self._catalog = stack.enter_context(
+                    Catalog(place, readonly=True, interrupted=self._switch.event.is_set)
+                )
                 self._look_for_drives(self._catalog)
             return None
         storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
@@ -219,7 +221,13 @@ class Merge:
                     if not self._settings.dry_run:
                         self._lock(source, stack)
                     readonly = self._settings.dry_run or not self._move
-                    catalog = stack.enter_context(Catalog(source.catalog, readonly=readonly))
+                    catalog = stack.enter_context(
+                        Catalog(
+                            source.catalog,
+                            readonly=readonly,
+                            interrupted=self._switch.event.is_set,
+                        )
+                    )
                 except ArchiverError as error:
                     self.report.note(error, source.name)
                     continue
@@ -284,7 +292,7 @@ class Merge:
             after = entries[-1].id
 
 
-def _count_of(source: Source) -> int:
+def _count_of(source: Source, stop: Callable[[], bool]) -> int:
     """How many recordings a source knows. Raises `StorageError`."""
     if not is_there(source.catalog):
         raise StorageError(
@@ -292,5 +300,5 @@ def _count_of(source: Source) -> int:
             hint="is the drive mounted? ARCHIVE=CATALOG names a catalogue elsewhere; "
             "`verify --rebuild` brings back a lost one",
         )
-    with Catalog(source.catalog, readonly=True) as catalog:
+    with Catalog(source.catalog, readonly=True, interrupted=stop) as catalog:
         return int(catalog.scalar("SELECT count(*) FROM recording"))

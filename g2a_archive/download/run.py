@@ -125,6 +125,8 @@ class Download:
     def broke(self, error: Exception) -> Report:
         """Take in what ended the run; of an error that nobody expected, only where it arose."""
         self.report.note(error if isinstance(error, ArchiverError) else unexpected(error))
+        if self.switch.code is not None:
+            self.report.ends.add(self.switch.code)
         return self._finished()
 
     def mine(self, ids: Iterable[int]) -> Iterable[int]:
@@ -178,6 +180,7 @@ class Download:
     @contextmanager
     def _opened(self) -> Iterator[None]:
         settings = self.settings
+        stopped = self.switch.event.is_set
         with ExitStack() as stack:
             if settings.dry_run:
                 path = catalog_path(self.root, settings.catalog)
@@ -185,7 +188,9 @@ class Download:
                 if settings.no_create:
                     Storage(self.root, catalog=settings.catalog).require()
                 if has_catalog(path):
-                    self.catalog = stack.enter_context(Catalog(path, readonly=True))
+                    self.catalog = stack.enter_context(
+                        Catalog(path, readonly=True, interrupted=stopped)
+                    )
             else:
                 storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
                 if not is_there(storage.own, look.is_dir) and not settings.no_create:
@@ -193,7 +198,6 @@ class Download:
                     self.credentials()  # without any, nothing should be created
                 storage.open(create=not settings.no_create)
                 stack.callback(storage.close)
-                stopped = self.switch.event.is_set
                 self._storage = storage
                 self.catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stopped))
                 stack.callback(self._sweep, storage, self.catalog)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from g2a_archive.errors import ExitCode, Interrupted
+from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
 
 _CODES = {
     signal.SIGINT: ExitCode.SIGINT,
@@ -20,6 +21,14 @@ _CODES = {
     signal.SIGHUP: ExitCode.SIGTERM,
 }
 
+
+_PUT_OFF = 0.02
+"""Seconds after which a signal that came at a bad time is looked at again."""
+
+_EMIT = logging.StreamHandler.emit.__code__
+
+_waiting: list[int] = []
+"""The signal that is put off, for whoever takes signals next."""
 
 LONGEST = 45.0
 """Seconds from a signal to the end of the program, whatever holds it up: what is archived is safe
@@ -81,7 +90,7 @@ class StopSwitch:
     def signals(self) -> Iterator[None]:
         """Let SIGINT, SIGTERM and SIGHUP turn the switch off; a second SIGINT ends at once.
 
-        An `Interrupted` that leaves the block tells the code of what was first.
+        An error that leaves the block after a signal tells the code of what was first.
         """
 
         timers: list[threading.Timer | None] = []
@@ -96,10 +105,14 @@ class StopSwitch:
             self.stop(code)
 
         with _handled(handle):
+            _look_at_waiting(handle)
             try:
                 yield
             except Interrupted as stop:
                 stop.code = self.code or stop.code
+                raise
+            except ArchiverError as error:
+                error.exit_code = self.code or error.exit_code
                 raise
             finally:
                 for timer in timers:
@@ -133,13 +146,48 @@ class StopSwitch:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise `Interrupted` here: for what has no switch to turn off."""
+    """SIGINT, SIGTERM and SIGHUP raise `Interrupted` here: for what has no switch to turn off.
 
-    def handle(number: int, _: FrameType | None) -> None:
+    A little later, where it would be lost.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        _waiting[:] = [number]
+        if _is_deaf(frame):
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, _PUT_OFF)
+            return
+        _waiting.clear()
         raise Interrupted(_CODES[signal.Signals(number)])
 
+    def again(_: int, frame: FrameType | None) -> None:
+        for number in _waiting:
+            handle(number, frame)
+
     with _handled(handle):
-        yield
+        try:
+            yield
+        finally:
+            if _waiting:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _is_deaf(frame: FrameType | None) -> bool:
+    """Whether what is raised here is lost: in a callback of an import, in a module that takes any
+    failure for a library that isn't there, in a log's handler, which tells of it and goes on."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code is _EMIT:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _look_at_waiting(handle: Callable[[int, FrameType | None], None]) -> None:
+    """Let `handle` have the signal that was put off."""
+    if _waiting:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        handle(_waiting.pop(), None)
 
 
 @contextmanager

@@ -175,6 +175,32 @@ def test_a_signal_while_every_file_is_in_its_pause(service: SimulatedService, ro
     assert states(root) == dict.fromkeys(service.recordings, "queued")
 
 
+_WHILE_IT_IMPORTS = """
+import signal, sys
+
+class Callback:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "g2a_archive.cli.commands.download":
+            Callback()
+
+sys.modules.pop("g2a_archive.cli.commands.download", None)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_a_signal_while_a_module_is_imported(service: SimulatedService, root: Path) -> None:
+    """What is raised in one of Python's own callbacks is lost, and the run went on all night."""
+    args = download_args(root, *service.recordings)
+    with start_cli(args, service.environment(), before=_WHILE_IT_IMPORTS) as process:
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143, stderr
+    assert "ignored" not in stderr
+
+
 _STUCK = """
 import sys, threading
 from g2a_archive.download import engine

@@ -57,6 +57,9 @@ class _RollbackError(CatalogError):
 _PATIENCE = 30.0
 """Seconds to wait for a reader's or another program's lock on the catalogue."""
 
+_GRACE = 3.0
+"""Of these, seconds that are left to what is still to be recorded once the run is to stop."""
+
 _VALUES = 900
 """In one statement; every SQLite takes 999."""
 
@@ -266,7 +269,9 @@ class Database:
         except OSError as error:
             raise storage_error(error, doing, self.path, instead=option_of(self.path)) from error
 
-    def _explain(self, error: sqlite3.DatabaseError, doing: str) -> CatalogError:
+    def _explain(
+        self, error: sqlite3.DatabaseError, doing: str, waited: float = _PATIENCE
+    ) -> CatalogError:
         if self.readonly and getattr(error, "sqlite_errorcode", 0) in _NO_ROLLBACK:
             return _RollbackError(f"cannot {doing} the catalogue {self.path}: {error}")
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
@@ -280,7 +285,7 @@ class Database:
             return self._damaged(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return CatalogError(
-                f"the catalogue {self.path} has been locked for {_PATIENCE:.0f} s",
+                f"the catalogue {self.path} has been locked for {waited:.0f} s",
                 hint="a program holds it open, or the share has no working locks: mount it with "
                 "`nobrl` (SMB), or put the catalogue on a local disk with --catalog",
             )
@@ -302,17 +307,24 @@ class Database:
         )
 
     def _patiently(self, action: Callable[[], _T], doing: str = "read") -> _T:
-        """Run `action`, waiting for other programs' locks in short steps that a signal can end."""
-        deadline = time.monotonic() + _PATIENCE
-        tell_at = time.monotonic() + _SILENCE
+        """Run `action`, waiting for other programs' locks in short steps that a signal can end.
+
+        Raises `Interrupted` where nothing can be left to record, as the catalogue is only read.
+        """
+        began = time.monotonic()
+        deadline, tell_at = began + _PATIENCE, began + _SILENCE
         while True:
             try:
                 return action()
             except sqlite3.DatabaseError as error:
                 busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
                 now = time.monotonic()
-                if not busy or self._interrupted() or now > deadline:
-                    raise self._explain(error, doing) from error
+                if busy and self._interrupted():
+                    if self.readonly:
+                        raise Interrupted from None
+                    deadline = min(deadline, now + _GRACE)
+                if not busy or now > deadline:
+                    raise self._explain(error, doing, now - began) from error
                 if now >= tell_at:
                     tell_at = math.inf
                     log.warning(

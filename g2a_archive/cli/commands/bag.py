@@ -108,7 +108,10 @@ def _bag(
     switch = StopSwitch()
     begun = time.monotonic()
     counts = None
-    with staged(settings, switch) as (display, logs), reading(settings.run) as (root, catalog):
+    with (
+        staged(settings, switch) as (display, logs),
+        reading(settings.run, switch.event.is_set) as (root, catalog),
+    ):
         choice = _chosen(catalog, wanted, period)
         zone = settings.run.timezone
         watched = _Watched(choice)

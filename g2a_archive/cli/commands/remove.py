@@ -87,18 +87,19 @@ def _remove(
     """Choose, and with `yes` remove, under the archive's lock; then say what became of it."""
     removed = None
     switch = StopSwitch()
+    stop = switch.event.is_set
     with staged(settings, switch) as (_, logs), ExitStack() as stack:
         if yes:
-            with reading(settings.run):
+            with reading(settings.run, stop):
                 pass  # there must be an archive: `open` would make one
             storage = Storage(Path(settings.run.dest), catalog=settings.run.catalog)
             storage.open(create=False)
             stack.callback(storage.close)
-            root, stop = storage.root, switch.event.is_set
+            root = storage.root
             catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
             resume(catalog, root)
         else:
-            root, catalog = stack.enter_context(reading(settings.run))
+            root, catalog = stack.enter_context(reading(settings.run, stop))
         if before is not None:
             limit = removing.limit_of(catalog, before, time.time())
             removal = removing.choose_before(catalog, limit, kept)

@@ -171,7 +171,7 @@ def _verify(
         watched = _Watched()
         with display.watch(watched.look):
             if kept is not None:
-                with reading(settings.run) as (root, catalog):
+                with reading(settings.run, switch.event.is_set) as (root, catalog):
                     proof = proving.prove(catalog, root, kept, stop=switch.event.is_set)
                 if kept.time > utc_now():
                     log.warning("a clock that was ahead gave this fingerprint: %s", kept.time)
@@ -181,7 +181,7 @@ def _verify(
             work = _rebuilt if rebuilding else _checked
             outcome = work(settings.run, chosen, watched, switch)
     if proof is not None:
-        with reading(settings.run) as (_, catalog):
+        with reading(settings.run, switch.event.is_set) as (_, catalog):
             proving.look_since(catalog, proof, outcome.findings)
         told = {one.path for one in outcome.findings}
         outcome.findings += (
@@ -204,9 +204,9 @@ def _verify(
 def _checked(
     run: RunSettings, chosen: VerifyOptions, watched: _Watched, switch: StopSwitch
 ) -> Outcome:
-    with reading(run) as (root, catalog):
-        path = catalog.path
     stop = switch.event.is_set
+    with reading(run, stop) as (root, catalog):
+        path = catalog.path
     with open_catalog(path, lambda text: log.warning("%s", text), stop) as catalog:
         return verify(
             catalog,
