@@ -33,6 +33,8 @@ from support.service import Serve
 from g2a_archive.archive.disk.lock import RunLock, lock_holder
 from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.demo import SimulatedRecording, SimulatedService, sample_recordings
+from g2a_archive.demo.faults import status
+from g2a_archive.demo.recordings import KINDS
 from g2a_archive.errors import ExitCode
 
 Faults = list[Fault]
@@ -116,6 +118,15 @@ def test_one_directory_that_fails_to_be_flushed(service: SimulatedService, root:
     assert (again["exit_code"], again["files"]) == (0, 0)  # adopted
     assert not service.requests.file_requests("mp4")
     assert_archive_equals(service, root)
+
+
+def test_what_failed_is_told_once_where_its_directory_fails_too(serve: Serve, root: Path) -> None:
+    service = serve([SimulatedRecording(i, datetime(2016, 2, 29, tzinfo=UTC)) for i in (7, 8)])
+    bad = 7
+    service.fail_files(status(402), recording_id=bad)
+    result = odd_run(service, root, Fault("fsync", f"{root}/2016/02/29", errno.EIO))
+    failed = [one["file"] for one in report_of(result)["failed"] if one["id"] == bad]
+    assert sorted(failed) == sorted(KINDS)
 
 
 # --- space ------------------------------------------------------------------------------------

@@ -73,6 +73,22 @@ def test_lengths_that_nobody_confirms_take_no_others_room(
         assert report.archived == 4
 
 
+def test_lengths_that_the_disk_has_no_room_for_keep_no_others_out(
+    serve: Serve, plain_host: Host, root: Path
+) -> None:
+    """However many hosts' words they are: nothing but the word tells of each."""
+    service = serve(sample_recordings(6, mp4_size=30_000))
+    act(service, plain_host, {i: ("events", lambda _, b: answer(b)) for i in service.recordings})
+    begin_only(plain_host, service.recordings, length=60 << 20, begin=b"x")
+    with mounts.tmpfs(root, "80m"):
+        (root / "others").write_bytes(bytes(40 << 20))
+        report = run_here(service, root, service.recordings, retries=0)
+        assert report.exit_code == 1
+        failed = {(one.id, one.file) for one in report.failed}
+        assert failed == {(id_, "events") for id_ in service.recordings}
+        assert len([name for name in archive_files(root) if name.endswith(".mp4")]) == 6
+
+
 def test_a_disk_is_used_as_far_as_its_room_goes(serve: Serve, root: Path) -> None:
     """Not all that are asked for at once fit together; those that do are archived, whole."""
     service = serve(sample_recordings(8, mp4_size=16 << 20), rate_limit=None)

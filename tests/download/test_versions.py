@@ -273,14 +273,15 @@ def test_what_a_link_that_expired_is_answered_with_takes_no_bytes(
     assert len(plain_host.requests) == 3
 
 
+@pytest.mark.parametrize("differs_at", [1_000, 1_500_000])
 def test_killed_after_another_version_was_gone_on_with(
-    serve: Serve, plain_host: Host, root: Path
+    differs_at: int, serve: Serve, plain_host: Host, root: Path
 ) -> None:
     """The note tells the version that the bytes are of before the first of its own is written."""
     size = 3_000_000
     service = serve([SimulatedRecording(ID, START, size)])
     first = bytes_of(service, "mp4")
-    second = at_its_beginning(first)
+    second = first[:differs_at] + bytes([first[differs_at] ^ 1]) + first[differs_at + 1 :]
     sent = {
         1: cut(answer(first, 'ETag: "1"'), 1_000_000),
         2: cut(answer(second, 'ETag: "2"'), 2_000_000),

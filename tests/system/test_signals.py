@@ -386,3 +386,12 @@ def test_max_duration_stops_tidily(service: SimulatedService, root: Path) -> Non
     assert run_here(service, root, service.recordings).exit_code == 0
     (request,) = service.requests.file_requests("mp4")
     assert request.headers["range"] == f"bytes={PART}-"
+
+
+def test_what_was_hurried_and_came_in_time_is_left_alone() -> None:
+    """An alarm that rings later would end the program, unheard."""
+    switch = StopSwitch()
+    with switch.hurried(3600.0):
+        switch.stop(ExitCode.SIGTERM)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -187,11 +187,14 @@ def test_the_address_that_answered_is_tried_first(
 ) -> None:
     """A host of which one address is dead costs its time-out once, not for each connection."""
     tried: list[str] = []
+    dead = {"127.0.0.3"}
     connect = socket.socket.connect
 
     def note(self: socket.socket, place: Any) -> None:
         tried.append(place[0])
-        connect(self, place)
+        if place[0] in dead:
+            raise ConnectionRefusedError
+        connect(self, ("127.0.0.1", place[1]))
 
     def two(name: str, *_: object) -> list[tuple[Any, ...]]:
         kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
@@ -204,6 +207,9 @@ def test_the_address_that_answered_is_tried_first(
     for _ in range(2):
         assert body_of(downloads, plain_host.url) == BODY
     assert tried == ["127.0.0.3", "127.0.0.1", "127.0.0.1"]
+    dead, tried[:] = {"127.0.0.1"}, ()
+    assert body_of(downloads, plain_host.url) == BODY  # that one went, and the other came back
+    assert tried == ["127.0.0.1", "127.0.0.3"]
 
 
 def test_connecting_has_a_time_out_of_its_own(
