@@ -331,10 +331,6 @@ class Partial:
         if self._fd < 0:
             self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         flush_file(self._fd)
-        self.synced()
-
-    def synced(self) -> None:
-        """The whole file was flushed to disk, by whatever means."""
         self._flushed = self.size
 
     def suspend(self) -> None:
@@ -346,6 +342,13 @@ class Partial:
             self.close()
         else:
             self.discard()
+
+    def keep(self) -> None:
+        """The whole file got no name: the next run need not fetch it all again."""
+        with contextlib.suppress(OSError):
+            self.sync()
+            self.write_note()
+            self.close()
 
     def give_back(self) -> None:
         """The disk is full: drop the last bytes, so that the catalogue has room for its own."""

@@ -151,7 +151,7 @@ class Engine:
 
     def _assisted(self, event: Assisted) -> None:
         self._schedule.helped(event.transfer, well=event.outcome is True)
-        if isinstance(event.outcome, BaseException) and not isinstance(event.outcome, LocalError):
+        if isinstance(event.outcome, BaseException):
             raise event.outcome
 
     def _await(self, now: float) -> Event:
@@ -186,7 +186,7 @@ class Engine:
             return
         self._sort_answer(answer)  # first: the catalogue may fail, and what came of these is told
         self._remember()
-        if self._service.unreachable_in_a_row >= _UNREACHABLE and self._links.open:
+        if self._service.unreachable_in_a_row >= _UNREACHABLE:
             for id_ in self._links.close():
                 self._recorder.fail_recording(id_, "not tried: the service could not be reached")
                 if self._recorder.due(0.0):  # a million of them need not be kept until then
@@ -346,7 +346,7 @@ class Engine:
     def _wind_down(self) -> None:
         """Stop what still runs, record all that is finished, bring the checksums up to date."""
         self._cores.release()
-        unfinished = self._links.unfinished() if self._links.open else ()
+        unfinished = self._links.unfinished()
         if self._pending or self._recorder.jobs:
             self._switch.stop()
             self._workers.abort()

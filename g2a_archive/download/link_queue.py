@@ -29,13 +29,12 @@ class LinkQueue:
         self._calls = 0
         self._asking: set[int] = set()
         self._since = 0.0
-        self.open = True
         self.renewals: dict[int, list[Transfer]] = {}
 
     @property
     def pending(self) -> bool:
         """Whether anything is still to be asked for, or being asked for."""
-        return bool(self._calls or self.renewals or (self.open and self._next < len(self._todo)))
+        return bool(self._calls or self.renewals or self._next < len(self._todo))
 
     def due(self, soonest: float) -> float:
         """When `pump` should be called again (monotonic seconds), not after `soonest`."""
@@ -55,8 +54,7 @@ class LinkQueue:
             if wanted:
                 self._send(wanted)
         while (
-            self.open
-            and self._next < len(self._todo)
+            self._next < len(self._todo)
             and self._calls < callers
             and waiting + len(self._asking) <= limit
         ):
@@ -82,7 +80,6 @@ class LinkQueue:
 
     def close(self) -> Sequence[int]:
         """Ask for no more chunks; returns the IDs that were never asked for."""
-        self.open = False
         rest = self._todo[self._next :]
         self._next = len(self._todo)
         return rest

@@ -180,4 +180,3 @@ class Recorder:
     def give_up(self) -> None:
         """What could not be committed is left for the next run."""
         self.report.unfinished.extend(self._claims)
-        self._claims.clear()

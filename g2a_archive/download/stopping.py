@@ -100,8 +100,7 @@ class StopSwitch:
                 _show_cursor()
                 os._exit(int(ExitCode.SIGINT))
             code = _CODES[signal.Signals(number)]
-            if not timers:
-                timers.append(end_after(LONGEST, code))
+            timers.append(end_after(LONGEST, code))
             self.stop(code)
 
         with _handled(handle):

@@ -23,14 +23,14 @@ from g2a_archive.transport.connections import shut_socket
 from g2a_archive.transport.digests import told_digests
 from g2a_archive.transport.errors import NetworkError, translated
 
-LARGEST = 2**60
-"""Bytes; a length that no disk has is no length."""
-
 _COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz")
 """Content codings that change the bytes (IANA's list). Others, such as `utf-8`, `binary` or
 `aws-chunked`, are no codings of a body that a client gets."""
 
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_LENGTH = re.compile(r"[0-9]{1,18}")
+"""More digits than that are a length that no disk has."""
+
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)$", re.IGNORECASE)
 _LITTLE = 65536
 """Bytes up to which a body is read that nobody wants, so that its connection can be used again."""
@@ -340,7 +340,7 @@ def _length(raw: BaseHTTPResponse) -> int | None:
     if len(values) > 1:
         raise NetworkError("the host announces two lengths that differ")
     (value,) = values
-    if not (value.isascii() and value.isdigit()) or len(value) > 25 or int(value) > LARGEST:
+    if not _LENGTH.fullmatch(value):
         raise NetworkError("the host announces a length that cannot be")
     return int(value)
 

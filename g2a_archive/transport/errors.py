@@ -110,7 +110,7 @@ def _proxy(cause: BaseException) -> NetworkError | None:
     if isinstance(cause, requests.exceptions.InvalidURL) and _of_proxy(cause):
         text = "the proxy's address is no address (one begins with http://, say)"
         return NetworkError(text, final=True, unreachable=True)
-    if isinstance(cause, OSError) and (found := _TUNNEL.search(str(cause))):
+    if found := _TUNNEL.search(str(cause)):
         return proxy_refusal(int(found[1]))
     if isinstance(cause, urllib3_errors.ProxyError):
         if any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _causes(cause)):

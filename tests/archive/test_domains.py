@@ -87,8 +87,7 @@ def test_what_a_local_error_says() -> None:
     [
         ([errno.EBUSY] * 5, 6),
         ([errno.EBUSY] * 6, None),
-        ([errno.ESTALE], 2),
-        ([errno.ESTALE, errno.ESTALE], None),
+        ([errno.ESTALE, errno.ESTALE], 3),
         ([errno.EINTR, errno.ESTALE, errno.EAGAIN], 4),
         ([errno.EIO], None),
     ],

@@ -111,18 +111,15 @@ _wait = threading.Event().wait
 def persistently(action: Callable[[], _T], wait: Callable[[float], object] = _wait) -> _T:
     """What `action` returns, tried again while what stops it passes by itself, six times at most.
 
-    A stale handle is tried once more only: it is fresh then, or the share is gone. Raises the
-    `OSError` of the last try.
+    Raises the `OSError` of the last try.
     """
     pause = _FIRST_WAIT
-    stale = False
     for last in (False,) * (_TRIES - 1) + (True,):
         try:
             return action()
         except OSError as error:
-            if last or error.errno not in PASSING or (stale and error.errno == errno.ESTALE):
+            if last or error.errno not in PASSING:
                 raise
-            stale = stale or error.errno == errno.ESTALE
         wait(pause)
         pause *= 2
     raise AssertionError("the last try returns or raises")

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import stat
-import sys
 import threading
 from collections.abc import Callable
 from typing import BinaryIO
@@ -57,7 +56,6 @@ def hash_file(
     buffer = _thread_buffer()
     digest = hashlib.sha256()
     size = 0
-    forget = False
     descriptor = os.open(path, os.O_RDONLY)
     try:
         while True:
@@ -68,11 +66,7 @@ def hash_file(
                 break
             digest.update(buffer[:count])
             on_bytes(count)
-            if size == 0 and count == _BUFFER:  # small files are not worth the calls
-                forget = _read_ahead(descriptor)
             size += count
-        if forget and sys.platform == "linux":
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
     return size, digest.hexdigest()
@@ -83,23 +77,3 @@ def _thread_buffer() -> memoryview:
     if buffer is None:
         buffer = _local.buffer = memoryview(bytearray(_BUFFER))
     return buffer
-
-
-def _read_ahead(descriptor: int) -> bool:
-    """Ask for read-ahead; returns whether the file should leave the page cache when it was read.
-
-    A nightly check of terabytes must not push everything else out of memory. A file whose end is
-    in memory before we come to it has another reader, who keeps it.
-    """
-    if sys.platform != "linux":
-        return False
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        # Answers at once, with an error where the last byte would have to come from the disk.
-        end = os.fstat(descriptor).st_size - 1
-        os.preadv(descriptor, [bytearray(1)], max(end, 0), os.RWF_NOWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system that knows neither
-        return False
-    return False

@@ -96,7 +96,6 @@ class Fetcher:
         """What this run, or an earlier one, has of the file."""
         if transfer.part is None:
             transfer.part = self._leftover(transfer)
-            transfer.high_water = transfer.part.size
         return transfer.part
 
     def _leftover(self, transfer: Transfer) -> Partial:

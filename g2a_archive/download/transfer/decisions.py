@@ -54,7 +54,7 @@ NO_RANGE = (None, None, None)
 class Seen(NamedTuple):
     """What matters of an answer: `range` is `Content-Range` as (first, last, total).
 
-    `length` is that of a whole body, `head` the beginning of an error's.
+    `length` is that of a whole body, `head` the beginning of a 400's.
     """
 
     status: int
@@ -147,7 +147,7 @@ def first_asked(held: Held) -> int:
 def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
     """Decide on an answer; `ranged` tells whether the request asked for the rest only."""
     status = seen.status
-    if status in NEW_LINK_STATUSES or (status == 400 and _EXPIRY.search(seen.head)):
+    if status in NEW_LINK_STATUSES or _EXPIRY.search(seen.head):
         return Verdict(Action.NEW_LINK, f"the link was answered with {status}")
     if status == 416 and ranged:
         whole = seen.range[2] == held.size and held.total in (None, held.size)

@@ -190,7 +190,6 @@ class Finisher:
         assert part is not None
         transfer.answer = None
         try:
-            part.synced()
             if answer is not None and answer.doubtful:
                 part.discard()
                 # Once more, on a new connection, which is no fault of this file.
@@ -219,8 +218,7 @@ class Finisher:
                 return Stored(stored, adopted=True, flush=frozenset({directory}))
             aside = self._storage.publish(part.path, transfer.directory, names, name)
         except StorageError:
-            with suppress(OSError):
-                part.write_note()  # whole and flushed: the next run need not fetch it all again
+            part.keep()
             raise
         part.done()
         return Stored(stored, aside=aside, flush=frozenset({directory}))

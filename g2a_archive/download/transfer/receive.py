@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from g2a_archive.archive import content
-from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.space import NOT_FULL, CrowdedError, Space
 from g2a_archive.archive.partial import Partial
 from g2a_archive.download.transfer import decisions
@@ -232,10 +231,7 @@ class Receiver:
         part.advance(pieces.position, self.buffer)
 
     def assist(self, transfer: Transfer) -> bool:
-        """Help with a file that another worker has; False where that did not work.
-
-        Raises `LocalError`.
-        """
+        """Help with a file that another worker has; False where that did not work."""
         pieces, part = transfer.pieces, transfer.part
         if pieces is None or part is None:
             return True
@@ -244,11 +240,9 @@ class Receiver:
         try:
             while not self.stop.is_set() and (piece := pieces.claim(prefer=at)) is not None:
                 stream, at = self._fetch(transfer, pieces, piece, stream, at, lambda: None)
-        except NetworkError as error:
+        except (NetworkError, OSError) as error:
             log.info("recording %d: a helping connection failed: %s", transfer.recording, error)
             return False
-        except OSError as error:
-            raise local_error(error, Doing.WRITE, part.path) from error
         finally:
             if stream is not None:
                 self.downloads.release(stream)
