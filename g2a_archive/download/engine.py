@@ -189,7 +189,9 @@ class Engine:
         if self._service.unreachable_in_a_row >= _UNREACHABLE:
             for id_ in self._links.close():
                 self._recorder.fail_recording(id_, "not tried: the service could not be reached")
-                if self._recorder.due(0.0):  # a million of them need not be kept until then
+                if self._recorder.due(
+                    time.monotonic()
+                ):  # a million of them need not be kept until then
                     self._recorder.commit()
 
     def _remember(self) -> None:
@@ -263,8 +265,7 @@ class Engine:
 
     def _attempted(self, event: Attempted) -> None:
         transfer, outcome = event.transfer, event.outcome
-        self._schedule.active.discard(transfer)
-        self._storage.space.release(transfer)
+        self._returned(transfer)
         if isinstance(outcome, Stored):
             self._recorder.stored(transfer, outcome)
         elif isinstance(outcome, Again):
@@ -281,6 +282,12 @@ class Engine:
             self._no_room(transfer, outcome)
         else:
             raise outcome
+
+    def _returned(self, transfer: Transfer) -> None:
+        self._schedule.active.discard(transfer)
+        self._storage.space.release(transfer)
+        self._recorder.received += transfer.received
+        transfer.received = 0
 
     def _refused_here(self, transfer: Transfer, error: LocalError) -> None:
         """The disk refuses this file. Raises `StorageError` where it proves to refuse all."""
@@ -347,17 +354,14 @@ class Engine:
         """Stop what still runs, record all that is finished, bring the checksums up to date."""
         self._cores.release()
         unfinished = self._links.unfinished()
-        if self._pending or self._recorder.jobs:
+        if self._pending:
             self._switch.stop()
             self._workers.abort()
             self._drain()
         self._workers.close()
         self._report.unfinished.extend(unfinished)
-        waiting = [
-            *self._schedule.all(),
-            *(transfer for some in self._links.renewals.values() for transfer in some),
-        ]
-        self._report.bytes += self._recorder.received + sum(one.received for one in waiting)
+        under_way = sum(one.received for one in self._schedule.active)
+        self._report.bytes += self._recorder.received + under_way
         if self._report.failed and not self._service.ever_answered:
             self._report.ends.add(ExitCode.SERVICE)
         if self._switch.code is not None:
@@ -389,8 +393,7 @@ class Engine:
                 if isinstance(event.outcome, Stored):
                     self._attempted(event)
                     continue
-                self._schedule.active.discard(event.transfer)
-                self._recorder.received += event.transfer.received
+                self._returned(event.transfer)
                 outcome = event.outcome
                 if isinstance(outcome, ArchiverError) and not isinstance(outcome, LocalError):
                     self._report.note(outcome)

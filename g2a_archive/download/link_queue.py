@@ -48,7 +48,7 @@ class LinkQueue:
         """
         limit = self._service.chunk_limit
         callers = CALLERS if self._service.ever_answered else 1
-        ripe = idle or now - self._since >= _GATHER or len(self.renewals) >= limit
+        ripe = idle or now - self._since >= _GATHER
         if self.renewals and ripe and self._calls < CALLERS:
             wanted = [i for i in self.renewals if i not in self._asking][:limit]
             if wanted:

@@ -21,7 +21,6 @@ from g2a_archive.models import Failure, State
 
 log = logging.getLogger("g2a_archive")
 
-_BATCH = 200
 _BATCH_SECONDS = 0.25
 
 
@@ -50,7 +49,7 @@ class Recorder:
 
     def due(self, now: float) -> bool:
         """Whether it is time to commit."""
-        return len(self._ended) >= _BATCH or (bool(self._ended) and now >= self.commit_at)
+        return bool(self._ended) and now >= self.commit_at
 
     def begin(self, job: Job, transfers: Sequence[Transfer]) -> None:
         """A recording whose links have come is under way."""
@@ -77,7 +76,6 @@ class Recorder:
     def stored(self, transfer: Transfer, outcome: Stored) -> None:
         """A file is under its final name, flushed."""
         self._flush |= outcome.flush
-        self.received += transfer.received
         job = self.jobs[transfer.recording]
         job.files.append(outcome.file)
         job.troubles.pop(transfer.kind, None)
@@ -106,7 +104,6 @@ class Recorder:
     def fail_file(self, transfer: Transfer, reason: str) -> None:
         """A file will not come in this run."""
         log.error("recording %d: %s: %s", transfer.recording, transfer.kind, reason)
-        self.received += transfer.received
         job = self.jobs[transfer.recording]
         job.failures[transfer.kind] = reason
         job.waiting.discard(transfer.kind)
@@ -121,7 +118,6 @@ class Recorder:
 
     def drop(self, transfer: Transfer) -> None:
         """Leave a file for the next run; what arrived of it is kept in `partial/`."""
-        self.received += transfer.received
         job = self.jobs[transfer.recording]
         job.dropped = True
         job.waiting.discard(transfer.kind)

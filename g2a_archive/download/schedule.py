@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
 from g2a_archive.download.hosts import Hosts
@@ -65,12 +65,6 @@ class Schedule:
     def next_at(self) -> float | None:
         """When the next delayed file is due (monotonic seconds); None where there is none."""
         return self._delayed[0][0] if self._delayed else None
-
-    def all(self) -> Iterator[Transfer]:
-        """Every file that is still to come, or on its way."""
-        yield from self._ready
-        yield from self.active
-        yield from (transfer for _, _, transfer, _ in self._delayed)
 
     def add(self, transfers: Iterable[Transfer]) -> None:
         """These are to be fetched, after what waits already."""

@@ -44,7 +44,7 @@ class Transfer:
     wants: int | None = None  # bytes that others under way leave no room for
     high_water: int = 0  # bytes: only what is beyond them is progress
     restarted: bool = False
-    received: int = 0
+    received: int = 0  # in the attempt under way
     splittable: bool = False
     pieces: Pieces | None = None
     helpers: int = 0
