@@ -93,10 +93,15 @@ def complain(text: str, *, patience: float | None = None) -> None:
 
 
 def reserve_standard_streams() -> None:
-    """Where one of them is closed, no file that is opened later may get its number."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
+    """Where one of them is closed, no file that is opened later may get its number.
+
+    A pipe's end takes it: not every chroot has a /dev/null that everybody may open.
+    """
+    end, other = os.pipe()
+    os.close(other)
+    while end <= 2:
+        end = os.dup(end)
+    os.close(end)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
     if isinstance(sys.stdout, TextIOWrapper):  # not every terminal has every character

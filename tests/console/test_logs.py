@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from support import clean_environment, command, report_of, run_cli, start_cli
 from support.cli import FIRST, Args
+from support.odd_drive import Fault, playing
 from support.service import Serve
 from test_output import IDS, RUN, mixed
 
@@ -218,6 +220,14 @@ def test_all_three_closed_harms_no_file_of_the_archive(
     assert run_cli([*RUN, FIRST], service.environment(), cwd=tmp_path).stdout.startswith(
         "Nothing to do"
     )
+
+
+def test_a_system_whose_null_device_is_not_for_everybody(
+    service: SimulatedService, tmp_path: Path
+) -> None:
+    env = {**service.environment(), **playing([Fault("open", "/dev/null", errno.EACCES)])}
+    result = run_cli([*RUN, FIRST], env, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_log_file_on_a_full_disk_is_said_everywhere(
