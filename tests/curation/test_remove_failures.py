@@ -51,9 +51,35 @@ def test_a_file_that_cannot_be_deleted_is_told_and_the_others_go(
     assert "could not be deleted" in err
     assert files_of(root, ids[0]) == [str(stuck.relative_to(root))]
     assert states(root)[ids[0]] == "removed"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        code, out, _ = say("remove", "--yes", *ids[:2])
+    assert (code, out.splitlines()[0][:18]) == (1, "Nothing to remove:")
+    assert f"{ids[0]}  not deleted yet: {stuck.relative_to(root)}" in out
     assert run_here(service, root, [ids[3]]).exit_code == 0  # tries again
     assert_removed(root, *ids[:2])
     assert say("verify")[0] == 0
+
+
+def test_sums_and_pages_that_cannot_be_written_are_when_it_is_said_again(
+    root: Path, ids: list[int], say: Say
+) -> None:
+    assert say("browse")[0] == 0
+    sums = root / Path(files_of(root, ids[0])[0]).parent / "SHA256SUMS"
+    page = root / "index.html"
+    in_the_way = [one.with_name(f"{one.name}.away") for one in (sums, page)]
+    for one, away in zip((sums, page), in_the_way, strict=True):
+        one.rename(away)
+        (one / "in the way").mkdir(parents=True)
+    assert say("remove", "--yes", ids[0])[0] == 1
+    for one, away in zip((sums, page), in_the_way, strict=True):
+        shutil.rmtree(one)
+        away.rename(one)
+    code, out, err = say("remove", "--yes", ids[0])
+    assert (code, out, err) == (
+        *(0, "Nothing to remove: no recording was chosen; 1 removed already.\n", ""),
+    )
+    assert_removed(root, ids[0])
 
 
 def test_what_is_fetched_again_before_it_could_be_deleted_stays(

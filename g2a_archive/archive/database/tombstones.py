@@ -150,6 +150,9 @@ def resume(catalog: Catalog, root: Path) -> Removed:
         removed.naming.append(str(error))
         log.error("the pages still name what was removed; `browse` writes them again: %s", error)
     _tidy(catalog, root)
+    if not removed.naming:  # else SHA256SUMS or the pages are still to be written
+        with catalog.transaction() as db:
+            db.execute("DELETE FROM removal WHERE step = ?", (_DELETED,))
     return removed
 
 
@@ -363,7 +366,7 @@ def _flush(path: Path) -> None:
 
 
 def _tidy(catalog: Catalog, root: Path) -> None:
-    """Remove directories that are left empty, and forget that there was something to do."""
+    """Remove directories that are left empty."""
     for (directory,) in catalog.rows(_LEFT_EMPTY, (_DELETED,)):
         if mounts.out_of_sight(root, directory):
             continue
@@ -376,5 +379,3 @@ def _tidy(catalog: Catalog, root: Path) -> None:
             except OSError:  # not empty, a mount point, or not ours to remove
                 break
             path = path.parent
-    with catalog.transaction() as db:
-        db.execute("DELETE FROM removal WHERE step = ?", (_DELETED,))

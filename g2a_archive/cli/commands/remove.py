@@ -85,7 +85,7 @@ def _remove(
     yes: bool,
 ) -> ExitCode:
     """Choose, and with `yes` remove, under the archive's lock; then say what became of it."""
-    removed = None
+    done, left = False, Removed()
     switch = StopSwitch()
     stop = switch.event.is_set
     with staged(settings, switch) as (_, logs), ExitStack() as stack:
@@ -97,7 +97,7 @@ def _remove(
             stack.callback(storage.close)
             root = storage.root
             catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
-            resume(catalog, root)
+            left = resume(catalog, root)
         else:
             root, catalog = stack.enter_context(reading(settings.run, stop))
         if before is not None:
@@ -109,18 +109,18 @@ def _remove(
             raise Interrupted
         if yes and removal.ids:
             try:
-                removed = removing.remove(catalog, root, removal, reason)
+                done, left = True, removing.remove(catalog, root, removal, reason)
             except Interrupted:
                 outputs.complain(f"g2a-archive: interrupted; {_REST}")
                 return switch.code or ExitCode.SIGINT
-        _tell(settings, removal, removed, yes=yes)
-    left = removed is not None and (removed.failed or removed.naming)
-    return ending((switch.code, ExitCode.FAILED if left else None), (logs.failure,))
+        _tell(settings, removal, left, done=done)
+    undone = left.failed or left.naming
+    return ending((switch.code, ExitCode.FAILED if undone else None), (logs.failure,))
 
 
-def _tell(settings: Settings, removal: Removal, removed: Removed | None, *, yes: bool) -> None:
+def _tell(settings: Settings, removal: Removal, left: Removed, *, done: bool) -> None:
     if settings.json:
-        outputs.say_json(_json(removal, removed))
+        outputs.say_json(_json(removal, left, done=done))
         return
     if settings.quiet:
         return
@@ -133,28 +133,26 @@ def _tell(settings: Settings, removal: Removal, removed: Removed | None, *, yes:
         )
         if count
     )
-    if not removal.ids:
-        outputs.say(f"Nothing to remove: no recording was chosen{more}.")
-        return
     days = f", started {removal.first_day} to {removal.last_day}" if removal.first_day else ""
     many = f"{counted(len(removal.ids), 'recording')}, {counted(removal.files, 'file')}"
     what = f"{many}, {size_text(removal.bytes)}{days}"
-    if removed is None:
+    if done:
+        outputs.say(f"Removed {what}{more}.")
+    elif removal.ids:
         outputs.say(f"Would remove {what}{more}. `--yes` removes them for good.")
-        return
-    outputs.say(f"Removed {what}{more}.")
-    for path in removed.gone[:20]:
+    else:
+        outputs.say(f"Nothing to remove: no recording was chosen{more}.")
+    for path in left.gone[:20]:
         outputs.say(f"  gone already: {path}")
-    for id_, path, why in removed.failed[:20]:
+    for id_, path, why in left.failed[:20]:
         outputs.say(f"  {id_}  not deleted yet: {path}: {why}")
-    if removed.failed:
+    if left.failed:
         outputs.say("The next run tries again to delete them.")
 
 
-def _json(removal: Removal, removed: Removed | None) -> dict[str, Any]:
-    done = removed or Removed()
+def _json(removal: Removal, left: Removed, *, done: bool) -> dict[str, Any]:
     return {
-        "removed": removed is not None,
+        "removed": done,
         "recordings": len(removal.ids),
         "files": removal.files,
         "bytes": removal.bytes,
@@ -163,9 +161,9 @@ def _json(removal: Removal, removed: Removed | None) -> dict[str, Any]:
         "held_back": removal.kept,
         "removed_already": removal.already,
         "undated": removal.undated,
-        "deleted_files": done.deleted,
-        "gone_already": done.gone,
+        "deleted_files": left.deleted,
+        "gone_already": left.gone,
         "not_deleted": [
-            {"id": str(id_), "path": path, "reason": why} for id_, path, why in done.failed
+            {"id": str(id_), "path": path, "reason": why} for id_, path, why in left.failed
         ],
     }
