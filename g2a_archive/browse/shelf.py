@@ -9,6 +9,7 @@ file, where nothing is to be kept.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ from typing import Self
 
 from g2a_archive.browse.entries import Entry, Owed, Source, place
 from g2a_archive.browse.write import flush_file
-from g2a_archive.errors import LockedError, StorageError
+from g2a_archive.errors import LockedError, StorageError, storage_error
 from g2a_archive.models import State
 
 _FORMAT = 1
@@ -40,6 +41,7 @@ CREATE TABLE find (key TEXT, owed INTEGER, place TEXT, state TEXT, PRIMARY KEY (
 """
 _TOUCHED = "CREATE TEMP TABLE touched (key TEXT PRIMARY KEY) WITHOUT ROWID"
 _PATIENCE = 10.0
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,11 @@ class Shelf:
 
     def _begin(self, path: str) -> None:
         if path:
-            with suppress(OSError):  # of SQLite's making it would be 0644, whatever the umask says
+            try:  # of SQLite's making it would be 0644, whatever the umask says
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            except OSError as error:
+                if error.errno in _REFUSED:
+                    raise storage_error(error, "write", path) from error
         self._db.close()
         self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
         self._db.execute("PRAGMA cache_size = -16384")

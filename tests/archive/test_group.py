@@ -167,3 +167,20 @@ def test_one_who_may_only_read_asks_whether_a_run_goes_on(
     assert "Traceback" not in refused.stderr
     day = relative_path(next(iter(service.recordings.values())), "mp4")
     assert (root / day).stat().st_uid == FIRST
+
+
+def test_one_who_may_only_read_is_told_so_by_browse(
+    service: SimulatedService, shared: Path
+) -> None:
+    root = shared / "archive"
+    args = download_args(root, *service.recordings)
+    report_of(run_cli(args, **as_user(FIRST, shared, service.environment())))
+    assert run_cli(["browse", "--dest", root], **as_user(FIRST, shared)).returncode == 0
+    for path in [root, *root.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o020)
+    refused = run_cli(["browse", "--dest", root], **as_user(SECOND, shared))
+    assert (refused.returncode, refused.stdout) == (6, "")
+    assert refused.stderr == (
+        f"g2a-archive: cannot write {root}/browse/.shelf.sqlite3: Permission denied "
+        "(give the user that runs this permission to write there)\n"
+    )
