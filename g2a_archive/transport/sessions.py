@@ -116,7 +116,9 @@ def overseen(
     `Interrupted` as soon as `stopped` says so, or `grace` seconds later. `StorageError`: there is
     no thread for it.
     """
-    ended: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
+    # No SimpleQueue: before Python 3.13 its `get` waits for ever where a signal's handler took what
+    # was left of the time-out.
+    ended: queue.Queue[tuple[_T | None, BaseException | None]] = queue.Queue()
 
     def work() -> None:
         try:
