@@ -234,7 +234,6 @@ class Partial:
         os.ftruncate(self._fd, size)
         self.sparse, self.extents = False, []
         self.size, self._flushed = size, min(self._flushed, size)
-        self._written_back = min(self._written_back, size)
         self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
         self._hash(size, memoryview(bytearray(_CUT_BUFFER)), lambda: False)
         if self._noted:

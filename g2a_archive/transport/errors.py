@@ -107,7 +107,7 @@ def _proxy(cause: BaseException) -> NetworkError | None:
             final=True,
             unreachable=True,
         )
-    if isinstance(cause, requests.exceptions.InvalidURL) and _of_proxy(cause):
+    if isinstance(cause, requests.exceptions.InvalidURL):  # the host's own was checked before
         text = "the proxy's address is no address (one begins with http://, say)"
         return NetworkError(text, final=True, unreachable=True)
     if found := _TUNNEL.search(str(cause)):
@@ -117,13 +117,6 @@ def _proxy(cause: BaseException) -> NetworkError | None:
             return None
         return NetworkError("no connection to the proxy", unreachable=True)
     return None
-
-
-def _of_proxy(cause: requests.exceptions.InvalidURL) -> bool:
-    """Whether it is a proxy's address: the host's own was checked before."""
-    inner = urllib3_errors.LocationParseError | urllib3_errors.ProxySchemeUnknown
-    own = isinstance(cause, requests.exceptions.InvalidProxyURL)
-    return own or any(isinstance(one, inner) for one in _causes(cause))
 
 
 def _socks(cause: BaseException) -> NetworkError | None:

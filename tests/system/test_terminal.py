@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import termios
 import threading
@@ -114,6 +115,7 @@ def terminal(
     columns: int = 80,
     rows: int = 24,
     env: Mapping[str, str] | None = None,
+    before: str = "",
     **streams: int,
 ) -> Iterator[Terminal]:
     master, slave = pty.openpty()
@@ -121,7 +123,7 @@ def terminal(
     env = {"TERM": "xterm-256color", **service.environment(), **(env or {})}
     streams = {"stdin": slave, "stdout": slave, "stderr": slave, **streams}
     with start_cli(
-        args, env, cwd=cwd, before=_CONTROLLED, start_new_session=True, **streams
+        args, env, cwd=cwd, before=_CONTROLLED + before, start_new_session=True, **streams
     ) as process:
         os.close(slave)
         try:
@@ -345,6 +347,28 @@ def test_a_pipe_gets_no_control_character(
     result = run_cli(args, {**service.environment(), **FORCED}, cwd=tmp_path)
     assert result.stdout + result.stderr
     assert_plain(result.stdout + result.stderr)
+
+
+_STUCK = """
+import sys, threading
+from g2a_archive.download.engine import Engine
+
+def stuck(self):
+    print("stuck", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+Engine._wind_down = stuck
+"""
+
+
+def test_the_cursor_is_back_after_a_second_sigint(held: Held, tmp_path: Path) -> None:
+    with terminal(RUN_ARGS, held.service, tmp_path, before=_STUCK) as one:
+        one.until(wide)
+        one.process.send_signal(signal.SIGINT)
+        one.until(lambda terminal: b"stuck" in terminal.raw)
+        one.process.send_signal(signal.SIGINT)
+        assert one.end() == 130
+    assert one.raw.rfind(SHOW) > one.raw.rfind(HIDE) > -1
 
 
 def test_stdout_a_pipe_and_stderr_a_terminal(held: Held, tmp_path: Path) -> None:
