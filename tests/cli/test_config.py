@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 import pytest
-from support import clean_environment, report_of, run_cli
+from support import clean_environment, cli_here, report_of, run_cli
 from support import cli as cli_support
 from support.cli import FIRST, Args, environment, refused
 
@@ -314,3 +314,23 @@ def test_a_run_with_everything_in_the_file(service: SimulatedService, tmp_path: 
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.mp4")] == [
         f"archive/2013/{FIRST}.mp4"
     ]
+
+
+def test_show_masks_what_is_secret(tmp_path: Path) -> None:
+    """Of the token endpoint's address, too, where somebody has put one into it."""
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[auth]\nclient_id = "mine"\nclient_secret = "hidden-1"\npat = "hidden-2"\n'
+        'token_url = "https://user:hidden-3@host/token"\n'
+    )
+    for env in ({}, {"G2A_ARCHIVE_TOKEN_URL": "https://host/?key=hidden-4"}):
+        result = cli_here(["config", "show", "--config", file], env)
+        assert result.returncode == 0
+        assert "hidden" not in result.stdout + result.stderr
+        assert result.stdout.count('"********"') == 3
+        assert 'client_id = "mine"' in result.stdout
+    result = cli_here(
+        ["config", "show"], {"G2A_ARCHIVE_TOKEN": "hidden", "G2A_ARCHIVE_TOKEN_URL": "https://h/t"}
+    )
+    assert "hidden" not in result.stdout
+    assert 'token_url = "https://h/t"  # environment' in result.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -56,7 +57,8 @@ def _show_config(rows: Mapping[str, tuple[object, str]], config: Config) -> Exit
     for key in AUTH_KEYS:
         if key in values:
             value, source = values[key]
-            say(f"{key} = {_toml('********' if key in _SECRET_KEYS else value)}  # {source}")
+            secret = key in _SECRET_KEYS or (key == "token_url" and re.search("[@?#]", value))
+            say(f"{key} = {_toml('********' if secret else value)}  # {source}")
     return ExitCode.OK
 
 
