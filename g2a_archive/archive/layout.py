@@ -53,7 +53,7 @@ _USUAL = re.compile(
 )
 _DAY_CODES = {f"%{code}" for code in "YyGCmbBVUWdejaAuw"}
 _SAMPLES = (
-    datetime(2014, 5, 6, 15, 4, 5, tzinfo=UTC),
+    datetime(2014, 5, 6, 3, 4, 5, tzinfo=UTC),
     datetime(2023, 12, 31, 23, 59, 59, tzinfo=UTC),
 )
 

@@ -117,6 +117,13 @@ def test_no_layout_leaves_the_archive() -> None:
             directory_for(when, layout, None)
 
 
+@pytest.mark.parametrize("layout", ["%k", "%e", "%l/%M"])
+def test_no_layout_has_a_name_that_begins_with_a_space_at_some_hour_or_day(layout: str) -> None:
+    """Where these are not known, they are refused for that."""
+    with pytest.raises(InputError, match="cannot be used"):
+        check_layout(layout)
+
+
 @pytest.mark.parametrize(
     "layout",
     ["index.html", "Index.HTML/%Y", "Browse/%Y", "SHA256SUMS", "%Y/sha256sums/%m", "lost+found",
