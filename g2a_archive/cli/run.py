@@ -213,6 +213,8 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
             with outputs.guarded():
                 show(report)
 
+    if report.fingerprint is None and report.exit_code in (ExitCode.OK, ExitCode.LOCKED):
+        download.standing()  # nothing was to be done, or another run does it
     for step in (error_file, metrics_file, summary):
         download.display.settle()  # what is said before, on the same terminal, stands before
         try:

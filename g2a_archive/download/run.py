@@ -315,7 +315,8 @@ class Download:
     def standing(self) -> tuple[int | None, float | None]:
         """How many recordings are owed, and when a run last ended with 0 (Unix time).
 
-        Read without the lock: also where this run could not begin. None where that is not known.
+        Read without the lock, as is the fingerprint that the report lacks: also where this run
+        could not begin. None where that is not known.
         """
         path = catalog_path(self.root, self.settings.catalog)
         with suppress(ArchiverError, OSError):
@@ -323,6 +324,7 @@ class Download:
                 with Catalog(path, readonly=True) as catalog:
                     if self._service is not None:
                         catalog.now = self._service.clock.text
+                    self.report.fingerprint = self.report.fingerprint or catalog.fingerprint()
                     return catalog.owed_count(), catalog.last_success()
         return None, None
 

@@ -150,6 +150,23 @@ def test_json_when_nothing_is_to_be_done(service: SimulatedService, tmp_path: Pa
     assert (report["requested"], report["exit_code"]) == (0, 0)
 
 
+@pytest.mark.parametrize("why", ["nothing asked for", "another run"])
+def test_every_run_tells_the_fingerprint(
+    why: str, service: SimulatedService, tmp_path: Path
+) -> None:
+    env = service.environment()
+    first = report_of(run_cli([*RUN, "--json", FIRST], env, cwd=tmp_path))
+    lock = RunLock(tmp_path / "recordings" / ".g2a-archive" / "lock")
+    ids: Args = ["-f", "-"]
+    if why == "another run":
+        lock.acquire()
+        ids = [FIRST + 1]
+    result = run_cli([*RUN, "--json", "--metrics-file", "m", *ids], env, "", cwd=tmp_path)
+    lock.release()
+    assert report_of(result)["fingerprint"] == first["fingerprint"]
+    assert metrics(tmp_path / "m")["fingerprint_info"] == 1
+
+
 # --- the error file --------------------------------------------------------------------------
 
 
