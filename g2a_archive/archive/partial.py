@@ -197,11 +197,8 @@ class Partial:
         """Write and hash bytes."""
         if self.size == 0:
             self._head = bytes(data[:HEAD])
-        left = memoryview(data)
-        while len(left):
-            count = os.pwrite(self._fd, left, self.size)
-            self.size += count
-            left = left[count:]
+        _write(self._fd, data, self.size)
+        self.size += len(data)
         self.sha.update(data)
         self._hashed += len(data)
         self._grown()
@@ -275,11 +272,7 @@ class Partial:
 
     def write_at(self, data: bytes, offset: int) -> None:
         """Write bytes further on in the file; `advance` hashes them in their turn."""
-        left = memoryview(data)
-        while len(left):
-            count = os.pwrite(self._fd, left, offset)
-            offset += count
-            left = left[count:]
+        _write(self._fd, data, offset)
 
     def advance(self, size: int, buffer: memoryview) -> None:
         """All bytes before `size` are here now: hash those that are not hashed yet."""
@@ -385,3 +378,11 @@ class Partial:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(note)
             self._noted = False
+
+
+def _write(fd: int, data: bytes | memoryview, offset: int) -> None:
+    left = memoryview(data)
+    while len(left):
+        count = os.pwrite(fd, left, offset)
+        offset += count
+        left = left[count:]

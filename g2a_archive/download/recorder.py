@@ -79,7 +79,6 @@ class Recorder:
         job = self.jobs[transfer.recording]
         job.files.append(outcome.file)
         job.troubles.pop(transfer.kind, None)
-        job.waiting.discard(transfer.kind)
         if outcome.adopted:
             self.report.adopted += 1
             log.info("recording %d: %s: adopted, it was there", transfer.recording, transfer.kind)
@@ -94,8 +93,7 @@ class Recorder:
                 transfer.recording,
                 name,
             )
-        if not job.waiting:
-            self.end(job)
+        self._through(job, transfer)
 
     def trouble(self, transfer: Transfer, reason: str) -> None:
         """An attempt at a file brought nothing; should the run end now, that is remembered."""
@@ -106,9 +104,7 @@ class Recorder:
         log.error("recording %d: %s: %s", transfer.recording, transfer.kind, reason)
         job = self.jobs[transfer.recording]
         job.failures[transfer.kind] = reason
-        job.waiting.discard(transfer.kind)
-        if not job.waiting:
-            self.end(job)
+        self._through(job, transfer)
 
     def fail_recording(self, id_: int, reason: str) -> None:
         """A recording failed before any of its files was begun."""
@@ -120,6 +116,9 @@ class Recorder:
         """Leave a file for the next run; what arrived of it is kept in `partial/`."""
         job = self.jobs[transfer.recording]
         job.dropped = True
+        self._through(job, transfer)
+
+    def _through(self, job: Job, transfer: Transfer) -> None:
         job.waiting.discard(transfer.kind)
         if not job.waiting:
             self.end(job)

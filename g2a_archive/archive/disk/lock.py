@@ -37,16 +37,9 @@ class RunLock:
         run leaves nothing behind that someone would have to remove.
         """
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = self._fd = self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
         except OSError as error:
             raise self._failure(error, "open the lock") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = _holder(fd)
-            os.close(fd)
-            raise self._refusal(error, holder) from error
-        self._fd = fd
         text = f"host {os.uname().nodename}, process {os.getpid()}, since {utc_now()}\n"
         try:
             os.ftruncate(fd, 0)
@@ -64,17 +57,11 @@ class RunLock:
         A file that is not there is made by a run, where its directory can be written.
         """
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            os.close(self._locked(os.O_RDWR, fcntl.LOCK_SH))
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not os.path.lexists(self.path):
                 return
             raise self._failure(error, "open the lock") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            raise self._refusal(error, _holder(fd)) from error
-        finally:
-            os.close(fd)
 
     def share(self) -> None:
         """Keep runs out where nothing can be written: read-only media, another user's archive.
@@ -82,17 +69,19 @@ class RunLock:
         There may be no lock file: then no run has ever been there, or none can be. Raises
         `LockedError` and `NoLocksError`.
         """
+        with suppress(OSError):
+            self._fd = self._locked(os.O_RDONLY, fcntl.LOCK_SH)
+
+    def _locked(self, flags: int, how: int) -> int:
+        """The lock file, open and locked. Raises `OSError` where it cannot be opened."""
+        fd = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
         except OSError as error:
             holder = _holder(fd)
             os.close(fd)
             raise self._refusal(error, holder) from error
-        self._fd = fd
+        return fd
 
     def _failure(self, error: OSError, doing: str) -> StorageError:
         return storage_error(error, doing, self.path, instead=self._instead)
