@@ -189,9 +189,7 @@ class Engine:
         if self._service.unreachable_in_a_row >= _UNREACHABLE:
             for id_ in self._links.close():
                 self._recorder.fail_recording(id_, "not tried: the service could not be reached")
-                if self._recorder.due(
-                    time.monotonic()
-                ):  # a million of them need not be kept until then
+                if self._recorder.due(time.monotonic()):  # a million of them are not kept till then
                     self._recorder.commit()
 
     def _remember(self) -> None:
