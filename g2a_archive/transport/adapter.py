@@ -55,15 +55,6 @@ class Adapter(HTTPAdapter):
         manager.pool_classes_by_scheme = classes(self.network, usual)
         return manager
 
-    def close(self) -> None:
-        """Close the connections that are kept, whoever still holds one of the pools."""
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in manager.pools.keys():  # noqa: SIM118 - it is no dict
-                pool = manager.pools.get(key)
-                if pool is not None:
-                    pool.close()
-        super().close()
-
 
 def place_of(url: str) -> str:
     """Scheme, host and port of an address that requests has prepared."""
