@@ -19,7 +19,7 @@ from g2a_archive.archive.database.inventory import paths_of
 from g2a_archive.archive.database.tombstones import tombstones
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.hashing import hash_file
-from g2a_archive.archive.disk.lock import lock_holder, lock_paths
+from g2a_archive.archive.disk.lock import is_locked, lock_paths
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts, unmounted_error
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
 from g2a_archive.archive.storage import is_there
@@ -273,7 +273,7 @@ class _Unknown:
         yield from self._problems
         own = self._tree.root / ARCHIVE_DIR
         locks = lock_paths(own, self._catalog.path) if self._suspects else ()
-        working = any(lock_holder(path) is not None for path in locks)
+        working = any(map(is_locked, locks))
         for directory, names in self._suspects:
             for name in _unaccounted(self._catalog, self._tree, directory, names):
                 path = f"{directory}/{name}" if directory else name

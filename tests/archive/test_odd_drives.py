@@ -30,7 +30,7 @@ from support import (
 from support.odd_drive import ODD, Fault, playing
 from support.service import Serve
 
-from g2a_archive.archive.disk.lock import RunLock, lock_holder
+from g2a_archive.archive.disk.lock import RunLock, is_locked
 from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.demo import SimulatedRecording, SimulatedService, sample_recordings
 from g2a_archive.demo.faults import status
@@ -283,6 +283,25 @@ def test_a_replacement_that_is_cut_short(
     assert path.read_text() == "new"
 
 
+def test_what_a_replacement_left_is_in_no_other_one_s_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, path = tmp_path / "new", tmp_path / "path"
+    for file in (new, path, tmp_path / "path.old"):
+        file.write_text(file.name)
+    rename = os.rename
+
+    def nothing_over(source: str, target: str) -> None:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "it is there")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", nothing_over)
+    monkeypatch.setattr(os, "replace", nothing_over)
+    replace(new, path)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("path", "new")]
+
+
 # --- the catalogue on a share -----------------------------------------------------------------
 
 
@@ -360,19 +379,21 @@ def test_the_lock_names_its_holder_to_other_machines(
     lock = RunLock(tmp_path / "lock")
     lock.acquire()
     assert f"process {os.getpid()}".encode() in sent[0]
-    holder = lock_holder(tmp_path / "lock")
-    assert holder is not None
-    assert f"process {os.getpid()}" in holder
+    assert is_locked(tmp_path / "lock")
     lock.release()
-    assert lock_holder(tmp_path / "lock") is None
+    assert not is_locked(tmp_path / "lock")
 
 
-def test_a_lock_whose_holder_is_not_shown(tmp_path: Path) -> None:
-    lock = RunLock(tmp_path / "lock")
-    lock.acquire()
-    os.truncate(tmp_path / "lock", 0)
-    assert lock_holder(tmp_path / "lock") == "another run"
-    lock.release()
+def test_verify_takes_no_drive_without_locks_for_one_that_a_run_works_on(
+    service: SimulatedService, root: Path
+) -> None:
+    assert run_here(service, root, service.recordings).exit_code == 0
+    (root / "2014/05/06").mkdir(parents=True, exist_ok=True)
+    (root / "2014/05/06/77.mp4").write_bytes(b"nobody's")
+    env = {**service.environment(), **playing([Fault("flock", "*", errno.ENOLCK)])}
+    result = run_cli(["verify", "--dest", root], env)
+    assert result.returncode == ExitCode.FAILED
+    assert "2014/05/06/77.mp4" in result.stdout + result.stderr
 
 
 def test_a_share_that_fails_under_the_lock(service: SimulatedService, root: Path) -> None:

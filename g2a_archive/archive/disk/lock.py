@@ -159,21 +159,17 @@ def lock_paths(own: Path, catalog: Path) -> tuple[Path, Path]:
     return own / "lock", catalog.with_name(f"{catalog.name}.lock")
 
 
-def lock_holder(path: Path) -> str | None:
-    """Who holds the lock at `path` now, or None where it is free. Takes nothing, writes nothing."""
+def is_locked(path: Path) -> bool:
+    """Whether a run holds the lock at `path` now. Writes nothing."""
+    lock = RunLock(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # whoever may only read may ask, too
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            return None
-        return _holder(fd).lstrip(": ") or "another run"
-    finally:
-        os.close(fd)
-    return None
+        lock.share()  # whoever may only read may ask, too
+    except NoLocksError:
+        return False
+    except (LockedError, StorageError):
+        return True
+    lock.release()
+    return False
 
 
 def _holder(fd: int) -> str:

@@ -186,7 +186,7 @@ class Space:
                 if fits:
                     raise CrowdedError(message, hint=hint)
                 if disk is self._own:
-                    if not (full or try_only):
+                    if not try_only:
                         self._too_large.add(owner)
                     if full or len(self._too_large) >= _NO_ODD_ONES:
                         raise NoRoomError(message, hint=hint)
