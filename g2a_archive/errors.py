@@ -170,9 +170,17 @@ class Interrupted(Exception):  # noqa: N818 - it is not an error
 
 
 def unexpected(error: Exception) -> ArchiverError:
-    """What to say of a bug: where, and no more, as an exception's text may hold secrets."""
+    """What to say of a bug: where, and no more, as an exception's text may hold secrets.
+
+    Memory that is not to be had is none.
+    """
     import traceback
 
+    if isinstance(error, MemoryError):
+        return StorageError(
+            "the system gives this program no more memory",
+            hint="raise its limit (ulimit -v, or the container's), or lower --jobs",
+        )
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     where = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(frames))
     return ArchiverError(

@@ -137,8 +137,9 @@ def run(arguments: list[str]) -> int:
         complain(f"g2a-archive: {untold(error)}")
         return int(ExitCode.STORAGE)
     except Exception as error:
-        complain(f"g2a-archive: {unexpected(error)}")
-        return int(ExitCode.FAILED)
+        told = unexpected(error)
+        complain(f"g2a-archive: {told}")
+        return int(told.exit_code)
 
 
 def _usage_message(error: click.UsageError) -> str:

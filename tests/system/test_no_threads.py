@@ -1,4 +1,4 @@
-"""Where the system gives few threads, or none: a limit of processes or of memory is reached."""
+"""Where the system gives few threads or none, or no memory: a limit of either is reached."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import assert_archive_equals, assert_nothing_false, plain_args, run_cli
+from support.cli import Args
 from support.service import Serve
 
 from g2a_archive.auth.redirect import RedirectListener
@@ -53,6 +54,27 @@ def test_other_commands_do_without_or_say_so(serve: Serve, root: Path) -> None:
     found = run_cli(["merge", root, "--dest", root.with_name("other")], before=none)
     assert found.returncode == 6
     assert "the system gives this program no threads" in found.stderr
+
+
+def test_memory_that_is_not_to_be_had_is_no_bug(serve: Serve, root: Path) -> None:
+    service = serve(1)
+    args = plain_args(root, *service.recordings)
+    assert run_cli(args, service.environment()).returncode == 0
+    none = """
+import sqlite3
+
+def connect(*args, **more):
+    raise MemoryError
+
+sqlite3.connect = connect
+"""
+    asked: Args = ["status", "--dest", root]
+    for command in (args, asked):
+        found = run_cli(command, service.environment(), before=none)
+        assert (found.returncode, found.stdout) == (6, "")
+        assert "the system gives this program no more memory (raise its limit" in found.stderr
+        assert found.stderr.count("\n") == 1
+    assert_archive_equals(service, root)
 
 
 def test_without_a_thread_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
