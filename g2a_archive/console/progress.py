@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from g2a_archive.console.outlet import Outlet
@@ -216,8 +217,10 @@ class Bars(Nothing):
         from rich.console import Console
 
         self._speed, self._slots, self._rows = _Speed(), _Slots(), []
-        # Its own idea of the size is not used: it is that of another stream, or of COLUMNS.
-        self._console = Console(file=self._stream, force_terminal=True, highlight=False)
+        # Its own idea of the size is not used: it is that of another stream, or of COLUMNS. Nor is
+        # what it writes, as it flushes even what was captured: the terminal may have gone away.
+        paper = TextIOWrapper(BytesIO(), getattr(self._stream, "encoding", None) or "utf-8")
+        self._console = Console(file=paper, force_terminal=True, highlight=False)
         with self._lock:
             self._painted = True
             self._put(_HIDE_CURSOR)

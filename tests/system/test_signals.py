@@ -346,17 +346,19 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 """In the process: makes its stdin the terminal that controls it."""
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("controlling", [True, False])
 def test_a_terminal_that_closes_loses_nothing(
-    controlling: bool, service: SimulatedService, root: Path
+    controlling: bool, unbuffered: str, service: SimulatedService, root: Path
 ) -> None:
+    """Unbuffered, as containers have Python, even a write of nothing fails then."""
     id_ = stalled(service)
     master, slave = pty.openpty()
     args = plain_args(root, *NEVER, *service.recordings)
     streams = {"stdin": slave, "stdout": slave, "stderr": slave}
     with start_cli(
         args,
-        {**service.environment(), "TERM": "xterm"},
+        {**service.environment(), "TERM": "xterm", "PYTHONUNBUFFERED": unbuffered},
         before=_OWN_TERMINAL if controlling else "",
         start_new_session=True,
         **streams,
