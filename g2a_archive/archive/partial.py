@@ -249,7 +249,7 @@ class Partial:
         self.cut(size)
 
     def _grown(self) -> None:
-        """Now and then, keep a note beside bytes that have come, and get them written."""
+        """Now and then, keep a note beside bytes that have come, and get them to the disk."""
         if self.size == self.total:  # nothing is left to resume, and all will be flushed at once
             return
         if not self._noted:
@@ -258,6 +258,8 @@ class Partial:
                 self.write_note()
         if self.size - self._written_back >= _WRITE_BACK_EVERY:
             self._write_back()
+        if self.size - self._flushed >= _FLUSH_EVERY:
+            self.flush()
 
     def _write_back(self) -> None:
         """Have what came last written, without waiting, and what was before that forgotten.
@@ -306,11 +308,6 @@ class Partial:
         Path(aside).write_text(json.dumps(note))
         replace(aside, self._note)
         self._noted = True
-
-    @property
-    def flush_due(self) -> bool:
-        """Whether so much has come since the last flush that a power cut should not take it."""
-        return self._noted and self.size - self._flushed >= _FLUSH_EVERY and self.size != self.total
 
     def flush(self) -> None:
         """Flush the bytes to disk, and note that they are."""

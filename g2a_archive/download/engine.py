@@ -143,7 +143,7 @@ class Engine:
         waiting = schedule.waiting // len(self._settings.kinds)
         self._links.pump(now, waiting, idle=schedule.idle)
         schedule.hand_out(self._workers, now, more=self._links.pending)
-        if self._recorder.due(now):
+        if now >= self._recorder.commit_at:
             self._recorder.commit()
 
     def _not_asked(self, transfer: Transfer, reason: str) -> None:
@@ -158,11 +158,8 @@ class Engine:
         """The next event, or None when it is time to look around."""
         self._workers.look()
         self._cores.look(now, self._report.files, self._recorder.received)
-        until = self._links.due(now + 1.0)
-        if self._recorder.uncommitted:
-            until = min(until, self._recorder.commit_at)
-        if (due := self._schedule.next_at) is not None:
-            until = min(until, due)
+        due = self._links.due_at, self._recorder.commit_at, self._schedule.next_at
+        until = min(now + 1.0, *due)
         try:
             return self._events.get(timeout=max(0.001, until - now))
         except queue.Empty:
@@ -189,7 +186,7 @@ class Engine:
         if self._service.unreachable_in_a_row >= _UNREACHABLE:
             for id_ in self._links.close():
                 self._recorder.fail_recording(id_, "not tried: the service could not be reached")
-                if self._recorder.due(time.monotonic()):  # a million of them are not kept till then
+                if time.monotonic() >= self._recorder.commit_at:  # they may be a million
                     self._recorder.commit()
 
     def _remember(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -36,9 +37,10 @@ class LinkQueue:
         """Whether anything is still to be asked for, or being asked for."""
         return bool(self._calls or self.renewals or self._next < len(self._todo))
 
-    def due(self, soonest: float) -> float:
-        """When `pump` should be called again (monotonic seconds), not after `soonest`."""
-        return min(soonest, self._since + _GATHER) if self.renewals else soonest
+    @property
+    def due_at(self) -> float:
+        """When renewals have gathered (monotonic seconds); never where there are none."""
+        return self._since + _GATHER if self.renewals else math.inf
 
     def pump(self, now: float, waiting: int, *, idle: bool) -> None:
         """Make the calls that are due; `waiting` counts recordings whose files wait for a worker.

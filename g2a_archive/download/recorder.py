@@ -7,6 +7,7 @@ commit for all that ended since the last.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 
@@ -36,20 +37,11 @@ class Recorder:
         self._ended: list[Settlement] = []
         self._flush: set[str] = set()
         self._claims: list[int] = []
-        self.commit_at = 0.0
+        self.commit_at = math.inf  # monotonic seconds
         self.received = 0
         self.expected_bytes = 0
         self.expected_count = 0
         self.settled = 0
-
-    @property
-    def uncommitted(self) -> bool:
-        """Whether anything ended that the catalogue does not know yet."""
-        return bool(self._ended)
-
-    def due(self, now: float) -> bool:
-        """Whether it is time to commit."""
-        return bool(self._ended) and now >= self.commit_at
 
     def begin(self, job: Job, transfers: Sequence[Transfer]) -> None:
         """A recording whose links have come is under way."""
@@ -150,6 +142,7 @@ class Recorder:
             self._disclaim(directory, error)
         self._catalog.settle(self._ended)
         self._ended.clear()
+        self.commit_at = math.inf
         self.report.archived += len(self._claims)
         self._claims.clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
@@ -62,9 +63,9 @@ class Schedule:
         return len(self._ready) + max(0, len(self.active) - self._enough) + too_many
 
     @property
-    def next_at(self) -> float | None:
-        """When the next delayed file is due (monotonic seconds); None where there is none."""
-        return self._delayed[0][0] if self._delayed else None
+    def next_at(self) -> float:
+        """When the next delayed file is due (monotonic seconds); never where there is none."""
+        return self._delayed[0][0] if self._delayed else math.inf
 
     def add(self, transfers: Iterable[Transfer]) -> None:
         """These are to be fetched, after what waits already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime
 from typing import cast
@@ -61,7 +62,7 @@ def test_what_never_worked_comes_after_what_nobody_tried_yet(progress: bool, pla
     schedule.add(map(transfer, range(1, 21)))
     schedule.delay(transfer(99), 5.0, first=progress)
     taken = Taken()
-    while schedule.waiting or schedule.next_at is not None:
+    while schedule.waiting or schedule.next_at < math.inf:
         schedule.hand_out(cast(Workers, taken), 6.0, more=True)
         schedule.active.clear()
     assert taken.recordings.index(99) == place

@@ -149,7 +149,6 @@ class Receiver:
                     return decisions.too_much(None, part.size)
             if data:
                 part.append(data)
-                self._flush_at_times(part)
             self._count(transfer, len(data), floor)
             if not data or part.size >= content.HEAD:
                 wrong = None if checked else self._wrong(transfer, part, answer)
@@ -179,11 +178,6 @@ class Receiver:
         kind = answer.header("Content-Type")
         return decisions.wrong_content(transfer.kind, part.head, kind)
 
-    @staticmethod
-    def _flush_at_times(part: Partial) -> None:
-        if part.flush_due:
-            part.flush()
-
     def _count(self, transfer: Transfer, count: int, floor: Floor) -> None:
         transfer.received += count
         self.space.wrote(transfer, count)
@@ -210,7 +204,6 @@ class Receiver:
         def look_around() -> None:
             nonlocal noted
             part.advance(pieces.position, self.buffer)
-            self._flush_at_times(part)
             if time.monotonic() - noted > _NOTE_EVERY:
                 noted = time.monotonic()
                 part.extents = pieces.extents
