@@ -42,7 +42,7 @@ def staged(
     be opened: before anything is asked for.
     """
     for option, path in settings.files:
-        require_place(option, path)
+        require_place(option, path, settings.run)
     display = choose_display(quiet=settings.quiet, stopping=lambda: switch.code is not None)
     # Before a signal only works the switch: a named pipe is opened once somebody reads it.
     logs = Logs(
@@ -60,11 +60,15 @@ def staged(
             display.close()
 
 
-def require_place(option: str, path: str) -> None:
-    """Refuse a file that could not be written hours later: its directory is not there."""
+def require_place(option: str, path: str, run: RunSettings) -> None:
+    """Refuse a file that could not be written hours later, or that is the archive's own."""
     target = Path(os.path.realpath(path))
     if look.is_dir(target):
         raise InputError(f"{option}: {path} is a directory", hint="name a file in it")
+    root = Path(run.dest)
+    own = (catalog_path(root, run.catalog), root / ARCHIVE_DIR / "lock")
+    if str(target) in map(os.path.realpath, own):
+        raise InputError(f"{option}: {path} is the archive's own", hint="name another file")
     if not look.is_dir(target.parent):
         raise InputError(
             f"{option}: there is no directory {target.parent}", hint="make it, or name another file"

@@ -172,6 +172,7 @@ LONG = "n" * 300
         ("new", 0, "can be written"),
         ("nowhere/new", 2, "there is no directory"),
         (".", 2, "is a directory"),
+        ("archive/.g2a-archive/catalog.sqlite3", 2, "is the archive's own"),
         (f"{LONG}/new", 6, f"{LONG}/new: File name too long"),
     ],
 )

@@ -177,7 +177,7 @@ class Check:
 
     def _outputs(self) -> Iterator[tuple[bool, str]]:
         for option, path in self._files:
-            require_place(option, path)
+            require_place(option, path, self._settings)
             there = os.path.exists(path)
             if there and os.access(path, os.W_OK):
                 continue
