@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -124,7 +124,7 @@ class Merge:
         failed: dict[Source, StorageError] = {}
         for source in self._sources:
             try:
-                self._total += _count_of(source, self._switch.event.is_set)
+                self._total += self._count_of(source)
             except NewerCatalogError:
                 raise
             except StorageError as error:
@@ -141,9 +141,7 @@ class Merge:
         if settings.dry_run:
             place = catalog_path(self._root, settings.catalog)
             if is_there(place):
-                self._catalog = stack.enter_context(
-                    Catalog(place, readonly=True, interrupted=self._switch.event.is_set)
-                )
+                self._catalog = stack.enter_context(self._opened(place, readonly=True))
                 self._look_for_drives(self._catalog)
             return None
         storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
@@ -221,13 +219,7 @@ class Merge:
                     if not self._settings.dry_run:
                         self._lock(source, stack)
                     readonly = self._settings.dry_run or not self._move
-                    catalog = stack.enter_context(
-                        Catalog(
-                            source.catalog,
-                            readonly=readonly,
-                            interrupted=self._switch.event.is_set,
-                        )
-                    )
+                    catalog = stack.enter_context(self._opened(source.catalog, readonly=readonly))
                 except ArchiverError as error:
                     self.report.note(error, source.name)
                     continue
@@ -291,14 +283,16 @@ class Merge:
             yield entries
             after = entries[-1].id
 
+    def _count_of(self, source: Source) -> int:
+        """How many recordings a source knows. Raises `StorageError`."""
+        if not is_there(source.catalog):
+            raise StorageError(
+                f"there is no archive at {source.name}: {source.catalog} does not exist",
+                hint="is the drive mounted? ARCHIVE=CATALOG names a catalogue elsewhere; "
+                "`verify --rebuild` brings back a lost one",
+            )
+        with self._opened(source.catalog, readonly=True) as catalog:
+            return int(catalog.scalar("SELECT count(*) FROM recording"))
 
-def _count_of(source: Source, stop: Callable[[], bool]) -> int:
-    """How many recordings a source knows. Raises `StorageError`."""
-    if not is_there(source.catalog):
-        raise StorageError(
-            f"there is no archive at {source.name}: {source.catalog} does not exist",
-            hint="is the drive mounted? ARCHIVE=CATALOG names a catalogue elsewhere; "
-            "`verify --rebuild` brings back a lost one",
-        )
-    with Catalog(source.catalog, readonly=True, interrupted=stop) as catalog:
-        return int(catalog.scalar("SELECT count(*) FROM recording"))
+    def _opened(self, path: Path, *, readonly: bool) -> Catalog:
+        return Catalog(path, readonly=readonly, interrupted=self._switch.event.is_set)

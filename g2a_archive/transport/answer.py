@@ -28,8 +28,8 @@ _COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compres
 `aws-chunked`, are no codings of a body that a client gets."""
 
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-_LENGTH = re.compile(r"[0-9]{1,18}")
-"""More digits than that are a length that no disk has."""
+_LENGTH = re.compile(r"0*[0-9]{1,18}")
+"""More digits than that, zeros before them aside, are a length that no disk has."""
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)$", re.IGNORECASE)
 _LITTLE = 65536

@@ -24,6 +24,7 @@ from support import (
     states,
 )
 from support.archive import Archive
+from support.cli import Args
 from support.service import Serve
 
 from g2a_archive.cli import main
@@ -148,15 +149,25 @@ def test_the_catalogue_follows_the_umask(umask: int, mode: int, serve: Serve, ro
     assert set(states(root).values()) == {"archived"}
 
 
+def archived_by_first(service: SimulatedService, shared: Path) -> tuple[Path, Args]:
+    """An archive of one user, and the arguments that it was made with."""
+    root = shared / "archive"
+    args = download_args(root, *service.recordings)
+    report_of(run_cli(args, **as_user(FIRST, shared, service.environment())))
+    return root, args
+
+
+def keep_to_the_owner(root: Path) -> None:
+    for path in [root, *root.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o020)
+
+
 def test_one_who_may_only_read_asks_whether_a_run_goes_on(
     service: SimulatedService, shared: Path
 ) -> None:
     """And what the archive holds; and is told what is in the way of a run of theirs."""
-    root = shared / "archive"
-    args = download_args(root, *service.recordings)
-    report_of(run_cli(args, **as_user(FIRST, shared, service.environment())))
-    for path in [root, *root.rglob("*")]:
-        path.chmod(path.stat().st_mode & ~0o020)
+    root, args = archived_by_first(service, shared)
+    keep_to_the_owner(root)
     status = run_cli(["status", "--dest", root], **as_user(SECOND, shared))
     assert status.returncode == 0, status.stderr
     assert "4 recordings" in status.stdout
@@ -172,12 +183,9 @@ def test_one_who_may_only_read_asks_whether_a_run_goes_on(
 def test_one_who_may_only_read_is_told_so_by_browse(
     service: SimulatedService, shared: Path
 ) -> None:
-    root = shared / "archive"
-    args = download_args(root, *service.recordings)
-    report_of(run_cli(args, **as_user(FIRST, shared, service.environment())))
+    root, _ = archived_by_first(service, shared)
     assert run_cli(["browse", "--dest", root]).returncode == 0
-    for path in [root, *root.rglob("*")]:
-        path.chmod(path.stat().st_mode & ~0o020)
+    keep_to_the_owner(root)
     refused = run_cli(["browse", "--dest", root], **as_user(SECOND, shared))
     assert (refused.returncode, refused.stdout) == (6, "")
     assert refused.stderr == (

@@ -51,6 +51,9 @@ def md5(data: bytes) -> str:
 
 RIGHT: dict[str, Answers] = {
     "the same length twice": lambda _, b: answer(b, f"Content-Length: {len(b)}"),
+    "a length with zeros before it": lambda _, b: answer(
+        b, f"Content-Length: {len(b):030}", length=False
+    ),
     "chunked": lambda _, b: answer(chunks(b), CHUNKED, length=False),
     "gzip of two members": lambda _, b: answer(
         gzip.compress(b[:99]) + gzip.compress(b[99:]) + b"\0" * 9, "Content-Encoding: gzip"
