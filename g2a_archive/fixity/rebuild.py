@@ -13,7 +13,6 @@ from pathlib import Path
 
 from g2a_archive.archive import checksums, content
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.inventory import files_of
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import missing_link, missing_parts
 from g2a_archive.archive.layout import ARCHIVE_DIR, checked_directory, parse_name
@@ -191,7 +190,8 @@ class _Rebuilding:
         found = _Found(directory)
         ours = _is_ours(directory)
         keys = {name: parse_name(self.tree.key(name)) for name in names}
-        held = files_of(self.catalog, {key[0] for key in keys.values() if key})
+        files = self.catalog.files({key[0] for key in keys.values() if key})
+        held: dict[_Key, str] = {(file.recording, file.kind): file.path for file in files}
         for name, key in keys.items():
             path = found.path(name)
             if key is None or not ours:
@@ -199,7 +199,7 @@ class _Rebuilding:
                 found.findings.append(_unknown(path, f"unknown: {why}"))
                 continue
             self.tell_missing(found, key[0], missing)
-            other = held[key].path if key in held else self.taken.get(key)
+            other = held.get(key) or self.taken.get(key)
             if other is None:
                 self.taken[key] = path
                 found.todo[name] = key

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.catalog import STORED, Catalog, stored_file
 from g2a_archive.archive.database.connection import needing_room
-from g2a_archive.models import MAX_ID, FileKind, StoredFile
+from g2a_archive.models import MAX_ID, StoredFile
 
 _PAGE = 2000
 _SOME = 500
@@ -26,11 +26,9 @@ _STEP = 10_000
 _SORTED = 20_000
 """Files of a whole archive up to which the largest come first; more come as they lie on disk."""
 
-_KINDS = {kind.value: kind for kind in FileKind}
-_FILE = "SELECT recording, kind, path, size, sha256 FROM file WHERE"
 _ENTRY = (
     "SELECT f.recording, f.kind, f.size, r.start_time, f.archived_at, f.checked_at "
-    "FROM file f JOIN recording r ON r.id = f.recording WHERE"
+    "FROM file f JOIN recording r ON r.id = f.recording"
 )
 
 
@@ -66,16 +64,13 @@ class Entry(NamedTuple):
     checked: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class Chosen:
     """The files to check, in their order: `count` of them, of `size` bytes together."""
 
-    def __init__(self, files: Iterator[StoredFile], count: int, size: int) -> None:
-        self._files = files
-        self.count = count
-        self.size = size
-
-    def __iter__(self) -> Iterator[StoredFile]:
-        return self._files
+    files: Iterator[StoredFile]
+    count: int
+    size: int
 
 
 @contextmanager
@@ -183,35 +178,30 @@ def _totals(catalog: Catalog) -> tuple[int, int]:
 
 
 def _all_files(catalog: Catalog) -> Iterator[StoredFile]:
-    last: tuple[int, str] = (0, "")
-    after = "(recording, kind) > (?, ?) ORDER BY recording, kind LIMIT"
-    while rows := catalog.rows(f"{_FILE} {after} {_PAGE}", last):
-        yield from map(_file, rows)
-        last = rows[-1][0], rows[-1][1]
+    return map(stored_file, _pages(catalog, f"{STORED} f"))
 
 
 def _entries(catalog: Catalog, ids: Sequence[int] | None) -> Iterator[Entry]:
     if ids is not None:
         for one in dict.fromkeys(ids):
-            yield from map(Entry._make, catalog.rows(f"{_ENTRY} f.recording = ?", (one,)))
+            yield from map(Entry._make, catalog.rows(f"{_ENTRY} WHERE f.recording = ?", (one,)))
         return
+    yield from map(Entry._make, _pages(catalog, _ENTRY))
+
+
+def _pages(catalog: Catalog, sql: str) -> Iterator[Any]:
+    """The rows of a query for files (`f`), by recording and kind."""
     last: tuple[int, str] = (0, "")
-    after = "(f.recording, f.kind) > (?, ?) ORDER BY f.recording, f.kind LIMIT"
-    while rows := catalog.rows(f"{_ENTRY} {after} {_PAGE}", last):
+    after = "WHERE (f.recording, f.kind) > (?, ?) ORDER BY f.recording, f.kind LIMIT"
+    while rows := catalog.rows(f"{sql} {after} {_PAGE}", last):
         catalog.look()
-        yield from map(Entry._make, rows)
+        yield from rows
         last = rows[-1][0], rows[-1][1]
 
 
 def _looked_up(catalog: Catalog, keys: Iterator[tuple[int, str]]) -> Iterator[StoredFile]:
     """The files of these keys, in their order, as the catalogue has them now."""
     while some := [*islice(keys, _SOME)]:
-        ids = list({recording for recording, _ in some})
-        marks = ",".join("?" * len(ids))
-        rows = {(r[0], r[1]): r for r in catalog.rows(f"{_FILE} recording IN ({marks})", ids)}
-        yield from (_file(rows[key]) for key in some if key in rows)
-
-
-def _file(row: Any) -> StoredFile:
-    kind = _KINDS.get(row[1]) or FileKind(row[1])  # which tells of what is none
-    return StoredFile(row[0], kind, row[2], row[3], row[4])
+        files = catalog.files({recording for recording, _ in some})
+        found: dict[tuple[int, str], StoredFile] = {(one.recording, one.kind): one for one in files}
+        yield from (found[key] for key in some if key in found)

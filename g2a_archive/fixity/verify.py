@@ -15,7 +15,6 @@ from pathlib import Path
 from g2a_archive.archive import checksums
 from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.inventory import paths_of
 from g2a_archive.archive.database.tombstones import tombstones
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.hashing import hash_file
@@ -73,14 +72,14 @@ def verify(
     mounts = _Mounts(catalog, root)
     begun = time.monotonic()
     try:
-        with selected(catalog, options, date.today().isoformat()) as files:
-            on_begin(files.count, files.size)
+        with selected(catalog, options, date.today().isoformat()) as chosen:
+            on_begin(chosen.count, chosen.size)
             chosen_in = time.monotonic() - begun
             most = options.max_duration
             outcome = check(
                 root,
-                filter(mounts.has, files),
-                files.count,
+                filter(mounts.has, chosen.files),
+                chosen.count,
                 unmounted=mounts.missing,
                 current=lambda recording, kind: catalog.files_of(recording).get(kind),
                 record=_recorder(catalog),
@@ -291,7 +290,7 @@ def _unaccounted(
     """Those of the files called `names` in a directory that the catalogue does not account for."""
     prefix = f"{directory}/" if directory else ""
     ids = {int(name.partition(".")[0]) for name in names if FILE_NAME.fullmatch(tree.key(name))}
-    known = {tree.key(path) for path in paths_of(catalog, {id_ for id_ in ids if id_ <= MAX_ID})}
+    known = {tree.key(file.path) for file in catalog.files(id_ for id_ in ids if id_ <= MAX_ID)}
     for name in names:
         if tree.key(prefix + name) in known:  # nearly all
             continue

@@ -132,17 +132,13 @@ class SyncState:
         """
         if self._writer is None:
             return
+        now, future = self._clock.text(), self._future()
         with self._writer.transaction() as db:
-            values = {"now": self._clock.text(), "future": self._future()}
-            for column, instead in (
-                ("owed_since", ":now"),
-                ("last_try", ":now"),
-                ("transcode_at", "NULL"),
-            ):
+            for column, instead in (("owed_since", now), ("last_try", now), ("transcode_at", None)):
                 db.execute(
-                    f"UPDATE recording SET {column} = {instead} "  # noqa: S608
-                    f"WHERE state <> 'archived' AND {column} > :future",
-                    values if instead != "NULL" else {"future": values["future"]},
+                    f"UPDATE recording SET {column} = ? "  # noqa: S608
+                    f"WHERE state <> 'archived' AND {column} > ?",
+                    (instead, future),
                 )
 
     def gaps(self, scope: str) -> list[int]:
@@ -261,18 +257,14 @@ class SyncState:
         )
         rows = self._catalog.stream(sql, self._scopes)
         ids = array("q", (i for i, mine in rows if (mine or i in more) and self._in_shard(i)))
-        for start in range(0, len(ids), 500):  # who looks at the files holds no lock meanwhile
-            yield from self._whole(ids[start : start + 500])
-
-    def _whole(self, ids: Sequence[int]) -> Iterator[Unmarked]:
-        assert self._catalog is not None
         sql = (
-            "SELECT r.id, CASE r.state WHEN 'removed' THEN -1 ELSE r.kinds & ~r.absent END, "  # noqa: S608
+            "SELECT r.id, CASE r.state WHEN 'removed' THEN -1 ELSE r.kinds & ~r.absent END, "
             "f.path, f.size FROM recording r "
             "LEFT JOIN file f ON f.recording = r.id AND f.damage IS NULL "
-            f"WHERE r.id IN ({','.join('?' * len(ids))}) ORDER BY r.list_order, r.id"
+            "WHERE r.id IN ({ids}) ORDER BY r.list_order, r.id"
         )
-        for (id_, bits), its in groupby(self._catalog.rows(sql, ids), key=itemgetter(0, 1)):
+        # Some at a time: who looks at the files holds no lock meanwhile.
+        for (id_, bits), its in groupby(self._catalog.among(sql, ids), key=itemgetter(0, 1)):
             files = tuple((path, size) for *_, path, size in its if path is not None)
             if bits < 0 or (files and len(files) == bits.bit_count()):
                 yield Unmarked(id_, files)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.memory import peak_of
 
-from g2a_archive.archive.database import removed_list, tombstones
+from g2a_archive.archive.database import connection, removed_list, tombstones
 from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -55,8 +55,8 @@ def test_more_directories_take_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tombstones, "_AT_ONCE", _A_DAY)
-    for module in (tombstones, removed_list):
-        monkeypatch.setattr(module, "_TOGETHER", _A_DAY)
+    monkeypatch.setattr(removed_list, "_TOGETHER", _A_DAY)
+    monkeypatch.setattr(connection, "_VALUES", _A_DAY)
     few = peak(tmp_path / "few", 1)
     many = peak(tmp_path / "many", 8)
     assert many < few + 50_000
@@ -87,8 +87,8 @@ def restored(root: Path, days: int) -> int:
 def test_more_tombstones_come_back_in_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (tombstones, removed_list):
-        monkeypatch.setattr(module, "_TOGETHER", _A_DAY)
+    monkeypatch.setattr(removed_list, "_TOGETHER", _A_DAY)
+    monkeypatch.setattr(connection, "_VALUES", _A_DAY)
     assert restored(tmp_path / "many", 8) < restored(tmp_path / "few", 1) + 50_000
 
 

@@ -12,7 +12,6 @@ import pytest
 from support.archive import MP4, Archive, video
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.inventory import files_of
 from g2a_archive.archive.disk import hashing
 from g2a_archive.cli import main
 from g2a_archive.errors import CatalogError, ExitCode, Interrupted, StorageError
@@ -146,7 +145,7 @@ def test_an_archive_that_vanishes_damages_nothing(
                 archive.root.mkdir()
         return result
 
-    files = list(files_of(archive.catalog, range(1, 20)).values())
+    files = list(archive.catalog.files(range(1, 20)))
     monkeypatch.setattr(check, "hash_file", unplugged)
     recorded: list[Finding] = []
     with pytest.raises(StorageError, match="is the drive still mounted"):

@@ -103,15 +103,15 @@ def test_what_is_chosen_comes_from_the_catalogue(
     for options in (VerifyOptions(), VerifyOptions(oldest_first=True)):
         with selected(archive.catalog, options, "") as some:
             assert (some.count, some.size) == (27, sum(file.size for file in files))
-            found = list(some)
+            found = list(some.files)
         assert set(found) == files
         assert len(found) == 27
         assert found == sorted(found, key=lambda file: (file.recording, file.kind))
     with selected(archive.catalog, VerifyOptions(ids=[3, 99, 3]), "") as some:
-        assert {file.recording for file in some} == {3}
+        assert {file.recording for file in some.files} == {3}
         assert some.count == 3
     with selected(archive.catalog, VerifyOptions(sample=0.2), "today") as some:
-        assert len({*some} & files) == some.count == 6
+        assert len({*some.files} & files) == some.count == 6
     archive.catalog.close()
 
 
@@ -141,7 +141,7 @@ def test_a_stop_ends_the_choosing(
         pytest.raises(Interrupted),
         selected(catalog, VerifyOptions(**options), "") as some,
     ):
-        assert not list(some)
+        assert not list(some.files)
 
 
 def test_a_check_that_is_stopped_while_it_chooses_has_checked_nothing(root: Path) -> None:

@@ -79,5 +79,5 @@ def test_no_room_for_what_was_found_is_said() -> None:
 def test_what_is_not_marked_is_told_one_by_one(
     archives: Callable[[int], Callable[[], None]],
 ) -> None:
-    few, many = peak_of(archives(500)), peak_of(archives(2_500))
+    few, many = peak_of(archives(1_000)), peak_of(archives(3_000))
     assert many - few < 2_000 * 100

@@ -8,8 +8,9 @@ live on network drives, where SQLite's write-ahead log does not work.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from g2a_archive.archive.database import counts, revisions
 from g2a_archive.archive.database.connection import Database, insert
@@ -37,6 +38,9 @@ WITH RECURSIVE some (name) AS (
 )
 SELECT name FROM some WHERE name IS NOT NULL
 """
+
+STORED = "SELECT recording, kind, path, size, sha256 FROM file"
+"""What `stored_file` takes the rows of."""
 
 STALE = "INSERT OR IGNORE INTO stale_directory VALUES (?)"
 """Has the next run write the `SHA256SUMS` of a directory."""
@@ -123,6 +127,12 @@ class Settlement:
     files: list[StoredFile] = field(default_factory=list)
 
 
+def stored_file(row: Sequence[Any]) -> StoredFile:
+    """A file as the catalogue has it."""
+    recording, kind, *rest = row
+    return StoredFile(recording, FileKind(kind), *rest)
+
+
 class Catalog(Database):
     """An open catalogue. Every method may raise `CatalogError` (exit code 6)."""
 
@@ -162,13 +172,13 @@ class Catalog(Database):
         )
         return None if value is None else float(value)
 
+    def files(self, recordings: Iterable[int]) -> Iterator[StoredFile]:
+        """The files that the catalogue holds of some recordings, damaged ones included."""
+        return map(stored_file, self.among(f"{STORED} WHERE recording IN ({{ids}})", recordings))
+
     def files_of(self, recording: int) -> dict[FileKind, StoredFile]:
-        """The files that the catalogue holds of one recording, damaged ones included."""
-        sql = "SELECT recording, kind, path, size, sha256 FROM file WHERE recording = ?"
-        return {
-            FileKind(row[1]): StoredFile(row[0], FileKind(row[1]), *row[2:])
-            for row in self.rows(sql, (recording,))
-        }
+        """Those of one recording."""
+        return {file.kind: file for file in self.files([recording])}
 
     def directories(self) -> list[str]:
         """The directories of all recordings, archived or not, in the order of their bytes."""

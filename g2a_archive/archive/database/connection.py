@@ -31,16 +31,18 @@ from g2a_archive.errors import (
 from g2a_archive.models import utc_now
 
 _T = TypeVar("_T")
+_Values = Sequence[object] | Mapping[str, object]
 
 log = logging.getLogger("g2a_archive")
 
 _SILENCE = 2.0
 """Seconds after which it is said what is waited for."""
 
-_NO_ROLLBACK = {776, 264, 8, 1544}
-"""SQLite's codes where a journal that must be rolled back, or its file, cannot be written:
-READONLY_ROLLBACK, READONLY_RECOVERY, READONLY, READONLY_DIRECTORY."""
-
+_NO_ROLLBACK = {
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_READONLY_ROLLBACK),
+    *(sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_READONLY_DIRECTORY),
+}
+"""What SQLite says where a journal that must be rolled back, or its file, cannot be written."""
 
 _HINTS = {
     sqlite3.SQLITE_FULL: "free some space; the next run goes on",
@@ -71,16 +73,11 @@ def insert(db: sqlite3.Connection, sql: str, rows: Iterable[Sequence[object]]) -
     wait for it thousands of times while a busy thread downloads.
     """
     waiting = iter(rows)
-    first = next(waiting, None)
-    if first is None:
-        return
-    most = _VALUES // len(first)
-    marks = f"({','.join('?' * len(first))})"
-    some = [first, *islice(waiting, most - 1)]
-    while some:
+    for first in waiting:
+        some = [first, *islice(waiting, _VALUES // len(first) - 1)]
+        marks = f"({','.join('?' * len(first))})"
         text = sql.replace("{rows}", ",".join([marks] * len(some)))
         db.execute(text, [value for row in some for value in row])
-        some = list(islice(waiting, most))
 
 
 @contextmanager
@@ -94,6 +91,11 @@ def needing_room(what: str) -> Iterator[None]:
             hint="free some space in the directory for temporary files, or set TMPDIR "
             "or SQLITE_TMPDIR",
         ) from error
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
+    """SQLite's own code; 0 where Python raised the error."""
+    return getattr(error, "sqlite_errorcode", 0)
 
 
 class Database:
@@ -116,7 +118,9 @@ class Database:
         # A reader opens for writing where it may, so that SQLite can undo what a killed run left
         # half done; `query_only` keeps it from changing anything else.
         self._uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={'rw' if readonly else 'rwc'}"
-        self._connect()
+        with self._translated("open"):
+            # One thread writes at a time; the archiver's main thread owns the connection.
+            self._db = sqlite3.connect(self._uri, uri=True, timeout=0.25, isolation_level=None)
         try:
             try:
                 self._prepare()
@@ -126,11 +130,6 @@ class Database:
         except BaseException:
             self._db.close()
             raise
-
-    def _connect(self) -> None:
-        with self._translated("open"):
-            # One thread writes at a time; the archiver's main thread owns the connection.
-            self._db = sqlite3.connect(self._uri, uri=True, timeout=0.25, isolation_level=None)
 
     def _make_file(self) -> str:
         """Make the file, with the mode that the umask gives: SQLite's own would be 0644.
@@ -204,8 +203,7 @@ class Database:
         kept = self.path.with_name(f"{self.path.name}.schema-{version}")
         aside = kept.with_name(f".{kept.name}.part")
         try:
-            with suppress(FileNotFoundError):
-                aside.unlink()  # left by a killed run
+            aside.unlink(missing_ok=True)  # left by a killed run
             # A connection of its own: the file as it was before this transaction.
             own = sqlite3.connect(self._uri, uri=True)
             with closing(own) as old, closing(sqlite3.connect(aside)) as copy:
@@ -272,15 +270,13 @@ class Database:
     def _explain(
         self, error: sqlite3.DatabaseError, doing: str, waited: float = _PATIENCE
     ) -> CatalogError:
-        if self.readonly and getattr(error, "sqlite_errorcode", 0) in _NO_ROLLBACK:
-            return _RollbackError(f"cannot {doing} the catalogue {self.path}: {error}")
-        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
-            return CatalogError(
-                f"cannot {doing} the catalogue {self.path}: it is no longer where it was",
-                hint="is the drive still mounted?",
-            )
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        text = f"cannot {doing} the catalogue {self.path}: {error}"
+        cannot = f"cannot {doing} the catalogue {self.path}"
+        if self.readonly and _code(error) in _NO_ROLLBACK:
+            return _RollbackError(f"{cannot}: {error}")
+        if _code(error) == sqlite3.SQLITE_READONLY_DBMOVED:
+            what, hint = "it is no longer where it was", "is the drive still mounted?"
+            return CatalogError(f"{cannot}: {what}", hint=hint)
+        code = _code(error) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return self._damaged(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -298,7 +294,7 @@ class Database:
                 verb, instead = f"{doing} the catalogue", option_of(self.path)
                 what, hint = storage_sentence(cause, verb, self.path, instead=instead)
                 return CatalogError(what, hint=hint)
-        return CatalogError(text, hint=_HINTS.get(code, ""))
+        return CatalogError(f"{cannot}: {error}", hint=_HINTS.get(code, ""))
 
     def _damaged(self, how: str) -> CatalogError:
         return CatalogError(
@@ -317,7 +313,7 @@ class Database:
             try:
                 return action()
             except sqlite3.DatabaseError as error:
-                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                busy = _code(error) & 0xFF == sqlite3.SQLITE_BUSY
                 now = time.monotonic()
                 if busy and self._interrupted():
                     if self.readonly:
@@ -353,7 +349,7 @@ class Database:
             try:
                 return str(self._db.execute("PRAGMA quick_check(1)").fetchone()[0])
             except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+                if _code(error) != sqlite3.SQLITE_INTERRUPT:
                     raise
                 return None
 
@@ -372,9 +368,15 @@ class Database:
         row = self._patiently(lambda: self._db.execute(sql, values).fetchone())
         return row[0] if row else None
 
-    def rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
+    def rows(self, sql: str, values: _Values = ()) -> list[Any]:
         """All rows of a query; fetched whole, so that no lock outlives the call."""
         return self._patiently(lambda: self._db.execute(sql, values).fetchall())
+
+    def among(self, sql: str, ids: Iterable[int], *values: object) -> Iterator[Any]:
+        """The rows of a query that has `{ids}` after IN, some at a time; `values` come before."""
+        waiting = iter(ids)
+        while some := [*islice(waiting, _VALUES)]:
+            yield from self.rows(sql.replace("{ids}", ",".join("?" * len(some))), (*values, *some))
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -389,9 +391,7 @@ class Database:
                 self._db.rollback()
             raise
 
-    def stream(
-        self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
-    ) -> Iterator[Any]:
+    def stream(self, sql: str, values: _Values = ()) -> Iterator[Any]:
         """The rows of a query one by one; a lock is held until the last one is taken."""
         found = self._patiently(lambda: self._db.execute(sql, values))
         with self._translated("read"):

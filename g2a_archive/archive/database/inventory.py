@@ -6,8 +6,9 @@ Everything is read in short steps, so that a run is never kept waiting by a slow
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.counts import CHECK_COUNT, DAY_COUNT, STATE_COUNT
 from g2a_archive.archive.disk.leftovers import lying
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
-from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
+from g2a_archive.models import OWED_STATES, State
 
 PERIODS = {"year": 4, "month": 7, "day": 10}
 """The periods of `by_period`, and how much of a date `2014-05-06` names each."""
@@ -31,11 +32,12 @@ _RECORDING = (
     "removed_at FROM recording"
 )
 _FILE = (
-    "SELECT recording, kind, path, size, sha256, archived_at, checked_at, damage FROM file WHERE"
+    "SELECT recording, kind, path, size, sha256, archived_at, checked_at, damage FROM file "
+    "WHERE recording IN"
 )
 _PAST_FILE = (
     "SELECT recording, kind, path, size, sha256, archived_at, NULL, NULL FROM past_file "
-    "WHERE why = 'removed' AND"
+    "WHERE why = 'removed' AND recording IN"
 )
 _OLDEST = "SELECT min(owed_since) FROM recording WHERE owed_since IS NOT NULL AND state = ?"
 _RUN = (
@@ -221,42 +223,16 @@ def recording_detail(catalog: Catalog, recording: int) -> RecordingDetail | None
     return next(_details(catalog, rows), None)
 
 
-def recordings(catalog: Catalog, ids: Sequence[int]) -> Iterator[RecordingDetail]:
-    """Those of `ids` that the catalogue knows, by hundreds; `ids` are in ascending order."""
-    for start in range(0, len(ids), _PAGE // 2):
-        some = ids[start : start + _PAGE // 2]
-        marks = ",".join("?" * len(some))
-        yield from _details(
-            catalog, catalog.rows(f"{_RECORDING} WHERE id IN ({marks}) ORDER BY id", some)
-        )
+def recordings(catalog: Catalog, ids: Iterable[int]) -> Iterator[RecordingDetail]:
+    """Those of `ids` that the catalogue knows, by pages; `ids` are in ascending order."""
+    rows = catalog.among(f"{_RECORDING} WHERE id IN ({{ids}}) ORDER BY id", ids)
+    while some := [*islice(rows, _PAGE)]:
+        yield from _details(catalog, some)
 
 
 def owed_list(catalog: Catalog) -> Iterator[RecordingDetail]:
     """The recordings that this archive owes, in the order of their IDs."""
     return _pages(catalog, f"state <> 'archived' AND state IN ({_OWED}) AND")
-
-
-def files_of(
-    catalog: Catalog, recordings: Collection[int]
-) -> dict[tuple[int, FileKind], StoredFile]:
-    """The files of some recordings, by recording and kind; all of them at once in memory."""
-    columns = "SELECT recording, kind, path, size, sha256 FROM file"
-    wanted = sorted(recordings)
-    files = {}
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
-        marks = ",".join("?" * len(part))
-        for row in catalog.rows(f"{columns} WHERE recording IN ({marks})", part):
-            kind = FileKind(row[1])
-            files[row[0], kind] = StoredFile(row[0], kind, *row[2:])
-    return files
-
-
-def paths_of(catalog: Catalog, recordings: Collection[int]) -> Iterator[str]:
-    """The paths of all files of some recordings, which are a few hundred."""
-    marks = ",".join("?" * len(recordings))
-    sql = f"SELECT path FROM file WHERE recording IN ({marks})"  # noqa: S608
-    return (row[0] for row in catalog.rows(sql, [*recordings]))
 
 
 def count(catalog: Catalog) -> int:
@@ -281,23 +257,17 @@ def _pages(catalog: Catalog, where: str) -> Iterator[RecordingDetail]:
 def _details(catalog: Catalog, rows: list[Any]) -> Iterator[RecordingDetail]:
     """The recordings of `rows`, which are in the order of their IDs, with their files."""
     files: dict[int, list[FileDetail]] = {row[0]: [] for row in rows}
-    for start in range(0, len(rows), 500):
-        ids = [row[0] for row in rows[start : start + 500]]
-        marks = ",".join("?" * len(ids))
-        for row in catalog.rows(f"{_FILE} recording IN ({marks}) ORDER BY recording, kind", ids):
-            files[row[0]].append(FileDetail(*row[1:]))
-    for id_, its in _removed(catalog, [row[0] for row in rows if row[1] == State.REMOVED]).items():
+    for id_, *file in catalog.among(f"{_FILE} ({{ids}}) ORDER BY recording, kind", files):
+        files[id_].append(FileDetail(*file))
+    for id_, its in _removed(catalog, (row[0] for row in rows if row[1] == State.REMOVED)).items():
         files[id_] = [its[kind] for kind in sorted(its)]
     for row in rows:
         yield RecordingDetail(*(*row, tuple(files[row[0]])))
 
 
-def _removed(catalog: Catalog, ids: Sequence[int]) -> dict[int, dict[str, FileDetail]]:
+def _removed(catalog: Catalog, ids: Iterable[int]) -> dict[int, dict[str, FileDetail]]:
     """What removed recordings' files were, by kind; of one that was removed twice the last."""
     found: dict[int, dict[str, FileDetail]] = {}
-    for start in range(0, len(ids), 500):
-        some = ids[start : start + 500]
-        marks = ",".join("?" * len(some))
-        for row in catalog.rows(f"{_PAST_FILE} recording IN ({marks}) ORDER BY id", some):
-            found.setdefault(row[0], {})[row[1]] = FileDetail(*row[1:])
+    for id_, *file in catalog.among(f"{_PAST_FILE} ({{ids}}) ORDER BY id", ids):
+        found.setdefault(id_, {})[file[0]] = FileDetail(*file)
     return found

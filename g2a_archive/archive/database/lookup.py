@@ -90,15 +90,10 @@ def failures(catalog: Catalog, ids: Collection[int]) -> Iterator[tuple[int, int]
 
 
 def _among(catalog: Catalog, ids: Collection[int], columns: str, where: str) -> Iterator[Any]:
-    if len(ids) > _MANY:  # one pass over the table is quicker than so many look-ups
-        yield from _merged(catalog, in_order(ids), columns, where)
-        return
     wanted = in_order(ids)
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
-        marks = ",".join("?" * len(part))
-        sql = f"{columns} WHERE {where} AND id IN ({marks}) ORDER BY id"
-        yield from catalog.rows(sql, part)
+    if len(wanted) > _MANY:  # one pass over the table is quicker than so many look-ups
+        return _merged(catalog, wanted, columns, where)
+    return catalog.among(f"{columns} WHERE {where} AND id IN ({{ids}}) ORDER BY id", wanted)
 
 
 def _merged(catalog: Catalog, asked: Sequence[int], columns: str, where: str) -> Iterator[Any]:

@@ -129,8 +129,7 @@ class CatalogPages:
 
     def details(self, ids: Sequence[int]) -> Mapping[int, Entry]:
         """Some recordings, by ID; those that have gone are left out."""
-        marks = ",".join("?" * len(ids))
-        rows = self._catalog.rows(f"{_ENTRY} WHERE r.id IN ({marks}) ORDER BY r.id", ids)
+        rows = self._catalog.among(f"{_ENTRY} WHERE r.id IN ({{ids}}) ORDER BY r.id", ids)
         return {entry.id: entry for entry in _entries(rows)}
 
     def owed(self) -> Iterator[Owed]:

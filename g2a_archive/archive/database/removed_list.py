@@ -8,9 +8,9 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ _NEW = (
     "SELECT r.id, r.start_time, r.directory, r.archived_at, r.removed_at, r.reason "
     "FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step <= 0 "
     "AND m.recording > ? ORDER BY m.recording LIMIT ?"
+)
+_PAST_FILE = (
+    "SELECT recording, kind, path, size, sha256 FROM past_file "
+    "WHERE why = 'removed' AND recording IN ({ids}) ORDER BY id"
 )
 
 log = logging.getLogger("g2a_archive")
@@ -70,23 +74,12 @@ def _is_cut(path: Path) -> bool:
 
 
 def _lines(catalog: Catalog, rows: Sequence[Any]) -> Iterator[list[Any]]:
-    files = _last_files(catalog, [row[0] for row in rows])
+    files: dict[tuple[int, str], Sequence[Any]] = {}
+    for id_, kind, *its in catalog.among(_PAST_FILE, (row[0] for row in rows)):
+        files[id_, kind] = its  # of one that was removed twice the last
     for row in rows:
-        its = files[row[0]]
-        yield [*row, *(value for kind in ALL_KINDS for value in its.get(kind, ("", "", ""))[:3])]
-
-
-def _last_files(catalog: Catalog, ids: Sequence[int]) -> dict[int, dict[str, tuple[Any, ...]]]:
-    """What removed recordings' files were, by kind: (path, size, SHA-256, archived)."""
-    marks = ",".join("?" * len(ids))
-    sql = (
-        "SELECT recording, kind, path, size, sha256, archived_at FROM past_file WHERE "  # noqa: S608
-        f"why = 'removed' AND recording IN ({marks}) ORDER BY id"
-    )
-    found: dict[int, dict[str, tuple[Any, ...]]] = defaultdict(dict)
-    for recording, kind, *rest in catalog.rows(sql, list(ids)):
-        found[recording][kind] = tuple(rest)
-    return found
+        of_kinds = (files.get((row[0], kind), ("", "", "")) for kind in ALL_KINDS)
+        yield [*row, *chain.from_iterable(of_kinds)]
 
 
 def files_of(line: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from g2a_archive.models import State, Tombstone, utc_now
 MERGED, _LISTED, _DELETED = -1, 1, 2
 """Steps of a removal, after 0. What came by `merge` has nothing here to delete: it is listed."""
 
-_TOGETHER = 500
 _AT_ONCE = 5000
 """Removals that are noted as done together: deleting what is deleted does no harm."""
 
@@ -113,12 +111,10 @@ def _bury(db: sqlite3.Connection, those: Iterable[tuple[int, str | None, str]]) 
     db.execute("DROP TABLE buried")
 
 
-def tombstones(catalog: Catalog, ids: Sequence[int]) -> Iterator[Tombstone]:
+def tombstones(catalog: Catalog, ids: Iterable[int]) -> Iterator[Tombstone]:
     """Those of `ids` that were removed. Raises `CatalogError`."""
-    for some in _some(ids):
-        marks = ",".join("?" * len(some))
-        sql = "SELECT id, removed_at, reason FROM recording WHERE state = 'removed' AND id IN "
-        yield from (Tombstone(*row) for row in catalog.rows(f"{sql}({marks})", some))
+    sql = "SELECT id, removed_at, reason FROM recording WHERE state = 'removed' AND id IN ({ids})"
+    return map(Tombstone._make, catalog.among(sql, ids))
 
 
 def resume(catalog: Catalog, root: Path) -> Removed:
@@ -154,12 +150,6 @@ def resume(catalog: Catalog, root: Path) -> Removed:
         with catalog.transaction() as db:
             db.execute("DELETE FROM removal WHERE step = ?", (_DELETED,))
     return removed
-
-
-def _some(ids: Iterable[int]) -> Iterator[list[int]]:
-    rest = iter(ids)
-    while some := list(islice(rest, _TOGETHER)):
-        yield some
 
 
 def _done(
@@ -279,12 +269,8 @@ def _halves(catalog: Catalog, root: Path) -> set[int]:
     found: set[int] = set()
     with suppress(OSError), os.scandir(root / ARCHIVE_DIR / "partial") as entries:
         found = {int(match[1]) for one in entries if (match := _PART.fullmatch(one.name))}
-    sql = "SELECT recording FROM removal WHERE step = ? AND recording IN "
-    return {
-        row[0]
-        for some in _some(found)
-        for row in catalog.rows(f"{sql}({','.join('?' * len(some))})", (_LISTED, *some))
-    }
+    sql = "SELECT recording FROM removal WHERE step = ? AND recording IN ({ids})"
+    return {row[0] for row in catalog.among(sql, found, _LISTED)}
 
 
 def _place(catalog: Catalog, root: Path) -> None:
