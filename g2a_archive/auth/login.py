@@ -78,12 +78,12 @@ def login(
     state = secrets.token_urlsafe(24)
     if paste:
         require_safe_address(redirect_uri, "the redirect address")
-        show(_invitation(_address(authorize_url, endpoint.client_id, redirect_uri, state)))
+        show(_invitation(authorize_url, endpoint.client_id, redirect_uri, state))
         found = _pasted(state, show, ask)
     else:
         with RedirectListener(redirect_uri, state) as listener:
             redirect_uri = listener.redirect_uri
-            show(_invitation(_address(authorize_url, endpoint.client_id, redirect_uri, state)))
+            show(_invitation(authorize_url, endpoint.client_id, redirect_uri, state))
             show(f"Waiting for the browser to come back to {redirect_uri} ...")
             arrival = listener.arrival(limit, wait)
         if arrival is None:
@@ -176,8 +176,8 @@ def _make_directory(config_dir: Path) -> Path:
     return directory
 
 
-def _address(authorize_url: str, client_id: str, redirect_uri: str, state: str) -> str:
-    """Return the address at which a person agrees."""
+def _invitation(authorize_url: str, client_id: str, redirect_uri: str, state: str) -> str:
+    """Return what to say of the address at which a person agrees."""
     query = urlencode(
         {
             "response_type": "code",
@@ -187,10 +187,7 @@ def _address(authorize_url: str, client_id: str, redirect_uri: str, state: str) 
         }
     )
     parts = urlsplit(authorize_url)
-    return parts._replace(query="&".join(filter(None, (parts.query, query)))).geturl()
-
-
-def _invitation(address: str) -> str:
+    address = parts._replace(query="&".join(filter(None, (parts.query, query)))).geturl()
     return f"Open this address in a browser, and sign in there:\n\n  {address}\n"
 
 

@@ -16,8 +16,7 @@ import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from g2a_archive.auth.endpoint import plain_error_code, require_safe_address
@@ -103,19 +102,14 @@ class RedirectListener:
             netloc = f"{name}:{self._server.server_address[1]}"
             self.redirect_uri = parts._replace(netloc=netloc).geturl()
 
-    def __enter__(self) -> RedirectListener:
+    def __enter__(self) -> Self:
         """Begin to listen. Raises `StorageError` where there is no thread for it."""
         if spawn(self._server.serve_forever, 0.05) is None:
             self._server.server_close()
             raise no_threads()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop listening."""
         self._server.shutdown()
         self._server.server_close()

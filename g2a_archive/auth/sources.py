@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import os
+from abc import ABC, abstractmethod
 from contextlib import suppress
-from typing import Protocol
 
 from g2a_archive.auth.endpoint import TokenAnswer, TokenEndpoint
 from g2a_archive.auth.secretfile import (
@@ -22,31 +22,33 @@ from g2a_archive.auth.secretfile import (
 from g2a_archive.errors import CredentialsError, Interrupted
 
 
-class Source(Protocol):
+class Source(ABC):
     """What hands out access tokens."""
 
     description: str
     """What a person calls it; no secret in it."""
-    renewable: bool
-    grace: float
+    renewable = True
+    grace = 0.0
     """Seconds for which a renewal under way is waited for at the end of a run."""
 
+    @abstractmethod
     def fetch(self) -> tuple[str, float | None]:
         """Return an access token and its lifetime in seconds, as far as that is known."""
 
+    @abstractmethod
     def secrets(self) -> frozenset[str]:
         """Return what must not be seen in any output."""
 
     def renewed(self) -> float | None:
         """When it was last renewed (Unix time), where it lapses if nobody uses it; else None."""
+        return None
 
 
-class FixedToken:
+class FixedToken(Source):
     """An access token that a person gave."""
 
     description = "an access token"
     renewable = False
-    grace = 0.0
 
     def __init__(self, token: str) -> None:
         self._token = _checked_token(token, "the access token")
@@ -59,15 +61,9 @@ class FixedToken:
         """See `Source`."""
         return frozenset({self._token})
 
-    def renewed(self) -> None:
-        """See `Source`."""
 
-
-class TokenFile:
+class TokenFile(Source):
     """A file with an access token, which another program may renew."""
-
-    renewable = True
-    grace = 0.0
 
     def __init__(self, path: str, warn: Warn, wait: Wait) -> None:
         self._path, self._wait = path, wait
@@ -85,9 +81,6 @@ class TokenFile:
         """See `Source`."""
         return self._seen
 
-    def renewed(self) -> None:
-        """See `Source`."""
-
     def _read_again(self) -> str:
         try:
             return self._read()
@@ -101,12 +94,10 @@ class TokenFile:
         return _checked_token(read_secret(self._path, what, warn=warn), f"{what} in {self._path}")
 
 
-class PersonalAccessToken:
+class PersonalAccessToken(Source):
     """A client with a personal access token (`grant_type=personal_access_token`)."""
 
     description = "a client with a personal access token"
-    renewable = True
-    grace = 0.0
 
     def __init__(self, endpoint: TokenEndpoint, pat: str) -> None:
         self._endpoint, self._pat = endpoint, pat
@@ -124,14 +115,10 @@ class PersonalAccessToken:
         """See `Source`."""
         return _client_secrets(self._endpoint) | {self._pat}
 
-    def renewed(self) -> None:
-        """See `Source`."""
 
-
-class RefreshToken:
+class RefreshToken(Source):
     """A client with a refresh token in a file, where its replacements are kept."""
 
-    renewable = True
     # The old one may be spent by the call: the answer, with the new one, must not be missed.
     grace = 5.0
 
