@@ -71,9 +71,7 @@ class Service:
     def __init__(
         self, session: ApiSession, *, id_attribute: str = "recordingIds", ids_in: str = "path"
     ) -> None:
-        """`id_attribute` names the IDs of the link call; `ids_in` is where the calls that change
-        something have theirs: "path", "query" or "body".
-        """
+        """`id_attribute` names the IDs of the link call; `ids_in` is one of `ID_PLACES`."""
         self._session = session
         self._attribute = id_attribute
         self._ids_in = ids_in
@@ -174,9 +172,8 @@ class Service:
 
         Raises `CallTooLongError`, and `MalformedCallError` for a 400 that may mean just that.
         """
-        query = urlencode([(self._attribute, id_) for id_ in ids])
         try:
-            found, warnings = self._with_renewal(lambda: self._call_links(ids, query), chunk)
+            found, warnings = self._with_renewal(lambda: self._call_links(ids), chunk)
         except ForbiddenError as error:
             if error.status == 401:  # which is no word on the IDs
                 raise self._bad_credentials(chunk) from None
@@ -186,7 +183,7 @@ class Service:
                 raise
             self._count_unreachable(error)
             if isinstance(error, MalformedCallError):
-                if self._perhaps_too_long(query, len(ids)):
+                if self._perhaps_too_long(self._query(ids), len(ids)):
                     raise
                 error.hint = self._attribute_hint()
                 chunk.malformed, self._malformed = str(error), True
@@ -222,11 +219,14 @@ class Service:
         new = "recordingIds" if self._attribute == "recordingId" else "recordingId"
         return f"is --id-attribute right? it is {self._attribute!r} now; the next guess is {new!r}"
 
-    def _call_links(self, ids: Sequence[int], query: str) -> payloads.Parsed:
+    def _query(self, ids: Sequence[int]) -> str:
+        return urlencode([(self._attribute, id_) for id_ in ids])
+
+    def _call_links(self, ids: Sequence[int]) -> payloads.Parsed:
         def read(payload: object) -> payloads.Parsed:
             return payloads.links(payload, frozenset(ids), time.time(), time.monotonic())
 
-        return self._session.call("link call", "GET", f"{_PATH}/urls", read, query)
+        return self._session.call("link call", "GET", f"{_PATH}/urls", read, self._query(ids))
 
     def _refuse(self, id_: int, chunk: _Chunk) -> None:
         """Note an ID that was refused alone; find out whether it is the credentials instead."""
@@ -243,7 +243,7 @@ class Service:
         self._early_refusals, listed = 0, self._listed
         try:
             if listed is not None:
-                self._call_links([listed], f"{self._attribute}={listed}")
+                self._call_links([listed])
                 self._good_id = listed
                 chunk.accept()
         except ForbiddenError:
@@ -262,7 +262,7 @@ class Service:
         """Make a call that was accepted before: a token that ran out refuses everything."""
         try:
             if self._good_id is not None:
-                self._call_links([self._good_id], f"{self._attribute}={self._good_id}")
+                self._call_links([self._good_id])
             elif self._good_list is not None:
                 self._call_list(self._good_list)
         except ForbiddenError:

@@ -25,13 +25,8 @@ _CREDIBLE = range(946_684_800, 4_102_444_800)
 class Clock:
     """Tells the time in Unix seconds. Safe to use from several threads."""
 
-    def __init__(
-        self,
-        wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
-        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._offset: float | None = None  # of the service's time from the monotonic clock
         self.date: str | None = None
@@ -47,11 +42,11 @@ class Clock:
             if int(at) not in _CREDIBLE:
                 return
             with self._lock:
-                self._offset, self.date = at - self._monotonic(), date
+                self._offset, self.date = at - time.monotonic(), date
 
     def _service(self, otherwise: float) -> float:
         with self._lock:
-            return otherwise if self._offset is None else self._offset + self._monotonic()
+            return otherwise if self._offset is None else self._offset + time.monotonic()
 
     def now(self) -> float:
         """The earlier of this machine's time and the service's: what is done is done by then."""

@@ -164,13 +164,18 @@ def _shown(value: object) -> str:
 
 def recording_id(value: object) -> int | None:
     """A recording ID that came as a number or a string; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        value = int(value.strip()) if len(value.strip()) < 30 else None
+    number = _whole(value) or 0
+    return number if 0 < number <= MAX_ID else None
+
+
+def _whole(value: object) -> int | None:
+    """A whole number from 0 on that came as a number or a string."""
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 30 else None
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
-    if isinstance(value, int) and 0 < value <= MAX_ID:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     return None
 
@@ -220,11 +225,5 @@ def _size(value: object) -> int | None:
 
     None for what is no size, such as a negative number or one that no file can have.
     """
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        text = value.strip()
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)
-    return value if isinstance(value, int) and 0 <= value < 10**18 else None
+    number = _whole(value)
+    return number if number is not None and number < 10**18 else None

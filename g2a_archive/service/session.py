@@ -73,7 +73,6 @@ class ApiSession:
         timeout: float,
         retries: int,
         stop: threading.Event,
-        pacer: CallPacer | None = None,
         shard: Shard | None = None,
     ) -> None:
         """`shard` tells how many machines share the service's limit of calls (see `CallPacer`)."""
@@ -82,7 +81,7 @@ class ApiSession:
         self._timeout = timeout
         self._retries = retries
         self._stop = stop
-        self._pacer = pacer or CallPacer(stop, shard)
+        self._pacer = CallPacer(stop, shard)
         self._caller = Caller(timeout)
         self.clock = Clock()
 

@@ -184,7 +184,6 @@ class Sync:
             one = found.second(query, second)
             closed = [] if one.overflows else [second]
             self._state.found(one, scanned=None, closed=closed)
-        self.sync.overflowing = found.overflowing
 
     # --- what to do -------------------------------------------------------------------------
 

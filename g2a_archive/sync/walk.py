@@ -118,7 +118,7 @@ class Walk:
     known, but for seconds that overflow. None until the first window is done with.
     """
 
-    def __init__(self, span: Span, now: float, best: float | None = None) -> None:
+    def __init__(self, span: Span, now: float, best: float) -> None:
         """`now`, `best`: Unix time as `Clock` tells it."""
         self.window: Window | None = span.window
         self._resume = span.resume
@@ -128,10 +128,8 @@ class Walk:
         self._at = EARLIEST if span.begin is None else span.begin
         self._begin, self._sharp = self._at, span.sharp
         # A day more, for a service whose clock is ahead; should that not do, see `_go_beyond`.
-        self._stop = int(now if best is None else best) + _DAY
+        self._stop = int(best) + _DAY if span.end is None else span.end
         self._step, self._beyond, self._all = _DAY, False, True
-        if span.end is not None:
-            self._stop = span.end
         self._horizon = min(int(now), self._stop)
         self._width = max(1, self._stop - self._at)
         self._base = self._at
