@@ -200,25 +200,23 @@ def recording_json(one: RecordingDetail) -> dict[str, Any]:
     return {**fields, "id": str(one.id), "files": files}
 
 
-def write_json(recordings: Iterable[RecordingDetail], out: TextIO) -> int:
-    """Write recordings as one JSON array, an object a line; returns how many.
+def write_json(recordings: Iterable[RecordingDetail], out: TextIO) -> None:
+    """Write recordings as one JSON array, an object a line.
 
     Raises `OSError` where `out` cannot be written.
     """
-    count = 0
     out.write("[")
+    comma = ""
     for one in recordings:
-        out.write(",\n" if count else "\n")
         fields = recording_json(one)
         text = json.dumps(fields, ensure_ascii=False)
-        out.write(text if text.isprintable() else json.dumps(fields))
-        count += 1
+        out.write(f"{comma}\n{text if text.isprintable() else json.dumps(fields)}")
+        comma = ","
     out.write("\n]\n")
-    return count
 
 
-def write_csv(recordings: Iterable[RecordingDetail], out: TextIO) -> int:
-    """Write recordings as CSV with a header, `CSV_COLUMNS`; returns how many.
+def write_csv(recordings: Iterable[RecordingDetail], out: TextIO) -> None:
+    """Write recordings as CSV with a header, `CSV_COLUMNS`.
 
     A row is a recording, owed ones included, with the columns of each of its three files: what
     one checks is whether a session is archived, and a sheet that is filtered or sorted must not
@@ -226,12 +224,9 @@ def write_csv(recordings: Iterable[RecordingDetail], out: TextIO) -> int:
     spreadsheet rounds it. Text that a spreadsheet would take for a formula gets one, too.
     Sizes are in bytes. Raises `OSError` where `out` cannot be written; open it with `newline=""`.
     """
-    count = 0
     add = csv_rows(out)
     for one in recordings:
         add(one)
-        count += 1
-    return count
 
 
 def csv_rows(out: TextIO) -> Callable[[RecordingDetail], None]:

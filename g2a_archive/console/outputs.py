@@ -159,7 +159,7 @@ _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 
 
 @contextmanager
-def replacing(path: str, *, option: str = "file") -> Iterator[TextIO]:
+def replacing(path: str, *, option: str) -> Iterator[TextIO]:
     """Replace a file whole, or write to what is no regular file. Raises `StorageError`.
 
     A file that cannot be replaced (a mount of its own, as containers have them; in a directory
@@ -219,12 +219,6 @@ def _put(aside: Path, target: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def write_whole(path: str, text: str, *, option: str = "file") -> None:
-    """Replace a file whole with `text`; `option` is what named it. Raises `StorageError`."""
-    with replacing(path, option=option) as out:
-        out.write(text)
-
-
 def write_error_file(path: str, report: Report) -> None:
     """The IDs that did not get archived, one a line, the reason as a comment."""
     clean = cache(redact)  # of a million, most have the same one
@@ -235,8 +229,8 @@ def write_error_file(path: str, report: Report) -> None:
 
 def write_metrics(path: str, report: Report, *, owed: int | None, success: float | None) -> None:
     """The run in Prometheus' text format; `success` is when a run last ended with 0 (Unix time)."""
-    text = metrics_text(report, owed=owed, success=success)
-    write_whole(path, text, option="--metrics-file")
+    with replacing(path, option="--metrics-file") as out:
+        out.write(metrics_text(report, owed=owed, success=success))
 
 
 def metrics_text(report: Report, *, owed: int | None, success: float | None) -> str:
@@ -254,32 +248,36 @@ def metrics_text(report: Report, *, owed: int | None, success: float | None) -> 
     }
     if report.exit_code is ExitCode.OK:
         success = end
-    lines: list[str] = []
-    lines += _gauge("last_run_end_timestamp_seconds", "When the last run ended.", [("", end)])
-    code = int(report.exit_code)
-    lines += _gauge("last_run_exit_code", "Exit code of the last run.", [("", code)])
-    seconds = round(report.seconds, 3)
-    lines += _gauge("last_run_duration_seconds", "How long the last run took.", [("", seconds)])
-    rows = [(f'{{outcome="{name}"}}', n) for name, n in outcomes.items()]
-    lines += _gauge("last_run_recordings", "Recordings of the last run by outcome.", rows)
-    text = "Bytes that the last run received."
-    lines += _gauge("last_run_received_bytes", text, [("", report.bytes)])
-    if owed is not None:
-        lines += _gauge("owed_recordings", "Recordings that the archive owes.", [("", owed)])
-    if success is not None:
-        text = "When a run last ended with exit code 0."
-        lines += _gauge("last_success_timestamp_seconds", text, [("", success)])
-    if report.fingerprint is not None:
-        one = report.fingerprint
+    by_outcome = {f'{{outcome="{name}"}}': count for name, count in outcomes.items()}
+    fingerprint = {}
+    if one := report.fingerprint:
         labels = f'{{time="{one.time}",files="{one.files}",digest="{one.digest}"}}'
-        lines += _gauge("fingerprint_info", "The archive's fingerprint.", [(labels, 1)])
+        fingerprint = {labels: 1}
+    gauges: tuple[tuple[str, str, Mapping[str, float | None]], ...] = (
+        ("last_run_end_timestamp_seconds", "When the last run ended.", {"": end}),
+        ("last_run_exit_code", "Exit code of the last run.", {"": int(report.exit_code)}),
+        (
+            "last_run_duration_seconds",
+            "How long the last run took.",
+            {"": round(report.seconds, 3)},
+        ),
+        ("last_run_recordings", "Recordings of the last run by outcome.", by_outcome),
+        ("last_run_received_bytes", "Bytes that the last run received.", {"": report.bytes}),
+        ("owed_recordings", "Recordings that the archive owes.", {"": owed}),
+        (
+            "last_success_timestamp_seconds",
+            "When a run last ended with exit code 0.",
+            {"": success},
+        ),
+        ("fingerprint_info", "The archive's fingerprint.", fingerprint),
+    )
+    lines = []
+    for name, text, values in gauges:
+        full = f"g2a_archive_{name}"
+        known = [f"{full}{labels} {value}" for labels, value in values.items() if value is not None]
+        if known:
+            lines += [f"# HELP {full} {text}", f"# TYPE {full} gauge", *known]
     return "\n".join(lines) + "\n"
-
-
-def _gauge(name: str, text: str, rows: Iterable[tuple[str, float]]) -> list[str]:
-    full = f"g2a_archive_{name}"
-    values = [f"{full}{labels} {value}" for labels, value in rows]
-    return [f"# HELP {full} {text}", f"# TYPE {full} gauge", *values]
 
 
 def version_lines(*, verbose: bool) -> list[str]:

@@ -211,7 +211,7 @@ class Bars(Nothing):
         """Write one line above the bars."""
         with self._lock:
             again = self._redrawn(self._rows) if self._painted else ""
-            self._put(f"{self._home()}{_ERASE}{self._coloured(text)}\n{again}")
+            self._out.write(f"{self._home()}{_ERASE}{self._coloured(text)}\n{again}")
 
     def _begin(self) -> None:
         from rich.console import Console
@@ -223,11 +223,11 @@ class Bars(Nothing):
         self._console = Console(file=paper, force_terminal=True, highlight=False)
         with self._lock:
             self._painted = True
-            self._put(_HIDE_CURSOR)
+            self._out.write(_HIDE_CURSOR)
 
     def _end(self) -> None:
         with self._lock:
-            self._put(self._home() + _ERASE + _SHOW_CURSOR)
+            self._out.write(self._home() + _ERASE + _SHOW_CURSOR)
             self._painted = False
             self._rows = []
 
@@ -243,7 +243,7 @@ class Bars(Nothing):
                 self._console.print(_file_rows(files, width - 1), end="")
         rows = drawn.get().rstrip("\n").split("\n")
         with self._lock:
-            self._put(self._home() + self._redrawn(rows))
+            self._out.write(self._home() + self._redrawn(rows))
             self._rows = rows
 
     def _home(self) -> str:
@@ -276,9 +276,6 @@ class Bars(Nothing):
         except (OSError, ValueError):
             size = os.terminal_size((0, 0))
         return max(10, size.columns or 80), size.lines or 24
-
-    def _put(self, text: str) -> None:
-        self._out.write(text)
 
 
 class _Slots:

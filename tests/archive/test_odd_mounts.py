@@ -22,7 +22,7 @@ from support.mounts import ext4
 from support.odd_mount import ALL, odd_mount
 from support.service import Serve
 
-from g2a_archive.console.outputs import write_whole
+from g2a_archive.console.outputs import replacing
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import ExitCode
 
@@ -60,7 +60,8 @@ def test_two_nights_where_nothing_is_as_it_should_be(
         assert_archive_equals(service, root)
         assert leftovers(root) == []
         for _ in range(2):
-            write_whole(str(drive / "metrics"), "new\n")
+            with replacing(str(drive / "metrics"), option="--metrics-file") as out:
+                out.write("new\n")
         assert say("verify")[0] == 0
         assert say("browse")[0] == 0
         (drive / "case").mkdir()

@@ -238,18 +238,14 @@ def test_sizes(size: int, text: str) -> None:
 
 def exported_csv(reader: Catalog) -> list[dict[str, str]]:
     out = io.StringIO(newline="")
-    count = inventory_text.write_csv(inventory.everything(reader), out)
-    rows = list(csv.DictReader(io.StringIO(out.getvalue(), newline="")))
-    assert len(rows) == count
-    return rows
+    inventory_text.write_csv(inventory.everything(reader), out)
+    return list(csv.DictReader(io.StringIO(out.getvalue(), newline="")))
 
 
 def exported_json(reader: Catalog) -> Any:
     out = io.StringIO()
-    count = inventory_text.write_json(inventory.everything(reader), out)
-    rows = json.loads(out.getvalue())
-    assert len(rows) == count
-    return rows
+    inventory_text.write_json(inventory.everything(reader), out)
+    return json.loads(out.getvalue())
 
 
 def test_an_empty_export_is_still_well_formed(reader: Catalog) -> None:

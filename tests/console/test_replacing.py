@@ -12,7 +12,7 @@ from support import run_cli
 from support.cli import FIRST, Args
 from support.mounts import bind
 
-from g2a_archive.console.outputs import replacing, write_whole
+from g2a_archive.console.outputs import replacing
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import StorageError
 
@@ -33,12 +33,17 @@ def refusing(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(os, "replace", refuse)
 
 
+def rewrite(path: Path) -> None:
+    with replacing(str(path), option="--output") as out:
+        out.write("new\n")
+
+
 @pytest.mark.parametrize("code", [errno.EEXIST, errno.EPERM, errno.EACCES])
 def test_a_share_that_does_not_rename_over_a_file(
     code: int, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing(monkeypatch, code)
-    write_whole(str(path), "new\n")
+    rewrite(path)
     assert path.read_text() == "new\n"
     assert os.listdir(path.parent) == [path.name]
 
@@ -51,8 +56,8 @@ def test_owner_and_mode_stay(path: Path) -> None:
     before = path.stat()
     old = os.umask(0o077)
     try:
-        write_whole(str(path), "new\n")
-        write_whole(str(path.with_name("first")), "new\n")
+        rewrite(path)
+        rewrite(path.with_name("first"))
     finally:
         os.umask(old)
     after = path.stat()
@@ -66,8 +71,8 @@ def test_owner_and_mode_stay(path: Path) -> None:
 def test_what_fails_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing(monkeypatch, errno.EIO)
     with pytest.raises(StorageError, match=f"cannot write {path}"):
-        write_whole(str(path), "new\n")
-    with pytest.raises(ZeroDivisionError), replacing(str(path)) as out:
+        rewrite(path)
+    with pytest.raises(ZeroDivisionError), replacing(str(path), option="--output") as out:
         out.write(str(1 // 0))
     assert path.read_text() == "old\n" * 5
     assert os.listdir(path.parent) == [path.name]
@@ -75,7 +80,7 @@ def test_what_fails_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_run_that_was_killed_between_two_renames(path: Path) -> None:
     path.rename(f"{path}.old")
-    write_whole(str(path), "new\n")
+    rewrite(path)
     assert (os.listdir(path.parent), path.read_text()) == ([path.name], "new\n")
 
 
@@ -105,7 +110,7 @@ def test_a_directory_that_may_not_be_written_to(
         return real(name, mode, **more)
 
     monkeypatch.setattr("builtins.open", no_new_file)
-    write_whole(str(path), "new\n")
+    rewrite(path)
     assert path.read_text() == "new\n"
     with pytest.raises(StorageError, match="Permission denied"):
-        write_whole(str(path.with_name("other")), "new\n")
+        rewrite(path.with_name("other"))
