@@ -84,11 +84,17 @@ def test_a_host_is_given_up_after_as_many_attempts_as_a_file(hosts: Hosts, clock
     assert hosts.wait_until(HOST, clock.now) is None
 
 
-def test_what_began_before_it_was_down_gives_no_host_up(hosts: Hosts, clock: Clock) -> None:
-    """Sixty-four that fail together tell no more than three."""
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_began_before_it_was_down_gives_no_host_up(
+    asked: bool, hosts: Hosts, clock: Clock
+) -> None:
+    """Sixty-four that fail together tell no more than three, also where one has asked since."""
+    if asked:
+        clock.now = 10.0
+        assert hosts.refusal(HOST) is None
     for _ in range(61):
         hosts.unanswered(HOST, "connection refused")
-    assert hosts.wait_until(HOST, clock.now) == 1.0
+    assert hosts.wait_until(HOST, clock.now) == clock.now + 1.0
 
 
 # --- whole runs -----------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from support import archive_files, assert_nothing_false, mounts, run_here
 from support.host import Host, answer
 from support.odd import act
 from support.service import Serve
 
 from g2a_archive.demo import sample_recordings
+from g2a_archive.demo.faults import reset
 from g2a_archive.errors import ExitCode
 
 
@@ -108,9 +110,15 @@ def test_a_disk_is_used_as_far_as_its_room_goes(serve: Serve, root: Path) -> Non
         assert len([one for one in archive_files(root) if one.endswith(".mp4")]) == 8
 
 
-def test_what_does_not_fit_beside_others_waits_for_them(serve: Serve, root: Path) -> None:
-    """Also where nobody told its size beforehand, and on a disk that a year has for itself."""
+@pytest.mark.parametrize("begun", [0, 1 << 20])
+def test_what_does_not_fit_beside_others_waits_for_them(
+    begun: int, serve: Serve, root: Path, no_backoff: None
+) -> None:
+    """Also where nobody told its size beforehand, and on a disk that a year has for itself; be it
+    all of a file, or the rest of one that is begun."""
     service = serve(sample_recordings(6, mp4_size=16 << 20), rate_limit=None)
+    for id_ in service.recordings if begun else ():
+        service.fail_files(reset(begun), "mp4", id_, times=1)
     years = {one.start.year for one in service.recordings.values()}
     with mounts.tmpfs(root, "64m"), ExitStack() as drives:
         for year in years:

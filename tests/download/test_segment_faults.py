@@ -187,6 +187,16 @@ def test_what_is_wrong_with_a_part_is_told(
     assert told in caplog.text
 
 
+def test_what_a_helper_leaves_is_fetched_by_another(
+    service: SimulatedService, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs the file no attempt."""
+    service.fail_files(FAULTS["503"], "mp4", BIG, times=1, skip=1)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+    assert "bytes came" not in caplog.text
+
+
 @pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("after", [2_000, 70_000, 170_000])
 def test_the_connection_that_all_began_with_fails(
