@@ -372,6 +372,30 @@ def test_a_year_on_a_disk_of_its_own_has_its_own_space(root: Path) -> None:
         space.claim("four", 20 << 20, directory="2015/05/06")
 
 
+def test_what_others_claim_is_not_free(root: Path) -> None:
+    """Also while free space is far, and need not be read for each file."""
+    with mounts.tmpfs(root, "600m"):
+        space = Space(root, 0)
+        for owner in range(5):
+            space.claim(owner, 100 << 20)
+        with pytest.raises(CrowdedError):
+            space.claim("one more", 100 << 20)
+        space.claim("one that claims as it comes", 550 << 20, try_only=True)
+
+
+def test_what_goes_to_another_disk_makes_room_on_this_one_alone(root: Path) -> None:
+    with mounts.tmpfs(root, "64m"), mounts.tmpfs(root / "2014", "40m"):
+        (root / "2014" / "others").write_bytes(bytes(15 << 20))
+        space = Space(root, 0)
+        space.claim("one", 20 << 20, directory="2014/05/06")
+        (root / "one").write_bytes(bytes(20 << 20))
+        space.wrote("one", 20 << 20)
+        with pytest.raises(CrowdedError):  # it waits for that one
+            space.claim("two", 50 << 20, directory="2015/05/06")
+        with pytest.raises(LocalError, match=f"not enough space on {root}/2014: "):
+            space.claim("three", 26 << 20, directory="2014/05/06")
+
+
 def test_two_threads_that_claim_and_release(tmp_path: Path) -> None:
     space = Space(tmp_path, 0)
 

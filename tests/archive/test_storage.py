@@ -336,12 +336,14 @@ def directory_of(service: SimulatedService, id_: int) -> str:
 def test_a_directory_of_another_owner_keeps_nothing_else_out(
     service: SimulatedService, root: Path
 ) -> None:
-    """The root of the archive, too: what needs no new directory there goes on."""
+    """The root of the archive, too: what needs no new directory there goes on. What cannot be
+    stored is not fetched, tonight or any night."""
     ids = list(service.recordings)
     place = root / directory_of(service, ids[4])
     place.mkdir(parents=True)
     result = forbidden(service, root, place)
     assert result.returncode == ExitCode.FAILED, result.stderr
+    assert {entry.recording_id for entry in service.requests.file_requests()} == set(ids[:4])
     assert states(root) == {id_: "failed" if id_ == ids[4] else "archived" for id_ in ids}
     ((reason,),) = catalog_rows(root, "SELECT reason FROM recording WHERE state = 'failed'")
     assert f"cannot make the directory {place}: Permission denied" in reason
