@@ -391,9 +391,18 @@ def test_max_duration_stops_tidily(service: SimulatedService, root: Path) -> Non
 
 
 def test_what_was_hurried_and_came_in_time_is_left_alone() -> None:
-    """An alarm that rings later would end the program, unheard."""
+    """An alarm that rings later would end the program, unheard, as would one that is set then."""
     switch = StopSwitch()
     with switch.hurried(3600.0):
         switch.stop(ExitCode.SIGTERM)
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    switch.stop(ExitCode.SIGTERM)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_signals_are_given_back() -> None:
+    """They end at once whatever holds up the last lines of a command that is through."""
+    usual = [signal.getsignal(number) for number, _ in SIGNALS]
+    with StopSwitch().signals():
+        assert [signal.getsignal(number) for number, _ in SIGNALS] != usual
+    assert [signal.getsignal(number) for number, _ in SIGNALS] == usual
