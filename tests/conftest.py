@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support import cores, forked, scratch
+from support.bodies import downloads_of
 from support.cli import Say
 from support.host import Authority, Host
 from support.odd import ID, Answers, act
@@ -258,6 +259,6 @@ def odd(service: SimulatedService, plain_host: Host) -> Callable[[Kind, Answers]
 
 @pytest.fixture
 def downloads() -> Iterator[Downloads]:
-    made = Downloads(2.0, jobs=4)
+    made = downloads_of(2.0, jobs=4)
     yield made
     made.close()

@@ -46,7 +46,7 @@ class Hosts(Protocol):
 class Downloads:
     """All of a run's connections to file hosts. Every method may be called by any thread."""
 
-    def __init__(self, timeout: float, *, jobs: int, hosts: Hosts | None = None) -> None:
+    def __init__(self, timeout: float, *, jobs: int, hosts: Hosts) -> None:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
         self._timeout = timeout
         self._hosts = hosts
@@ -142,20 +142,18 @@ class Downloads:
 
     def _ask(self, host: str, request: requests.PreparedRequest) -> requests.Response:
         """Send the request unless the host is known to be down, and tell what came of it."""
-        hosts = self._hosts
-        if hosts is not None and (reason := hosts.refusal(host)) is not None:
+        if (reason := self._hosts.refusal(host)) is not None:
             raise NetworkError(reason, unreachable=True, unanswered=host, untried=True)
         try:
             response = self._send(request)
         except NetworkError as error:
-            if hosts is not None and (error.unreachable or error.timed_out):
+            if error.unreachable or error.timed_out:
                 error.unanswered = host
-                hosts.unanswered(host, str(error))
-            elif hosts is not None:
-                hosts.answered(host)
+                self._hosts.unanswered(host, str(error))
+            else:
+                self._hosts.answered(host)
             raise
-        if hosts is not None:
-            hosts.answered(host)
+        self._hosts.answered(host)
         return response
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:

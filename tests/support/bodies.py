@@ -1,10 +1,28 @@
-"""Whole bodies, as one GET after another gets them."""
+"""Downloads without a run, and whole bodies, as one GET after another gets them."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from g2a_archive.transport.downloads import Downloads
+
+
+class _AllUp:
+    """Hosts of which none counts as down."""
+
+    def refusal(self, host: str) -> None:
+        """None is ever kept from being asked."""
+
+    def answered(self, host: str) -> None:
+        """Nobody wants to know."""
+
+    def unanswered(self, host: str, reason: str) -> None:
+        """Nor that."""
+
+
+def downloads_of(timeout: float, *, jobs: int) -> Downloads:
+    """What a run's workers have, where each request is to be made."""
+    return Downloads(timeout, jobs=jobs, hosts=_AllUp())
 
 
 def body_of(downloads: Downloads, url: str, step: int = 100_000) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support import cli_here
-from support.bodies import body_of
+from support.bodies import body_of, downloads_of
 from support.host import Authority, Host, Script, answer, cut_off, reset
 
 from g2a_archive.demo import SimulatedService
@@ -158,7 +158,7 @@ def test_an_old_connection_is_not_used_again(
 
 def test_a_connection_that_times_out_takes_the_old_ones_along(host: Host) -> None:
     """A load balancer that forgot one has forgotten all."""
-    downloads = Downloads(0.5, jobs=4)
+    downloads = downloads_of(0.5, jobs=4)
     host.script = sends(answer(BODY))
     both = threading.Barrier(2)
 
@@ -224,7 +224,7 @@ def test_connecting_has_a_time_out_of_its_own(
 
     monkeypatch.setattr(adapter.Adapter, "send", note)
     for timeout in (60.0, 2.5):
-        body_of(Downloads(timeout, jobs=1), plain_host.url)
+        body_of(downloads_of(timeout, jobs=1), plain_host.url)
     assert limits == [(10.0, 60.0), (2.5, 2.5)]
 
 
@@ -240,7 +240,7 @@ def test_abort_ends_a_wait(begun: bool, host: Host) -> None:
         host.silence()
 
     host.script = script
-    downloads = Downloads(3600.0, jobs=1)
+    downloads = downloads_of(3600.0, jobs=1)
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(body_of, downloads, host.url)
         assert waiting.wait(30)
@@ -252,7 +252,7 @@ def test_abort_ends_a_wait(begun: bool, host: Host) -> None:
 
 
 def test_a_host_that_falls_silent(host: Host) -> None:
-    downloads = Downloads(0.3, jobs=1)
+    downloads = downloads_of(0.3, jobs=1)
 
     def script(sock: socket.socket) -> None:
         sock.sendall(answer(BODY)[:100_000])
@@ -270,7 +270,7 @@ def test_a_host_that_falls_silent(host: Host) -> None:
 
 def test_headers_that_trickle_run_out_of_time(host: Host) -> None:
     """The library's time-out counts from byte to byte."""
-    downloads = Downloads(0.5, jobs=1)
+    downloads = downloads_of(0.5, jobs=1)
     stop = threading.Event()
 
     def script(sock: socket.socket) -> None:
@@ -321,7 +321,7 @@ def test_a_quick_host_that_trickles_runs_out_of_time(
     """
     ended_tls: list[int] = []
     monkeypatch.setattr(ssl.SSLSocket, "shutdown", lambda _, how: ended_tls.append(how))
-    downloads = Downloads(0.5, jobs=1)
+    downloads = downloads_of(0.5, jobs=1)
     stop, waited_for_all = threading.Event(), threading.Event()
 
     def script(sock: socket.socket) -> None:

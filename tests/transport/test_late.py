@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.bodies import downloads_of
 from support.host import Authority, Host, answer, chunks
 from support.proxy import Proxy
 
@@ -73,7 +74,7 @@ def test_what_frames_a_body(
     begun: bytes, piece: bytes, kept: bool, host: Host, trickle: Trickle
 ) -> None:
     """It holds no worker, and ends no body: bytes may have been still to come."""
-    downloads = Downloads(0.5, jobs=1)
+    downloads = downloads_of(0.5, jobs=1)
     lines = [CHUNKED] if kept else [CHUNKED, "Connection: close"]
 
     def script(sock: socket.socket) -> None:
@@ -102,7 +103,7 @@ def test_a_little_body_that_nobody_wants(
 ) -> None:
     """It is read for its connection's sake, for a second; the time-out is longer than that."""
     monkeypatch.setattr(answers, "_PATIENCE", 0.3)
-    downloads = Downloads(3600.0, jobs=1)
+    downloads = downloads_of(3600.0, jobs=1)
     status = "302 Found" if what == "redirect" else "403 Forbidden"
 
     def script(sock: socket.socket) -> None:
@@ -131,7 +132,7 @@ def test_a_little_body_of_which_nothing_comes(
 ) -> None:
     """It is not worth a time-out, either."""
     monkeypatch.setattr(answers, "_PATIENCE", 0.3)
-    downloads = Downloads(3600.0, jobs=1)
+    downloads = downloads_of(3600.0, jobs=1)
     given_up: list[bool] = []
     over = threading.Event()
 
@@ -155,7 +156,7 @@ def test_a_proxy_s_answer(
     plain_host: Host, trickle: Trickle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything can be asked of the host."""
-    downloads = Downloads(0.5, jobs=1)
+    downloads = downloads_of(0.5, jobs=1)
 
     def script(sock: socket.socket) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\n")
@@ -183,7 +184,7 @@ def test_abort_ends_a_wait_on_a_connection_that_is_not_kept(
         host.silence()
 
     host.script = script
-    downloads = Downloads(8.0, jobs=1)
+    downloads = downloads_of(8.0, jobs=1)
     found = downloads.get(host.url, {})
     came = bytearray()
     all_here = threading.Event()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.bodies import downloads_of
 from support.host import Authority, Host, answer, cut_off
 from support.proxy import Proxy
 
@@ -56,7 +57,7 @@ def fetched(downloads: Downloads, url: str = URL) -> bytes:
 
 @pytest.fixture
 def downloads() -> Iterator[Downloads]:
-    made = Downloads(20.0, jobs=2)
+    made = downloads_of(20.0, jobs=2)
     yield made
     made.close()
 
@@ -114,7 +115,7 @@ def test_abort_ends_a_wait(begun: bool, proxy: Proxy, secure: Host) -> None:
         over.wait(30)
 
     secure.script = script
-    downloads = Downloads(20.0, jobs=1)
+    downloads = downloads_of(20.0, jobs=1)
 
     def rest(found: Answer) -> bytes:
         return b"".join(iter(lambda: found.read(1000), b""))
