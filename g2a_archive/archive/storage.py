@@ -180,7 +180,7 @@ class Storage:
         try:
             looks = self._looks[directory] = self._looks.get(directory, 0) + 1
             if looks <= _LOOKED_FOR and directory not in self._listed:
-                return {name for name in wanted if persistently(lambda n=name: _is(path, n))}  # type: ignore[misc]
+                return {name for name in wanted if persistently(_is, path, name)}
             with self._list_lock:  # of eight threads that come at once one lists, not all
                 names = self._listed.get(directory)
                 if names is None:
@@ -195,7 +195,7 @@ class Storage:
     @staticmethod
     def _list(path: str) -> set[str]:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return set(persistently(lambda: os.listdir(path)))
+            return set(persistently(os.listdir, path))
         return set()
 
     def make_directory(self, directory: str) -> None:
@@ -228,13 +228,13 @@ class Storage:
                 raise LocalError(why.message, domain=Domain.DIRECTORY, hint=why.hint)
         path = self._root
         try:
-            here = persistently(lambda: os.open(self._root, _DIRECTORY))
+            here = persistently(os.open, self._root, _DIRECTORY)
             try:
                 if os.fstat(here).st_dev != self._device:
                     raise _another_drive(self.root)
                 for part in directory.split("/"):
                     parent, path = path, f"{path}/{part}"
-                    if persistently(lambda: _made_in(part, here)):  # noqa: B023 - called at once
+                    if persistently(_made_in, part, here):
                         self._unflushed.add(parent)
                     above, here = here, os.open(part, _DIRECTORY, dir_fd=here)
                     os.close(above)
@@ -266,7 +266,7 @@ class Storage:
                 if os.path.lexists(path):
                     aside.append(keep_aside(path))
             try:
-                persistently(lambda: os.rename(part, final))
+                persistently(os.rename, part, final)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
@@ -287,7 +287,7 @@ class Storage:
             made_in, self._unflushed = self._unflushed, set()
         for directory in {*directories, *made_in}:
             try:
-                persistently(lambda: flushing.flush_directory(directory))  # noqa: B023
+                persistently(flushing.flush_directory, directory)
             except OSError as error:
                 failed[directory] = local_error(error, Doing.FLUSH, directory)
                 self._unflushed.add(directory)
@@ -309,9 +309,9 @@ class Storage:
             if not full and time.monotonic() < self._tried_until:
                 return
             try:
-                if persistently(lambda: os.stat(self._root)).st_dev != self._device:
+                if persistently(os.stat, self._root).st_dev != self._device:
                     raise _another_drive(self.root)
-                persistently(lambda: flushing.write_trial(self.partial, NOT_FULL if full else 1))
+                persistently(flushing.write_trial, self.partial, NOT_FULL if full else 1)
             except OSError as error:
                 raise storage_error(error, "write to", self.partial) from error
             self._tried_until = time.monotonic() + _BELIEVED
@@ -393,7 +393,7 @@ def _copy_beside(part: str, final: str) -> None:
             with contextlib.suppress(OSError):  # of use with --set-mtime; a share may refuse it
                 os.utime(beside, ns=(status.st_atime_ns, status.st_mtime_ns))
             flushing.flush_file(target.fileno())
-        persistently(lambda: os.rename(beside, final))
+        persistently(os.rename, beside, final)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(beside)

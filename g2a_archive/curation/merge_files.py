@@ -352,7 +352,7 @@ def remove_files(paths: Iterable[str]) -> None:
     """Take files out of a source, those that are still there. Raises `OSError`."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            persistently(lambda path=path: os.unlink(path))  # type: ignore[misc]
+            persistently(os.unlink, path)
 
 
 def prune(root: Path, directories: Iterable[str]) -> None:

@@ -182,7 +182,7 @@ class _Look:
             return names
         names = set()
         try:
-            names = set(persistently(lambda: os.listdir(path)))
+            names = set(persistently(os.listdir, path))
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support import mounts
 
+from g2a_archive.archive.disk import domains
 from g2a_archive.archive.disk import space as space_module
 from g2a_archive.archive.disk.domains import Doing, domain_of, local_error, persistently
 from g2a_archive.archive.disk.space import CrowdedError, NoRoomError, Space
@@ -92,8 +93,11 @@ def test_what_a_local_error_says() -> None:
         ([errno.EIO], None),
     ],
 )
-def test_what_passes_is_tried_again(codes: list[int], tries: int | None) -> None:
+def test_what_passes_is_tried_again(
+    codes: list[int], tries: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left, waits = list(codes), list[float]()
+    monkeypatch.setattr(domains, "_wait", waits.append)
 
     def action() -> int:
         if left:
@@ -102,10 +106,10 @@ def test_what_passes_is_tried_again(codes: list[int], tries: int | None) -> None
 
     if tries is None:
         with pytest.raises(OSError, match=os.strerror(codes[-1])):
-            persistently(action, waits.append)
+            persistently(action)
         assert left == []
     else:
-        assert persistently(action, waits.append) == tries
+        assert persistently(action) == tries
     assert sum(waits) < 1
 
 

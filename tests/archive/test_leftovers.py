@@ -11,7 +11,7 @@ from support.service import Serve
 
 from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
-from g2a_archive.models import State
+from g2a_archive.models import MAX_ID, State
 
 SIZE = 600_000
 
@@ -80,3 +80,14 @@ def test_a_half_of_a_recording_that_the_catalogue_does_not_know(
     run_here(service, root, others)
     assert f"{half}.mp4.part" in leftovers(root)
     assert half not in dict(catalog_rows(root, "SELECT id, state FROM recording"))
+
+
+def test_a_name_with_a_number_that_no_catalogue_holds(
+    half: int, service: SimulatedService, root: Path
+) -> None:
+    odd = f"{MAX_ID + 1}.mp4.part"
+    (root / ".g2a-archive/partial" / odd).touch()
+    assert run_here(service, root, [half]).exit_code == 0
+    removed = run_cli(["remove", "--yes", "--dest", root, half])
+    assert (removed.returncode, removed.stderr) == (0, "")
+    assert leftovers(root) == [odd]

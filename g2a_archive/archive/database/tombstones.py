@@ -26,7 +26,7 @@ from g2a_archive.archive.database.catalog import STALE, Catalog
 from g2a_archive.archive.disk import mounts
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_directory
-from g2a_archive.archive.disk.leftovers import holding
+from g2a_archive.archive.disk.leftovers import HALF, halves, holding
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import LocalError, StorageError
 from g2a_archive.models import State, Tombstone, utc_now
@@ -39,7 +39,6 @@ _AT_ONCE = 5000
 
 # What a recording's files are called, those kept aside included.
 _NAME = re.compile(r"([1-9]\d{0,18})\.(mp4|events|jpg|png|gif|webp)(\.kept-\d+)?", re.ASCII)
-_PART = re.compile(r"([1-9]\d{0,18})\.(mp4|events|thumbnail)\..+", re.ASCII)
 
 _REMEMBER = """
 INSERT INTO past_file
@@ -250,7 +249,7 @@ def _delete(catalog: Catalog, root: Path, removed: Removed) -> None:
 
     One directory after the other: all that was ever removed at once has no place in memory.
     """
-    _unlink(root, f"{ARCHIVE_DIR}/partial", _halves(catalog, root), _PART, removed)
+    _unlink(root, f"{ARCHIVE_DIR}/partial", _halves(catalog, root), HALF, removed)
     _place(catalog, root)
     done: set[int] = set()
     places: set[str] = set()
@@ -266,9 +265,7 @@ def _delete(catalog: Catalog, root: Path, removed: Removed) -> None:
 
 def _halves(catalog: Catalog, root: Path) -> set[int]:
     """The removed recordings of which something lies in `partial/`."""
-    found: set[int] = set()
-    with suppress(OSError), os.scandir(root / ARCHIVE_DIR / "partial") as entries:
-        found = {int(match[1]) for one in entries if (match := _PART.fullmatch(one.name))}
+    found = {recording for recording, _, _ in halves(root / ARCHIVE_DIR / "partial")}
     sql = "SELECT recording FROM removal WHERE step = ? AND recording IN ({ids})"
     return {row[0] for row in catalog.among(sql, found, _LISTED)}
 
@@ -317,7 +314,7 @@ def _unlink(
     """Delete what belongs to `ids` in a directory; returns the names that were there."""
     path = root / directory
     try:
-        names = persistently(lambda: os.listdir(path))
+        names = persistently(os.listdir, path)
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:
@@ -329,7 +326,7 @@ def _unlink(
         if match is None or int(match[1]) not in ids:
             continue
         try:
-            persistently(lambda name=name: os.unlink(f"{path}/{name}"))  # type: ignore[misc]
+            persistently(os.unlink, f"{path}/{name}")
             removed.deleted += pattern is _NAME
         except FileNotFoundError:
             pass
@@ -341,14 +338,10 @@ def _unlink(
             why = error.strerror or str(error)
             removed.failed.append((int(match[1]), f"{directory}/{name}", why))
     if removed.deleted > before:
-        _flush(path)
+        # A name that comes back after a crash is found by the next `resume`, or by `verify`.
+        with suppress(OSError):
+            flush_directory(path)
     return set(names)
-
-
-def _flush(path: Path) -> None:
-    # A name that comes back after a crash is found by the next `resume`, or by `verify`.
-    with suppress(OSError):
-        flush_directory(path)
 
 
 def _tidy(catalog: Catalog, root: Path) -> None:

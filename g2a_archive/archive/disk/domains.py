@@ -16,10 +16,11 @@ import os
 import threading
 from collections.abc import Callable
 from enum import Enum
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from g2a_archive.errors import Domain, LocalError, storage_sentence
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -108,18 +109,18 @@ _wait = threading.Event().wait
 """`time.sleep` fails where libfaketime sets the clock."""
 
 
-def persistently(action: Callable[[], _T], wait: Callable[[float], object] = _wait) -> _T:
+def persistently(action: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
     """What `action` returns, tried again while what stops it passes by itself, six times at most.
 
     Raises the `OSError` of the last try.
     """
     pause = _FIRST_WAIT
-    for last in (False,) * (_TRIES - 1) + (True,):
+    for _ in range(_TRIES - 1):
         try:
-            return action()
+            return action(*args, **named)
         except OSError as error:
-            if last or error.errno not in PASSING:
+            if error.errno not in PASSING:
                 raise
-        wait(pause)
+        _wait(pause)
         pause *= 2
-    raise AssertionError("the last try returns or raises")
+    return action(*args, **named)

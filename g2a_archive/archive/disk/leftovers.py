@@ -12,9 +12,11 @@ from pathlib import Path
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import known
 from g2a_archive.archive.layout import ARCHIVE_DIR, is_left_about, parse_name
-from g2a_archive.models import FileKind, State
+from g2a_archive.models import FileKind, State, id_of
 
-_NAME = re.compile(r"(\d{1,19})\.(mp4|events|thumbnail)\.(?:part|json|json\.new)")
+HALF = re.compile(r"([1-9]\d*)\.(mp4|events|thumbnail)\..+", re.ASCII)
+"""What belongs to a download in flight: its bytes, and what is noted of them."""
+
 _OVER = frozenset({State.REFUSED, State.LOST, State.REMOVED})
 """States whose files nobody asks for again."""
 
@@ -23,8 +25,8 @@ def halves(partial: Path) -> Iterator[tuple[int, FileKind, str]]:
     """The files in `partial/` that a run may have left: (recording, kind, path)."""
     with contextlib.suppress(OSError), os.scandir(partial) as entries:
         for entry in entries:
-            if match := _NAME.fullmatch(entry.name):
-                yield int(match[1]), FileKind(match[2]), entry.path
+            if (match := HALF.fullmatch(entry.name)) and (recording := id_of(match[1])):
+                yield recording, FileKind(match[2]), entry.path
 
 
 def lying(partial: Path) -> tuple[int, int]:

@@ -22,7 +22,7 @@ _OLD = ".old"
 def replace(new: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Rename `new` to `path`, over what is there. Raises `OSError`; then both are as they were."""
     try:
-        persistently(lambda: os.replace(new, path))
+        persistently(os.replace, new, path)
     except OSError as error:
         if error.errno not in _REFUSED or not os.path.isfile(path):
             raise
