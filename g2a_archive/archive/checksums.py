@@ -168,16 +168,13 @@ class _Lines(Iterable[bytes]):
         return (row[0] for row in self._catalog.stream(_LINES, self._values))
 
 
-def update(
-    root: Path, directory: str, lines: Iterable[bytes], *, flush_directory: bool = True
-) -> DirectorySums:
+def update(root: Path, directory: str, lines: Iterable[bytes]) -> DirectorySums:
     """Bring `SHA256SUMS` of one directory up to date; returns what it is then.
 
     `directory` is relative to the archive `root`; `lines` are those of all files that the
     catalogue holds there, by name, and may be gone through twice. Sums of other recordings' files
     that still exist, known from a catalogue that was lost, are kept, and so are all lines about
-    anything else: somebody keeps those. What is up to date is not written. Without
-    `flush_directory` the caller flushes the directory itself.
+    anything else: somebody keeps those. What is up to date is not written.
 
     Raises `StorageError`; the old file is then still there, whole.
     """
@@ -191,7 +188,7 @@ def update(
             if not ordered:
                 new.restart()
                 _merge(_in_order(path), iter(lines), new)
-            return new.finish(directory, flush_directory=flush_directory)
+            return new.finish(directory)
     except OSError as error:
         raise local_error(error, Doing.NAME, path) from error
 
@@ -362,14 +359,7 @@ class _Rewrite:
                     self._file.write(some)
                     same -= len(some)
 
-    def finish(
-        self,
-        directory: str,
-        sums: int | None = None,
-        *,
-        before: str = "",
-        flush_directory: bool = True,
-    ) -> DirectorySums:
+    def finish(self, directory: str, sums: int | None = None, before: str = "") -> DirectorySums:
         """Put the new file in the old one's place, if they differ; returns what it is.
 
         `sums` is the number of its sums where it came in pieces, `before` the old one's digest.
@@ -382,8 +372,7 @@ class _Rewrite:
                 replace(self._aside, self._path)
             else:
                 self._path.unlink(missing_ok=True)  # `sha256sum -c` calls an empty one an error
-            if flush_directory:
-                flushing.flush_directory(self.folder)
+            flushing.flush_directory(self.folder)
         digest = self._digest.hexdigest() if self._size else None
         count = self._sums if sums is None else sums
         return DirectorySums(directory, digest, count, tuple(self._others))

@@ -22,7 +22,12 @@ _HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|script)\b", re.IG
 _SVG = re.compile(rb"<(?:!DOCTYPE\s+)?svg[\s>]")
 _XML_ERROR = re.compile(rb"<Error[\s>/]")
 
-_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+_IMAGES = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"GIF87a": ".gif",
+    b"GIF89a": ".gif",
+}
 
 _ERROR_KEYS = {"error", "errors", "errorCode", "error_code", "error_description"}
 _LARGEST_ERROR = 4096
@@ -70,9 +75,11 @@ def _first_tag(head: bytes) -> bytes:
     return text[at:]
 
 
-def is_image(head: bytes) -> bool:
-    """Whether this begins as JPEG, PNG, GIF or WebP does."""
-    return head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+def image_extension(head: bytes) -> str:
+    """What a file that begins as JPEG, PNG, GIF or WebP does is to end with; "" for any other."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return ".webp"
+    return next((extension for magic, extension in _IMAGES.items() if head.startswith(magic)), "")
 
 
 def _plain(head: bytes) -> bytes:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, tzinfo
 from functools import cache, lru_cache
 from pathlib import Path
 
+from g2a_archive.archive.content import image_extension
 from g2a_archive.errors import InputError
 from g2a_archive.models import MAX_ID, FileKind
 
@@ -145,11 +146,6 @@ def _whole_days(layout: str) -> bool:
     return set(re.findall("%.?", layout)) <= _DAY_CODES
 
 
-@lru_cache(maxsize=256)
-def _directory_of_day(layout: str, day: date) -> str:
-    return _directory(layout, day)
-
-
 def _directory(layout: str, when: date) -> str:
     # Some C libraries write the year 1 as 1, others as 0001.
     codes = {"%Y": f"{when.year:04}", "%F": f"{when.year:04}-%m-%d"}
@@ -159,6 +155,9 @@ def _directory(layout: str, when: date) -> str:
         if is_passed_over(part, top=not place):
             raise ValueError(f"what is called {part} is passed over when the archive is checked")
     return directory
+
+
+_directory_of_day = lru_cache(maxsize=256)(_directory)
 
 
 @lru_cache(maxsize=256)
@@ -221,13 +220,6 @@ def is_passed_over(name: str, *, top: bool) -> bool:
 
 def file_name(recording: int, kind: FileKind, head: bytes) -> str:
     """The final name of a file whose content begins with `head` (12 bytes or more tell)."""
-    extension = f".{kind}"
     if kind is FileKind.THUMBNAIL:
-        extension = ".jpg"
-        if head.startswith(b"\x89PNG\r\n\x1a\n"):
-            extension = ".png"
-        elif head.startswith((b"GIF87a", b"GIF89a")):
-            extension = ".gif"
-        elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-            extension = ".webp"
-    return f"{recording}{extension}"
+        return f"{recording}{image_extension(head) or '.jpg'}"
+    return f"{recording}.{kind}"

@@ -104,18 +104,13 @@ class Partial:
         self.validator = NO_VALIDATOR
         self.varies = False  # whether the same bytes came under another validator
         self.sha = hashlib.sha256()
-        self._fd = -1
+        self.fd = -1  # open from `begin` or `resume` to `close`
         self._head: bytes | None = None
         self._hashed = 0
         self._flushed = 0
         self._written_back = 0
         self._noted = False
         self._begun = time.monotonic()
-
-    @property
-    def fd(self) -> int:
-        """The open file, for reading; valid between `begin` or `resume` and `close`."""
-        return self._fd
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -158,10 +153,10 @@ class Partial:
         self._drop_note()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._fd = os.open(self.path, flags, 0o666)
+            self.fd = os.open(self.path, flags, 0o666)
         except FileExistsError:  # what an earlier try left; or a link, which must not be followed
             os.unlink(self.path)
-            self._fd = os.open(self.path, flags, 0o666)
+            self.fd = os.open(self.path, flags, 0o666)
         self.size = self._hashed = self._flushed = self._written_back = 0
         self._head = None
         self.sparse, self.extents, self.varies = False, [], False
@@ -171,21 +166,24 @@ class Partial:
 
     def resume(self, total: int | None, buffer: memoryview, stopped: Callable[[], bool]) -> None:
         """Go on after the bytes that are there; hashes those that are not hashed yet."""
-        if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._open()
         if not self.extents:
-            os.ftruncate(self._fd, self.size)
+            os.ftruncate(self.fd, self.size)
             self.sparse = False
         if total is not None:
             self.total = total
         self._written_back = self.size
         self._hash(self.size, buffer, stopped)
 
+    def _open(self) -> None:
+        if self.fd < 0:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
     @property
     def head(self) -> bytes:
         """The file's beginning, `content.HEAD` bytes of it at most."""
         if self._head is None or len(self._head) < min(self.size, HEAD):
-            self._head = os.pread(self._fd, HEAD, 0)
+            self._head = os.pread(self.fd, HEAD, 0)
         return self._head
 
     def put_away(self) -> None:
@@ -197,7 +195,7 @@ class Partial:
         """Write and hash bytes."""
         if self.size == 0:
             self._head = bytes(data[:HEAD])
-        _write(self._fd, data, self.size)
+        _write(self.fd, data, self.size)
         self.size += len(data)
         self.sha.update(data)
         self._hashed += len(data)
@@ -207,7 +205,7 @@ class Partial:
         """`count` of the bytes that are here, from `begin` on."""
         data = b""
         while len(data) < count:
-            more = os.pread(self._fd, count - len(data), begin + len(data))
+            more = os.pread(self.fd, count - len(data), begin + len(data))
             if not more:
                 raise OSError(errno.EIO, "the partial file became shorter")
             data += more
@@ -228,7 +226,7 @@ class Partial:
 
     def cut(self, size: int) -> None:
         """Forget the bytes from `size` on; the others are hashed again."""
-        os.ftruncate(self._fd, size)
+        os.ftruncate(self.fd, size)
         self.sparse, self.extents = False, []
         self.size, self._flushed = size, min(self._flushed, size)
         self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
@@ -270,11 +268,11 @@ class Partial:
         self._written_back = self.size
         if sys.platform == "linux":
             with contextlib.suppress(OSError):  # it is advice
-                os.posix_fadvise(self._fd, begin, self.size - begin, os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(self.fd, begin, self.size - begin, os.POSIX_FADV_DONTNEED)
 
     def write_at(self, data: bytes, offset: int) -> None:
         """Write bytes further on in the file; `advance` hashes them in their turn."""
-        _write(self._fd, data, offset)
+        _write(self.fd, data, offset)
 
     def advance(self, size: int, buffer: memoryview) -> None:
         """All bytes before `size` are here now: hash those that are not hashed yet."""
@@ -285,7 +283,7 @@ class Partial:
     def _hash(self, size: int, buffer: memoryview, stopped: Callable[[], bool]) -> None:
         while self._hashed < size and not stopped():
             want = min(len(buffer), size - self._hashed)
-            count = os.preadv(self._fd, [buffer[:want]], self._hashed)
+            count = os.preadv(self.fd, [buffer[:want]], self._hashed)
             if count == 0:
                 raise OSError(errno.EIO, "the partial file became shorter")
             self.sha.update(buffer[:count])
@@ -311,20 +309,18 @@ class Partial:
 
     def flush(self) -> None:
         """Flush the bytes to disk, and note that they are."""
-        flush_file(self._fd)
-        self._flushed = self.size
+        self.sync()
         self.write_note()
 
     def sync(self) -> None:
         """Flush the whole file to disk, before it gets its final name."""
-        if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        flush_file(self._fd)
+        self._open()
+        flush_file(self.fd)
         self._flushed = self.size
 
     def suspend(self) -> None:
         """Leave the bytes, if there are any, for a later attempt or a later run."""
-        if self._fd < 0:
+        if self.fd < 0:
             return
         if self.size or self.extents:
             self.flush()
@@ -335,8 +331,7 @@ class Partial:
     def keep(self) -> None:
         """The whole file got no name: the next run need not fetch it all again."""
         with contextlib.suppress(OSError):
-            self.sync()
-            self.write_note()
+            self.flush()
             self.close()
 
     def give_back(self) -> None:
@@ -351,8 +346,8 @@ class Partial:
 
     def close(self) -> None:
         """Close the file, if it is open."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
             os.close(fd)
 
     def discard(self) -> None:

@@ -9,20 +9,19 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 
-from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.catalog import IS_OWED, Catalog
 from g2a_archive.archive.database.lookup import known
-from g2a_archive.models import ALL_KINDS, OWED_STATES, IdSet, Shard, State, iso, kinds_mask
+from g2a_archive.models import ALL_KINDS, IdSet, Shard, State, iso, kinds_mask
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.sync.windows import Found
 
 WAITING = "waiting to be transcoded"
 """The reason of a recording that the service lists as ready for transcoding."""
 
-_OWED = ", ".join(f"'{state}'" for state in OWED_STATES)
 _ALL = kinds_mask(ALL_KINDS)
 
 # The larger list_order is the better one: it comes from the narrower window.
@@ -197,7 +196,7 @@ class SyncState:
             return
         sql = (
             "SELECT id, state, coalesce(list_order, 0), transcode_at FROM recording "  # noqa: S608
-            f"WHERE state <> 'archived' AND state IN ({_OWED}) AND (scope IS NULL OR {self._mine}) "
+            f"WHERE {IS_OWED} AND (scope IS NULL OR {self._mine}) "
             "ORDER BY list_order, owed_since, id"
         )
         for id_, state, rank, asked in self._catalog.stream(sql, self._scopes):
@@ -290,7 +289,7 @@ class SyncState:
         if self._catalog is None:
             return []
         where = (
-            f"state <> 'archived' AND state IN ({_OWED}) AND state <> 'queued' AND tries <> 1 "
+            f"{IS_OWED} AND state <> 'queued' AND tries <> 1 "
             f"AND owed_since < ? AND (scope IS NULL OR {self._mine})"
         )
         values = (iso(int(before)), *self._scopes)
@@ -308,4 +307,4 @@ class SyncState:
 
 
 def _unix(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+    return int(datetime.fromisoformat(text).timestamp())

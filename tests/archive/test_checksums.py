@@ -35,9 +35,9 @@ def store(root: Path, recording: int, content: bytes, day: str = DAY) -> StoredF
     return StoredFile(recording, FileKind.MP4, f"{day}/{path.name}", len(content), digest)
 
 
-def update(root: Path, files: Iterable[StoredFile], **options: bool) -> DirectorySums:
+def update(root: Path, files: Iterable[StoredFile]) -> DirectorySums:
     names = sorted((Path(file.path).name, file.sha256) for file in files)
-    return checksums.update(root, DAY, lines(names), **options)
+    return checksums.update(root, DAY, lines(names))
 
 
 def lines(sums: Iterable[tuple[str, str]]) -> list[bytes]:
@@ -253,14 +253,11 @@ def test_a_vanished_directory_is_a_storage_error(tmp_path: Path) -> None:
         checksums.read(tmp_path / "file" / "SHA256SUMS")
 
 
-@pytest.mark.parametrize("flush", [True, False])
-def test_the_directory_is_flushed_unless_the_caller_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: bool
-) -> None:
+def test_the_directory_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = []
     monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.path.isdir(f"/dev/fd/{fd}")))
-    update(tmp_path, [store(tmp_path, 1, b"one")], flush_directory=flush)
-    assert flushed == ([False, True] if flush else [False])
+    update(tmp_path, [store(tmp_path, 1, b"one")])
+    assert flushed == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,10 @@ WITH RECURSIVE some (name) AS (
 SELECT name FROM some WHERE name IS NOT NULL
 """
 
+_OWED = ", ".join(f"'{state}'" for state in OWED_STATES)
+IS_OWED = f"state <> 'archived' AND state IN ({_OWED})"
+"""What is owed, by the index of what is not archived."""
+
 STORED = "SELECT recording, kind, path, size, sha256 FROM file"
 """What `stored_file` takes the rows of."""
 
@@ -143,21 +147,20 @@ class Catalog(Database):
 
         At their end those of which the service did not offer a file, which is not believed yet.
         """
-        marks = ",".join("?" * len(OWED_STATES))
         sql = (  # each part by an index of its own
             "SELECT id FROM (SELECT id, owed_since, 0 AS later FROM recording "  # noqa: S608
-            f"WHERE state <> 'archived' AND state IN ({marks}) UNION ALL "
+            f"WHERE {IS_OWED} UNION ALL "
             "SELECT id, owed_since, 1 FROM recording WHERE unoffered <> 0 AND state = 'archived') "
             "ORDER BY later, owed_since, id"
         )
-        return (row[0] for row in self.stream(sql, OWED_STATES))
+        return (row[0] for row in self.stream(sql))
 
     def owed_count(self) -> int:
         """How many recordings this archive owes."""
-        marks = ",".join("?" * len(OWED_STATES))
         table = self.counts(counts.STATE_COUNT)
-        sql = f"SELECT coalesce(sum(recordings), 0) FROM {table} WHERE state IN ({marks})"  # noqa: S608
-        return int(self.scalar(sql, *OWED_STATES))
+        return int(
+            self.scalar(f"SELECT coalesce(sum(recordings), 0) FROM {table} WHERE {IS_OWED}")  # noqa: S608
+        )
 
     def counts(self, table: str) -> str:
         """Where to read one of the tables of `counts`: there, or by counting."""

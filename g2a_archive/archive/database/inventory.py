@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.catalog import IS_OWED, Catalog
 from g2a_archive.archive.database.counts import CHECK_COUNT, DAY_COUNT, STATE_COUNT
 from g2a_archive.archive.disk.leftovers import lying
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
@@ -26,7 +26,6 @@ NO_DATE = "unknown"
 
 _PAGE = 1000
 _ISO_DATE = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)(?!\d)")
-_OWED = ", ".join(f"'{state}'" for state in OWED_STATES)
 _RECORDING = (
     "SELECT id, state, start_time, directory, reason, owed_since, tries, last_try, archived_at, "
     "removed_at FROM recording"
@@ -232,7 +231,7 @@ def recordings(catalog: Catalog, ids: Iterable[int]) -> Iterator[RecordingDetail
 
 def owed_list(catalog: Catalog) -> Iterator[RecordingDetail]:
     """The recordings that this archive owes, in the order of their IDs."""
-    return _pages(catalog, f"state <> 'archived' AND state IN ({_OWED}) AND")
+    return _pages(catalog, f"{IS_OWED} AND")
 
 
 def count(catalog: Catalog) -> int:

@@ -12,7 +12,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from g2a_archive.archive.database.connection import insert
 
@@ -61,7 +61,7 @@ class Fingerprint:
         match = _LINE.fullmatch(line.strip())
         if match is None:
             raise ValueError("it is no line such as `g2a1 2026-11-25T02:00:05Z 111 9f86...`")
-        datetime.strptime(match[1], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        datetime.fromisoformat(match[1])  # there is no February 30th
         return cls(match[1], int(match[2]), match[3])
 
 

@@ -196,7 +196,7 @@ def wrong_content(kind: FileKind, head: bytes, content_type: str | None = None) 
     """
     if kind is FileKind.MP4 and content.is_mp4(head):
         return None
-    if kind is FileKind.THUMBNAIL and content.is_image(head):
+    if kind is FileKind.THUMBNAIL and content.image_extension(head):
         return None
     page = content.is_html(head)
     if kind is not FileKind.EVENTS and content.is_html_type(content_type) and head:
