@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from enum import Enum, IntEnum
 
 
@@ -119,6 +120,16 @@ class LocalError(StorageError):
         return LocalError(
             self.message, domain=self.domain, code=self.code, hint=self.hint, path=self.path
         )
+
+
+def in_one(errors: Sequence[LocalError]) -> LocalError:
+    """The first of them; it names a few more places where the same failed, and counts the rest."""
+    error, places = errors[0], [one.path for one in errors[1:4]]
+    if more := len(errors) - 1 - len(places):
+        places.append(f"{more:,} more")
+    if places:
+        error.message += f"; nor {', '.join(places)}"
+    return error
 
 
 class CatalogError(StorageError):

@@ -28,7 +28,7 @@ from g2a_archive.archive.disk.mounts import look_at
 from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.archive.splice import Changes, splice
-from g2a_archive.errors import LocalError
+from g2a_archive.errors import LocalError, in_one
 from g2a_archive.threads import pool
 
 NAME = "SHA256SUMS"
@@ -98,7 +98,7 @@ def write_checksums(catalog: Catalog, root: Path) -> None:
     if written:
         catalog.summed(written)
     if failed:
-        raise failed[0]
+        raise in_one(failed)
 
 
 def _work(

@@ -195,17 +195,31 @@ def test_the_catalogue_s_files_of_each_directory_are_listed(
         assert (tmp_path / day / "SHA256SUMS").read_text() == text
 
 
-def test_one_directory_that_cannot_be_written_keeps_no_other_back(tmp_path: Path) -> None:
-    days = ("2014/05/05", DAY, "2014/05/07")
+@pytest.mark.parametrize(
+    ("blocked", "told"),
+    [
+        ([6], ""),
+        ([1, 6], "; nor {root}/2014/05/06/SHA256SUMS"),
+        ([*range(1, 7)], "/2014/05/03/SHA256SUMS, {root}/2014/05/04/SHA256SUMS, 2 more"),
+    ],
+)
+def test_directories_that_cannot_be_written_keep_no_other_back(
+    blocked: list[int], told: str, tmp_path: Path
+) -> None:
+    days = [f"2014/05/0{n}" for n in range(1, 8)]
     with Catalog(tmp_path / "catalog.sqlite3") as catalog:
         for n, day in enumerate(days, 1):
             file = store(tmp_path, n, b"%d" % n, day)
             catalog.settle([Settlement(n, State.ARCHIVED, 1, directory=day, files=[file])])
-        (tmp_path / DAY / "SHA256SUMS").mkdir()
-        with pytest.raises(StorageError, match="SHA256SUMS"):
+        for n in blocked:
+            (tmp_path / days[n - 1] / "SHA256SUMS").mkdir()
+        with pytest.raises(StorageError) as error:
             checksums.write_checksums(catalog, tmp_path)
-        assert catalog.stale_directories() == [DAY]
-    assert (tmp_path / days[2] / "SHA256SUMS").is_file()
+        first = f"cannot read {tmp_path}/2014/05/0{blocked[0]}/SHA256SUMS: "
+        assert error.value.message.startswith(first)
+        assert error.value.message.endswith(told.format(root=tmp_path))
+        assert catalog.stale_directories() == [days[n - 1] for n in blocked]
+    assert (tmp_path / days[6] / "SHA256SUMS").is_file()
 
 
 def test_a_directory_with_nothing_left_has_no_empty_file(tmp_path: Path) -> None:
