@@ -20,7 +20,7 @@ from g2a_archive.console import outputs
 from g2a_archive.console.logs import Logs
 from g2a_archive.console.outlet import PATIENCE
 from g2a_archive.console.progress import Display, choose_display
-from g2a_archive.console.report import Report, exit_code_of, show
+from g2a_archive.console.report import Report, exit_code_of
 from g2a_archive.download.run import Download
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ArchiverError, ExitCode, InputError, Interrupted, StorageError
@@ -214,8 +214,7 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
         elif report.stops and not (download.began or report.would_fetch):
             pass  # the one sentence is logged already, and there is nothing to sum up
         elif not settings.quiet or report.anything_failed:
-            with outputs.guarded():
-                show(report)
+            outputs.show(report)
 
     if report.fingerprint is None and report.exit_code in (ExitCode.OK, ExitCode.LOCKED):
         download.standing()  # nothing was to be done, or another run does it

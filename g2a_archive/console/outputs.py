@@ -17,6 +17,7 @@ from typing import TextIO
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.renaming import is_mount, recover, replace
 from g2a_archive.console.logs import redact
+from g2a_archive.console.progress import can_paint
 from g2a_archive.console.report import Report
 from g2a_archive.errors import ExitCode, StorageError, storage_error
 from g2a_archive.models import printable
@@ -34,6 +35,24 @@ def write(text: str) -> None:
     """Write text to stdout as it is. Raises `StorageError`."""
     with guarded():
         opened().write(text)
+
+
+def show(report: Report) -> None:
+    """Print the closing summary to stdout: with colours on a terminal, plain elsewhere.
+
+    Raises `StorageError`.
+    """
+    lines = report.summary()
+    if not can_paint(sys.stdout):
+        say(*(line for _, line in lines))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, force_terminal=True, highlight=False)
+    with guarded():
+        for style, line in lines:
+            console.print(Text(printable(line), style), soft_wrap=True)
 
 
 def opened() -> TextIO:

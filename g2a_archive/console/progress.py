@@ -388,10 +388,13 @@ def choose_display(
     target = stream or sys.stderr
     if quiet:
         return Nothing(target, stopping)
+    return (Bars if can_paint(target) else Lines)(target, stopping)
+
+
+def can_paint(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal that can move its cursor, and has colours."""
     try:
-        terminal = target.isatty()
+        terminal = stream is not None and stream.isatty()
     except (OSError, ValueError):
-        terminal = False
-    if terminal and os.environ.get("TERM", "") not in ("dumb", "unknown", ""):
-        return Bars(target, stopping)
-    return Lines(target, stopping)
+        return False
+    return terminal and os.environ.get("TERM", "") not in ("dumb", "unknown", "")

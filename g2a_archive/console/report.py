@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +18,6 @@ from g2a_archive.models import (
     counted,
     distinct,
     duration_text,
-    printable,
     size_text,
 )
 
@@ -333,23 +330,3 @@ def _size(size: int | None) -> str:
 
 def _recordings(count: int) -> str:
     return counted(count, "recording")
-
-
-def show(report: Report) -> None:
-    """Print the closing summary to stdout: with colours on a terminal, plain elsewhere.
-
-    Raises `ValueError` where stdout is closed.
-    """
-    if sys.stdout is None:
-        raise ValueError("closed")
-    terminal = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
-    if not terminal:
-        for _, line in report.summary():
-            print(printable(line))
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(file=sys.stdout, force_terminal=True, highlight=False)
-    for style, line in report.summary():
-        console.print(Text(printable(line), style), soft_wrap=True)

@@ -135,7 +135,7 @@ def choose_before(catalog: Catalog, before: int, held: Collection[int]) -> Remov
     last = 0
     sql = f"{_ROWS} r.id > ? GROUP BY r.id ORDER BY r.id LIMIT {_PAGE}"
     while rows := catalog.rows(sql, (last,)):
-        catalog.look()
+        catalog.check_interrupted()
         last = rows[-1][0]
         for row in rows:
             start = started(row[2], row[3], latest=True)

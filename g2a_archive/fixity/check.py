@@ -25,7 +25,7 @@ from g2a_archive.errors import (
     StorageError,
     storage_error,
 )
-from g2a_archive.fixity.tree import Tree, default_jobs, identity, in_bunches, in_parallel
+from g2a_archive.fixity.tree import Tree, identity, in_bunches, in_parallel
 from g2a_archive.models import FileKind, StoredFile, Tombstone, counted
 
 _BATCH_FILES = 5000
@@ -133,7 +133,7 @@ def check(
     """
     one = _Check(Tree(root), current, unmounted, record, warn, stop, on_bytes, clock)
     one.until = math.inf if max_duration is None else one.begun + max_duration
-    return one.run(files, count, jobs or default_jobs())
+    return one.run(files, count, jobs)
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class _Check:
     def __post_init__(self) -> None:
         self.begun = self.flushed = self.clock()
 
-    def run(self, files: Iterable[StoredFile], count: int, jobs: int) -> Outcome:
+    def run(self, files: Iterable[StoredFile], count: int, jobs: int | None) -> Outcome:
         tasks = (task for task in in_bunches(files) if self.in_time())
         try:
             with closing(in_parallel(tasks, self.inspect_all, jobs, self.stop)) as batches:

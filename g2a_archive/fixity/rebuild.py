@@ -18,7 +18,7 @@ from g2a_archive.archive.disk.mounts import missing_link, missing_parts
 from g2a_archive.archive.layout import ARCHIVE_DIR, checked_directory, parse_name
 from g2a_archive.errors import Interrupted, LocalError, StorageError
 from g2a_archive.fixity.check import Finding, Outcome
-from g2a_archive.fixity.tree import Folder, Tree, default_jobs, in_parallel, leads_nowhere
+from g2a_archive.fixity.tree import Folder, Tree, in_parallel, leads_nowhere
 from g2a_archive.models import FileKind, StoredFile, counted, printable
 
 _TOGETHER = 500
@@ -73,7 +73,7 @@ def rebuild(
     one.outcome.unmounted = missing_parts(catalog, root)
     try:
         on_begin(sum(len(folder.names) for folder in one.tree.walk(stop)))
-        one.run(jobs or default_jobs(), on_files)
+        one.run(jobs, on_files)
     except Interrupted:
         one.outcome.interrupted = True
     finally:
@@ -115,7 +115,7 @@ class _Rebuilding:
     broken: dict[int, str] = field(default_factory=dict)
     settled: list[_Key] = field(default_factory=list)
 
-    def run(self, jobs: int, on_files: Callable[[int], None]) -> None:
+    def run(self, jobs: int | None, on_files: Callable[[int], None]) -> None:
         work = in_parallel(self.tasks(), self.examine, jobs, self.stop, ahead=_AHEAD)
         with closing(work) as results:
             try:

@@ -170,7 +170,7 @@ def _totals(catalog: Catalog) -> tuple[int, int]:
         "SELECT count(*), coalesce(sum(size), 0) FROM file WHERE recording > ? AND recording <= ?"
     )
     while last < MAX_ID:
-        catalog.look()
+        catalog.check_interrupted()
         end = catalog.scalar(bound, last, _STEP) or MAX_ID
         more = catalog.rows(sums, (last, end))[0]
         count, size, last = count + more[0], size + more[1], end
@@ -194,7 +194,7 @@ def _pages(catalog: Catalog, sql: str) -> Iterator[Any]:
     last: tuple[int, str] = (0, "")
     after = "WHERE (f.recording, f.kind) > (?, ?) ORDER BY f.recording, f.kind LIMIT"
     while rows := catalog.rows(f"{sql} {after} {_PAGE}", last):
-        catalog.look()
+        catalog.check_interrupted()
         yield from rows
         last = rows[-1][0], rows[-1][1]
 

@@ -203,11 +203,6 @@ def identity(info: os.stat_result) -> tuple[int, ...]:
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
-def default_jobs() -> int:
-    """Files to read at once: as many as there are processors, but at least 2."""
-    return max(2, os.cpu_count() or 1)
-
-
 def in_bunches(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:
     """`files` in their order, the small ones several together, as tasks for threads."""
     task: list[StoredFile] = []
@@ -225,18 +220,20 @@ def in_bunches(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:
 def in_parallel(
     tasks: Iterator[_T],
     work: Callable[[_T], _R],
-    jobs: int,
+    jobs: int | None,
     stop: Callable[[], bool],
     *,
     ahead: int = _AHEAD,
 ) -> Generator[_R | None, None, None]:
     """Run `work` over `tasks` in `jobs` threads; yields the results as they come.
 
-    None is yielded where none came for a quarter of a second. `tasks` is read in the calling
-    thread, not more than `ahead` for each thread. Raises what `work` raised, and `Interrupted`
-    once `stop` says so, and `StorageError` where there is no thread. Closing the generator waits
-    for the tasks that have begun.
+    Without `jobs` there are as many as processors, but at least 2. None is yielded where no result
+    came for a quarter of a second. `tasks` is read in the calling thread, not more than `ahead` for
+    each thread. Raises what `work` raised, and `Interrupted` once `stop` says so, and
+    `StorageError` where there is no thread. Closing the generator waits for the tasks that have
+    begun.
     """
+    jobs = jobs or max(2, os.cpu_count() or 1)
     pending: set[Future[_R]] = set()
     with pool(jobs) as threads:
         try:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from g2a_archive.archive import checksums
@@ -23,7 +24,7 @@ from g2a_archive.archive.disk.mounts import missing_date, missing_parts, unmount
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
 from g2a_archive.archive.storage import is_there
 from g2a_archive.errors import CatalogError, Interrupted, LocalError
-from g2a_archive.fixity.check import MISSING, Finding, Outcome, Record, check
+from g2a_archive.fixity.check import MISSING, Finding, Outcome, check
 from g2a_archive.fixity.selection import VerifyOptions, selected
 from g2a_archive.fixity.tree import Tree
 from g2a_archive.models import MAX_ID, State, StoredFile, counted, printable
@@ -82,7 +83,7 @@ def verify(
                 chosen.count,
                 unmounted=mounts.missing,
                 current=lambda recording, kind: catalog.files_of(recording).get(kind),
-                record=_recorder(catalog),
+                record=partial(_record, catalog),
                 warn=warn,
                 jobs=options.jobs,
                 max_duration=most if most is None else max(0.0, most - chosen_in),
@@ -111,17 +112,13 @@ def _add_named(outcome: Outcome, catalog: Catalog, ids: Iterable[int]) -> None:
     outcome.findings += _without_files(catalog, (one for one in wanted if one not in known))
 
 
-def _recorder(catalog: Catalog) -> Record:
-    """What puts findings into the catalogue, where that may be written."""
-
-    def record(good: list[StoredFile], findings: list[Finding]) -> None:
-        broken = ((one.file, one.problem) for one in findings if one.file)
-        if not catalog.readonly:
-            # In the table's own order, which touches each of its pages but once.
-            good.sort(key=lambda file: (file.recording, file.kind))
-            catalog.checked(good, broken)
-
-    return record
+def _record(catalog: Catalog, good: list[StoredFile], findings: list[Finding]) -> None:
+    """Put findings into the catalogue, where that may be written."""
+    broken = ((one.file, one.problem) for one in findings if one.file)
+    if not catalog.readonly:
+        # In the table's own order, which touches each of its pages but once.
+        good.sort(key=lambda file: (file.recording, file.kind))
+        catalog.checked(good, broken)
 
 
 def _add_sums(

@@ -329,7 +329,7 @@ class Database:
                         self.path,
                     )
 
-    def look(self) -> None:
+    def check_interrupted(self) -> None:
         """Raise `Interrupted` where whoever opened the catalogue is asked to stop."""
         if self._interrupted():
             raise Interrupted
@@ -358,7 +358,7 @@ class Database:
             found = self._patiently(read)
         finally:
             self._db.set_progress_handler(None, 0)
-        self.look()
+        self.check_interrupted()
         if found not in (None, "ok"):
             raise self._damaged(str(found).splitlines()[-1])
         return found is not None

@@ -87,7 +87,13 @@ def write_again(catalog: Catalog, root: Path) -> None:
             layout.zone(timezone)
     except (OSError, ValueError, KeyError, TypeError, ArchiverError):
         timezone = None  # from before this was remembered: as `browse` writes without options
-    write(catalog, root, title=title, timezone=timezone, on_progress=lambda *_: catalog.look())
+    write(
+        catalog,
+        root,
+        title=title,
+        timezone=timezone,
+        on_progress=lambda *_: catalog.check_interrupted(),
+    )
 
 
 class CatalogPages:

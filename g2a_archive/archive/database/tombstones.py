@@ -259,7 +259,7 @@ def _delete(catalog: Catalog, root: Path, removed: Removed) -> None:
             _done(catalog, _DELETED, done, places)
             done.clear()
             places.clear()
-            catalog.look()
+            catalog.check_interrupted()
     _done(catalog, _DELETED, done, places)
 
 
