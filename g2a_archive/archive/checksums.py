@@ -259,6 +259,10 @@ def _merge_one(theirs: deque[bytes], mine: deque[bytes], new: _Rewrite) -> bool:
     found = _of_recording(raw)
     if raw and found is None:
         theirs.popleft()
+        half = raw.rstrip(b"\0\r\n")  # of a file that was cut, or has no bytes on its disk
+        if raw.strip() and any(one.startswith(half) for one in (*mine, b"")):
+            new.drop()
+            return True
         whole = raw.endswith(b"\n") or len(raw) == _LONGEST
         new.other(raw, raw if whole else raw + b"\n")
         return True

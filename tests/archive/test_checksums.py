@@ -25,6 +25,7 @@ from g2a_archive.models import FileKind, State, StoredFile
 
 DAY = "2014/05/06"
 A, B = "a" * 64, "b" * 64
+TEN = f"{hashlib.sha256(b'10').hexdigest()}  10.mp4"
 
 
 def store(root: Path, recording: int, content: bytes, day: str = DAY) -> StoredFile:
@@ -120,6 +121,14 @@ def old_and_new(root: Path, old: str, *recordings: int) -> list[str]:
         (f"{A}  9.mp4\n# ten\n{A}  10.mp4\n", ["# ten", "10", "12", "9"]),
         (f"{B} *notes.txt\n", [f"{B} *notes.txt", "10", "12", "9"]),
         (f"\\{B}  a\\nb\n", [f"\\{B}  a\\nb", "10", "12", "9"]),
+        # Half a line of ours, as of a file that was cut, or whose end never came to the disk.
+        (TEN[:1], ["10", "12", "9"]),
+        (TEN[:40], ["10", "12", "9"]),
+        (TEN[:70], ["10", "12", "9"]),
+        (f"{TEN[:-1]}\n", ["10", "12", "9"]),
+        (f"{TEN}\n" + "\0" * 70_000, ["10", "12", "9"]),
+        (TEN[:20] + "\0" * 70_000, ["10", "12", "9"]),
+        (f"{TEN}\n{A[:20]}", ["10", A[:20], "12", "9"]),
     ],
 )
 def test_what_becomes_of_old_lines(tmp_path: Path, old: str, expected: list[str]) -> None:
