@@ -297,6 +297,8 @@ class _Rewrite:
         self.folder = folder
         self._path = folder / NAME
         self._aside = folder / _ASIDE
+        with suppress(FileNotFoundError):
+            self._aside.unlink()  # left by a killed run
         self._file: BinaryIO | None = None
         self._clear()
 
@@ -353,8 +355,6 @@ class _Rewrite:
 
     def _begin(self, same: int) -> None:
         """Open the new file; the first `same` bytes are those of the old one."""
-        with suppress(FileNotFoundError):
-            self._aside.unlink()  # left by a killed run
         descriptor = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._file = open(descriptor, "wb")  # noqa: SIM115 - closed by close()
         if same:

@@ -69,7 +69,9 @@ def test_what_is_up_to_date_is_not_written_again(tmp_path: Path) -> None:
     first = update(tmp_path, files)
     assert first.sha256 == hashlib.sha256(sums(tmp_path).encode()).hexdigest()
     before = os.stat(tmp_path / DAY / "SHA256SUMS")
+    (tmp_path / DAY / ".SHA256SUMS.tmp").write_text("of a killed run")
     assert update(tmp_path, files) == first
+    assert sorted(os.listdir(tmp_path / DAY)) == ["1.mp4", "SHA256SUMS"]
     after = os.stat(tmp_path / DAY / "SHA256SUMS")
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert update(tmp_path, [*files, store(tmp_path, 2, b"two")]) != first
