@@ -20,6 +20,7 @@ from support import (
     run_cli,
     run_here,
 )
+from support.cli import Say
 from support.service import Serve
 
 from g2a_archive.archive.disk import space
@@ -143,6 +144,17 @@ def test_killed_while_copying(service: SimulatedService, root: Path, spread: Spr
     assert copies_below(other) == names_below(other) != []
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_all_there(service, root, other)
+
+
+def test_half_a_copy_is_removed_with_its_recording(
+    service: SimulatedService, root: Path, spread: Spread, say: Say
+) -> None:
+    other = spread(service, "64m")
+    args = plain_args(root, *service.recordings)
+    run_cli(args, service.environment(), before=_KILLED_COPY)
+    assert copies_below(other) == names_below(other) != []
+    assert say("remove", "--yes", *service.recordings)[0] == 0
+    assert names_below(other) == []
 
 
 def test_a_year_s_drive_that_goes_away_in_the_middle(

@@ -37,8 +37,11 @@ MERGED, _LISTED, _DELETED = -1, 1, 2
 _AT_ONCE = 5000
 """Removals that are noted as done together: deleting what is deleted does no harm."""
 
-# What a recording's files are called, those kept aside included.
-_NAME = re.compile(r"([1-9]\d{0,18})\.(mp4|events|jpg|png|gif|webp)(\.kept-\d+)?", re.ASCII)
+# What a recording's files are called, those kept aside and half copied included.
+_NAME = re.compile(
+    r"(?:\.(?=.*\.g2a-part))?([1-9]\d{0,18})\.(mp4|events|jpg|png|gif|webp)(\.kept-\d+|\.g2a-part)?",
+    re.ASCII,
+)
 
 _REMEMBER = """
 INSERT INTO past_file

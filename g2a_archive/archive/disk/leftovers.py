@@ -17,6 +17,9 @@ from g2a_archive.models import FileKind, State, id_of
 HALF = re.compile(r"([1-9]\d*)\.(mp4|events|thumbnail)\..+", re.ASCII)
 """What belongs to a download in flight: its bytes, and what is noted of them."""
 
+_AROUND = re.compile(r"\.kept-\d+$|^\.(?=.*\.g2a-part$)|\.g2a-part$")
+"""What is added to a file's name where it is kept aside, or half copied."""
+
 _OVER = frozenset({State.REFUSED, State.LOST, State.REMOVED})
 """States whose files nobody asks for again."""
 
@@ -73,7 +76,7 @@ def holding(root: Path, ids: Set[int]) -> Iterator[tuple[str, int]]:
         if real in seen:  # a link leads back
             folders.clear()
         elif not top:
-            plain = (name.partition(".kept-")[0] for name in files)
+            plain = (_AROUND.sub("", name) for name in files)
             its = {found[0] for name in plain if (found := parse_name(name))}
             yield from ((os.path.relpath(path, root), id_) for id_ in its & ids)
         seen.add(real)
