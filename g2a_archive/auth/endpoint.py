@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from g2a_archive.auth.secretfile import Wait, Warn
@@ -24,6 +25,9 @@ from g2a_archive.errors import (
 )
 from g2a_archive.service.pace import backoff, retry_after
 from g2a_archive.transport import address
+
+if TYPE_CHECKING:
+    from g2a_archive.transport.sessions import Reply
 
 TOKEN_URL = "https://authentication.logmeininc.com/oauth/token"  # noqa: S105 - an address
 
@@ -120,11 +124,14 @@ class TokenEndpoint:
     def _ask_once(self, form: Mapping[str, str], hint: str, grace: float) -> TokenAnswer | _Problem:
         """Return the answer, or what went wrong and whether to try again."""
         from g2a_archive.transport.errors import NetworkError
-        from g2a_archive.transport.sessions import overseen
+        from g2a_archive.transport.sessions import Caller, overseen
 
+        client = self.client_id.encode("latin-1"), self.client_secret.encode("latin-1")
         try:
-            status, body, after = overseen(
-                lambda: self._exchange(form),
+            reply = overseen(
+                lambda: Caller(self.timeout).call(
+                    "POST", self.url, most=LARGEST_ANSWER, basic=client, form=form
+                ),
                 seconds=_TIMEOUTS * self.timeout,
                 stopped=lambda: self.wait(0),
                 grace=grace,
@@ -132,30 +139,16 @@ class TokenEndpoint:
         except NetworkError as error:
             kind = BadAnswerError if error.not_http else UnreachableError
             return _Problem(kind(f"{self._name}: {error}"), again=not error.final)
-        return self._judge(status, body, after, hint)
-
-    def _exchange(self, form: Mapping[str, str]) -> tuple[int, bytes | None, float | None]:
-        """Send the form: the answer's status, its body unless that is too long, `Retry-After`."""
-        from g2a_archive.transport.sessions import Caller
-
-        reply = Caller(self.timeout).call(
-            "POST",
-            self.url,
-            most=LARGEST_ANSWER,
-            basic=(self.client_id.encode("latin-1"), self.client_secret.encode("latin-1")),
-            form=form,
-        )
-        return reply.status, reply.body, retry_after(reply.headers.get("Retry-After"))
+        return self._judge(reply, hint)
 
     @property
     def _name(self) -> str:
         return f"token endpoint {urlsplit(self.url).hostname}"
 
-    def _judge(
-        self, status: int, body: bytes | None, after: float | None, hint: str
-    ) -> TokenAnswer | _Problem:
+    def _judge(self, reply: Reply, hint: str) -> TokenAnswer | _Problem:
         """Decide what an answer means."""
-        code = plain_error_code(_json_object(body).get("error"))
+        status, told = reply.status, _json_object(reply.body)
+        code = plain_error_code(told.get("error"))
         if status in _REFUSALS or (status == 200 and _REFUSED.fullmatch(code)):
             if code in ("invalid_client", "unauthorized_client"):
                 hint = "check the client ID and the client secret"
@@ -163,11 +156,12 @@ class TokenEndpoint:
             return _Problem(CredentialsError(f"{self._name} refused ({said})", hint=hint))
         if status in _TRANSIENT or status >= 500:
             error = BadAnswerError(f"{self._name} answered HTTP {status}")
+            after = retry_after(reply.headers.get("Retry-After"), reply.headers.get("Date"))
             return _Problem(error, again=True, after=after)
         if status != 200:
             where = "check the token endpoint's address, and whether a proxy answers in its place"
             return _Problem(BadAnswerError(f"{self._name} answered HTTP {status}", hint=where))
-        answer = _token_answer(_json_object(body))
+        answer = _token_answer(told)
         if answer is None:
             error = BadAnswerError(f"{self._name} sent an answer that cannot be read")
             return _Problem(error, again=True)

@@ -30,17 +30,15 @@ _SHOWN = 20
 _THEN = f"SELECT * FROM ({revisions.THEN}) WHERE sha256 IS NOT NULL "  # noqa: S608
 
 # What the catalogue said of a directory then, by name; `why` tells what became of it.
-_LINES = """
+_LINES = f"""
 SELECT substr(f.path, :start) AS name, f.sha256, '' AS why, f.recording
-FROM recording r JOIN file f ON f.recording = r.id
-WHERE r.directory = :directory AND f.revision <= :revision
-  AND substr(f.path, 1, :start - 1) = :directory || '/' AND instr(substr(f.path, :start), '/') = 0
+{checksums.OF_DIRECTORY} AND f.revision <= :revision
 UNION ALL
 SELECT substr(path, :start), sha256, why, recording FROM past_file
 WHERE path > :directory || '/' AND path < :directory || '0'
   AND revision <= :revision AND until > :revision AND instr(substr(path, :start), '/') = 0
 ORDER BY name
-"""
+"""  # noqa: S608 - no word in it comes from outside
 _OTHERS = """
 SELECT after, line FROM other_line
 WHERE directory = ? AND revision <= ? AND (until IS NULL OR until > ?) ORDER BY id

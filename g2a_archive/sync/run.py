@@ -26,7 +26,7 @@ from g2a_archive.errors import (
     UnreachableError,
 )
 from g2a_archive.models import IdSet, ListState, State, SyncSettings, counted, iso
-from g2a_archive.service.clock import SKEW, Clock
+from g2a_archive.service.clock import SKEW
 from g2a_archive.service.pace import pause
 from g2a_archive.sync.state import SyncState, Unmarked
 from g2a_archive.sync.walk import Span, span_of
@@ -66,7 +66,7 @@ class Sync:
         self._clock = clock
         self._wait = wait or (lambda seconds: pause(download.switch.event, seconds))
         self._queries = queries(settings.selection)
-        self._state = SyncState(None, (), Clock())
+        self._state: SyncState  # once the archive is open
         self._refused: list[CredentialsError] = []
         self.report = download.report
         self.sync = self.report.sync = SyncReport()
@@ -116,7 +116,7 @@ class Sync:
         A key that the service refuses, or cannot tell of, keeps no other out.
         """
         service = self._download.service()
-        found = Listing(service.ready, clock=service.clock, shard=self._download.settings.shard)
+        found = Listing(service.ready, service.clock, shard=self._download.settings.shard)
         failed: list[ArchiverError] = []
         try:
             with self._download.display.watch(found.look):

@@ -120,15 +120,15 @@ class Listing:
     def __init__(
         self,
         ask: Ask,
+        clock: Clock,
         wanted: ListState = ListState.ALL,
-        clock: Clock | None = None,
         shard: Shard | None = None,
     ) -> None:
         """`wanted` and `shard`: what of the answers matters; the rest is as if not told."""
         self._shard = shard
         self._ask = ask
         self._wanted = wanted
-        self._clock = clock or Clock()
+        self._clock = clock
         self._fractions = True
         self.calls = 0
         self.total = 1

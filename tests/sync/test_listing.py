@@ -108,7 +108,7 @@ def with_bursts(seed: int, count: int = 25_000) -> list[float]:
 
 
 def new_listing(ask: listing.Ask, wanted: ListState = ListState.ALL) -> Listing:
-    return Listing(ask, wanted, clock=Clock(lambda: float(NOW)))
+    return Listing(ask, Clock(lambda: float(NOW)), wanted)
 
 
 @pytest.mark.parametrize("inclusive", [True, False])

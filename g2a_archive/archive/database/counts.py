@@ -10,7 +10,7 @@ Until then who only reads it counts for himself.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 DAY_COUNT = "day_count"
 STATE_COUNT = "state_count"
@@ -167,16 +167,10 @@ def create(db: sqlite3.Connection) -> None:
 
     The caller has a transaction open. Raises `sqlite3.DatabaseError`.
     """
-    for statement in _statements():
+    filled = (f"INSERT INTO {table} {sql}" for table, sql in COUNTED.items())
+    watched = (f"CREATE TRIGGER {head} BEGIN {body} END" for head, body in _TRIGGERS.items())
+    for statement in (*_TABLES, *filled, *watched):
         db.execute(statement)
-
-
-def _statements() -> Iterator[str]:
-    yield from _TABLES
-    for table, sql in COUNTED.items():
-        yield f"INSERT INTO {table} {sql}"
-    for head, body in _TRIGGERS.items():
-        yield f"CREATE TRIGGER {head} BEGIN {body} END"
 
 
 def forget_zeros(db: sqlite3.Connection) -> None:

@@ -258,15 +258,11 @@ def _details(catalog: Catalog, rows: list[Any]) -> Iterator[RecordingDetail]:
     files: dict[int, list[FileDetail]] = {row[0]: [] for row in rows}
     for id_, *file in catalog.among(f"{_FILE} ({{ids}}) ORDER BY recording, kind", files):
         files[id_].append(FileDetail(*file))
-    for id_, its in _removed(catalog, (row[0] for row in rows if row[1] == State.REMOVED)).items():
-        files[id_] = [its[kind] for kind in sorted(its)]
+    removed = (row[0] for row in rows if row[1] == State.REMOVED)
+    last = {}  # of one that was removed twice
+    for id_, *file in catalog.among(f"{_PAST_FILE} ({{ids}}) ORDER BY kind, id", removed):
+        last[id_, file[0]] = FileDetail(*file)
+    for (id_, _), detail in last.items():
+        files[id_].append(detail)
     for row in rows:
         yield RecordingDetail(*(*row, tuple(files[row[0]])))
-
-
-def _removed(catalog: Catalog, ids: Iterable[int]) -> dict[int, dict[str, FileDetail]]:
-    """What removed recordings' files were, by kind; of one that was removed twice the last."""
-    found: dict[int, dict[str, FileDetail]] = {}
-    for id_, *file in catalog.among(f"{_PAST_FILE} ({{ids}}) ORDER BY id", ids):
-        found.setdefault(id_, {})[file[0]] = FileDetail(*file)
-    return found

@@ -117,7 +117,7 @@ class GroupFlush:
 
     def __init__(self, directory: str, syncfs: Callable[[int], int]) -> None:
         # Errors are told that happen from here on: this is opened before anything is written.
-        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = os.open(directory, _DIRECTORY)
         self._syncfs = syncfs
 
     @classmethod

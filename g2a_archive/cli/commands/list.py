@@ -45,7 +45,7 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
     access = Access(settings, switch)
     with staged(settings, switch, access.secrets) as (display, logs):
         service = make_service(settings.run, access(), switch)
-        found = Listing(service.ready, state, service.clock)
+        found = Listing(service.ready, service.clock, state)
 
         def span() -> Span:
             return span_of(selection, service.clock.best())
