@@ -26,6 +26,7 @@ from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts
+from g2a_archive.archive.disk.renaming import name_new
 from g2a_archive.archive.disk.space import free_space
 from g2a_archive.browse import Entry, write_site
 from g2a_archive.console.inventory import csv_rows
@@ -73,6 +74,7 @@ def place(where: str, archive: Path, *, zipped: bool) -> Place:
         raise InputError(
             f"the bag's name must be text in UTF-8: {target}", hint="choose another DIR"
         ) from None
+    found = Place(target, target.name.removesuffix(".zip") if zipped else target.name, zipped)
     parent = target.parent
     if Path(os.path.realpath(archive)) in (target, *target.parents):
         raise InputError(f"{target} lies in the archive", hint="a bag belongs beside it")
@@ -80,6 +82,9 @@ def place(where: str, archive: Path, *, zipped: bool) -> Place:
         if not look.is_dir(parent):
             raise InputError(f"there is no directory {parent} for the bag", hint="make it first")
         if os.path.lexists(target):
+            if look.is_dir(found.work):  # of a run that was killed when the bag had its name
+                with suppress(ArchiverError, OSError), _workplace(found):
+                    pass
             if zipped or not look.is_dir(target):
                 raise InputError(f"{target} is there already", hint="nothing is overwritten")
             if any(target.iterdir()):
@@ -90,7 +95,7 @@ def place(where: str, archive: Path, *, zipped: bool) -> Place:
                 )
     except OSError as error:
         raise storage_error(error, "read", target) from error
-    return Place(target, target.name.removesuffix(".zip") if zipped else target.name, zipped)
+    return found
 
 
 @contextmanager
@@ -374,7 +379,7 @@ def _publish(made: Path, where: Place) -> None:
     """Give the bag its name, over nothing but an empty directory, and flush that."""
     try:
         if where.zipped:
-            _link(made, where.target)
+            name_new(made, where.target)
         else:
             with suppress(OSError):  # not every share renames over an empty directory
                 where.target.rmdir()
@@ -386,15 +391,3 @@ def _publish(made: Path, where: Place) -> None:
             f"something has come to {where.target} meanwhile", hint="nothing is overwritten"
         ) from error
     flush_directory(where.target.parent)
-
-
-def _link(made: Path, target: Path) -> None:
-    """Rename a file, never over another one; where there are no links, after a look."""
-    try:
-        os.link(made, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        os.rename(made, target)
