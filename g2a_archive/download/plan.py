@@ -8,10 +8,12 @@ their names, as a directory may have a hundred thousand others.
 from __future__ import annotations
 
 import os
+import stat
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -182,7 +184,7 @@ class _Look:
             return names
         names = set()
         try:
-            names = set(persistently(os.listdir, path))
+            names = persistently(_files_in, path)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
@@ -203,8 +205,23 @@ def _wanted(path: Path, bits: int, recordings: array[int]) -> set[str]:
     for id_ in recordings:
         for kind in ALL_KINDS:
             if bits & kind.bit:
-                names = (n for n in file_names(id_, kind) if os.path.lexists(f"{path}/{n}"))
+                names = (n for n in file_names(id_, kind) if _is_file(f"{path}/{n}"))
                 if (name := next(names, None)) is None:
                     return set()
                 found.add(name)
     return found
+
+
+def _is_file(path: str) -> bool:
+    """Whether there is anything but a directory, which is no file of ours."""
+    with suppress(OSError):
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    return False
+
+
+def _files_in(path: Path) -> set[str]:
+    """What is in a directory, but for directories; mostly it has none, as its links tell."""
+    if os.stat(path).st_nlink == 2:
+        return {*os.listdir(path)}
+    with os.scandir(path) as entries:
+        return {one.name for one in entries if not one.is_dir(follow_symlinks=False)}

@@ -232,3 +232,17 @@ def test_a_link_to_nowhere_in_place_of_a_file_is_mended(
     assert_archive_equals(service, root)
     assert not (tmp_path / "nowhere.mp4").exists()
     assert cli_here(["verify", "--dest", root]).returncode == 0
+
+
+def test_a_directory_in_place_of_a_file_is_kept_aside(
+    service: SimulatedService, root: Path
+) -> None:
+    assert run_here(service, root, service.recordings).exit_code == 0
+    path = root / relative_path(next(iter(service.recordings.values())), "mp4")
+    path.unlink()
+    (path / "of-mine").mkdir(parents=True)
+    assert run_here(service, root, service.recordings).archived == 1
+    aside = path.with_name(f"{path.name}.kept-1")
+    (aside / "of-mine").rmdir()
+    aside.rmdir()
+    assert_archive_equals(service, root)

@@ -78,6 +78,15 @@ def test_one_that_is_gone_is_fetched_again(
     assert made.missing == [(3, FileKind.EVENTS, "missing")]
 
 
+@pytest.mark.parametrize("ids", [(3,), tuple(range(1, COUNT + 1))])
+def test_a_directory_is_no_file(catalog: Catalog, tmp_path: Path, ids: tuple[int, ...]) -> None:
+    (tmp_path / DAY / "3.mp4").unlink()
+    (tmp_path / DAY / "3.mp4").mkdir()
+    made = plan(catalog, tmp_path, *ids)
+    assert [*made.todo] == [3]
+    assert made.missing == [(3, FileKind.MP4, "missing")]
+
+
 def test_a_directory_that_is_gone_is_no_loss_of_one_file(catalog: Catalog, tmp_path: Path) -> None:
     """The drive may not be mounted: nothing is fetched for that."""
     for path in (tmp_path / DAY).iterdir():
