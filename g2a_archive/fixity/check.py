@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import stat
 import time
 from collections.abc import Callable, Iterable
@@ -265,10 +266,12 @@ class _Check:
 
     def mounted(self, findings: list[Finding]) -> list[Finding]:
         """The findings without those of files that are only out of sight."""
-        missing = {_directory(one.path) for one in findings if one.problem == MISSING}
+        missing = {os.path.dirname(one.path) for one in findings if one.problem == MISSING}
         away = self.unmounted(missing) if missing else set()
         here = [
-            one for one in findings if one.problem != MISSING or _directory(one.path) not in away
+            one
+            for one in findings
+            if one.problem != MISSING or os.path.dirname(one.path) not in away
         ]
         self.unjudged += len(findings) - len(here)
         return here
@@ -290,10 +293,6 @@ class _Check:
                 return None
         self.unjudged += 1
         return None
-
-
-def _directory(path: str) -> str:
-    return path.rpartition("/")[0]
 
 
 def _wrong(

@@ -45,7 +45,7 @@ class _Found:
 
     def path(self, name: str) -> str:
         """The path of one of them, relative to the archive."""
-        return f"{self.directory}/{name}" if self.directory else name
+        return os.path.join(self.directory, name)
 
 
 def rebuild(
@@ -171,7 +171,7 @@ class _Rebuilding:
 
     def sums_of(self, directory: str) -> dict[str, str] | Finding:
         """What the `SHA256SUMS` of a directory lists; why it cannot be read, where it is so."""
-        path = f"{directory}/{checksums.NAME}" if directory else checksums.NAME
+        path = os.path.join(directory, checksums.NAME)
         try:
             sums = checksums.read(self.tree.root / path)
         except LocalError as error:

@@ -45,7 +45,7 @@ class Folder:
 
     def files(self) -> Iterator[str]:
         """The paths of its files, relative to the archive."""
-        return (f"{self.path}/{name}" if self.path else name for name in self.names)
+        return (os.path.join(self.path, name) for name in self.names)
 
 
 class Tree:
@@ -149,8 +149,7 @@ class Tree:
                 self.check()
                 problem = error.strerror or str(error)
             yield Folder(path, tuple(files), problem)
-            prefix = f"{path}/" if path else ""
-            stack += (prefix + name for name in reversed(folders))
+            stack += (os.path.join(path, name) for name in reversed(folders))
 
     def _is_own(self, entry: os.DirEntry[str]) -> bool:
         """Whether it is the catalogue, its journal, its lock, or the older one beside it."""

@@ -203,7 +203,7 @@ class _Mounts:
 
     def has(self, file: StoredFile) -> bool:
         """Whether a file can be there; of those that can't, it is counted how many there are."""
-        away = any(part.holds(file.path.rpartition("/")[0]) for part in self.parts)
+        away = any(part.holds(os.path.dirname(file.path)) for part in self.parts)
         self.passed_over += away
         return not away
 
@@ -272,7 +272,7 @@ class _Unknown:
         working = any(map(is_locked, locks))
         for directory, names in self._suspects:
             for name in _unaccounted(self._catalog, self._tree, directory, names):
-                path = f"{directory}/{name}" if directory else name
+                path = os.path.join(directory, name)
                 if not os.path.lexists(self._tree.root / path):
                     continue
                 if working and parse_name(self._tree.key(name)) is not None:

@@ -187,13 +187,15 @@ class Catalog(Database):
         """The directories of all recordings, archived or not, in the order of their bytes."""
         return [row[0] for row in self.rows(_DIRECTORIES)]
 
-    def archived_below(self, directory: str, end: str) -> int:
-        """How many recordings have files archived in `directory`, or between it and `end`."""
+    def archived_below(self, directory: str) -> int:
+        """How many recordings have files archived in `directory` ("": anywhere), or below it."""
+        where = "(directory = ? OR directory > ? AND directory < ?)" if directory else "TRUE"
+        below = (directory, f"{directory}/", f"{directory}0") if directory else ()  # 0 follows /
         sql = (  # also of what is owed, as only a part of it has come yet
-            "SELECT count(*) FROM recording WHERE (directory = ? OR directory > ? AND directory < ?"
-            ") AND EXISTS (SELECT 1 FROM file WHERE recording = id AND damage IS NULL)"
+            f"SELECT count(*) FROM recording WHERE {where} "  # noqa: S608
+            "AND EXISTS (SELECT 1 FROM file WHERE recording = id AND damage IS NULL)"
         )
-        return int(self.scalar(sql, directory, f"{directory}/" if directory else "", end))
+        return int(self.scalar(sql, *below))
 
     def stale_directories(self) -> list[str]:
         """Directories whose `SHA256SUMS` is older than what the catalogue says of them."""

@@ -41,15 +41,11 @@ _NOWHERE = "is a link that leads nowhere"
 
 _Tree = dict[str, "_Tree"]
 
-_LAST = "\U0010ffff"
 _SAID = 5
 """Missing parts that a sentence names."""
 
 _MOST_YEARS = 1000
 """Entries of the archive that are looked at: where it has a directory a day, none is a drive."""
-
-_BELOW = f"/{_LAST}"
-"""Added to a directory's path: comes after all that lie in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +203,4 @@ def _tree(catalog: Catalog) -> _Tree:
 
 
 def _part(catalog: Catalog, root: Path, directory: str, look: str) -> MissingPart:
-    end = directory + _BELOW if directory else _LAST
-    count = catalog.archived_below(directory, end)
-    return MissingPart(root, directory, look, count)
+    return MissingPart(root, directory, look, catalog.archived_below(directory))
