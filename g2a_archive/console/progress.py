@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from g2a_archive.console.outlet import Outlet
 from g2a_archive.models import counted, duration_text, size_text, utc_now
@@ -63,20 +63,8 @@ def _part(view: Snapshot) -> str:
     return f"{view.done:,} of {counted(view.total, view.unit)}"
 
 
-class Display(Protocol):
-    """Shows a run while the block lasts, and log lines without spoiling the bars."""
-
-    def watch(self, look: Callable[[], Snapshot]) -> Any: ...
-
-    def line(self, text: str) -> None: ...
-
-    def settle(self) -> object: ...
-
-    def close(self) -> object: ...
-
-
-class Nothing:
-    """Shows log lines only."""
+class Display:
+    """Shows log lines only; those derived from it also show how a run goes."""
 
     def __init__(
         self, stream: TextIO | None = None, stopping: Callable[[], bool] = lambda: False
@@ -87,7 +75,7 @@ class Nothing:
 
     @contextmanager
     def watch(self, look: Callable[[], Snapshot]) -> Iterator[None]:
-        """Show nothing."""
+        """Show nothing of it while the block lasts."""
         yield
 
     def line(self, text: str) -> None:
@@ -114,7 +102,7 @@ class _Speed:
         return self.value
 
 
-class Lines(Nothing):
+class Lines(Display):
     """A progress line a minute, for logs and mails."""
 
     def __init__(
@@ -171,7 +159,7 @@ def time_left(view: Snapshot, speed: float) -> float | None:
     return left if left < _LONGEST_LEFT else None  # it stands still, rather
 
 
-class Bars(Nothing):
+class Bars(Display):
     """Rich bars on a terminal: one for the run, one a file in flight.
 
     They are painted by a thread of their own, in place, eight times a second. rich draws the rows;
@@ -387,7 +375,7 @@ def choose_display(
     """
     target = stream or sys.stderr
     if quiet:
-        return Nothing(target, stopping)
+        return Display(target, stopping)
     return (Bars if can_paint(target) else Lines)(target, stopping)
 
 

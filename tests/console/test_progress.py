@@ -11,9 +11,9 @@ import pytest
 
 from g2a_archive.console.progress import (
     Bars,
+    Display,
     FileView,
     Lines,
-    Nothing,
     Snapshot,
     _Slots,
     choose_display,
@@ -157,8 +157,8 @@ def test_a_progress_line_now_and_then() -> None:
         (True, "unknown", False, Lines),
         (True, "", False, Lines),
         (False, "xterm-256color", False, Lines),
-        (True, "xterm-256color", True, Nothing),
-        (False, "xterm-256color", True, Nothing),
+        (True, "xterm-256color", True, Display),
+        (False, "xterm-256color", True, Display),
     ],
 )
 def test_the_display_that_is_chosen(

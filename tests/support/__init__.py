@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import g2a_archive
 from g2a_archive.cli import main
-from g2a_archive.console.progress import Nothing
+from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.demo import SimulatedRecording, SimulatedService, expected_bytes
 from g2a_archive.demo.recordings import KINDS, SUFFIXES, Kind
@@ -181,7 +181,7 @@ def run_here(
         command="download",
         credentials=lambda: Token(service.authorization),
         switch=switch or StopSwitch(),
-        display=Nothing(),
+        display=Display(),
     )
     return download.archive(ids, owed=owed)
 

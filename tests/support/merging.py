@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from g2a_archive.cli import main
-from g2a_archive.console.progress import Nothing
+from g2a_archive.console.progress import Display
 from g2a_archive.curation.merge import Merge
 from g2a_archive.curation.merge_report import MergeReport
 from g2a_archive.curation.merge_source import Source
@@ -96,7 +96,7 @@ def merge_here(
         [Source.parse(str(source)) for source in sources],
         move=move,
         switch=switch or StopSwitch(),
-        display=Nothing(),
+        display=Display(),
     )
     return merge.run()
 

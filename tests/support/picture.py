@@ -11,7 +11,7 @@ from rich.console import Console
 
 from g2a_archive.auth.credentials import AuthSettings, credentials_from
 from g2a_archive.console import progress
-from g2a_archive.console.progress import Nothing, Snapshot
+from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.console.report import Report
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.download.run import Download
@@ -26,7 +26,7 @@ def snapshot_of_a_run(dest: str) -> tuple[Snapshot, Report]:
     recordings = sample_recordings(60, mp4_size=(400_000, 4_000_000))
     looks: list[Snapshot] = []
 
-    class Looking(Nothing):
+    class Looking(Display):
         """Looks at the run when a third of it is done."""
 
         def watch(self, look):  # type: ignore[no-untyped-def]

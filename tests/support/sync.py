@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from g2a_archive.console.progress import Nothing
+from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.demo import (
     SimulatedRecording,
@@ -75,7 +75,7 @@ def sync_here(
         command="sync",
         credentials=lambda: Token(service.authorization),
         switch=switch or StopSwitch(),
-        display=Nothing(),
+        display=Display(),
     )
     selection = Selection(account_keys=keys, since=since, until=until)
     chosen = SyncSettings(selection=selection, **settings)
