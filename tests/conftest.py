@@ -208,7 +208,7 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
         return retry_after or 0.0
 
     monkeypatch.setattr("g2a_archive.download.engine.backoff", at_once)
-    monkeypatch.setattr("g2a_archive.service.session.backoff", at_once)
+    monkeypatch.setattr("g2a_archive.service.pace.backoff", at_once)
 
 
 @pytest.fixture

@@ -16,14 +16,13 @@ from urllib.parse import urlsplit
 
 from g2a_archive.auth.secretfile import Wait, Warn
 from g2a_archive.errors import (
-    ArchiverError,
     BadAnswerError,
     CredentialsError,
     InputError,
     Interrupted,
     UnreachableError,
 )
-from g2a_archive.service.pace import backoff, retry_after
+from g2a_archive.service.pace import Again, retried, retry_after
 from g2a_archive.transport import address
 
 if TYPE_CHECKING:
@@ -74,15 +73,6 @@ class TokenAnswer:
     refresh_token: str | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    """What went wrong, whether to try again, and how many seconds later at the earliest."""
-
-    error: ArchiverError
-    again: bool = False
-    after: float | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEndpoint:
     """The endpoint and the client that asks it; `timeout` in seconds, `retries` after the first."""
@@ -104,27 +94,17 @@ class TokenEndpoint:
         `CredentialsError` (400, 401, 403), `UnreachableError`, `BadAnswerError`, `InputError`
         (certificates), `Interrupted`; none of them shows or is chained to anything secret.
         """
-        attempt = 0
-        while True:
-            if self.wait(0):
-                raise Interrupted
-            outcome = self._ask_once(form, hint, grace)
-            if isinstance(outcome, TokenAnswer):
-                return outcome
-            attempt += 1
-            if not outcome.again or attempt > self.retries:
-                raise outcome.error
-            pause = backoff(attempt, outcome.after)
-            message = outcome.error.message
-            self.warn(f"{message}, retry {attempt}/{self.retries} in {pause:.1f} s")
-            if self.wait(pause):
-                raise Interrupted
+        return retried(
+            lambda: self._ask_once(form, hint, grace), self.retries, tell=self.warn, wait=self.wait
+        )
 
-    def _ask_once(self, form: Mapping[str, str], hint: str, grace: float) -> TokenAnswer | _Problem:
-        """Return the answer, or what went wrong and whether to try again."""
+    def _ask_once(self, form: Mapping[str, str], hint: str, grace: float) -> TokenAnswer:
+        """Return the answer; raises `Again` for what may pass."""
         from g2a_archive.transport.errors import NetworkError
         from g2a_archive.transport.sessions import Caller, overseen
 
+        if self.wait(0):
+            raise Interrupted
         client = self.client_id.encode("latin-1"), self.client_secret.encode("latin-1")
         try:
             reply = overseen(
@@ -137,14 +117,15 @@ class TokenEndpoint:
             )
         except NetworkError as error:
             kind = BadAnswerError if error.not_http else UnreachableError
-            return _Problem(kind(f"{self._name}: {error}"), again=not error.final)
+            failure = kind(f"{self._name}: {error}")
+            raise (failure if error.final else Again(failure)) from None
         return self._judge(reply, hint)
 
     @property
     def _name(self) -> str:
         return f"token endpoint {urlsplit(self.url).hostname}"
 
-    def _judge(self, reply: Reply, hint: str) -> TokenAnswer | _Problem:
+    def _judge(self, reply: Reply, hint: str) -> TokenAnswer:
         """Decide what an answer means."""
         status, told = reply.status, _json_object(reply.body)
         code = plain_error_code(told.get("error"))
@@ -152,18 +133,16 @@ class TokenEndpoint:
             if code in ("invalid_client", "unauthorized_client"):
                 hint = "check the client ID and the client secret"
             said = f"HTTP {status}, {code}" if code else f"HTTP {status}"
-            return _Problem(CredentialsError(f"{self._name} refused ({said})", hint=hint))
+            raise CredentialsError(f"{self._name} refused ({said})", hint=hint)
         if status in _TRANSIENT or status >= 500:
-            error = BadAnswerError(f"{self._name} answered HTTP {status}")
             after = retry_after(reply.headers.get("Retry-After"), reply.headers.get("Date"))
-            return _Problem(error, again=True, after=after)
+            raise Again(BadAnswerError(f"{self._name} answered HTTP {status}"), after)
         if status != 200:
             where = "check the token endpoint's address, and whether a proxy answers in its place"
-            return _Problem(BadAnswerError(f"{self._name} answered HTTP {status}", hint=where))
+            raise BadAnswerError(f"{self._name} answered HTTP {status}", hint=where)
         answer = _token_answer(told)
         if answer is None:
-            error = BadAnswerError(f"{self._name} sent an answer that cannot be read")
-            return _Problem(error, again=True)
+            raise Again(BadAnswerError(f"{self._name} sent an answer that cannot be read"))
         return answer
 
 

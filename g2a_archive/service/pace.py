@@ -8,9 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from g2a_archive.errors import Interrupted
+from g2a_archive.errors import Interrupted, ServiceError
 from g2a_archive.models import Shard
+
+_T = TypeVar("_T")
 
 CALLS_A_SECOND = 10
 
@@ -34,6 +37,42 @@ def backoff(attempt: int, retry_after: float | None = None) -> float:
     if retry_after is not None:
         return max(wait, min(retry_after, _LONGEST_RETRY_AFTER))
     return wait
+
+
+class Again(Exception):  # noqa: N818 - a signal to `retried`, never seen outside
+    """This call may be tried again, `wait` seconds later at the earliest."""
+
+    def __init__(self, error: ServiceError, wait: float | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.wait = wait
+
+
+def retried(
+    call: Callable[[], _T],
+    retries: int,
+    *,
+    tell: Callable[[str], object],
+    wait: Callable[[float], bool],
+) -> _T:
+    """What `call` returns; where it raises `Again`, it is made again, so many times at most.
+
+    `tell` hears of each failure; `wait(seconds)` returns True when the run should stop. Raises the
+    error of the last `Again`, whatever else `call` raises, and `Interrupted`.
+    """
+    attempt = 0
+    while True:
+        try:
+            return call()
+        except Again as again:
+            error, after = again.error, again.wait
+        attempt += 1
+        if attempt > retries:
+            raise error
+        seconds = backoff(attempt, after)
+        tell(f"{error.message}, retry {attempt}/{retries} in {seconds:.1f} s")
+        if wait(seconds):
+            raise Interrupted
 
 
 def retry_after(value: str | None, date: str | None = None) -> float | None:

@@ -23,7 +23,7 @@ from g2a_archive.errors import (
 )
 from g2a_archive.models import Shard
 from g2a_archive.service.clock import Clock
-from g2a_archive.service.pace import CallPacer, backoff, pause, retry_after
+from g2a_archive.service.pace import Again, CallPacer, retried, retry_after
 from g2a_archive.transport.errors import NetworkError
 from g2a_archive.transport.sessions import Caller, Reply, overseen
 
@@ -51,15 +51,6 @@ class Authorizer(Protocol):
     def authorization(self) -> str: ...
 
     def renew(self, stale: str) -> bool: ...
-
-
-class _Again(Exception):  # noqa: N818 - a signal between two functions, never seen outside
-    """This call may be tried again."""
-
-    def __init__(self, error: ServiceError, wait: float | None = None) -> None:
-        super().__init__()
-        self.error = error
-        self.wait = wait
 
 
 class ApiSession:
@@ -101,21 +92,15 @@ class ApiSession:
         Connection errors, 429, 5xx and unreadable answers are tried again. Raises the
         `ServiceError` of what stayed wrong, and `Interrupted`.
         """
-        attempt = 0
-        while True:
+
+        def once() -> _T:
             header = self.credentials.authorization()  # whose own calls are retried already
             try:
                 return read(self._once(name, method, path, params, body, header))
-            except _Again as again:
-                error, wait = again.error, again.wait
             except BadAnswerError as unreadable:
-                error, wait = unreadable, None
-            attempt += 1
-            if attempt > self._retries:
-                raise error
-            seconds = backoff(attempt, wait)
-            log.warning("%s, retry %d/%d in %.1f s", error.message, attempt, self._retries, seconds)
-            pause(self._stop, seconds)
+                raise Again(unreadable) from None
+
+        return retried(once, self._retries, tell=log.warning, wait=self._stop.wait)
 
     def _once(
         self, name: str, method: str, path: str, params: str, sent: object, header: str
@@ -135,17 +120,17 @@ class ApiSession:
                 raise Interrupted from None
             kind = BadAnswerError if error.not_http else UnreachableError
             found = kind(f"{name}: {error}")
-            raise (found if error.final else _Again(found)) from None
+            raise (found if error.final else Again(found)) from None
         self.clock.heard(reply.headers.get("Date"))
         if reply.body is None:
-            raise _Again(BadAnswerError(f"{name}: the answer is too large"))
+            raise Again(BadAnswerError(f"{name}: the answer is too large"))
         self._judge(name, reply, header)
         if not reply.body:
             return None
         try:
             return _json(reply.body)
         except (ValueError, RecursionError):
-            raise _Again(BadAnswerError(f"{name}: the answer is not JSON")) from None
+            raise Again(BadAnswerError(f"{name}: the answer is not JSON")) from None
 
     def _judge(self, name: str, reply: Reply, header: str) -> None:
         """Raise the error that a status stands for (vendor's reference: 200, 400, 403, 500)."""
@@ -156,9 +141,9 @@ class ApiSession:
         text = f"{name}: the service answered {status}"
         if status == 429:
             self._pacer.slow_down()
-            raise _Again(BadAnswerError(f"{text} (too many calls)"), after)
+            raise Again(BadAnswerError(f"{text} (too many calls)"), after)
         if status >= 500 or status == 408:
-            raise _Again(BadAnswerError(text), after)
+            raise Again(BadAnswerError(text), after)
         if status in (401, 403):
             error = ForbiddenError(text, status=status)
             error.header = header
