@@ -224,4 +224,4 @@ def _files_in(path: Path) -> set[str]:
     if os.stat(path).st_nlink == 2:
         return {*os.listdir(path)}
     with os.scandir(path) as entries:
-        return {one.name for one in entries if not one.is_dir(follow_symlinks=False)}
+        return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
