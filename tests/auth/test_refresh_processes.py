@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import auth as auth_support
-from support import start_cli
+from support import mounts, run_cli, start_cli
 from support.auth import Watch, accepted, once_only, refreshing
 
 from g2a_archive.auth.credentials import AuthSettings
@@ -60,6 +60,27 @@ def test_a_stop_while_the_endpoint_answers_loses_no_token(
         ended.set()
     assert process.returncode == 130
     assert refresh_file.read_text() not in ("", old)
+
+
+def test_a_directory_that_takes_nothing_new(
+    service: SimulatedService, refresh_file: Path, tmp_path: Path
+) -> None:
+    """As root made it, for one file that this user may write to: there the successor goes."""
+    service.behaviour.rotate_refresh_tokens = True
+    place = tmp_path / "secrets"
+    place.mkdir()
+    mine = refresh_file.rename(place / refresh_file.name)
+    environment = service.environment(renewable=True)
+    del environment["G2A_ARCHIVE_PAT"]
+    environment["G2A_ARCHIVE_REFRESH_TOKEN_FILE"] = str(mine)
+    place.chmod(0o555)
+    for _ in range(2):
+        old = mine.read_text()
+        args = ["list", "--account-key", "1000"]
+        result = run_cli(args, environment, before=mounts.need_modes())
+        assert (result.returncode, result.stderr) == (0, "")
+        assert mine.read_text() not in ("", old)
+    assert [*place.iterdir()] == [mine]
 
 
 PREAMBLE = """

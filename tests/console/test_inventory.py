@@ -210,6 +210,13 @@ def test_all_about_one_recording(writer: Catalog, reader: Catalog) -> None:
     assert fields["files"]["events"]["damage"] == "missing\x1b[2J"
 
 
+def test_what_was_asked_for_and_never_tried(writer: Catalog, reader: Catalog) -> None:
+    writer.queue([7], 7)
+    detail = inventory.recording_detail(reader, 7)
+    assert detail is not None
+    assert inventory_text.recording_text(detail).endswith("\nTried       never")
+
+
 def test_owed_recordings_have_a_line_each(writer: Catalog, reader: Catalog) -> None:
     writer.settle([Settlement(1, State.FAILED, reason="mp4: gone\nnext line")])
     (line,) = inventory_text.owed_text(inventory.owed_list(reader))

@@ -176,6 +176,7 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(monkeypatch: pytest.Monk
             raise OSError(5, "Input/output error")
 
     bars = Bars(Gone())
+    bars.line("2026-11-23T02:00:05Z WARNING before there are any bars")
     with bars.watch(lambda: view("a.mp4")):
         bars.line("said to nobody")
     monkeypatch.setenv("TERM", "dumb")

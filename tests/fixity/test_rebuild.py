@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import mounts, run_cli
 from support.archive import MP4, THUMBNAIL, Archive, video
 
 from g2a_archive.archive import layout
@@ -109,6 +110,30 @@ def test_a_list_of_sums_that_cannot_be_read_stops_its_directory_only(lost: Archi
     kept.rename(sums)
     outcome = rebuild(lost.catalog, lost.root)
     assert (outcome.files, outcome.findings) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        (0, "2014/05/02/SHA256SUMS: unreadable: Permission denied; its files were left"),
+        (0o111, "2014/05/02: unreadable: Permission denied"),
+    ],
+)
+def test_a_directory_that_cannot_be_read_is_told(mode: int, told: str, lost: Archive) -> None:
+    """What it holds is neither damaged nor missing."""
+    lost.catalog.close()
+    sizes = [path.stat().st_size for path in lost.root.glob("2014/05/0[1345]/[0-9]*")]
+    (lost.root / "2014/05/02").chmod(mode)
+    args = ["verify", "--rebuild", "--dest", lost.root]
+    result = run_cli(args, before=mounts.need_modes())
+    (lost.root / "2014/05/02").chmod(0o755)
+    assert result.returncode == 1
+    first, last = result.stdout.splitlines()
+    assert first == told
+    assert last.startswith(f"Checked 12 files, {sum(sizes)} B, ")
+    lost.catalog = Catalog(lost.database)
+    assert {lost.state(number) for number in (1, 3, 4, 5)} == {("archived", 7, None)}
+    assert lost.catalog.scalar("SELECT count(*) FROM recording") == 4
 
 
 def test_a_list_of_sums_that_cannot_be_written_is_told_after_what_was_found(

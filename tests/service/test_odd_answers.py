@@ -295,6 +295,14 @@ def test_an_error_with_200_changes_nothing(
     assert service.archived >= ready
 
 
+def test_an_envelope_that_tells_of_no_error_is_none(serve: Serve, root: Path) -> None:
+    service = serve(sample_recordings(4), rate_limit=None)
+    service.fail(faults.says({"message": "", "errors": []}), call="archived")
+    assert sync_here(service, root, mark_archived=True).exit_code == 0
+    marked = catalog_rows(root, "SELECT id FROM recording WHERE marked_at IS NOT NULL")
+    assert len(marked) == 4
+
+
 def test_check_takes_no_error_with_200_for_a_welcome(service: SimulatedService, root: Path) -> None:
     service.fail(faults.says({"error": "invalid_token"}), call="list")
     result = cli_here(["check", "-d", root, "--retries", "0"], service.environment())
