@@ -105,8 +105,7 @@ class Sync:
         switch = self._download.switch
         if switch.code is not None:
             self.report.ends.add(switch.code)
-        late = self._download.out_of_time()
-        return late or switch.event.is_set() or bool(self.report.ends & _SERIOUS)
+        return self._download.out_of_time() or bool(self.report.ends & _SERIOUS)
 
     # --- finding ----------------------------------------------------------------------------
 

@@ -152,7 +152,6 @@ class Walk:
             return
         else:
             self._full_to, self._rest = self._at + self._width, LIST_LIMIT
-            self._width = max(1, self._width // 2)
         self._first = False
         self._choose()
 

@@ -30,12 +30,9 @@ log = logging.getLogger("g2a_archive")
 SMALL = 1 << 20
 """Bytes up to which files are flushed together."""
 
-_MANY = 32
+_MANY = 8
 """Small files waiting, as they came while others were flushed, from which on a common flush is
-worth it. A short run, or one from a slow host, flushes nothing but its own."""
-
-_FEW = 4
-"""The same for a run that has come to flush so."""
+worth it: any number from 4 to 32 is as quick. A slow host's files are flushed one by one."""
 
 _AHEAD = 320
 """Files on their way where they are flushed together: some come while others are flushed."""
@@ -126,15 +123,13 @@ class Finisher:
             self._guarded([transfer], self._finish, transfer)
 
     def _work_groups(self, group: GroupFlush) -> None:
-        enough = _MANY
         while (first := self._small.get()) is not None:
             waiting = [first]
             with suppress(queue.Empty):
                 while (more := self._small.get_nowait()) is not None:
                     waiting.append(more)
                 self._small.put(None)
-            if self._together and len(waiting) >= enough:
-                enough = _FEW
+            if self._together and len(waiting) >= _MANY:
                 self._guarded(waiting, self._flush_together, waiting, group)
             elif self._together:
                 for transfer in waiting:
