@@ -124,7 +124,7 @@ def test_a_directory_that_cannot_be_read_is_told(mode: int, told: str, lost: Arc
     lost.catalog.close()
     sizes = [path.stat().st_size for path in lost.root.glob("2014/05/0[1345]/[0-9]*")]
     (lost.root / "2014/05/02").chmod(mode)
-    args = ["verify", "--rebuild", "--dest", lost.root]
+    args = ["verify", "--rebuild", "--dest", str(lost.root)]
     result = run_cli(args, before=mounts.need_modes())
     (lost.root / "2014/05/02").chmod(0o755)
     assert result.returncode == 1
