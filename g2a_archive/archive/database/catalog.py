@@ -133,8 +133,8 @@ class Settlement:
 
 def stored_file(row: Sequence[Any]) -> StoredFile:
     """A file as the catalogue has it."""
-    recording, kind, *rest = row
-    return StoredFile(recording, FileKind(kind), *rest)
+    recording, kind, path, size, sha256 = row
+    return StoredFile(recording, FileKind(kind), path, size, sha256)
 
 
 class Catalog(Database):
