@@ -137,7 +137,7 @@ class Listing:
         self._in_a_row = 0
         self._places = count()
         # A temporary file, once they are many: an account may have a million.
-        self._found = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._found = sqlite3.connect("", check_same_thread=False)
         finalize(self, self._found.close)
         self._found.executescript(_TABLES)
 
@@ -203,8 +203,7 @@ class Listing:
                 transcode=tuple(mine(ready.transcode)),
                 download=tuple(mine(ready.download)),
             )
-        with needing_room(_NO_ROOM):
-            self._found.execute("BEGIN")
+        with needing_room(_NO_ROOM), self._found:
             for state, ids in (
                 (ListState.DOWNLOAD, ready.download),
                 (ListState.TRANSCODE, ready.transcode),
@@ -212,7 +211,6 @@ class Listing:
                 ranks = count(_rank(window))
                 rows = zip(ids, ranks, repeat(state.value), self._places, strict=False)
                 self._found.executemany(_TAKE, rows)
-            self._found.execute("COMMIT")
         log.info(
             "listed %s: %d ready for download, %d for transcoding",
             window,
@@ -260,12 +258,10 @@ class Listing:
         """What is ready for download, and `others` (ID, rank in start order), in start order."""
         db = self._found
         ready = "SELECT id, rank FROM found WHERE state = 'download' ORDER BY rank, place"
-        with needing_room(_NO_ROOM):
-            db.execute("BEGIN")
+        with needing_room(_NO_ROOM), db:
             db.execute("DELETE FROM ready")
             db.executemany(_READY.format("VALUES (?, ?)"), others)
             db.execute(_READY.format(ready))
-            db.execute("COMMIT")
             sql = "SELECT id FROM ready ORDER BY rank, place"
             return array("q", (row[0] for row in db.execute(sql)))
 
