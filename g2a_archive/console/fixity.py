@@ -1,4 +1,4 @@
-"""What a proof by fingerprint came to, as text for a person, and as JSON."""
+"""What a check found, and a proof by fingerprint came to, as text for a person, and as JSON."""
 
 from __future__ import annotations
 
@@ -6,9 +6,51 @@ from typing import Any
 
 from g2a_archive.fixity.check import Outcome
 from g2a_archive.fixity.fingerprint import Proof
-from g2a_archive.models import counted
+from g2a_archive.models import counted, printable, size_text
 
+_SHOWN = 20
+_OUTCOME_FIELDS = ("files", "bytes", "seconds", "left", "unjudged", "interrupted", "recorded")
 _BECAME = {"removed": "removed since", "replaced": "fetched again since"}
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What a check found: a line for each finding, then what was done."""
+    lines = [printable(f"{one.path or one.recording}: {one.problem}") for one in outcome.findings]
+    lines += [printable(f"{one.id}: {one}") for one in outcome.removed[:_SHOWN]]
+    if len(outcome.removed) > _SHOWN:
+        lines.append(f"and {len(outcome.removed) - _SHOWN:,} more that were removed")
+    wrong = counted(len(outcome.findings), "problem") if outcome.findings else "nothing wrong"
+    lines.append(
+        f"Checked {counted(outcome.files, 'file')}, {size_text(outcome.bytes)}, "
+        f"in {outcome.seconds:.1f} s: {wrong}."
+    )
+    if outcome.left:
+        lines.append(f"{counted(outcome.left, 'file')} not reached.")
+    if outcome.unjudged:
+        many = counted(outcome.unjudged, "file")
+        lines.append(f"{many} not judged: another run is working on this archive.")
+    if outcome.timed_out and not outcome.left:
+        lines.append("Stopped at --max-duration, with files left to read.")
+    if any(one.damage for one in outcome.findings) and outcome.recorded:
+        lines.append("`g2a-archive download --owed` fetches again what is damaged.")
+    return "\n".join(lines)
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """What a check found as a JSON object; IDs are strings, `recording` null for unknown files."""
+    fields = {name: getattr(outcome, name) for name in _OUTCOME_FIELDS}
+    findings = [
+        {
+            "recording": None if one.recording is None else str(one.recording),
+            "file": one.kind,
+            "path": one.path,
+            "problem": one.problem,
+            "damage": one.damage,
+        }
+        for one in outcome.findings
+    ]
+    removed = [{**one._asdict(), "id": str(one.id)} for one in outcome.removed]
+    return {**fields, "findings": findings, "removed": removed}
 
 
 def proven(proof: Proof, outcome: Outcome) -> bool:

@@ -9,17 +9,14 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from g2a_archive.archive.database.inventory import Period, RecordingDetail, Run, Summary
-from g2a_archive.fixity.check import Outcome
 from g2a_archive.models import ALL_KINDS, counted, printable, size_text
 
 _WIDTH = 80
-_SHOWN = 20
 _FILE_COLUMNS = ("path", "size", "sha256", "archived_at", "checked_at", "damage")
 _RECORDING_COLUMNS = (
     *("id", "state", "start_time", "directory", "archived_at"),
     *("owed_since", "tries", "last_try", "reason", "removed_at"),
 )
-_OUTCOME_FIELDS = ("files", "bytes", "seconds", "left", "unjudged", "interrupted", "recorded")
 CSV_COLUMNS = (
     *_RECORDING_COLUMNS,
     *(f"{kind}_{column}" for kind in ALL_KINDS for column in _FILE_COLUMNS),
@@ -131,29 +128,6 @@ def recording_text(one: RecordingDetail) -> str:
     return "\n".join(f"{label:<12}{value}" for label, value in lines if value)
 
 
-def outcome_text(outcome: Outcome) -> str:
-    """What a check found: a line for each finding, then what was done."""
-    lines = [printable(f"{one.path or one.recording}: {one.problem}") for one in outcome.findings]
-    lines += [printable(f"{one.id}: {one}") for one in outcome.removed[:_SHOWN]]
-    if len(outcome.removed) > _SHOWN:
-        lines.append(f"and {len(outcome.removed) - _SHOWN:,} more that were removed")
-    wrong = counted(len(outcome.findings), "problem") if outcome.findings else "nothing wrong"
-    lines.append(
-        f"Checked {counted(outcome.files, 'file')}, {size_text(outcome.bytes)}, "
-        f"in {outcome.seconds:.1f} s: {wrong}."
-    )
-    if outcome.left:
-        lines.append(f"{counted(outcome.left, 'file')} not reached.")
-    if outcome.unjudged:
-        many = counted(outcome.unjudged, "file")
-        lines.append(f"{many} not judged: another run is working on this archive.")
-    if outcome.timed_out and not outcome.left:
-        lines.append("Stopped at --max-duration, with files left to read.")
-    if any(one.damage for one in outcome.findings) and outcome.recorded:
-        lines.append("`g2a-archive download --owed` fetches again what is damaged.")
-    return "\n".join(lines)
-
-
 def owed_text(owed: Iterable[RecordingDetail]) -> Iterable[str]:
     """A line for each owed recording: ID, state, since when, how often tried, and why."""
     for one in owed:
@@ -169,23 +143,6 @@ def summary_json(summary: Summary) -> dict[str, Any]:
     fields = asdict(summary)
     fields["owed"] = {one.state: {"count": one.count, "since": one.since} for one in summary.owed}
     return {**fields, "owed_count": summary.owed_count}
-
-
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """What a check found as a JSON object; IDs are strings, `recording` null for unknown files."""
-    fields = {name: getattr(outcome, name) for name in _OUTCOME_FIELDS}
-    findings = [
-        {
-            "recording": None if one.recording is None else str(one.recording),
-            "file": one.kind,
-            "path": one.path,
-            "problem": one.problem,
-            "damage": one.damage,
-        }
-        for one in outcome.findings
-    ]
-    removed = [{**one._asdict(), "id": str(one.id)} for one in outcome.removed]
-    return {**fields, "findings": findings, "removed": removed}
 
 
 def periods_json(periods: Iterable[Period]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`status` and `export`: what they say of an empty, a full, and an owing archive."""
+"""`status`, `export`, `verify`: what they say of an empty, a full, and an owing archive."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.archive.database.inventory import NO_DATE, Period
 from g2a_archive.console import inventory as inventory_text
+from g2a_archive.console.fixity import outcome_json, outcome_text
 from g2a_archive.fixity.check import Finding, Outcome
 from g2a_archive.models import ALL_KINDS, FileKind, State, StoredFile, size_text, utc_now
 
@@ -329,20 +330,20 @@ def test_periods_and_summary_as_csv(writer: Catalog, reader: Catalog) -> None:
 def test_an_outcome_for_a_person_and_for_a_program() -> None:
     outcome = Outcome(files=1200, bytes=1 << 30, seconds=2.5)
     text = "Checked 1,200 files, 1.0 GB, in 2.5 s: nothing wrong."
-    assert inventory_text.outcome_text(outcome) == text
+    assert outcome_text(outcome) == text
     outcome.left = 3
     outcome.findings = [
         Finding(BIG_ID, FileKind.MP4, "2014/1.mp4", "missing"),
         Finding(None, None, "notes.txt", "unknown: not in the catalogue", False),
     ]
-    assert inventory_text.outcome_text(outcome).splitlines() == [
+    assert outcome_text(outcome).splitlines() == [
         "2014/1.mp4: missing",
         "notes.txt: unknown: not in the catalogue",
         "Checked 1,200 files, 1.0 GB, in 2.5 s: 2 problems.",
         "3 files not reached.",
         "`g2a-archive download --owed` fetches again what is damaged.",
     ]
-    fields = json.loads(json.dumps(inventory_text.outcome_json(outcome)))
+    fields = json.loads(json.dumps(outcome_json(outcome)))
     assert (fields["files"], fields["left"], fields["recorded"]) == (1200, 3, True)
     assert fields["findings"][0] == {
         "recording": str(BIG_ID),

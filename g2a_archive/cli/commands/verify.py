@@ -25,8 +25,7 @@ from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, opti
 from g2a_archive.cli.run import ending, reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, require_past, settings_of
 from g2a_archive.console import outputs
-from g2a_archive.console.fixity import proof_json, proof_text, proven
-from g2a_archive.console.inventory import outcome_json, outcome_text
+from g2a_archive.console.fixity import outcome_json, outcome_text, proof_json, proof_text, proven
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted, LocalError
