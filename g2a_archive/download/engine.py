@@ -16,6 +16,7 @@ from functools import partial
 
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.lookup import begun
 from g2a_archive.archive.disk.space import NoRoomError
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.progress import FileView, Snapshot
@@ -69,6 +70,7 @@ class Engine:
         )
         fetchers = make_fetchers(settings, storage, switch, hosts)
         self._settings = settings
+        self._mask = kinds_mask(settings.kinds)
         self._plan = plan
         self._report = report
         self._service = service
@@ -121,7 +123,7 @@ class Engine:
         self._switch.wake = lambda: self._events.put(None)
         try:
             self._workers.start()
-            while self._pending and not self._switch.event.is_set():
+            while not self._switch.event.is_set() and (self._pending or self._doubts()):
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
                 for _ in range(_MOST_EVENTS):
@@ -136,6 +138,14 @@ class Engine:
     @property
     def _pending(self) -> bool:
         return self._links.pending or self._schedule.pending
+
+    def _doubts(self) -> bool:
+        """Nothing is left to do: is what came what was asked for? What may not be, comes again."""
+        self._switch.event.wait(max(0.0, self._workers.late_until() - time.monotonic()))
+        again = self._recorder.doubt(self._workers.doubted(), self._mask)
+        self._plan.known.update((one.id, one) for one in begun(self._catalog, again, self._mask))
+        self._links.ask_again(again)
+        return self._pending
 
     def _pump(self, now: float) -> None:
         """Hand out what can be done now: link calls, files, a commit."""
@@ -194,7 +204,7 @@ class Engine:
         what is wrong."""
         if not self._queued and self._service.ever_answered:
             self._queued = True
-            self._catalog.queue(self._plan.todo, kinds_mask(self._settings.kinds))
+            self._catalog.queue(self._plan.todo, self._mask)
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
         if isinstance(error, Interrupted):
@@ -316,15 +326,10 @@ class Engine:
         if transfer.attempts > self._settings.retries:
             self._recorder.fail_file(transfer, outcome.reason)
             return
-        log.warning(
-            "recording %d: %s: %s, retry %d/%d in %.1f s",
-            transfer.recording,
-            transfer.kind,
-            outcome.reason,
-            transfer.attempts,
-            self._settings.retries,
-            wait,
-        )
+        which = transfer.recording, transfer.kind
+        tries = transfer.attempts, self._settings.retries, wait
+        text = "recording %d: %s: %s, retry %d/%d in %.1f s"
+        log.warning(text, *which, outcome.reason, *tries)
         self._schedule.delay(transfer, time.monotonic() + wait, first=outcome.progress)
 
     def _new_link(self, transfer: Transfer, outcome: NewLink) -> None:
@@ -335,12 +340,8 @@ class Engine:
             self._recorder.drop(transfer)
             return
         transfer.renewed = transfer.renewed or not outcome.aged
-        log.info(
-            "recording %d: %s: %s; asking for a new one",
-            transfer.recording,
-            transfer.kind,
-            outcome.reason,
-        )
+        which = transfer.recording, transfer.kind
+        log.info("recording %d: %s: %s; asking for a new one", *which, outcome.reason)
         self._links.want_new_link(transfer, time.monotonic())
 
     # --- the end --------------------------------------------------------------------------------
@@ -353,7 +354,6 @@ class Engine:
             self._switch.stop()
             self._workers.abort()
             self._drain()
-        self._workers.close()
         self._report.unfinished.extend(unfinished)
         under_way = sum(one.received for one in self._schedule.active)
         self._report.bytes += self._recorder.received + under_way
@@ -364,15 +364,20 @@ class Engine:
         for job in list(self._recorder.jobs.values()):
             job.dropped = True
             self._recorder.end(job)
-        if self._switch.late and self._report.unfinished:
-            self._report.out_of_time()
         try:
             self._remember()  # the run may have ended between two calls for the first chunk
             self._recorder.commit()
+            again = self._recorder.doubt(self._workers.doubted(), self._mask)  # if it was stopped
+            self._report.unfinished.extend(again)
+            self._workers.close()  # others can have the threads
             write_checksums(self._catalog, self._storage.root)
         except ArchiverError as error:
             self._recorder.give_up()
             self._report.note(error)
+        finally:
+            self._workers.close()
+        if self._switch.late and self._report.unfinished:
+            self._report.out_of_time()
 
     def _drain(self) -> None:
         """Take in what the workers end with, now that they are asked to stop.

@@ -80,6 +80,10 @@ class LinkQueue:
             self._since = now
         self.renewals.setdefault(transfer.recording, []).append(transfer)
 
+    def ask_again(self, ids: Sequence[int]) -> None:
+        """Ask for these, once all others were asked for."""
+        self._todo, self._next = ids, 0
+
     def close(self) -> Sequence[int]:
         """Ask for no more chunks; returns the IDs that were never asked for."""
         rest = self._todo[self._next :]

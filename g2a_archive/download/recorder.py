@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 
 from g2a_archive.archive.database.catalog import Catalog, Settlement
-from g2a_archive.archive.database.lookup import Known
+from g2a_archive.archive.database.lookup import Known, archived
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
 from g2a_archive.download.jobs import Job
 from g2a_archive.download.transfer.results import Stored, Transfer
 from g2a_archive.errors import LocalError
-from g2a_archive.models import Failure, State
+from g2a_archive.models import ALL_KINDS, Failure, State, counted, distinct
+from g2a_archive.transport.connections import Place
 
 log = logging.getLogger("g2a_archive")
 
@@ -33,6 +35,8 @@ class Recorder:
         self._catalog = catalog
         self._storage = storage
         self.jobs: dict[int, Job] = {}
+        # Recordings and kinds of what came on connections that were in use before, by their host.
+        self._unproved: dict[Place, tuple[array[int], array[int]]] = {}
         # What ended, and is not in the catalogue yet.
         self._ended: list[Settlement] = []
         self._flush: set[str] = set()
@@ -71,6 +75,10 @@ class Recorder:
         job = self.jobs[transfer.recording]
         job.files.append(outcome.file)
         job.troubles.pop(transfer.kind, None)
+        if outcome.kept_by is not None:
+            ids, kinds = self._unproved.setdefault(outcome.kept_by, (array("q"), array("B")))
+            ids.append(transfer.recording)
+            kinds.append(ALL_KINDS.index(transfer.kind))
         if outcome.adopted:
             self.report.adopted += 1
             log.info("recording %d: %s: adopted, it was there", transfer.recording, transfer.kind)
@@ -164,6 +172,31 @@ class Recorder:
             self.report.failed.append(Failure(one.id, None, str(error)))
             if one.id in self._claims:
                 self._claims.remove(one.id)
+
+    def doubt(self, hosts: Iterable[Place], mask: int) -> Sequence[int]:
+        """What came from these hosts on connections in use before may be other recordings' files:
+        it is owed again. Returns the recordings that were archived with all kinds of `mask`.
+
+        Only while no recording is under way. Raises `CatalogError`, `StorageError`.
+        """
+        doubted = [
+            pair for host in hosts for pair in zip(*self._unproved.pop(host, ()), strict=True)
+        ]
+        if not doubted:
+            return ()
+        self.commit()
+        ids = distinct(id_ for id_, _ in doubted)
+        again = array("q", (id_ for id_, _, _ in archived(self._catalog, ids, mask)))
+        self._catalog.doubted((id_, ALL_KINDS[kind]) for id_, kind in doubted)
+        self.report.archived -= len(again)
+        self.report.files -= len(doubted)
+        self.settled -= len(again)
+        log.warning(
+            "a file host sent what nobody had asked for: %s may be of other recordings, "
+            "and will be fetched again",
+            counted(len(doubted), "file"),
+        )
+        return again
 
     def give_up(self) -> None:
         """What could not be committed is left for the next run."""

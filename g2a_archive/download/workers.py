@@ -15,6 +15,7 @@ from g2a_archive.download.transfer.finish import Finisher
 from g2a_archive.download.transfer.results import Result, Transfer, Whole
 from g2a_archive.models import LinkAnswer, counted
 from g2a_archive.threads import no_threads, spawn
+from g2a_archive.transport.connections import Place
 
 log = logging.getLogger("g2a_archive")
 
@@ -164,6 +165,14 @@ class Workers:
     def look(self) -> None:
         """To be called now and then: ends requests whose answers trickle."""
         self._downloads.end_late()
+
+    def late_until(self) -> float:
+        """Until when (monotonic seconds) something may come that tells of a file that is wrong."""
+        return self._downloads.late_until()
+
+    def doubted(self) -> set[Place]:
+        """Hosts whose files may be others, as told by `Downloads.doubted`."""
+        return self._downloads.doubted()
 
     def abort(self) -> None:
         """End transfers that wait for the network; the stop event must be set before."""

@@ -19,7 +19,7 @@ from typing import Any
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.ssltransport import SSLTransport
 
-from g2a_archive.transport.connections import shut_socket
+from g2a_archive.transport.connections import Place, shut_socket
 from g2a_archive.transport.digests import told_digests
 from g2a_archive.transport.errors import NetworkError, translated
 
@@ -38,6 +38,9 @@ _LITTLE = 65536
 _PATIENCE = 1.0
 """Seconds for that."""
 
+_MOST_BEFORE = 1 << 20
+"""Bytes up to which a body is read that makes no sense, to see what follows it."""
+
 _GRACE = 1.0
 """Seconds more for a read than for a byte of it: where nothing comes, the library says so first."""
 
@@ -54,6 +57,9 @@ class Answer:
     def __init__(self, raw: BaseHTTPResponse) -> None:
         """Raises `NetworkError` where the headers contradict each other; `raw` is closed then."""
         self._raw = raw
+        # Else the library lets others have the connection as soon as the body is read.
+        loan: Any = raw
+        self._pool, loan._pool = loan._pool, None
         self.status = raw.status
         try:
             self.chunked = _chunked(raw)
@@ -115,6 +121,22 @@ class Answer:
         """Whether the host sent more than it was asked for, and this on a connection that was kept:
         it may be another file's. For any thread, once the body was read; then more may come."""
         return self._kept is not None and self._kept.doubts(self._asked_at)
+
+    @property
+    def kept_by(self) -> Place | None:
+        """The host, where the answer came on a connection that was in use before."""
+        return self._kept.place if self._kept is not None else None
+
+    def followed(self) -> bool:
+        """Whether another answer comes behind this one, which makes no sense: that would be the
+        right one. Waits for it, where the connection was in use before, and ends that."""
+        if self._kept is None:
+            return False
+        until, left = time.monotonic() + _PATIENCE, _MOST_BEFORE
+        with suppress(NetworkError):
+            while left > 0 and time.monotonic() < until and (data := self._read(_LITTLE)):
+                left -= len(data)
+        return self.ended and self._kept.followed()
 
     @property
     def whole_length(self) -> int | None:
@@ -246,7 +268,9 @@ class Answer:
         with suppress(Exception):
             if not self.ended:
                 self._raw.close()
-            self._raw.release_conn()
+            loan: Any = self._raw
+            loan._pool = self._pool
+            loan.release_conn()
 
     def end_late(self, timeout: float) -> None:
         """End a read, in another thread, that has not returned within `timeout` seconds.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
+from weakref import WeakSet
 
 from urllib3.util.connection import create_connection
 from urllib3.util.ssl_ import create_urllib3_context
@@ -30,10 +31,17 @@ forgets it about then, and does not say so."""
 _MOST_INTERIM = 16
 """Interim answers before an answer at most."""
 
+_FILE = re.compile(rb"HTTP/1\.\d 2")
+"""How an answer begins that may be a file."""
+
 _COUNTS = re.compile(r"content-|transfer-|digest|hash|checksum", re.IGNORECASE)
 """Of the headers' names: without them, a part of a body passes for all of it."""
 
-_Place = tuple[str, int]
+_LOOK = (0.05, 1.0)
+"""Seconds after a request, at least and at most, in which another answer to it may come."""
+
+Place = tuple[str, int]
+"""A host's name and port."""
 
 
 class Network:
@@ -41,9 +49,12 @@ class Network:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._good: dict[_Place, str] = {}
-        self._expired: dict[_Place, float] = {}
-        self._talkative: set[_Place] = set()
+        self._good: dict[Place, str] = {}
+        self._expired: dict[Place, float] = {}
+        self._talkative: set[Place] = set()
+        self._doubted: set[Place] = set()
+        self._kept: WeakSet[Any] = WeakSet()
+        self._usual = self._spread = 0.0
         self._waiting: dict[Any, float] = {}
         self._thread = threading.local()
         self.aborted = False
@@ -73,15 +84,51 @@ class Network:
             self._good[place] = made.getpeername()[0]
         return made
 
-    def expire(self, place: _Place) -> None:
+    def expire(self, place: Place) -> None:
         """The connections to this host that are kept now are not to be used again."""
         self._expired[place] = time.monotonic()
 
-    def distrust(self, place: _Place) -> None:
-        """This host has sent what nobody asked for: it gets a new connection for each request."""
-        self._talkative.add(place)
+    def distrust(self, place: Place, *, doubt: bool) -> None:
+        """This host has sent what nobody asked for: it gets a new connection for each request.
 
-    def fresh(self, place: _Place, asked_at: float) -> bool:
+        `doubt`: that was a file, so that others may have come under the names of those before.
+        """
+        self._talkative.add(place)
+        if doubt:
+            self._doubted.add(place)
+
+    def took(self, connection: Any, seconds: float) -> None:
+        """The headers of an answer came, so long after its request."""
+        if connection.answers == 1:
+            with self._lock:
+                self._kept.add(connection)
+        # As RFC 6298 has it for round trips.
+        self._usual = self._usual or seconds
+        self._spread += (abs(seconds - self._usual) - self._spread) / 4
+        self._usual += (seconds - self._usual) / 8
+
+    def late_until(self) -> float:
+        """Until when (monotonic seconds) an answer may come whose place another one took."""
+        with self._lock:
+            return self.late(max((one.asked_at for one in self._kept), default=0.0))
+
+    def late(self, asked_at: float) -> float:
+        """The same for one request (monotonic seconds)."""
+        shortest, longest = _LOOK
+        return asked_at + min(longest, max(shortest, 2 * self._usual + 4 * self._spread))
+
+    def doubted(self) -> set[Place]:
+        """Hosts, each told once, that have sent an answer to nothing: what of theirs came on
+        connections in use before may be other files. Only while no request is under way."""
+        with self._lock:
+            kept = list(self._kept)
+        for connection in kept:
+            if not connection.is_connected:  # which looks at what waits there
+                connection.close()
+        found, self._doubted = self._doubted, set()
+        return found
+
+    def fresh(self, place: Place, asked_at: float) -> bool:
         """Whether a connection that was last used at `asked_at` (monotonic) may be used again."""
         young = time.monotonic() - asked_at < _LONGEST_IDLE
         trusted = asked_at > self._expired.get(place, 0.0) and place not in self._talkative
@@ -152,22 +199,22 @@ def _decrypted(sock: object) -> bool:
     return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
-def _talks(sock: Any, flags: int = 0) -> bool:
-    """Whether bytes wait on a connection, and not only its end, or a word of it (408)."""
+def _talks(sock: Any, flags: int = 0) -> bytes:
+    """The first bytes that wait on a connection; none for its end, or a word of it (408)."""
     with suppress(OSError, ValueError):  # nothing waits, or it has been closed
         sock.settimeout(0)
-        data = sock.recv(len(b"HTTP/1.1 408"), flags)
-        return bool(data) and data[9:] != b"408"
-    return False
+        data: bytes = sock.recv(len(b"HTTP/1.1 408"), flags)
+        return data if data[9:] != b"408" else b""
+    return b""
 
 
-def _talks_still(sock: socket.socket) -> bool:
+def _talks_still(sock: socket.socket) -> bytes:
     """The same for a connection without TLS that may be used again: the bytes stay there."""
     with suppress(OSError, ValueError):
         if wait_for_read(sock, timeout=0):
             with sock.dup() as same:
                 return _talks(same, socket.MSG_PEEK)
-    return False
+    return b""
 
 
 def _nothing(_: object) -> None:
@@ -232,7 +279,7 @@ class _Kept:
         return self.network.connect(self, super()._new_conn)  # type: ignore[misc]
 
     @property
-    def _place(self) -> _Place:
+    def place(self) -> Place:
         return self.host, self.port  # type: ignore[attr-defined]
 
     @property
@@ -241,19 +288,19 @@ class _Kept:
         connected = bool(super().is_connected)  # type: ignore[misc]
         sock = self.sock  # type: ignore[attr-defined]
         quiet = connected and not _decrypted(sock)
-        if sock is not None and not quiet and _talks(sock):
-            self._distrust()
-        return quiet and self.network.fresh(self._place, self.asked_at)
+        if sock is not None and not quiet and (sent := _talks(sock)):
+            self._distrust(sent)
+        return quiet and self.network.fresh(self.place, self.asked_at)
 
     def look_behind(self, file: Any) -> None:
         """An answer was read whole from `file`: was more read with it, which is lost with it?"""
         file.raw.readinto = _nothing  # it looks no further: the system need not be asked
-        if file.peek(1):
-            self._distrust()
+        if sent := file.peek(1):
+            self._distrust(sent)
 
-    def _distrust(self) -> None:
+    def _distrust(self, sent: bytes) -> None:
         self.doubted = self.asked_at
-        self.network.distrust(self._place)
+        self.network.distrust(self.place, doubt=_FILE.match(sent) is not None)
 
     def doubts(self, asked_at: float) -> bool:
         """Whether more has come since what was asked for then: that was another's answer, perhaps.
@@ -263,9 +310,21 @@ class _Kept:
         sock = self.sock  # type: ignore[attr-defined]
         idle = type(sock) is socket.socket and self.asked_at == asked_at
         # Looked at twice: somebody may begin to use it meanwhile.
-        if idle and _talks_still(sock) and self.asked_at == asked_at:
-            self._distrust()
+        if idle and (sent := _talks_still(sock)) and self.asked_at == asked_at:
+            self._distrust(sent)
         return asked_at <= self.doubted
+
+    def followed(self) -> bool:
+        """Whether something comes behind an answer that was read whole, and that makes no sense:
+        it is waited for. For whoever has the connection, which is of no use any more."""
+        sock = self.sock  # type: ignore[attr-defined]
+        with suppress(OSError, ValueError):
+            if sock is not None and not _decrypted(sock):
+                late = self.network.late(self.asked_at) - time.monotonic()
+                wait_for_read(sock, timeout=max(0.0, late))
+        _ = self.is_connected
+        self.close()  # type: ignore[attr-defined]
+        return self.asked_at <= self.doubted
 
     def request(self, *args: Any, **more: Any) -> None:
         self.asked_at = time.monotonic()
@@ -279,6 +338,7 @@ class _Kept:
         self.answering = self.sock  # type: ignore[attr-defined]
         found = self._awaited(super().getresponse)  # type: ignore[misc]
         self.answers += 1
+        self.network.took(self, time.monotonic() - self.asked_at)
         return found
 
     def _awaited(self, act: Callable[[], Any]) -> Any:

@@ -21,6 +21,7 @@ from g2a_archive.transport.adapter import (
     raw_of,
 )
 from g2a_archive.transport.answer import Answer
+from g2a_archive.transport.connections import Place
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 
 _MOST_REDIRECTS = 5
@@ -101,6 +102,17 @@ class Downloads:
             waiting = list(self._open)
         for answer in waiting:
             answer.interrupt()
+
+    def late_until(self) -> float:
+        """Until when (monotonic seconds) something may come that tells of a file that is wrong."""
+        return self._adapter.network.late_until()
+
+    def doubted(self) -> set[Place]:
+        """Hosts, each told once, whose files that came on connections in use before may be others.
+
+        Only while no request is under way.
+        """
+        return self._adapter.network.doubted()
 
     def close(self) -> None:
         """Close every connection that is kept."""

@@ -99,3 +99,28 @@ def test_what_came_in_the_same_breath_is_not_the_next_file(
 
     host.script = script
     assert [body_of(downloads, host.url) for _ in bodies] == bodies
+
+
+def test_what_comes_behind_the_last_answer_casts_doubt_on_its_host(
+    host: Host, downloads: Downloads
+) -> None:
+    """Each answer before may have been another's, since one came that nobody had asked for."""
+    release, sent = threading.Event(), threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        number = len(host.requests)
+        sock.sendall(answer(b"WRONG FILE" if number == 2 else b"file %d" % number))
+        if number == 2:
+            release.wait(30)
+            sock.sendall(answer(b"file 2"))
+            has_arrived(sock)
+            sent.set()
+
+    host.script = script
+    assert [body_of(downloads, host.url) for _ in range(2)] == [b"file 1", b"WRONG FILE"]
+    assert downloads.doubted() == set()
+    release.set()
+    assert sent.wait(30)
+    assert downloads.doubted() == {("localhost", host.port)}
+    assert downloads.doubted() == set()
+    assert body_of(downloads, host.url) == b"file 3"

@@ -65,6 +65,10 @@ _TO_STAY = (
     "(SELECT id FROM recording WHERE state <> 'archived' AND state = 'queued')"
 )
 
+_NO_SUM = "0" * 64
+_DOUBTED = "it may be another one's"
+_DOUBT = "UPDATE file SET sha256 = ?, damage = ? WHERE recording = ? AND kind = ?"
+
 _CHECK = """
 UPDATE file SET damage = ?, checked_at = ?
 WHERE recording = ? AND kind = ? AND path = ? AND size = ? AND sha256 = ?
@@ -242,6 +246,17 @@ class Catalog(Database):
                     (what, now, recording, kind),
                 )
                 _break(db, recording, kind, what, now)
+
+    def doubted(self, files: Iterable[tuple[int, FileKind]]) -> None:
+        """Record of these, as (recording, kind), that they may be other files than they should.
+
+        Their recordings become owed; what is there is not taken for them any more.
+        """
+        now = self.now()
+        with self.transaction() as db:
+            for recording, kind in files:
+                db.execute(_DOUBT, (_NO_SUM, _DOUBTED, recording, kind))
+                _break(db, recording, kind, _DOUBTED, now)
 
     def checked(
         self, good: Iterable[StoredFile], broken: Iterable[tuple[StoredFile, str]] = ()

@@ -23,6 +23,7 @@ from g2a_archive.download.transfer import adoption, decisions
 from g2a_archive.download.transfer.decisions import NO_RANGE, Action, Seen, Verdict, validator_of
 from g2a_archive.download.transfer.receive import Floor, Receiver, splittable
 from g2a_archive.download.transfer.results import (
+    UNASKED,
     Again,
     Failed,
     NewLink,
@@ -306,6 +307,8 @@ class Fetcher:
         wrong = decisions.wrong_content(transfer.kind, head, answer.header("Content-Type"))
         if wrong is not None and wrong.action is Action.NEW_LINK:
             return NewLink(wrong.reason)
+        if answer.followed():
+            return UNASKED
         return Again(
             f"the file host announces {length} bytes, recordingSize is {transfer.expected}"
         )
@@ -315,6 +318,10 @@ class Fetcher:
     ) -> Result:
         if verdict.action is Action.NEW_LINK:
             return NewLink(verdict.reason)
+        odd = verdict.action is Action.FAIL or answer.status in (200, 206)
+        if odd and verdict.action is not Action.RESTART and answer.followed():
+            part.discard()
+            return UNASKED
         if verdict.action is Action.FAIL:
             return Failed(verdict.reason)
         if verdict.action is Action.RESTART:
@@ -354,7 +361,7 @@ class Fetcher:
             transfer.answer = answer
             return Whole()
         part.discard()
-        return wrong
+        return UNASKED if answer.followed() else wrong
 
     def _not_whole(self, transfer: Transfer, part: Partial, answer: Answer) -> Result | None:
         if part.total is not None and part.size != part.total:

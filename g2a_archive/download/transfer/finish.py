@@ -20,7 +20,7 @@ from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_name, file_names
 from g2a_archive.archive.partial import Partial
 from g2a_archive.archive.storage import Storage
-from g2a_archive.download.transfer.results import Again, Stored, Transfer
+from g2a_archive.download.transfer.results import UNASKED, Again, Stored, Transfer
 from g2a_archive.errors import StorageError, storage_error
 from g2a_archive.models import StoredFile
 from g2a_archive.threads import no_threads, spawn
@@ -187,9 +187,9 @@ class Finisher:
         try:
             if answer is not None and answer.doubtful:
                 part.discard()
-                # Once more, on a new connection, which is no fault of this file.
-                return Again("the file host sent what nobody had asked for", untried=True)
-            return self._name(transfer, part)
+                return UNASKED
+            kept_by = answer.kept_by if answer is not None else None
+            return self._name(transfer, part)._replace(kept_by=kept_by)
         except OSError as error:
             return local_error(error, Doing.WRITE, part.path)
         except BaseException as error:

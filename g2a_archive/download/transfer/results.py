@@ -12,6 +12,7 @@ from g2a_archive.download.transfer.decisions import OVERLAP, Held
 from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.models import FileKind, Link, StoredFile
 from g2a_archive.transport.answer import Answer
+from g2a_archive.transport.connections import Place
 
 
 class Candidate(NamedTuple):
@@ -106,12 +107,16 @@ class Transfer:
 
 
 class Stored(NamedTuple):
-    """The file is whole, flushed, and has its final name; `flush` names directories to flush."""
+    """The file is whole, flushed, and has its final name; `flush` names directories to flush.
+
+    `kept_by`: the host, where it came on a connection that was in use before.
+    """
 
     file: StoredFile
     adopted: bool = False
     aside: Sequence[str] = ()
     flush: frozenset[str] = frozenset()
+    kept_by: Place | None = None
 
 
 class Again(NamedTuple):
@@ -126,6 +131,10 @@ class Again(NamedTuple):
     progress: bool = False
     unanswered: str = ""
     untried: bool = False
+
+
+UNASKED = Again("the file host sent what nobody had asked for", untried=True)
+"""It comes once more, on a new connection, which is no fault of this file."""
 
 
 class NewLink(NamedTuple):

@@ -1,0 +1,178 @@
+"""A host that sends an answer too many on a kept connection: each later file is the one before.
+
+Nothing tells it from the answers themselves. That there is one more shows only behind the last.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import run_cli, run_here, states
+from support.host import Host, Script, answer
+from support.odd import ID, START, act, bytes_of, whole
+from support.service import Serve
+
+from g2a_archive.demo import SimulatedRecording, SimulatedService
+from g2a_archive.demo.recordings import KINDS, Kind
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode
+
+COUNT = 9
+
+
+class Sent:
+    """Keeps what is sent to it."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def sendall(self, data: bytes) -> None:
+        self.data += data
+
+
+def plainly(service: SimulatedService, host: Host, kind: Kind) -> Script:
+    """Have a host send the files of a kind as they are."""
+    act(service, host, {id_: (kind, lambda _, body: answer(body)) for id_ in service.recordings})
+    return host.script
+
+
+Others = Callable[[socket.socket], object]
+
+
+def out_of_step(
+    service: SimulatedService, host: Host, kind: Kind, others: Others | None = None
+) -> None:
+    """Have a host be one answer behind on its first connection, from the second file to the last.
+
+    `others` does what it does on others: it sends the file.
+    """
+    right = plainly(service, host, kind)
+    asked: dict[object, int] = defaultdict(int)
+    held = Sent()
+
+    def script(sock: socket.socket) -> None:
+        true = Sent()
+        right(true)  # type: ignore[arg-type]
+        peer = sock.getpeername()
+        asked[peer] += 1
+        if peer != next(iter(asked)):
+            (others or right)(sock)
+        elif asked[peer] == 1:
+            sock.sendall(true.data)
+        else:
+            before = held.data or answer(bytes_of(service, kind, ID))
+            held.data = true.data
+            sock.sendall(before + (true.data if asked[peer] == COUNT else b""))
+
+    host.script = script
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    ids = range(ID, ID + COUNT)
+    return serve([SimulatedRecording(id_, START, 9000, 7000, 8000) for id_ in ids])
+
+
+def wrong(root: Path, service: SimulatedService, kind: Kind) -> list[int]:
+    return [id_ for id_ in service.recordings if not whole(root, service, kind, id_)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_later_file_is_the_one_before(
+    kind: Kind, service: SimulatedService, plain_host: Host, root: Path
+) -> None:
+    out_of_step(service, plain_host, kind)
+    report = run_here(service, root, service.recordings, jobs=1, retries=0)
+    assert wrong(root, service, kind) == []
+    assert (report.exit_code, report.archived, report.files) == (0, COUNT, 3 * COUNT)
+    assert len(report.kept_aside) == COUNT - 2
+    asked = len(plain_host.requests)
+    report = run_here(service, root, service.recordings, jobs=1)
+    assert (report.exit_code, report.already_archived) == (0, COUNT)
+    assert len(plain_host.requests) == asked
+    assert run_cli(["verify", "-d", str(root)]).returncode == 0
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["known", "catalogue lost"])
+def test_what_may_be_wrong_is_owed_until_it_came_again(
+    lost: bool, service: SimulatedService, plain_host: Host, root: Path
+) -> None:
+    """And what is there is not taken for it, whatever was recorded of that."""
+    fine = threading.Event()
+    right = plainly(service, plain_host, "events")
+    sorry = answer(b"", status="503 Later")
+    out_of_step(
+        service,
+        plain_host,
+        "events",
+        lambda sock: right(sock) if fine.is_set() else sock.sendall(sorry),
+    )
+    report = run_here(service, root, service.recordings, jobs=1, retries=0)
+    doubted = list(service.recordings)[1:]
+    assert (report.exit_code, report.archived, sorted(report.failed.ids)) == (1, 1, doubted)
+    found = json.loads(run_cli(["verify", "-d", str(root), "--json"]).stdout)["findings"]
+    assert [int(one["recording"]) for one in found] == doubted[:-1]  # the last was not believed
+    assert {states(root)[id_] for id_ in doubted} == {"failed"}
+    if lost:
+        (root / ".g2a-archive/catalog.sqlite3").unlink()
+    fine.set()
+    report = run_here(service, root, service.recordings, jobs=1)
+    assert report.exit_code == 0
+    assert wrong(root, service, "events") == []
+
+
+def test_a_run_that_is_stopped_claims_none_of_them(
+    service: SimulatedService, plain_host: Host, root: Path
+) -> None:
+    """What came behind the last answer was seen before."""
+    switch = StopSwitch()
+
+    def stop(_: socket.socket) -> None:
+        switch.stop(ExitCode.SIGTERM)
+        plain_host.silence()
+
+    out_of_step(service, plain_host, "events", stop)
+    report = run_here(service, root, service.recordings, jobs=1, switch=switch)
+    doubted = list(service.recordings)[1:]
+    assert (report.exit_code, report.archived, sorted(report.unfinished)) == (143, 1, doubted)
+    plainly(service, plain_host, "events")
+    report = run_here(service, root, service.recordings)
+    assert (report.exit_code, report.archived) == (0, COUNT - 1)
+    assert wrong(root, service, "events") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("mp4", answer(b"\0\0\0\x18ftypisom of another length")),
+        ("mp4", answer(b"no video" * 1125)),
+        ("events", answer(b"", status="400 Bad Request")),
+        ("thumbnail", answer(b"x", "Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg==")),
+    ],
+    ids=["another length", "no MP4", "400", "another digest"],
+)
+def test_what_makes_no_sense_is_not_believed_where_another_answer_follows(
+    kind: Kind, first: bytes, service: SimulatedService, plain_host: Host, root: Path
+) -> None:
+    """It is no attempt at the file, either."""
+    right = plainly(service, plain_host, kind)
+
+    def script(sock: socket.socket) -> None:
+        if len(plain_host.requests) == 2:
+            true = Sent()
+            right(true)  # type: ignore[arg-type]
+            sock.sendall(first + true.data)
+        else:
+            right(sock)
+
+    plain_host.script = script
+    report = run_here(service, root, service.recordings, jobs=1, retries=0)
+    assert (report.exit_code, len(report.failed)) == (0, 0)
+    assert wrong(root, service, kind) == []
+    assert plain_host.accepted > 2  # a new connection for each
