@@ -291,7 +291,6 @@ class Bagging:
 
     def _pieces(self, descriptor: int, file: StoredFile) -> Iterator[memoryview]:
         buffer = memoryview(bytearray(min(_PIECE, file.size + 1)))
-        left = file.size
         while True:
             self._ask()
             try:
@@ -300,9 +299,6 @@ class Bagging:
                 raise storage_error(error, "read", self.archive / file.path) from error
             if not count:
                 return
-            left -= count
-            if left < 0:
-                raise _wrong(file, "it grows")
             self.on_bytes(count)
             yield buffer[:count]
 

@@ -140,7 +140,7 @@ class Service:
                 if len(ids) == 1:
                     chunk.failed[ids[0]] = error.message
                     return False
-                return self._halve(ids, chunk, error)
+                return self._halve(ids, chunk)
             if len(ids) == 1:
                 self._refuse(ids[0], chunk)
                 return True
@@ -149,23 +149,17 @@ class Service:
         self._narrow(ids[middle:], chunk, certain=not in_left)
         return True
 
-    def _halve(self, ids: list[int], chunk: _Chunk, error: ServiceError | None = None) -> bool:
+    def _halve(self, ids: list[int], chunk: _Chunk) -> bool:
         """Ask for the halves of a call that is too long. True if any ID was refused."""
         middle = (len(ids) + 1) // 2
-        certain = error is None or error.status != 400
-        if certain:
-            self._shorten(middle)
         left = self._narrow(ids[:middle], chunk, certain=False)
         if chunk.malformed is not None:  # a short call is no better: it isn't the length
             chunk.failed.update(dict.fromkeys(ids[middle:], chunk.malformed))
             return left
-        if not certain and chunk.accepted:
-            self._shorten(middle)
+        if chunk.accepted:
+            with self._lock:
+                self.chunk_limit = min(self.chunk_limit, middle)
         return self._narrow(ids[middle:], chunk, certain=False) or left
-
-    def _shorten(self, limit: int) -> None:
-        with self._lock:
-            self.chunk_limit = min(self.chunk_limit, limit)
 
     def _ask(self, ids: list[int], chunk: _Chunk) -> bool:
         """One link call. True: answered, or failed to the end; False: refused with a 403.

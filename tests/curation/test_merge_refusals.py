@@ -18,10 +18,12 @@ from support import (
     catalog_rows,
     cli_here,
     merging,
+    relative_path,
     run_here,
     states,
 )
 from support.merging import (
+    assert_proven,
     change,
     content,
     merge_args,
@@ -41,6 +43,23 @@ from g2a_archive.models import Shard
 shard_originals = merging.shard_originals
 service = merging.service
 parts = merging.parts
+
+
+def test_sums_that_cannot_be_written_are_told(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    """What is merged by then is there; the next merge, or run, ends the job."""
+    first = min(service.recordings)
+    sums = root / Path(relative_path(service.recordings[first], "mp4")).parent / "SHA256SUMS"
+    (sums / "in the way").mkdir(parents=True)
+    result = cli_here(merge_args(root, parts))
+    assert result.returncode == 1
+    assert str(sums) in result.stderr
+    assert set(states(root).values()) == {"archived"}
+    (sums / "in the way").rmdir()
+    sums.rmdir()
+    assert cli_here(merge_args(root, parts)).returncode == 0
+    assert_proven(root)
 
 
 # --- who may, and what is refused ---------------------------------------------------------------

@@ -101,6 +101,8 @@ def test_nothing_fetches_it_again_but_again(
     )
     assert run_here(service, root, [], owed=True).exit_code == 0
     assert run_here(service, root, [ids[0]], dry_run=True).would_fetch == 0
+    (_, head), *_ = run_here(service, root, [ids[0], 4711]).summary()
+    assert head == "Archived none of 2 recordings"  # the other one is refused
     assert_removed(root, ids[0])
     again = report_of(cli_here(download_args(root, "--again", *ids), service.environment()))
     assert (again["exit_code"], again["archived"], again["removed"]) == (0, 1, [])
