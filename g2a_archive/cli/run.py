@@ -211,8 +211,6 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
     def summary() -> None:
         if settings.json:
             outputs.say_json(report.to_json())
-        elif report.stops and not (download.began or report.would_fetch):
-            pass  # the one sentence is logged already, and there is nothing to sum up
         elif not settings.quiet or report.anything_failed:
             outputs.show(report)
 

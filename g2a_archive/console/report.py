@@ -87,10 +87,11 @@ class SyncReport:
             "lost": self.lost,
         }
 
-    def lines(self, *, dry_run: bool) -> Iterator[tuple[str, str]]:
+    def lines(self, *, dry_run: bool, stopped: bool) -> Iterator[tuple[str, str]]:
         """Lines of the closing summary, as `Report.summary` has them."""
-        calls = counted(self.calls, "list call")
-        yield ("", f"  The service lists {_recordings(self.listed)} ({calls})")
+        if self.listed or not stopped:
+            calls = counted(self.calls, "list call")
+            yield ("", f"  The service lists {_recordings(self.listed)} ({calls})")
         if dry_run:
             if self.to_transcode:
                 yield ("", f"  would ask for the transcoding of {self.to_transcode:,}")
@@ -240,7 +241,7 @@ class Report:
         """The closing summary as (style, line); styles are rich's, for a terminal."""
         lines = [("bold", self._headline())]
         if self.sync is not None:
-            lines += self.sync.lines(dry_run=self.dry_run)
+            lines += self.sync.lines(dry_run=self.dry_run, stopped=bool(self.stops))
         if self.unfinished:
             text = f"  not finished: {len(self.unfinished):,}; run again to go on with them"
             lines.append(("yellow", text))

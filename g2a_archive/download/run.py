@@ -58,7 +58,6 @@ class Download:
         self.root = Path(settings.dest).absolute()
         self._start = time.monotonic()
         self.report = Report(utc_now(), dry_run=settings.dry_run)
-        self.began = False
         self._left: Sequence[int] = ()  # asked for, and nothing is said of it yet
         self._recorded = False
         self._number: int | None = None
@@ -246,7 +245,7 @@ class Download:
             for id_, kind, _ in plan.missing:
                 log.warning("recording %d: %s: its file is gone; fetching it again", id_, kind)
         self.begin()
-        self.began, self._left = True, ()
+        self._left = ()
         try:
             self._run(storage, catalog, plan, service)
         except ArchiverError:

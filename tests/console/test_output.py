@@ -61,6 +61,29 @@ def test_the_summary_of_a_mixed_run(serve: Serve, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("args", "env", "code"),
+    [
+        (["download", FIRST], {"G2A_ARCHIVE_TOKEN": ""}, 4),
+        (["download", FIRST, "--min-free", "9000T"], {}, 6),
+        (["download", FIRST, "--max-duration", "0"], {}, 8),
+        (["sync", "--account-key", "1"], {"G2A_ARCHIVE_API_URL": "http://127.0.0.1:1"}, 7),
+        (["sync", "--account-key", "1", "--max-duration", "0"], {}, 8),
+    ],
+)
+def test_a_run_that_ends_before_anything_was_asked_for_has_a_summary_too(
+    args: Args, env: dict[str, str], code: int, still: SimulatedService, tmp_path: Path
+) -> None:
+    args = [*args, "--retries", "0", *(() if code == 6 else ("--min-free", "0"))]
+    result = run_cli(args, {**still.environment(), **env}, cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (code, 1)
+    assert result.stdout.splitlines() == (
+        ["Stopped before anything was archived; run again to go on"]
+        if args[0] == "sync"
+        else ["Archived none of 1 recording", "  not finished: 1; run again to go on with them"]
+    )
+
+
 def test_a_second_run_has_nothing_to_do(service: SimulatedService, tmp_path: Path) -> None:
     run_cli([*RUN, FIRST, FIRST + 1], service.environment(), cwd=tmp_path)
     asked = service.requests.count
