@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
@@ -28,7 +29,14 @@ from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import ArchiverError, InputError, Interrupted, LocalError, unexpected
+from g2a_archive.errors import (
+    ArchiverError,
+    InputError,
+    Interrupted,
+    LocalError,
+    LockedError,
+    unexpected,
+)
 from g2a_archive.models import IdSet, RunSettings, distinct, kinds_mask, utc_now
 
 if TYPE_CHECKING:
@@ -101,8 +109,20 @@ class Download:
             self._stopped()
         except Exception as error:
             self.broke(error)
+            if isinstance(error, LockedError):
+                self._look_beside()
         self.report.unfinished.extend(self._left)
         return self._finished()
+
+    def _look_beside(self) -> None:
+        """Another run has the lock: what is archived already is told from its catalogue."""
+        path = catalog_path(self.root, self.settings.catalog)
+        with suppress(ArchiverError), Catalog(path, readonly=True) as catalog:
+            rows = archived(catalog, self._left, kinds_mask(self.settings.kinds))
+            done = IdSet(row[0] for row in rows)
+            left = array("q", (id_ for id_ in self._left if id_ not in done))
+            self.report.already_archived += len(self._left) - len(left)
+            self._left = left
 
     def _guarded(self, job: Callable[[], None]) -> None:
         try:

@@ -266,6 +266,23 @@ def metrics(path: Path) -> dict[str, float]:
     return {name.removeprefix("g2a_archive_"): value for name, value in found.items()}
 
 
+def test_the_error_file_beside_another_run_names_what_is_not_archived(
+    serve: Serve, tmp_path: Path
+) -> None:
+    service = mixed(serve)
+    env = service.environment()
+    assert run_cli([*RUN, FIRST, FIRST + 3], env, cwd=tmp_path).returncode == 0
+    lock = RunLock(tmp_path / "recordings" / ".g2a-archive" / "lock")
+    lock.acquire()
+    args: Args = [FIRST, FIRST + 4, FIRST + 3, "--error-file", "errors", "--json"]
+    report = report_of(run_cli([*RUN, *args], env, cwd=tmp_path))
+    lock.release()
+    assert (report["exit_code"], report["already_archived"]) == (5, 2)
+    assert (
+        tmp_path / "errors"
+    ).read_text() == f"{FIRST + 4}  # not finished: the run ended before\n"
+
+
 def test_metrics(serve: Serve, tmp_path: Path) -> None:
     service = mixed(serve)
     path = tmp_path / "g2a.prom"
