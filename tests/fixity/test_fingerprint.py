@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -253,6 +254,18 @@ def test_sums_that_were_rewritten_alone_are_named(
         str(sums.relative_to(root)): "changed: not what was written last",
         str(gone.relative_to(root)): "missing",
     }
+
+
+def test_a_pipe_in_the_place_of_sums_is_not_waited_for(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    line = line_of(say)
+    sums = path_of(service, root, ids[0]).parent / "SHA256SUMS"
+    sums.unlink()
+    os.mkfifo(sums)
+    proof = run_cli(["verify", "--fingerprint", line, "-d", root], timeout=30)
+    assert proof.returncode == 1
+    assert f"{sums.relative_to(root)}: unreadable: " in proof.stdout
 
 
 def test_what_came_since_and_is_damaged_disproves_nothing(

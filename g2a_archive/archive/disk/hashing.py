@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from typing import BinaryIO
@@ -16,22 +17,29 @@ _BUFFER = 1 << 20
 _local = threading.local()
 
 
-def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
-    """Open a plain file of at most `most` bytes; `OSError` for anything else, without a wait.
+def _opened(path: str | os.PathLike[str], most: int = sys.maxsize) -> int:
+    """A descriptor of a plain file of at most `most` bytes; `OSError` for anything else.
 
     A pipe in its place would let the reader wait for ever, a device would never end.
     """
-    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        status = os.fstat(file.fileno())
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no plain file", os.fspath(path))
         if status.st_size > most:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
     except BaseException:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
+    return descriptor
+
+
+def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
+    """Open a plain file of at most `most` bytes; `OSError` for anything else, without a wait."""
+    return open(_opened(path, most), "rb")
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
@@ -51,12 +59,12 @@ def hash_file(
     `on_bytes` hears, in the calling thread, of each piece read (1 MiB at most); `stop` is asked
     before each. Reading and hashing both leave the interpreter's lock, so threads run side by side.
 
-    Raises `OSError` as the system gave it, and `Interrupted` where `stop` said so.
+    Raises `OSError`, also where it is no plain file, and `Interrupted` where `stop` said so.
     """
     buffer = _thread_buffer()
     digest = hashlib.sha256()
     size = 0
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = _opened(path)
     try:
         while True:
             if stop():
