@@ -34,6 +34,7 @@ from g2a_archive.demo import (
     SimulatedService,
 )
 from g2a_archive.demo.faults import drop
+from g2a_archive.models import LIST_LIMIT
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -49,6 +50,18 @@ def test_list_into_download(serve: Serve, root: Path) -> None:
     args: list[str | int | Path] = ["download", "-f", "-", "-d", root, "--min-free", "0"]
     assert cli_here(args, service.environment(), listed.stdout).returncode == 0
     assert_archive_equals(service, root, ready)
+
+
+def test_what_was_told_before_a_call_fails_is_listed(serve: Serve) -> None:
+    """By a service that heeds no times: `sync` takes as much."""
+    service = serve(0)
+    first = [*range(1, LIST_LIMIT + 1)]
+    listed = {"readyForTranscode": [], "readyForDownload": first}
+    service.fail(Response.json(listed), call="list")
+    found = cli_here(["list", "--account-key", "1000"], service.environment())
+    assert found.returncode == 7
+    assert "does not heed fromTime" in found.stderr
+    assert [*map(int, found.stdout.split())] == first
 
 
 def test_a_list_that_may_not_be_whole(serve: Serve) -> None:

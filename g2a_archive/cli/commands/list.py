@@ -36,8 +36,9 @@ def list_command(ctx: click.Context, /, state: Any, **_: Any) -> ExitCode:
 def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCode:
     """Print the recordings in this state, each once, in start order; nothing if it is interrupted.
 
-    A key that the service refuses, or cannot tell of, keeps no other out. Ends with 1 where some
-    may be missing. Raises `CredentialsError`, `ServiceError` where no key could be listed.
+    A key that the service refuses, or cannot tell of, keeps no other out, nor what it had told of.
+    Ends with 1 where some may be missing. Raises `CredentialsError`, `ServiceError` where that is
+    all there is to tell.
     """
     from g2a_archive.download.assembly import make_service
 
@@ -60,7 +61,7 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
                     failed.append(query.named(error, among=len(asked)))
         if switch.code is not None:
             raise Interrupted
-        if len(failed) == len(asked):
+        if len(failed) == len(asked) and not found.ids():
             raise min(failed, key=lambda error: PRECEDENCE.index(error.exit_code))
     _print(settings, found, state)
     return ending((ExitCode.FAILED if found.overflowing else None,), (logs.failure, *failed))
