@@ -82,8 +82,9 @@ def load_config(
         over_options, over_auth = _split(table, path, f"profiles.{name}.", known)
         if name == profile:
             options |= over_options
-            # A profile is another account: what it says of a method replaces the common one.
-            auth = over_auth if over_auth else auth
+            # Another client has secrets of its own.
+            replaced = _replaced_by(AUTH_KEYS if "client_id" in over_auth else over_auth)
+            auth = {key: auth[key] for key in auth if key not in replaced} | over_auth
     if profile is not None and profile not in profiles:
         near = _near(profile, profiles)
         raise InputError(
@@ -150,6 +151,12 @@ _METHODS = ("token", "token_file", "pat", "pat_file", "refresh_token_file")
 _CLIENT_SECRETS = ("client_secret", "client_secret_file")
 
 
+def _replaced_by(given: Collection[str]) -> set[str]:
+    """What else does not count beside the keys that are given: one method, and one secret."""
+    groups = (group for group in (_METHODS, _CLIENT_SECRETS) if any(key in given for key in group))
+    return {key for group in groups for key in group}
+
+
 def exposed(config: Config) -> str | None:
     """What to warn of, where the file holds a secret and others can read it."""
     if config.path is None or not _SECRETS & set(config.auth):
@@ -174,12 +181,7 @@ def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[s
         for key in AUTH_KEYS
         if environ.get(f"{ENV}{_env_name(key)}")
     }
-    skip = {
-        key
-        for group in (_METHODS, _CLIENT_SECRETS)
-        if any(key in from_env for key in group)
-        for key in group
-    }
+    skip = _replaced_by(from_env)
     values = {
         key: (value, f"file {config.path}") for key, value in config.auth.items() if key not in skip
     }

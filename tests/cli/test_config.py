@@ -174,6 +174,26 @@ def test_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen(["--profile", "acme"], by_env) == (3, "%Y", acme)
 
 
+@pytest.mark.parametrize(
+    ("of_profile", "left"),
+    [
+        ("scheme = 'oauth'", {"client_id", "client_secret", "token_url", "pat", "scheme"}),
+        ("pat_file = 'f'", {"client_id", "client_secret", "token_url", "pat_file"}),
+        ("client_secret_file = 'f'", {"client_id", "client_secret_file", "token_url", "pat"}),
+        ("client_id = 'other'", {"client_id", "token_url"}),
+        ("", {"client_id", "client_secret", "token_url", "pat"}),
+    ],
+)
+def test_a_profile_replaces_what_it_names_and_what_belongs_to_that(
+    of_profile: str, left: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = "client_id = 'c'\nclient_secret = 's'\ntoken_url = 'u'\npat = 'p'\n"
+    path = tmp_path / "config.toml"
+    path.write_text(f"[auth]\n{common}[profiles.a.auth]\n{of_profile}\n")
+    values = parsed(["--config", str(path), "--profile", "a"], {}, monkeypatch)
+    assert values["config"]["auth"].keys() == left
+
+
 def test_the_usual_place_and_the_variable_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
