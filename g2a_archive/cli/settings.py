@@ -127,6 +127,8 @@ def settings_of(ctx: click.Context) -> Settings:
     given = {name: value for name, value in ctx.params.items() if value is not None}
     if "only" in given:
         given["kinds"] = given.pop("only")
+    if source_of(ctx, "verbose") == "option" != source_of(ctx, "quiet"):
+        given["quiet"] = False  # an option beats the file, also by saying the opposite
     names = {f.name for f in fields(RunSettings)}
     run = RunSettings(**{name: value for name, value in given.items() if name in names})
     rest = {f.name for f in fields(Settings)} - {"run", "config", "verbosity"}

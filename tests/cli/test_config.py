@@ -138,6 +138,17 @@ def test_other_toml_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (values["jobs"], values["limit_rate"], values["min_free"]) == (7, 5000, 1024)
 
 
+@pytest.mark.parametrize(
+    ("args", "quiet"), [([], True), (["-v"], False), (["-v", "-q"], True), (["-q"], True)]
+)
+def test_an_option_beats_a_file_that_says_the_opposite(
+    args: list[str], quiet: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("quiet = true\n")
+    assert parsed(["--config", str(config), *args], {}, monkeypatch)["quiet"] is quiet
+
+
 PROFILES = """
 jobs = 2
 layout = "%Y"
