@@ -6,12 +6,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import archive_files, catalog_path, catalog_rows, cli_here, run_here, states
+from support import (
+    archive_files,
+    catalog_path,
+    catalog_rows,
+    cli_here,
+    relative_path,
+    run_here,
+    states,
+)
+from support.cli import Say
 from support.merging import assert_proven, change, merge_here, shards
 from support.removal import assert_removed, tombstones
 from support.service import Serve
 
-from g2a_archive.demo import Response, SimulatedService
+from g2a_archive.demo import Response, SimulatedService, faults
 from g2a_archive.models import FileKind, Shard
 
 OWED = "SELECT state, reason, owed_since, tries, last_try FROM recording WHERE id = ?"
@@ -83,6 +92,20 @@ def test_of_two_that_are_owed_the_later_try_counts(
         merge_here(root, [source])
         [found] = catalog_rows(root, OWED, id_)
         assert found == ("lost", "there", "2025-12-01T00:00:00Z", 5, "2026-01-03T00:00:00Z")
+
+
+def test_another_file_in_a_damaged_one_s_place_changes_no_older_fingerprint(
+    service: SimulatedService, source: Path, root: Path, say: Say
+) -> None:
+    ids = list(service.recordings)[:2]
+    before = run_here(service, root, ids).fingerprint
+    service.fail_files(faults.changed(1), "mp4", ids[0])
+    run_here(service, source, ids[:1])
+    (root / relative_path(service.recordings[ids[0]], "mp4")).write_bytes(b"damaged")
+    assert say("verify")[0] == 1
+    assert merge_here(root, [source]).exit_code == 0
+    code, told, _ = say("verify", "--fingerprint", before)
+    assert (code, f"Recording {ids[0]}: fetched again since" in told) == (0, True)
 
 
 def test_files_of_what_is_owed_come_too(
