@@ -153,9 +153,9 @@ def merged(
     source: Entry,
     target: Entry | None,
     *,
-    placed: Mapping[FileKind, dict[str, Any]] | None = None,
-    missed: Mapping[FileKind, str] | None = None,
-    directory: str | None = None,
+    placed: Mapping[FileKind, dict[str, Any]],
+    missed: Mapping[FileKind, str],
+    directory: str | None,
     now: str,
 ) -> Entry:
     """The recording as the target is to have it: what either knows.
@@ -164,7 +164,7 @@ def merged(
     should have got from the source and did not, and why; `directory` is where its files are.
     """
     files = dict(target.files) if target is not None else {}
-    files |= placed or {}
+    files |= placed
     row = dict(source.row)
     if target is not None:
         for name, value in target.row.items():
@@ -175,7 +175,7 @@ def merged(
         row |= {name: tomb.row[name] for name in _OF_A_REMOVED}
         return Entry(row, files)
     _settle(row, source, target, files)
-    _judge(row, source, target, missed or {}, now)
+    _judge(row, source, target, missed, now)
     return Entry(row, files)
 
 

@@ -37,7 +37,7 @@ class Clock:
             return
         from email.utils import parsedate_to_datetime  # takes long to load
 
-        with suppress(ValueError, TypeError, OverflowError):
+        with suppress(ValueError, OverflowError):
             at = parsedate_to_datetime(date).timestamp()
             if int(at) not in _CREDIBLE:
                 return

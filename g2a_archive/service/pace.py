@@ -89,7 +89,7 @@ def retry_after(value: str | None, date: str | None = None) -> float | None:
     try:
         now = parsedate_to_datetime(date).timestamp() if date else time.time()
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, OverflowError):
         return None
 
 

@@ -243,6 +243,18 @@ def test_a_token_that_ran_out_while_no_other_is_to_be_had(
     assert "refused" not in states(root).values()
 
 
+@pytest.mark.usefixtures("at_once", "no_renewal")
+def test_a_token_that_ran_out_within_a_chunk_makes_no_id_invalid(serve: Serve, root: Path) -> None:
+    """What was asked for alone from then on was refused, and nothing was accepted after it."""
+    service = serve(9, rate_limit=None)
+    ids = [*sorted(service.recordings), *invalid(1)]
+    service.on_links.append(lambda _: service.revoke())
+    report = run_here(service, root, ids)
+    assert (report.archived, len(report.refused)) == (5, 0)
+    assert report.failed_recordings == 5
+    assert "refused" not in states(root).values()
+
+
 @pytest.mark.usefixtures("at_once")
 def test_two_refusals_of_six_are_not_all_of_them(
     serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch

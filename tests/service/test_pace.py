@@ -75,6 +75,7 @@ def test_backoff_honours_retry_after(said: float, least: float, most: float) -> 
         ("Tue, 06 May 1014 07:08:09 GMT", 0.0),
         ("Tue, 06 May 2014 07:08:09 GMT", 0.0),
         ("Tue, 99 May 2014 07:08:09 GMT", None),
+        ("Tue, 06 May 2014 07:08:09 +999999999999999", None),
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:

@@ -213,7 +213,13 @@ def test_a_clock_that_jumps_in_mid_run(
 
 
 @pytest.mark.parametrize(
-    "date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "yesterday"]
+    "date",
+    [
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "yesterday",
+        "1 May 2014 07:08:09 +999999999999999",
+    ],
 )
 def test_a_date_that_no_clock_tells_is_no_news(
     date: str, service: SimulatedService, root: Path
