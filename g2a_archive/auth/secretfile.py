@@ -173,7 +173,7 @@ def _room_beside(target: Path, new: Path) -> int:
     descriptor = os.open(new, _CREATE, 0o600)
     try:
         _give_to_owner(descriptor, target)
-        os.write(descriptor, b"\n" * _ROOM)
+        _put(descriptor, b"\n" * _ROOM)
     except OSError:
         os.close(descriptor)
         new.unlink()
@@ -187,15 +187,22 @@ def _room_within(target: Path) -> None:
         length = os.fstat(file.fileno()).st_size
         if length > _ROOM:  # a killed process was just here
             length = len((file.read(LARGEST) or b"").rstrip())
-        os.pwrite(file.fileno(), b"\n" * _ROOM, length)
-        file.truncate(length)
+        try:
+            _put(file.fileno(), b"\n" * _ROOM, length)
+        finally:
+            file.truncate(length)
+
+
+def _put(descriptor: int, data: bytes, at: int = 0) -> None:
+    """Write all of `data`: a disk that has room for the half of it takes that, without a word."""
+    if os.pwrite(descriptor, data, at) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _replace(target: Path, new: Path, descriptor: int, data: bytes) -> None:
     """Let what is in `NAME.new` take the place of `target`; where that fails, write it there."""
     try:
-        if os.pwrite(descriptor, data, 0) != len(data):
-            raise OSError(errno.ENOSPC, "short write")
+        _put(descriptor, data)
         os.ftruncate(descriptor, len(data))
         flush_file(descriptor)
         replace(new, target)
@@ -213,9 +220,7 @@ def _replace(target: Path, new: Path, descriptor: int, data: bytes) -> None:
 def _write_in_place(target: Path, data: bytes) -> None:
     """Write over what is in `target`: in one piece, so that no kill leaves half of it."""
     with open(target, "r+b", buffering=0) as file:
-        whole = data.ljust(os.fstat(file.fileno()).st_size, b"\n")
-        if os.pwrite(file.fileno(), whole, 0) != len(whole):
-            raise OSError(errno.ENOSPC, "short write")
+        _put(file.fileno(), data.ljust(os.fstat(file.fileno()).st_size, b"\n"))
         flush_file(file.fileno())
         file.truncate(len(data))
         flush_file(file.fileno())
