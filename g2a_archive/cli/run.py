@@ -62,6 +62,8 @@ def staged(
 
 def require_place(option: str, path: str, run: RunSettings) -> None:
     """Refuse a file that could not be written hours later, or that is the archive's own."""
+    if path == "-":
+        raise InputError(f"{option}: - is no file", hint="name one; /dev/stdout is one")
     target = Path(os.path.realpath(path))
     if look.is_dir(target):
         raise InputError(f"{option}: {path} is a directory", hint="name a file in it")

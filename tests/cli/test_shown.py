@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from support import clean_environment, cli_here, command, report_of, run_cli
-from support.cli import FIRST, Args
+from support.archive import Archive
+from support.cli import FIRST, Args, Say
 from support.service import Serve
 
 from g2a_archive.demo import SimulatedService
@@ -104,6 +105,12 @@ def test_a_dry_run_names_what_it_would_fetch(serve: Serve, tmp_path: Path, count
     assert list(tmp_path.iterdir()) == []
     quiet = run_cli(args, service.environment(), cwd=tmp_path)
     assert (quiet.stdout, quiet.stderr) == (result.stdout, "")
+
+
+def test_an_export_to_a_dash_is_printed(root: Path, say: Say) -> None:
+    Archive(root).catalog.close()
+    assert say("export", "--json", "-o", "-") == say("export", "--json") == (0, "[\n]\n", "")
+    assert not Path("-").exists()
 
 
 @pytest.mark.parametrize("args", [["--help"], [], ["download", "-h"], ["config"], ["--version"]])

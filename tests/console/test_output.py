@@ -374,6 +374,7 @@ def test_a_file_that_has_no_place_is_told_before_the_run(
     for path, why in (
         ("no\x1b[31m/where", f"{option}: there is no directory {tmp_path}/no\\x1b[31m ("),
         ("there", f"{option}: there is a directory"),
+        ("-", f"{option}: - is no file (name one; /dev/stdout is one)"),
     ):
         line = refused(still, tmp_path, [*RUN, FIRST, option, path])
         assert line.startswith(f"g2a-archive: {why}".replace("there is a", f"{path} is a"))

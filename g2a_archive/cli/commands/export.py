@@ -21,7 +21,7 @@ from g2a_archive.models import RunSettings
 _EXPORT = [
     option("--csv", "form", flag_value="csv", help="A row a recording; IDs as text."),
     option("--json", "form", flag_value="json", help="An array of objects; IDs as text."),
-    option("-o", "--output", metavar="FILE", help="Replace this file.  [default: stdout]"),
+    option("-o", "--output", metavar="FILE", help="Replace this file; - is stdout.  [default: -]"),
 ]
 
 
@@ -34,7 +34,7 @@ def export_command(
     """Print the whole catalogue as CSV or JSON, for a spreadsheet or another tool."""
     if form is None:
         raise InputError("export as what?", hint="use --csv or --json")
-    return _export(settings_of(ctx).run, form=form, output=output)
+    return _export(settings_of(ctx).run, form=form, output=None if output == "-" else output)
 
 
 class _Watched:
