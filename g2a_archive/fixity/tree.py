@@ -74,8 +74,14 @@ class Tree:
         return name.lower() if self.folds else name
 
     def check(self) -> None:
-        """Raise `StorageError` unless the archive is still there: an unmounted drive is not."""
-        if self._look() != self._identity:
+        """Raise `StorageError` unless the archive is still there: an unmounted drive is not.
+
+        Some file systems number a directory anew at each look; then its own corner tells.
+        """
+        now = self._look()
+        if now != self._identity and not (
+            now[0] == self._identity[0] and os.path.isdir(self.root / ARCHIVE_DIR)
+        ):
             raise storage_error(FileNotFoundError(errno.ENOENT, ""), "go on reading", self.root)
 
     def _look(self) -> tuple[int, int]:

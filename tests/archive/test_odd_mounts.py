@@ -160,3 +160,32 @@ def test_a_file_too_large_for_it(serve: Serve, drive: Path, root: Path) -> None:
         assert_nothing_false(service, root)
         path = root / relative_path(service.recordings[large], "mp4")
         assert not path.exists()
+
+
+def test_what_is_missing_is_told_though_inodes_have_other_numbers_at_each_look(
+    service: SimulatedService, drive: Path, root: Path, tmp_path: Path, say: Say
+) -> None:
+    catalog = str(tmp_path / "catalog.sqlite3")  # SQLite itself goes by them
+    with odd_mount(drive, "newnumbers"):
+        assert run_here(service, root, service.recordings, catalog=catalog).exit_code == 0
+        gone = relative_path(next(iter(service.recordings.values())), "mp4")
+        (root / gone).unlink()
+        code, out, err = say("verify", "--catalog", catalog)
+        assert (code, err, out.splitlines()[0]) == (1, "", f"{gone}: missing")
+        assert run_here(service, root, [], catalog=catalog, owed=True).archived == 1
+        assert say("verify", "--catalog", catalog)[0] == 0
+
+
+def test_files_whose_inodes_have_no_numbers_are_not_all_the_same(
+    service: SimulatedService, drive: Path, root: Path, say: Say
+) -> None:
+    with odd_mount(drive, "nonumbers"):
+        other = drive / "other"
+        assert run_here(service, other, service.recordings).exit_code == 0
+        name = relative_path(next(iter(service.recordings.values())), "mp4")
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_bytes(bytes((other / name).stat().st_size))
+        code, out, _ = say("merge", "--move", other)
+        assert (code, "another file stands in its place here" in out) == (1, True)
+        assert (other / name).exists()
+        assert say("verify")[1].splitlines()[:-1] == [f"{name}: unknown: not in the catalogue"]

@@ -9,6 +9,8 @@
  * nofsync      there is no flush, of files or directories (EINVAL)
  * nochmod      no owners, modes or times can be set (EPERM)
  * nostatfs     it does not tell its space
+ * nonumbers    the inodes of all have the number 0
+ * newnumbers   they have another number at each look
  */
 #define FUSE_USE_VERSION 31
 #define _GNU_SOURCE
@@ -26,7 +28,7 @@
 #include <unistd.h>
 
 static const char *source;
-static int fold, decompose, noreplace, nofsync, nochmod, nostatfs;
+static int fold, decompose, noreplace, nofsync, nochmod, nostatfs, nonumbers, newnumbers;
 static off_t largest = LLONG_MAX;
 
 #define ANSWER(call) return (call) == -1 ? -errno : 0
@@ -47,7 +49,10 @@ static void place(char *name, const char *path) {
 
 static int odd_getattr(const char *path, struct stat *info, struct fuse_file_info *file) {
     PLACE(name, path);
-    ANSWER(lstat(name, info));
+    if (lstat(name, info)) return -errno;
+    if (newnumbers) info->st_ino = 1000 + newnumbers++;
+    if (nonumbers) info->st_ino = 0;
+    return 0;
 }
 
 static int odd_readdir(const char *path, void *buffer, fuse_fill_dir_t fill, off_t offset,
@@ -179,6 +184,8 @@ int main(int count, char **given) {
         nofsync |= !strcmp(given[i], "nofsync");
         nochmod |= !strcmp(given[i], "nochmod");
         nostatfs |= !strcmp(given[i], "nostatfs");
+        nonumbers |= !strcmp(given[i], "nonumbers");
+        newnumbers |= !strcmp(given[i], "newnumbers");
         if (!strncmp(given[i], "largest=", 8)) largest = atoll(given[i] + 8);
     }
     char *arguments[] = {given[0], given[2], "-o", "default_permissions", NULL};
