@@ -119,11 +119,12 @@ class Network:
 
     def doubted(self) -> set[Place]:
         """Hosts, each told once, that have sent an answer to nothing: what of theirs came on
-        connections in use before may be other files. Only while no request is under way."""
+        connections in use before may be other files."""
         with self._lock:
             kept = list(self._kept)
         for connection in kept:
-            if not connection.is_connected:  # which looks at what waits there
+            # An answer that was still waited for as the run was stopped is not one too many.
+            if not connection.asks and not connection.is_connected:  # which looks at what waits
                 connection.close()
         found, self._doubted = self._doubted, set()
         return found
@@ -264,6 +265,9 @@ class _Kept:
     network: Network
     asked_at = 0.0
     answers = 0
+    asks = False
+    """Whether the headers of an answer are due."""
+
     doubted = -1.0
     """When the last request was made before something came that nobody had asked for."""
 
@@ -327,7 +331,7 @@ class _Kept:
         return self.asked_at <= self.doubted
 
     def request(self, *args: Any, **more: Any) -> None:
-        self.asked_at = time.monotonic()
+        self.asked_at, self.asks = time.monotonic(), True
         self.network.use(self)
         super().request(*args, **more)  # type: ignore[misc]
 
@@ -337,7 +341,7 @@ class _Kept:
     def getresponse(self) -> Any:
         self.answering = self.sock  # type: ignore[attr-defined]
         found = self._awaited(super().getresponse)  # type: ignore[misc]
-        self.answers += 1
+        self.answers, self.asks = self.answers + 1, False
         self.network.took(self, time.monotonic() - self.asked_at)
         return found
 

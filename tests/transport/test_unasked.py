@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from http.client import HTTPResponse
 
 import pytest
 from support.bodies import body_of
 from support.host import Host, answer, has_arrived
 
 from g2a_archive.transport.downloads import Downloads
+from g2a_archive.transport.errors import NetworkError
 
 UNASKED = {
     "an answer": answer(b"WRONG FILE"),
@@ -124,3 +128,38 @@ def test_what_comes_behind_the_last_answer_casts_doubt_on_its_host(
     assert downloads.doubted() == {("localhost", host.port)}
     assert downloads.doubted() == set()
     assert body_of(downloads, host.url) == b"file 3"
+
+
+def test_an_answer_that_was_waited_for_as_the_run_was_stopped_casts_none(
+    host: Host, downloads: Downloads
+) -> None:
+    """What came before was right: a night that ends by --max-duration owed all of it again."""
+    came, looked = threading.Event(), threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(answer(b"file"))
+        if len(host.requests) == 2:
+            has_arrived(sock)
+            came.set()
+
+    def begin(self: HTTPResponse) -> None:
+        if len(host.requests) == 2:
+            assert came.wait(30)
+            looked.wait(30)
+        real(self)
+
+    host.script = script
+    real = HTTPResponse.begin
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HTTPResponse, "begin", begin)
+        assert body_of(downloads, host.url) == b"file"
+        with ThreadPoolExecutor(1) as pool:
+            second = pool.submit(body_of, downloads, host.url)
+            assert came.wait(30)
+            downloads.abort()
+            try:
+                assert downloads.doubted() == set()
+            finally:
+                looked.set()
+            with suppress(NetworkError):
+                second.result()
