@@ -265,7 +265,7 @@ class SyncState:
         # Some at a time: who looks at the files holds no lock meanwhile.
         for (id_, bits), its in groupby(self._catalog.among(sql, ids), key=itemgetter(0, 1)):
             files = tuple((path, size) for *_, path, size in its if path is not None)
-            if bits < 0 or (files and len(files) == bits.bit_count()):
+            if bits < 0 or len(files) == bits.bit_count():
                 yield Unmarked(id_, files)
 
     def marked(self, ids: Iterable[int]) -> None:

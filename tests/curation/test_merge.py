@@ -156,11 +156,13 @@ def test_from_another_file_system_copies_are_verified(
 ) -> None:
     with tmpfs(tmp_path / "disk", "20M") as disk:
         [source] = copies([whole_original], disk)
+        cli_here(["verify", "--dest", source])
         bad = next(name for name in archive_files(source) if name.endswith(".mp4"))
         right = (source / bad).read_bytes()
         (source / bad).write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
         report = merge_here(root, [source], move=True)
         assert report.exit_code == 1
+        assert catalog_rows(root, "SELECT DISTINCT checked_at FROM file") == [(None,)]
         assert [(one.file, one.reason) for one in report.failed] == [
             ("mp4", "changed: not what was archived")
         ]
