@@ -7,13 +7,13 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from support import auth as auth_support
-from support import mounts, run_cli, start_cli
-from support.auth import Watch, accepted, once_only, refreshing, secret_file
+from support import start_cli
+from support.auth import Watch, accepted, once_only, refreshing
 
 from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.demo import (
@@ -60,55 +60,6 @@ def test_a_stop_while_the_endpoint_answers_loses_no_token(
         ended.set()
     assert process.returncode == 130
     assert refresh_file.read_text() not in ("", old)
-
-
-def test_a_directory_that_takes_nothing_new(
-    service: SimulatedService, refresh_file: Path, tmp_path: Path
-) -> None:
-    """As root made it, for one file that this user may write to: there the successor goes."""
-    service.behaviour.rotate_refresh_tokens = True
-    place = tmp_path / "secrets"
-    place.mkdir()
-    mine = refresh_file.rename(place / refresh_file.name)
-    environment = service.environment(renewable=True)
-    del environment["G2A_ARCHIVE_PAT"]
-    environment["G2A_ARCHIVE_REFRESH_TOKEN_FILE"] = str(mine)
-    place.chmod(0o555)
-    for _ in range(2):
-        old = mine.read_text()
-        args = ["list", "--account-key", "1000"]
-        result = run_cli(args, environment, before=mounts.need_modes())
-        assert (result.returncode, result.stderr) == (0, "")
-        assert mine.read_text() not in ("", old)
-    assert [*place.iterdir()] == [mine]
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_a_file_that_is_mounted_by_itself(
-    full: bool, service: SimulatedService, refresh_file: Path, tmp_path: Path
-) -> None:
-    """As into a container: it is written where it is, as nothing beside it is of its disk. Where
-    that has no room, nothing is asked for, as the old token would be spent."""
-    service.behaviour.rotate_refresh_tokens = True
-    place = tmp_path / "container"
-    place.mkdir()
-    (mine := place / "refresh_token").touch()
-    with mounts.tmpfs(tmp_path / "disk", "16k") as disk:
-        there = secret_file(disk / "refresh_token", refresh_file.read_text())
-        if full:
-            with suppress(OSError), open(disk / "others", "wb", buffering=0) as others:
-                while others.write(bytes(4096)):
-                    pass
-        environment = service.environment(renewable=True)
-        del environment["G2A_ARCHIVE_PAT"]
-        environment["G2A_ARCHIVE_REFRESH_TOKEN_FILE"] = str(mine)
-        with mounts.bind(there, mine):
-            old = mine.read_text()
-            result = run_cli(["list", "--account-key", "1000"], environment)
-            assert (mine.read_text() == old) == full
-        assert result.returncode == (6 if full else 0), result.stderr
-        assert service.requests.counts["token"] == (not full)
-        assert [*place.iterdir()] == [mine]
 
 
 PREAMBLE = """

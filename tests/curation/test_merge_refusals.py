@@ -19,6 +19,7 @@ from support import (
     cli_here,
     merging,
     relative_path,
+    run_cli,
     run_here,
     states,
 )
@@ -30,6 +31,7 @@ from support.merging import (
     merge_here,
 )
 from support.mounts import bind, need_root
+from support.odd_drive import Fault, playing
 from support.service import Serve
 
 from g2a_archive.archive.database.catalog import Catalog
@@ -43,6 +45,27 @@ from g2a_archive.models import Shard
 shard_originals = merging.shard_originals
 service = merging.service
 parts = merging.parts
+
+
+def test_what_was_not_flushed_is_not_recorded(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    first = min(service.recordings)
+    day = (root / relative_path(service.recordings[first], "mp4")).parent
+    held = {
+        i
+        for i, r in service.recordings.items()
+        if relative_path(r, "mp4").startswith(f"{day.relative_to(root)}/")
+    }
+    result = run_cli(
+        merge_args(root, parts, "--move"), playing([Fault("fsync", str(day), errno.EIO)])
+    )
+    assert result.returncode == 1
+    assert "its directory here could not be flushed to disk" in result.stderr
+    assert states(root).keys() == service.recordings.keys() - held
+    assert {id_ for part in parts for id_ in states(part)} == held
+    assert run_cli(merge_args(root, parts, "--move")).returncode == 0
+    assert_archive_equals(service, root)
 
 
 def test_sums_that_cannot_be_written_are_told(

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support import report_of, run_cli
 from support.auth import once_only, secret_file
 from support.cli import FIRST, Args
-from support.mounts import need_modes, need_root, unmount
+from support.mounts import need_modes, need_root, tmpfs, unmount
 
 from g2a_archive.cli.main import cli
 from g2a_archive.demo import SimulatedService
@@ -156,6 +157,23 @@ def test_a_mount_that_cannot_be_written_is_noticed_before_the_token_is_spent(
     result = run_cli(["download", FIRST, "--min-free", "0"], env, cwd=tmp_path)
     assert result.returncode == 6
     assert "Read-only file system" in result.stderr
+    assert service.requests.counts["token"] == 0
+
+
+def test_a_disk_without_room_is_noticed_before_the_token_is_spent(
+    service: SimulatedService, tmp_path: Path
+) -> None:
+    """Room for a part of what may come is none."""
+    with tmpfs(tmp_path / "disk", "16k") as disk:
+        path = secret_file(disk / "token", first := service.issue_refresh_token())
+        with suppress(OSError), open(disk / "others", "wb", buffering=0) as others:
+            while others.write(bytes(4096)):
+                pass
+        env = with_refresh_token(service, path)
+        result = run_cli(["download", FIRST, "--min-free", "0"], env, cwd=tmp_path)
+        assert result.returncode == 6
+        assert "No space left on device" in result.stderr
+        assert path.read_text() == first
     assert service.requests.counts["token"] == 0
 
 
