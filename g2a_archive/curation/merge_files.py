@@ -91,10 +91,6 @@ class Files:
     def __enter__(self) -> Files:
         with contextlib.suppress(OSError):
             self._group = GroupFlush.of(str(self.storage.root))
-        for name in self.storage.leftovers:
-            if name.endswith(_ASIDE):  # left by a merge that was killed
-                with contextlib.suppress(OSError):
-                    os.unlink(self.storage.partial / name)
         return self
 
     def __exit__(self, *_: object) -> None:

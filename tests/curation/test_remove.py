@@ -233,6 +233,9 @@ def test_pages_are_written_again(root: Path, ids: list[int], say: Say) -> None:
         return [p.name for p in pages.rglob("*.*") if str(id_).encode() in p.read_bytes()]
 
     assert naming(ids[0])
+    # On a machine that does not know the time zone which they were written with.
+    options = root / ".g2a-archive" / "browse.json"
+    options.write_text(options.read_text().replace("null", '"Mars/Olympus"'))
     assert say("remove", "--yes", ids[0])[0] == 0
     assert naming(ids[0]) == []
     assert naming(ids[1])

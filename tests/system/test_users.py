@@ -177,6 +177,19 @@ def test_a_disk_without_room_is_noticed_before_the_token_is_spent(
     assert service.requests.counts["token"] == 0
 
 
+def test_a_refresh_token_that_root_renews_stays_its_owner_s(
+    service: SimulatedService, tmp_path: Path
+) -> None:
+    need_root()
+    path = secret_file(tmp_path / "token", first := service.issue_refresh_token())
+    os.chown(path, NOBODY, NOBODY)
+    env = with_refresh_token(service, path)
+    assert run_cli(["download", FIRST, "--min-free", "0"], env, cwd=tmp_path).returncode == 0
+    assert path.read_text() != first
+    owners = {one.name: one.stat().st_uid for one in tmp_path.glob("token*")}
+    assert owners == {"token": NOBODY, "token.lock": NOBODY}
+
+
 def test_a_refresh_token_in_a_directory_of_another_owner(
     service: SimulatedService, tmp_path: Path
 ) -> None:
