@@ -16,6 +16,7 @@ from support import (
     states,
 )
 from support.cli import Say
+from support.clocks import clock_off_by
 from support.merging import assert_proven, change, merge_here, shards
 from support.removal import assert_removed, tombstones
 from support.service import Serve
@@ -252,6 +253,25 @@ def test_a_source_whose_catalogue_is_older_than_a_removal_brings_nothing_back(
     assert run_here(service, source, [], owed=True).exit_code == 0  # as the hint says
     assert merge_here(root, [source]).exit_code == 0
     assert states(root) == {**dict.fromkeys(ids, "archived"), ids[0]: "removed"}
+    assert_removed(root, ids[0])
+
+
+def test_a_tombstone_that_came_after_the_backup_of_a_catalogue_is_brought_back(
+    service: SimulatedService, source: Path, root: Path, tmp_path: Path
+) -> None:
+    """Also of what was asked for here after it was removed there."""
+    ids = list(service.recordings)
+    run_here(service, source, ids)
+    with clock_off_by(-3600):
+        remove(source, ids[0])
+    service.set_state(ids[0], "unavailable")
+    assert run_here(service, root, ids[:2]).exit_code == 3
+    backup = shutil.copy(catalog_path(root), tmp_path)
+    assert merge_here(root, [source]).exit_code == 0
+    assert states(root)[ids[0]] == "removed"
+    shutil.copy(backup, catalog_path(root))
+    service.set_state(ids[0], "ready")
+    assert run_here(service, root, ids, owed=True).exit_code == 0
     assert_removed(root, ids[0])
 
 
