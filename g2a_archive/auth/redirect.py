@@ -183,7 +183,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-        self.wfile.flush()
 
     def version_string(self) -> str:
         """Name the program, not Python's version."""

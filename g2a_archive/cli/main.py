@@ -116,8 +116,9 @@ def run(arguments: list[str]) -> int:
     try:
         with interruptible():
             code = cli.main(args=arguments, prog_name="g2a-archive", standalone_mode=False)
-            with guarded():
-                pass
+            if sys.stdout is not None:
+                with guarded():
+                    pass  # it is flushed
             return int(code or 0)
     except click.exceptions.Exit as stop:
         return stop.exit_code

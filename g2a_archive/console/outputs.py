@@ -33,8 +33,8 @@ def say(*lines: str) -> None:
 
 def write(text: str) -> None:
     """Write text to stdout as it is. Raises `StorageError`."""
-    with guarded():
-        opened().write(text)
+    with guarded() as out:
+        out.write(text)
 
 
 def show(report: Report) -> None:
@@ -49,17 +49,10 @@ def show(report: Report) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=sys.stdout, force_terminal=True, highlight=False)
-    with guarded():
+    with guarded() as out:
+        console = Console(file=out, force_terminal=True, highlight=False)
         for style, line in lines:
             console.print(Text(printable(line), style), soft_wrap=True)
-
-
-def opened() -> TextIO:
-    """Standard output; `ValueError`, which `guarded` translates, where it is closed (`>&-`)."""
-    if sys.stdout is None:
-        raise ValueError("closed")
-    return sys.stdout
 
 
 def on_terminal() -> bool:
@@ -67,22 +60,19 @@ def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def stdout_error(error: Exception) -> StorageError:
-    """The error for a standard output that takes nothing (any more)."""
-    _abandon(1)
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "closed"
-    return StorageError(f"cannot write to standard output: {reason}")
-
-
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Turn a failing stdout, while something else prints to it, into `StorageError`."""
+def guarded() -> Iterator[TextIO]:
+    """Standard output, flushed at the end. Raises `StorageError` where it fails, or is closed."""
     try:
-        yield
-        if sys.stdout is not None:  # closed, as `>&-` does
-            sys.stdout.flush()
+        if sys.stdout is None:  # closed, as `>&-` does
+            raise ValueError
+        yield sys.stdout
+        sys.stdout.flush()
     except (OSError, ValueError) as error:
-        raise stdout_error(error) from None
+        _abandon(1)
+        code = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(code) if code else "closed"
+        raise StorageError(f"cannot write to standard output: {reason}") from None
 
 
 @contextmanager
@@ -91,8 +81,7 @@ def streamed() -> Iterator[TextIO]:
 
     Raises `StorageError`: a full disk, a closed pipe.
     """
-    with guarded():
-        out = opened()
+    with guarded() as out:
         if isinstance(out, TextIOWrapper):
             out.reconfigure(encoding="utf-8", newline="")
         yield out
@@ -149,8 +138,7 @@ def _abandon(number: int) -> None:
 
 def say_json(value: object) -> None:
     """Write one JSON object to stdout, piece by piece. Raises `StorageError`."""
-    with guarded():
-        out = opened()
+    with guarded() as out:
         out.writelines(_json(value, "\n"))
         out.write("\n")
 
