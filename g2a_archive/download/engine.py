@@ -141,6 +141,7 @@ class Engine:
 
     def _doubts(self) -> bool:
         """Nothing is left to do: is what came what was asked for? What may not be, comes again."""
+        self._recorder.commit()
         self._switch.event.wait(max(0.0, self._workers.late_until() - time.monotonic()))
         again = self._recorder.doubt(self._workers.doubted(), self._mask)
         self._plan.known.update((one.id, one) for one in begun(self._catalog, again, self._mask))

@@ -177,14 +177,13 @@ class Recorder:
         """What came from these hosts on connections in use before may be other recordings' files:
         it is owed again. Returns the recordings that were archived with all kinds of `mask`.
 
-        Only while no recording is under way. Raises `CatalogError`, `StorageError`.
+        Only while no recording is under way, and all is committed. Raises `CatalogError`.
         """
         doubted = [
             pair for host in hosts for pair in zip(*self._unproved.pop(host, ()), strict=True)
         ]
         if not doubted:
             return ()
-        self.commit()
         ids = distinct(id_ for id_, _ in doubted)
         again = array("q", (id_ for id_, _, _ in archived(self._catalog, ids, mask)))
         self._catalog.doubted((id_, ALL_KINDS[kind]) for id_, kind in doubted)

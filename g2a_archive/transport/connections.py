@@ -37,7 +37,7 @@ _FILE = re.compile(rb"HTTP/1\.\d 2")
 _COUNTS = re.compile(r"content-|transfer-|digest|hash|checksum", re.IGNORECASE)
 """Of the headers' names: without them, a part of a body passes for all of it."""
 
-_LOOK = (0.05, 1.0)
+_LOOK = (0.05, 2.0)
 """Seconds after a request, at least and at most, in which another answer to it may come."""
 
 Place = tuple[str, int]
@@ -112,10 +112,13 @@ class Network:
         with self._lock:
             return self.late(max((one.asked_at for one in self._kept), default=0.0))
 
-    def late(self, asked_at: float) -> float:
-        """The same for one request (monotonic seconds)."""
+    def late(self, since: float) -> float:
+        """The same for one request, made by then (monotonic seconds).
+
+        The host may have to answer the one before first.
+        """
         shortest, longest = _LOOK
-        return asked_at + min(longest, max(shortest, 2 * self._usual + 4 * self._spread))
+        return since + min(longest, max(shortest, 3 * self._usual + 8 * self._spread))
 
     def doubted(self) -> set[Place]:
         """Hosts, each told once, that have sent an answer to nothing: what of theirs came on
@@ -324,8 +327,7 @@ class _Kept:
         sock = self.sock  # type: ignore[attr-defined]
         with suppress(OSError, ValueError):
             if sock is not None and not _decrypted(sock):
-                late = self.network.late(self.asked_at) - time.monotonic()
-                wait_for_read(sock, timeout=max(0.0, late))
+                wait_for_read(sock, timeout=2 * self.network.late(0.0))
         _ = self.is_connected
         self.close()  # type: ignore[attr-defined]
         return self.asked_at <= self.doubted

@@ -6,19 +6,23 @@ Nothing tells it from the answers themselves. That there is one more shows only 
 from __future__ import annotations
 
 import json
+import random
+import re
 import socket
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
-from support import run_cli, run_here, states
-from support.host import Host, Script, answer
-from support.odd import ID, START, act, bytes_of, whole
+from support import LONG, run_cli, run_here, states
+from support.host import Authority, Host, Script, answer
+from support.odd import ID, START, act, answer_for, bytes_of, whole
 from support.service import Serve
 
-from g2a_archive.demo import SimulatedRecording, SimulatedService
+from g2a_archive.demo import SimulatedRecording, SimulatedService, sample_recordings
 from g2a_archive.demo.recordings import KINDS, Kind
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode
@@ -176,3 +180,36 @@ def test_what_makes_no_sense_is_not_believed_where_another_answer_follows(
     assert (report.exit_code, len(report.failed)) == (0, 0)
     assert wrong(root, service, kind) == []
     assert plain_host.accepted > 2  # a new connection for each
+
+
+@pytest.mark.skipif(not LONG, reason="hosts that take their time: G2A_LONG_TESTS=1")
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_answers_too_many_at_any_time(
+    secure: bool, seed: int, serve: Serve, root: Path, authority: Authority
+) -> None:
+    """From a host that takes its time to answer: the right one comes long after the wrong one."""
+    service = serve(sample_recordings(60, seed=seed, mp4_size=5000), rate_limit=None)
+    host, chance = Host(authority.context() if secure else None), random.Random(seed)
+
+    def file(id_: int, kind: str) -> bytes:
+        return answer(bytes_of(service, cast(Kind, kind), id_))
+
+    def script(sock: socket.socket) -> None:
+        asked = re.match(rb"GET /(\d+)/(\w+)\?", host.head)
+        assert asked
+        kind = asked[2].decode()
+        time.sleep(0.02)
+        sock.sendall(file(int(asked[1]), kind))
+        if chance.random() < 0.02:
+            time.sleep(chance.random() / 50)
+            sock.sendall(file(chance.choice([*service.recordings]), kind))
+
+    host.script = script
+    answer_for(service, host)
+    try:
+        report = run_here(service, root, service.recordings, timeout=20.0)
+        assert report.exit_code == 0
+        assert [kind for kind in KINDS if wrong(root, service, kind)] == []
+    finally:
+        host.close()

@@ -18,12 +18,11 @@ from pathlib import Path
 import pytest
 from support import LONG, assert_nothing_false, run_here
 from support.host import Authority, Host, answer, chunks, cut_off, reset
-from support.odd import FIELDS
+from support.odd import answer_for
 from support.service import Serve
 
-from g2a_archive.demo import Fault, SimulatedService, sample_recordings
-from g2a_archive.demo.messages import Response
-from g2a_archive.demo.recordings import KINDS, expected_bytes
+from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.demo.recordings import expected_bytes
 
 COUNT = 1700 if LONG else 15
 
@@ -113,18 +112,7 @@ def test_any_legal_style(
             raise OSError
 
     host.script = script
-    base = host.url.removesuffix("/a")
-    entries = [
-        {
-            "recordingId": id_,
-            "recordingStartTime": one.start.isoformat(),
-            "recordingSize": str(one.mp4_size),
-            **{FIELDS[kind]: f"{base}/{id_}/{kind}?secret" for kind in KINDS},
-        }
-        for id_, one in service.recordings.items()
-    ]
-    # All of them each time: what was not asked for is passed over.
-    service.fail(Fault(response=Response.json(entries)), call="links")
+    answer_for(service, host)
     try:
         for _ in range(8):
             report = run_here(service, root, service.recordings, retries=8, timeout=20.0)

@@ -54,6 +54,22 @@ def act(service: SimulatedService, host: Host, odd: dict[int, tuple[Kind, Answer
     service.fail(Fault(response=Response.json(entries)), call="links")
 
 
+def answer_for(service: SimulatedService, host: Host) -> None:
+    """Have all files answered by a host, at `/ID/KIND`."""
+    base = host.url.removesuffix("/a")
+    entries = [
+        {
+            "recordingId": id_,
+            "recordingStartTime": one.start.isoformat(),
+            "recordingSize": str(one.mp4_size),
+            **{field: f"{base}/{id_}/{kind}?secret" for kind, field in FIELDS.items()},
+        }
+        for id_, one in service.recordings.items()
+    ]
+    # All of them each time: what was not asked for is passed over.
+    service.fail(Fault(response=Response.json(entries)), call="links")
+
+
 FIELDS: dict[Kind, str] = {
     "mp4": "recordingUrl",
     "events": "eventsUrl",
