@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from support.merging import (
     merge_args,
     merge_here,
 )
-from support.mounts import bind, need_root
+from support.mounts import bind, need_modes, need_root
 from support.odd_drive import Fault, playing
 from support.service import Serve
 
@@ -66,6 +67,23 @@ def test_what_was_not_flushed_is_not_recorded(
     assert {id_ for part in parts for id_ in states(part)} == held
     assert run_cli(merge_args(root, parts, "--move")).returncode == 0
     assert_archive_equals(service, root)
+
+
+def test_what_stands_in_a_file_s_place_and_cannot_be_read(
+    service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    """It is told, and keeps no others out."""
+    first = min(states(parts[0]))
+    name = relative_path(service.recordings[first], "mp4")
+    (root / name).parent.mkdir(parents=True)
+    shutil.copyfile(parts[0] / name, root / name)
+    (root / name).chmod(0)
+    result = run_cli(merge_args(root, parts), before=need_modes())
+    assert result.returncode == 1
+    assert f"recording {first}: mp4: what stands in its place cannot be read" in result.stderr
+    assert {i for i, state in states(root).items() if state == "archived"} == {
+        *service.recordings
+    } - {first}
 
 
 def test_sums_that_cannot_be_written_are_told(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -345,3 +346,18 @@ def test_a_size_that_is_missing_is_nothing_to_tell(
     with caplog.at_level(logging.WARNING):
         assert run_here(service, root, service.recordings).exit_code == 0
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("kind", [str, float, lambda number: f" {number} "])
+def test_numbers_of_another_type(
+    kind: Callable[[int], object], service: SimulatedService, root: Path
+) -> None:
+    """Of an ID, or a size, which the service sends as text: what a proxy has made of them."""
+
+    def change(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        names = "recordingId", "recordingSize"
+        return [{**entry, **{name: kind(int(entry[name])) for name in names}} for entry in entries]
+
+    service.on_links.append(change)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
