@@ -360,6 +360,7 @@ def test_what_cannot_be_meant(parts: list[Path], root: Path, tmp_path: Path) -> 
     inner = parts[0] / "inner"
     refusals: list[tuple[list[Path | str], type[Exception], str]] = [
         ([root], InputError, "is the archive that it is to be merged into"),
+        ([root / "2014"], InputError, "one lies within the other"),
         ([parts[0], link], InputError, "has the same catalogue as"),
         ([parts[0], f"{parts[1]}={catalog_path(root)}"], InputError, "has the same catalogue as"),
         ([""], InputError, "the name of an archive must not be empty"),

@@ -61,6 +61,11 @@ def test_transcoding_is_asked_for_once_and_downloaded_the_next_night(
     report = sync_here(service, root, transcode=True)
     assert (report.exit_code, report.archived) == (0, 12)
     assert_archive_equals(service, root)
+    # What is archived may wait for that once more: it is nobody's concern.
+    service.set_state(min(waiting), "transcode")
+    counts(service)
+    assert sync_here(service, root, transcode=True).exit_code == 0
+    assert "transcode" not in counts(service)
 
 
 def test_a_transcoding_that_came_to_nothing_is_asked_for_again_later(
