@@ -21,6 +21,7 @@ from support import (
     states,
 )
 from support.cli import Say
+from support.clocks import clock_off_by
 from support.merging import change
 from support.removal import assert_removed, files_of, tombstones
 from support.service import Serve
@@ -274,6 +275,19 @@ def test_tombstones_outlive_the_catalogue(
         assert "SHA-256" in say("status", ids[0])[1]
     assert say("remove", "--yes", ids[2])[0] == 0
     assert_removed(root, ids[0], ids[2])
+
+
+def test_what_never_came_and_is_asked_for_again_stays_owed(
+    serve: Serve, root: Path, say: Say
+) -> None:
+    service = serve(2)
+    first, second = service.recordings
+    service.set_state(first, "unavailable")
+    run_here(service, root, [first, second])
+    with clock_off_by(-3600):
+        assert say("remove", "--yes", first)[0] == 0
+    run_here(service, root, [first], again=True)
+    assert [*run_here(service, root, [], owed=True).unavailable] == [first]
 
 
 def test_an_older_catalogue_from_a_backup_brings_nothing_back(

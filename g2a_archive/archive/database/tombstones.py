@@ -184,13 +184,14 @@ def _is_news(known: Sequence[Any], line: dict[str, Any]) -> bool:
     """Whether a recording, as the catalogue has `known` it, was removed since.
 
     What is left of the files of this very removal tells that it was fetched again, or is to be; or
-    that it was then moved to another archive. What is owed may have been asked for since it was
-    removed from the archive that the tombstone came from, by `merge`.
+    that it was then moved to another archive. What had files, none of them here, and is owed may
+    have been asked for since: its tombstone came later, by `merge`.
     """
     state, removed_at, seen, left = known
     if state == State.REMOVED or removed_at or left:
         return False
-    return state != State.ARCHIVED or bool(seen <= line["removed_at"] <= utc_now())
+    came_later = state != State.ARCHIVED and removed_list.files_of(line)
+    return state is None or bool(came_later or seen <= line["removed_at"] <= utc_now())
 
 
 def restore(catalog: Catalog, root: Path) -> int:
