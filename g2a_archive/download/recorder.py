@@ -75,8 +75,8 @@ class Recorder:
         job = self.jobs[transfer.recording]
         job.files.append(outcome.file)
         job.troubles.pop(transfer.kind, None)
-        if outcome.kept_by is not None:
-            ids, kinds = self._unproved.setdefault(outcome.kept_by, (array("q"), array("B")))
+        for host in transfer.kept_by:
+            ids, kinds = self._unproved.setdefault(host, (array("q"), array("B")))
             ids.append(transfer.recording)
             kinds.append(ALL_KINDS.index(transfer.kind))
         if outcome.adopted:
@@ -179,9 +179,8 @@ class Recorder:
 
         Only while no recording is under way, and all is committed. Raises `CatalogError`.
         """
-        doubted = [
-            pair for host in hosts for pair in zip(*self._unproved.pop(host, ()), strict=True)
-        ]
+        unproved = (self._unproved.pop(host, ()) for host in hosts)
+        doubted = sorted({pair for columns in unproved for pair in zip(*columns, strict=True)})
         if not doubted:
             return ()
         ids = distinct(id_ for id_, _ in doubted)

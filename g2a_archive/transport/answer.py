@@ -52,7 +52,10 @@ other: 16 files of 128 MiB came in 38 s, and come in 9."""
 
 
 class Answer:
-    """An answer whose body is unread. `length`: bytes of the body as it is sent, or None."""
+    """An answer whose body is unread. `length`: bytes of the body as it is sent, or None.
+
+    `kept_by`: the hosts that it came from, be it by redirects, on connections in use before.
+    """
 
     def __init__(self, raw: BaseHTTPResponse) -> None:
         """Raises `NetworkError` where the headers contradict each other; `raw` is closed then."""
@@ -88,6 +91,7 @@ class Answer:
         kept: Any = raw.connection
         self._sock = getattr(kept, "answering", None)
         self._kept = kept if getattr(kept, "answers", 0) > 1 else None
+        self.kept_by: set[Place] = {kept.place} if self._kept is not None else set()
         self._asked_at = getattr(kept, "asked_at", 0.0)
         self._tls = isinstance(self._sock, ssl.SSLSocket | SSLTransport)
         self._quick = False
@@ -121,11 +125,6 @@ class Answer:
         """Whether the host sent more than it was asked for, and this on a connection that was kept:
         it may be another file's. For any thread, once the body was read; then more may come."""
         return self._kept is not None and self._kept.doubts(self._asked_at)
-
-    @property
-    def kept_by(self) -> Place | None:
-        """The host, where the answer came on a connection that was in use before."""
-        return self._kept.place if self._kept is not None else None
 
     def followed(self) -> bool:
         """Whether another answer comes behind this one, which makes no sense: that would be the

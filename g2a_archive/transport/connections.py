@@ -31,8 +31,8 @@ forgets it about then, and does not say so."""
 _MOST_INTERIM = 16
 """Interim answers before an answer at most."""
 
-_FILE = re.compile(rb"HTTP/1\.\d 2")
-"""How an answer begins that may be a file."""
+_FILE = re.compile(rb"HTTP/1\.\d [23]")
+"""How an answer begins that may be a file, or lead to one."""
 
 _COUNTS = re.compile(r"content-|transfer-|digest|hash|checksum", re.IGNORECASE)
 """Of the headers' names: without them, a part of a body passes for all of it."""

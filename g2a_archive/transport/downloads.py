@@ -65,13 +65,17 @@ class Downloads:
         `url` is one that `address.checked` let pass. Raises `NetworkError` where no answer came,
         or a redirect leads where it must not. The answer must be given to `release`.
         """
+        kept_by: set[Place] = set()
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._prepared(url, headers)
             response = self._ask(address.host_of(url), request)
             location = self._location(response)
+            answer = self._answered(response)
+            kept_by |= answer.kept_by
             if location is None:
-                return self._answered(response)
-            self.release(self._answered(response))
+                answer.kept_by = kept_by
+                return answer
+            self.release(answer)
             url = _redirected(request.url or url, location)
         raise NetworkError("too many redirects")
 

@@ -19,7 +19,7 @@ from typing import cast
 import pytest
 from support import LONG, run_cli, run_here, states
 from support.host import Authority, Host, Script, answer
-from support.odd import ID, START, act, answer_for, bytes_of, whole
+from support.odd import ID, START, Answers, act, answer_for, bytes_of, whole
 from support.service import Serve
 
 from g2a_archive.demo import SimulatedRecording, SimulatedService, sample_recordings
@@ -40,9 +40,17 @@ class Sent:
         self.data += data
 
 
-def plainly(service: SimulatedService, host: Host, kind: Kind) -> Script:
-    """Have a host send the files of a kind as they are."""
-    act(service, host, {id_: (kind, lambda _, body: answer(body)) for id_ in service.recordings})
+def plainly(service: SimulatedService, host: Host, kind: Kind, *, lead: bool = False) -> Script:
+    """Have a host send the files of a kind as they are, or lead to them by redirects."""
+
+    def leading(head: bytes, _: bytes) -> bytes:
+        asked = re.match(rb"GET /a/(\d+)", head)
+        assert asked
+        where = f"Location: {service.link(int(asked[1]), kind)}"
+        return answer(b"", where, status="302 Found")
+
+    answers: Answers = leading if lead else lambda _, body: answer(body)
+    act(service, host, dict.fromkeys(service.recordings, (kind, answers)))
     return host.script
 
 
@@ -50,13 +58,18 @@ Others = Callable[[socket.socket], object]
 
 
 def out_of_step(
-    service: SimulatedService, host: Host, kind: Kind, others: Others | None = None
+    service: SimulatedService,
+    host: Host,
+    kind: Kind,
+    others: Others | None = None,
+    *,
+    lead: bool = False,
 ) -> None:
     """Have a host be one answer behind on its first connection, from the second file to the last.
 
     `others` does what it does on others: it sends the file.
     """
-    right = plainly(service, host, kind)
+    right = plainly(service, host, kind, lead=lead)
     asked: dict[object, int] = defaultdict(int)
     held = Sent()
 
@@ -68,10 +81,10 @@ def out_of_step(
         if peer != next(iter(asked)):
             (others or right)(sock)
         elif asked[peer] == 1:
+            held.data = true.data
             sock.sendall(true.data)
         else:
-            before = held.data or answer(bytes_of(service, kind, ID))
-            held.data = true.data
+            before, held.data = held.data, true.data
             sock.sendall(before + (true.data if asked[peer] == COUNT else b""))
 
     host.script = script
@@ -87,15 +100,16 @@ def wrong(root: Path, service: SimulatedService, kind: Kind) -> list[int]:
     return [id_ for id_ in service.recordings if not whole(root, service, kind, id_)]
 
 
+@pytest.mark.parametrize("lead", [False, True], ids=["files", "redirects"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_later_file_is_the_one_before(
-    kind: Kind, service: SimulatedService, plain_host: Host, root: Path
+    kind: Kind, lead: bool, service: SimulatedService, plain_host: Host, root: Path
 ) -> None:
-    out_of_step(service, plain_host, kind)
+    out_of_step(service, plain_host, kind, lead=lead)
     report = run_here(service, root, service.recordings, jobs=1, retries=0)
     assert wrong(root, service, kind) == []
     assert (report.exit_code, report.archived, report.files) == (0, COUNT, 3 * COUNT)
-    assert len(report.kept_aside) == COUNT - 2
+    assert len(report.kept_aside) == COUNT - (1 if lead else 2)  # a file that was not believed
     asked = len(plain_host.requests)
     report = run_here(service, root, service.recordings, jobs=1)
     assert (report.exit_code, report.already_archived) == (0, COUNT)

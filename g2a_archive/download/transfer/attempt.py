@@ -115,6 +115,7 @@ class Fetcher:
         except NetworkError as error:
             return self._broken(transfer, error)
         transfer.answered = True
+        transfer.kept_by = answer.kept_by | (transfer.kept_by if transfer.size else set())
         try:
             return self._take(transfer, answer, ranged="Range" in headers)
         finally:
@@ -224,10 +225,8 @@ class Fetcher:
     def _seen(self, answer: Answer) -> Seen:
         head = b""
         if answer.status == 400:
-            try:
+            with suppress(NetworkError):
                 head = answer.read(content.HEAD)
-            except NetworkError:
-                head = b""
         return Seen(
             status=answer.status,
             validator=validator_of(answer),
@@ -300,10 +299,9 @@ class Fetcher:
 
     def _contradiction(self, transfer: Transfer, answer: Answer, length: int) -> Result:
         """The announced length is not `recordingSize`: nothing is written."""
-        try:
+        head = b""
+        with suppress(NetworkError):
             head = answer.read(content.HEAD)
-        except NetworkError:
-            head = b""
         wrong = decisions.wrong_content(transfer.kind, head, answer.header("Content-Type"))
         if wrong is not None and wrong.action is Action.NEW_LINK:
             return NewLink(wrong.reason)

@@ -188,8 +188,7 @@ class Finisher:
             if answer is not None and answer.doubtful:
                 part.discard()
                 return UNASKED
-            kept_by = answer.kept_by if answer is not None else None
-            return self._name(transfer, part)._replace(kept_by=kept_by)
+            return self._name(transfer, part)
         except OSError as error:
             return local_error(error, Doing.WRITE, part.path)
         except BaseException as error:

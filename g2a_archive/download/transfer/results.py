@@ -52,6 +52,7 @@ class Transfer:
     helper_failures: int = 0
     waits_for: str = ""  # the host that the last attempt did not reach, be it a redirect's
     answer: Answer | None = None  # of which the last bytes are
+    kept_by: set[Place] = field(default_factory=set)  # where its bytes are from, as of an answer
     answered: bool = False  # whether the attempt under way came as far as the host's answer
 
     @property
@@ -107,16 +108,12 @@ class Transfer:
 
 
 class Stored(NamedTuple):
-    """The file is whole, flushed, and has its final name; `flush` names directories to flush.
-
-    `kept_by`: the host, where it came on a connection that was in use before.
-    """
+    """The file is whole, flushed, and has its final name; `flush` names directories to flush."""
 
     file: StoredFile
     adopted: bool = False
     aside: Sequence[str] = ()
     flush: frozenset[str] = frozenset()
-    kept_by: Place | None = None
 
 
 class Again(NamedTuple):
