@@ -69,6 +69,16 @@ def test_what_was_not_flushed_is_not_recorded(
     assert_archive_equals(service, root)
 
 
+def test_a_disk_that_flushes_nothing_ends_a_merge(parts: list[Path], root: Path) -> None:
+    """Once, and not recording by recording."""
+    places = (f"{root}/20*", f"{root}/.g2a-archive/partial*")
+    faults = [Fault("fsync", place, errno.EIO) for place in places]
+    result = run_cli(merge_args(root, parts), playing([*faults, Fault("syncfs", "*", errno.EIO)]))
+    assert result.returncode == 6
+    assert result.stderr.count("Input/output error") == 1
+    assert states(root) == {}
+
+
 def test_what_stands_in_a_file_s_place_and_cannot_be_read(
     service: SimulatedService, parts: list[Path], root: Path
 ) -> None:
