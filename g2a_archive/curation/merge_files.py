@@ -280,11 +280,9 @@ class Files:
         device = os.stat(self.storage.root).st_dev
         near = [path for path in touched if device_of(path) == device]
         if self._group is not None and len(near) > _FEW_DIRECTORIES:
-            try:
+            with contextlib.suppress(OSError):  # each of them tells more
                 self._group.flush()
                 touched.difference_update(near)
-            except OSError as error:
-                self.storage.try_out(local_error(error, Doing.FLUSH, self.storage.root))
         failed = self.storage.flush(touched)
         for problem in failed.values():
             self.storage.try_out(problem)
