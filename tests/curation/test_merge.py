@@ -97,6 +97,10 @@ def test_a_download_afterwards_fetches_nothing(
 
 
 def test_move_empties_the_sources(service: SimulatedService, parts: list[Path], root: Path) -> None:
+    """What they held is told to whoever kept their fingerprints."""
+    lines = {
+        part: cli_here(["status", "--fingerprint", "--dest", part]).stdout.strip() for part in parts
+    }
     report = merge_here(root, parts, move=True)
     assert (report.exit_code, report.moved) == (0, 5)
     assert_archive_equals(service, root)
@@ -104,7 +108,7 @@ def test_move_empties_the_sources(service: SimulatedService, parts: list[Path], 
     for part in parts:
         assert {path.name for path in part.iterdir()} == {".g2a-archive"}
         assert states(part) == {}
-        assert_proven(part)
+        assert_proven(part, "--fingerprint", lines[part])
     assert all(path.stat().st_nlink == 1 for path in archive_files(root).values())
 
 
