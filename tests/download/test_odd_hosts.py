@@ -248,6 +248,28 @@ def test_a_digest_that_came_with_the_first_half_counts_to_the_end(
 
 
 @pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("cut", [0, 9])
+def test_nothing_is_kept_of_a_compressed_body_that_was_damaged(
+    cut: int, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+) -> None:
+    """Only its end tells, once all bytes are here, and as many as there should be."""
+    service.set_recordings([SimulatedRecording(ID, START, 300_000, 20_000, 6_000)])
+
+    def damaged_once(head: bytes, body: bytes) -> bytes:
+        if b"range: bytes=" in head.lower():
+            begin = int(re.search(rb"(?i)range: bytes=(\d+)-", head)[1])  # type: ignore[index]
+            span = f"Content-Range: bytes {begin}-{len(body) - 1}/{len(body)}"
+            return answer(body[begin:], span, status="206 Partial Content")
+        packed = gzip.compress(body, 0)  # as it is, between a head and a checksum
+        packed = packed[:1000] + bytes([packed[1000] ^ 1]) + packed[1001 : len(packed) - cut]
+        return answer(packed, "Content-Encoding: gzip")
+
+    odd("mp4", damaged_once)
+    run_here(service, root, [ID], retries=2)
+    assert name_of(service, "mp4") not in archive_files(root)
+
+
+@pytest.mark.usefixtures("no_backoff")
 def test_the_digest_of_another_version_counts_no_more(
     service: SimulatedService,
     odd: Callable[[Kind, Answers], None],
