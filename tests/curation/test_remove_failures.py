@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,17 +176,35 @@ def test_a_disk_full_to_the_last_byte(reserved: int, serve: Serve, root: Path, s
     one, *others = service.recordings
     with mounts.tmpfs(root, "12m"):
         assert run_here(service, root, service.recordings).exit_code == 0
-        os.truncate(root / ".g2a-archive" / "reserve", reserved)
+        os.truncate(root / ".g2a-archive" / "reserve" / "room", reserved)
         mounts.fill(root / ".g2a-archive")
         assert say("remove", "--yes", one)[0] == 0
         assert_removed(root, one)
         mounts.empty(root / ".g2a-archive")
-        assert run_here(service, root, others).exit_code == 0  # sets some aside again
-        os.truncate(root / ".g2a-archive" / "reserve", reserved)
+        assert run_here(service, root, others).exit_code == 0
+        os.truncate(root / ".g2a-archive" / "reserve" / "room", reserved)
         mounts.fill(root / ".g2a-archive")
         code, out, _ = say("remove", "--yes", *others, "--json")
         assert (code, json.loads(out)["deleted_files"]) == (0, 3 * len(others))
         assert_removed(root, *others)
+
+
+def test_a_disk_whose_inodes_are_used_up(
+    service: SimulatedService, root: Path, tmp_path: Path, say: Say
+) -> None:
+    with mounts.ext4(tmp_path / "drive", tmp_path / "image", 32 << 20, inodes=100) as drive:
+        (drive / "archive").mkdir()
+        with mounts.bind(drive / "archive", root):
+            ids = list(service.recordings)
+            assert run_here(service, root, ids).exit_code == 0
+            (drive / "others").mkdir()
+            for number in (1, 2):  # room is set aside anew by what makes it
+                with suppress(OSError):
+                    for other in range(1000):
+                        (drive / "others" / f"{number}-{other}").touch()
+                assert os.statvfs(drive).f_favail == 0
+                assert say("remove", "--yes", ids[number])[0] == 0
+                assert_removed(root, ids[number])
 
 
 def test_not_without_the_lock(root: Path, ids: list[int], say: Say) -> None:

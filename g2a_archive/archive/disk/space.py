@@ -53,17 +53,23 @@ def free_space(path: str | Path) -> tuple[int, int] | None:
 
 
 def keep_reserve(own: Path) -> None:
-    """Have a file in the archive's own directory for `spend_reserve`, where there is room."""
+    """Have a directory and a file in the archive's own, for `spend_reserve`, if there is room.
+
+    Two inodes: a journal of the catalogue and the list of what was removed take as many.
+    """
     told = free_space(own)
     if told is None or told[0] >= FOR_THE_CATALOGUE:
-        with suppress(OSError), open(own / _RESERVE, "xb") as file:
-            file.write(os.urandom(FOR_THE_CATALOGUE // 2))  # such as no file system makes smaller
+        with suppress(OSError):
+            os.makedirs(own / _RESERVE, exist_ok=True)
+            with open(own / _RESERVE / "room", "xb") as file:
+                file.write(os.urandom(FOR_THE_CATALOGUE // 2))  # such as nothing makes smaller
 
 
 def spend_reserve(own: Path) -> None:
     """Give back what was reserved: on a full disk, to remove something takes room first."""
     with suppress(OSError):
-        os.remove(own / _RESERVE)
+        os.remove(own / _RESERVE / "room")
+        os.rmdir(own / _RESERVE)
 
 
 def file_system_type(path: str) -> int:

@@ -12,7 +12,7 @@ import click
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import Removed, resume
-from g2a_archive.archive.disk.space import spend_reserve
+from g2a_archive.archive.disk.space import keep_reserve, spend_reserve
 from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
@@ -97,6 +97,7 @@ def _remove(
             storage.open(create=False)
             stack.callback(storage.close)
             spend_reserve(storage.own)
+            stack.callback(keep_reserve, storage.own)
             root = storage.root
             catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
             left = resume(catalog, root)
