@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from g2a_archive.archive.database.catalog import DOUBTED, NO_SUM
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import MissingPart
 from g2a_archive.errors import (
@@ -219,7 +220,7 @@ class _Check:
             return _wrong(file, f"changed: {here}, {file.size:,} were archived", seen)
         if digest != file.sha256:
             what = f"changed: SHA-256 is {digest[:16]}..., {file.sha256[:16]}... was archived"
-            return _wrong(file, what, seen)
+            return _wrong(file, DOUBTED if file.sha256 == NO_SUM else what, seen)
         return _Result(file, None, seen)
 
     def take(self, results: list[_Result]) -> None:

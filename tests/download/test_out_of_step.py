@@ -136,6 +136,7 @@ def test_what_may_be_wrong_is_owed_until_it_came_again(
     assert (report.exit_code, report.archived, sorted(report.failed.ids)) == (1, 1, doubted)
     found = json.loads(run_cli(["verify", "-d", str(root), "--json"]).stdout)["findings"]
     assert [int(one["recording"]) for one in found] == doubted[:-1]  # the last was not believed
+    assert {one["problem"] for one in found} == {"it may be another recording's file"}
     assert {states(root)[id_] for id_ in doubted} == {"failed"}
     if lost:
         (root / ".g2a-archive/catalog.sqlite3").unlink()

@@ -65,8 +65,10 @@ _TO_STAY = (
     "(SELECT id FROM recording WHERE state <> 'archived' AND state = 'queued')"
 )
 
-_NO_SUM = "0" * 64
-_DOUBTED = "it may be another one's"
+NO_SUM = "0" * 64
+DOUBTED = "it may be another recording's file"
+"""The sum of a file that was doubted, which nothing has, and what is wrong with it."""
+
 _DOUBT = "UPDATE file SET sha256 = ?, damage = ? WHERE recording = ? AND kind = ?"
 
 _CHECK = """
@@ -255,8 +257,8 @@ class Catalog(Database):
         now = self.now()
         with self.transaction() as db:
             for recording, kind in files:
-                db.execute(_DOUBT, (_NO_SUM, _DOUBTED, recording, kind))
-                _break(db, recording, kind, _DOUBTED, now)
+                db.execute(_DOUBT, (NO_SUM, DOUBTED, recording, kind))
+                _break(db, recording, kind, DOUBTED, now)
 
     def checked(
         self, good: Iterable[StoredFile], broken: Iterable[tuple[StoredFile, str]] = ()
