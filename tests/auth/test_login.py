@@ -230,9 +230,13 @@ def test_a_port_that_is_taken(sign_in: Callable[..., Path]) -> None:
     assert "--paste" in caught.value.hint
 
 
-def test_an_address_that_would_give_the_state_away(sign_in: Callable[..., Path]) -> None:
+def test_an_address_that_would_give_the_state_or_the_code_away(
+    sign_in: Callable[..., Path],
+) -> None:
     with pytest.raises(InputError, match="authorization address"):
         sign_in(Person(), authorize_url="http://example.com/authorize", limit=0)
+    with pytest.raises(InputError, match="redirect address"):
+        sign_in(Paster(), paste=True, redirect_uri="http://example.com/")
 
 
 # Pasting.

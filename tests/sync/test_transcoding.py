@@ -46,7 +46,8 @@ def test_transcoding_is_asked_for_once_and_downloaded_the_next_night(
         token_lifetime=9e9,
     )
     waiting = {i for i in service.recordings if service.state(i) == "transcode"}
-    assert sync_here(service, root, transcode=True).exit_code == 3
+    report = sync_here(service, root, transcode=True)
+    assert (report.exit_code, report.requested, report.archived) == (3, 24, 12)
     calls = service.requests.calls("transcode")
     asked = [int(i) for e in calls for i in e.path.rpartition("/")[2].split(",")]
     assert (sorted(asked), {e.method for e in calls}) == (sorted(waiting), {"POST"})
