@@ -1,8 +1,6 @@
 """The run: IDs → chunks → links → transfers → catalogue → report.
 
-The main thread decides and writes the catalogue; it talks to the other threads only through
-queues. Nothing is claimed before it is flushed: files by the workers, their directories here,
-then one commit for all that ended since the last.
+The main thread decides and writes the catalogue; to the other threads it talks through queues.
 """
 
 from __future__ import annotations
@@ -142,7 +140,7 @@ class Engine:
     def _doubts(self) -> bool:
         """Nothing is left to do: is what came what was asked for? What may not be, comes again."""
         self._recorder.commit()
-        self._switch.event.wait(max(0.0, self._workers.late_until() - time.monotonic()))
+        self._switch.event.wait(self._workers.late_for())
         again = self._recorder.doubt(self._workers.doubted(), self._mask)
         self._plan.known.update((one.id, one) for one in begun(self._catalog, again, self._mask))
         self._links.ask_again(again)
@@ -353,6 +351,8 @@ class Engine:
         unfinished = self._links.unfinished()
         if self._pending:
             self._switch.stop()
+        time.sleep(self._workers.late_for())  # for answers, and what may come behind them
+        if self._pending:
             self._workers.abort()
             self._drain()
         self._report.unfinished.extend(unfinished)

@@ -19,7 +19,7 @@ from g2a_archive.console.report import Report
 from g2a_archive.download.jobs import Job
 from g2a_archive.download.transfer.results import Stored, Transfer
 from g2a_archive.errors import LocalError
-from g2a_archive.models import ALL_KINDS, Failure, State, counted, distinct
+from g2a_archive.models import ALL_KINDS, Failure, FileKind, State, counted, distinct
 from g2a_archive.transport.connections import Place
 
 log = logging.getLogger("g2a_archive")
@@ -35,8 +35,10 @@ class Recorder:
         self._catalog = catalog
         self._storage = storage
         self.jobs: dict[int, Job] = {}
-        # Recordings and kinds of what came on connections that were in use before, by their host.
-        self._unproved: dict[Place, tuple[array[int], array[int]]] = {}
+        # Recordings and kinds of what came on connections that were in use before, by their host,
+        # and whether it was adopted.
+        self._unproved: dict[Place, tuple[array[int], array[int], array[int]]] = {}
+        self._fetched: set[tuple[int, FileKind]] = set()  # by this run, and doubted
         # What ended, and is not in the catalogue yet.
         self._ended: list[Settlement] = []
         self._flush: set[str] = set()
@@ -75,11 +77,13 @@ class Recorder:
         job = self.jobs[transfer.recording]
         job.files.append(outcome.file)
         job.troubles.pop(transfer.kind, None)
+        adopted = outcome.adopted and (transfer.recording, transfer.kind) not in self._fetched
         for host in transfer.kept_by:
-            ids, kinds = self._unproved.setdefault(host, (array("q"), array("B")))
-            ids.append(transfer.recording)
-            kinds.append(ALL_KINDS.index(transfer.kind))
-        if outcome.adopted:
+            columns = self._unproved.setdefault(host, (array("q"), array("B"), array("B")))
+            row = transfer.recording, ALL_KINDS.index(transfer.kind), adopted
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+        if adopted:
             self.report.adopted += 1
             log.info("recording %d: %s: adopted, it was there", transfer.recording, transfer.kind)
         else:
@@ -180,14 +184,18 @@ class Recorder:
         Only while no recording is under way, and all is committed. Raises `CatalogError`.
         """
         unproved = (self._unproved.pop(host, ()) for host in hosts)
-        doubted = sorted({pair for columns in unproved for pair in zip(*columns, strict=True)})
+        rows = sorted(row for columns in unproved for row in zip(*columns, strict=True))
+        doubted = {(id_, ALL_KINDS[kind]): bool(adopted) for id_, kind, adopted in rows}
         if not doubted:
             return ()
         ids = distinct(id_ for id_, _ in doubted)
         again = array("q", (id_ for id_, _, _ in archived(self._catalog, ids, mask)))
-        self._catalog.doubted((id_, ALL_KINDS[kind]) for id_, kind in doubted)
+        self._catalog.doubted(doubted)
+        self._fetched.update(file for file, adopted in doubted.items() if not adopted)
+        adopted = sum(doubted.values())
         self.report.archived -= len(again)
-        self.report.files -= len(doubted)
+        self.report.adopted -= adopted
+        self.report.files -= len(doubted) - adopted
         self.settled -= len(again)
         log.warning(
             "a file host sent what nobody had asked for: %s may be of other recordings, "

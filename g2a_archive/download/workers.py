@@ -166,9 +166,9 @@ class Workers:
         """To be called now and then: ends requests whose answers trickle."""
         self._downloads.end_late()
 
-    def late_until(self) -> float:
-        """Until when (monotonic seconds) something may come that tells of a file that is wrong."""
-        return self._downloads.late_until()
+    def late_for(self) -> float:
+        """Seconds in which something may come yet that tells of a file that is wrong."""
+        return self._downloads.late_for()
 
     def doubted(self) -> set[Place]:
         """Hosts whose files may be others, as told by `Downloads.doubted`."""

@@ -31,8 +31,8 @@ forgets it about then, and does not say so."""
 _MOST_INTERIM = 16
 """Interim answers before an answer at most."""
 
-_FILE = re.compile(rb"HTTP/1\.\d [23]")
-"""How an answer begins that may be a file, or lead to one."""
+_ANSWER = re.compile(rb"HTTP/1\.\d (?!400|408)")
+"""How an answer begins that another request's may be: some hosts say 400 or 408 to none at all."""
 
 _COUNTS = re.compile(r"content-|transfer-|digest|hash|checksum", re.IGNORECASE)
 """Of the headers' names: without them, a part of a body passes for all of it."""
@@ -91,7 +91,7 @@ class Network:
     def distrust(self, place: Place, *, doubt: bool) -> None:
         """This host has sent what nobody asked for: it gets a new connection for each request.
 
-        `doubt`: that was a file, so that others may have come under the names of those before.
+        `doubt`: that was an answer, so that others may have come in the place of those before.
         """
         self._talkative.add(place)
         if doubt:
@@ -107,13 +107,15 @@ class Network:
         self._spread += (abs(seconds - self._usual) - self._spread) / 4
         self._usual += (seconds - self._usual) / 8
 
-    def late_until(self) -> float:
-        """Until when (monotonic seconds) an answer may come whose place another one took."""
+    def late_for(self) -> float:
+        """Seconds in which an answer may come yet whose place another one took."""
         with self._lock:
-            return self.late(max((one.asked_at for one in self._kept), default=0.0))
+            asked_at = (one.asked_at for one in self._kept if one.answers > 1)
+            until = self.late(max(asked_at, default=0.0))
+        return max(0.0, until - time.monotonic())
 
     def late(self, since: float) -> float:
-        """The same for one request, made by then (monotonic seconds).
+        """Until when (monotonic seconds) it may, of a request that was made then.
 
         The host may have to answer the one before first.
         """
@@ -127,7 +129,7 @@ class Network:
             kept = list(self._kept)
         for connection in kept:
             # An answer that was still waited for as the run was stopped is not one too many.
-            if not connection.asks and not connection.is_connected:  # which looks at what waits
+            if connection.idle and not connection.is_connected:  # which looks at what waits
                 connection.close()
         found, self._doubted = self._doubted, set()
         return found
@@ -221,10 +223,6 @@ def _talks_still(sock: socket.socket) -> bytes:
     return b""
 
 
-def _nothing(_: object) -> None:
-    """What a socket's file reads where nothing has come yet."""
-
-
 class _Final(http.client.HTTPResponse):
     """The answer itself: the library takes an interim one (RFC 9110, 15.2) for it, but for a 100.
 
@@ -268,8 +266,8 @@ class _Kept:
     network: Network
     asked_at = 0.0
     answers = 0
-    asks = False
-    """Whether the headers of an answer are due."""
+    idle = False
+    """Whether the last answer was read whole."""
 
     doubted = -1.0
     """When the last request was made before something came that nobody had asked for."""
@@ -295,19 +293,28 @@ class _Kept:
         connected = bool(super().is_connected)  # type: ignore[misc]
         sock = self.sock  # type: ignore[attr-defined]
         quiet = connected and not _decrypted(sock)
+        self.idle = self.idle and quiet
         if sock is not None and not quiet and (sent := _talks(sock)):
             self._distrust(sent)
         return quiet and self.network.fresh(self.place, self.asked_at)
 
     def look_behind(self, file: Any) -> None:
         """An answer was read whole from `file`: was more read with it, which is lost with it?"""
-        file.raw.readinto = _nothing  # it looks no further: the system need not be asked
+        self.idle = True
+        file.raw.readinto = lambda _: None  # as if no more had come: the system is not asked
         if sent := file.peek(1):
             self._distrust(sent)
 
     def _distrust(self, sent: bytes) -> None:
         self.doubted = self.asked_at
-        self.network.distrust(self.place, doubt=_FILE.match(sent) is not None)
+        # Of an answer that came in two pieces, this may be only its first bytes.
+        whole = sent + b"HTTP/1.1 200"[len(sent) :]
+        self.network.distrust(self.place, doubt=_ANSWER.match(whole) is not None)
+
+    def close(self) -> None:
+        """Before an idle one is closed, to make room for another host's, it is looked at."""
+        _ = self.idle and self.is_connected
+        super().close()  # type: ignore[misc]
 
     def doubts(self, asked_at: float) -> bool:
         """Whether more has come since what was asked for then: that was another's answer, perhaps.
@@ -329,11 +336,11 @@ class _Kept:
             if sock is not None and not _decrypted(sock):
                 wait_for_read(sock, timeout=2 * self.network.late(0.0))
         _ = self.is_connected
-        self.close()  # type: ignore[attr-defined]
+        self.close()
         return self.asked_at <= self.doubted
 
     def request(self, *args: Any, **more: Any) -> None:
-        self.asked_at, self.asks = time.monotonic(), True
+        self.asked_at, self.idle = time.monotonic(), False
         self.network.use(self)
         super().request(*args, **more)  # type: ignore[misc]
 
@@ -343,7 +350,7 @@ class _Kept:
     def getresponse(self) -> Any:
         self.answering = self.sock  # type: ignore[attr-defined]
         found = self._awaited(super().getresponse)  # type: ignore[misc]
-        self.answers, self.asks = self.answers + 1, False
+        self.answers += 1
         self.network.took(self, time.monotonic() - self.asked_at)
         return found
 

@@ -107,9 +107,9 @@ class Downloads:
         for answer in waiting:
             answer.interrupt()
 
-    def late_until(self) -> float:
-        """Until when (monotonic seconds) something may come that tells of a file that is wrong."""
-        return self._adapter.network.late_until()
+    def late_for(self) -> float:
+        """Seconds in which something may come yet that tells of a file that is wrong."""
+        return self._adapter.network.late_for()
 
     def doubted(self) -> set[Place]:
         """Hosts, each told once, whose files that came on connections in use before may be others.

@@ -166,6 +166,82 @@ def test_a_run_that_is_stopped_claims_none_of_them(
     assert wrong(root, service, "events") == []
 
 
+@pytest.mark.parametrize("last", ["503 Later", "404 Not Found", "103 Early Hints"])
+def test_the_answer_too_many_is_no_file(
+    last: str, service: SimulatedService, plain_host: Host, root: Path
+) -> None:
+    """It is one too many all the same."""
+    right = plainly(service, plain_host, "events")
+
+    def script(sock: socket.socket) -> None:
+        true = Sent()
+        right(true)  # type: ignore[arg-type]
+        before, held.data = held.data, true.data
+        asked = len(plain_host.requests)
+        odd = asked == COUNT and plain_host.accepted == 1
+        sock.sendall(before if 1 < asked <= COUNT and plain_host.accepted == 1 else true.data)
+        if odd:
+            sock.sendall(answer(b"", status=last))
+
+    held = Sent()
+    plain_host.script = script
+    report = run_here(service, root, service.recordings, jobs=1, retries=0)
+    assert wrong(root, service, "events") == []
+    assert (report.exit_code, report.archived) == (0, COUNT)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["fetched", "adopted"])
+def test_what_was_right_is_counted_once(
+    there: bool, service: SimulatedService, plain_host: Host, root: Path
+) -> None:
+    """Though it is fetched again as another answer came behind the last, of nobody's file."""
+    right = plainly(service, plain_host, "events")
+    day = root / f"{START:%Y/%m/%d}"
+    day.mkdir(parents=True)
+    for id_ in service.recordings if there else ():
+        (day / f"{id_}.events").write_bytes(bytes_of(service, "events", id_))
+
+    def script(sock: socket.socket) -> None:
+        right(sock)
+        if len(plain_host.requests) == COUNT:
+            right(sock)
+
+    plain_host.script = script
+    report = run_here(service, root, service.recordings, jobs=1)
+    assert len(plain_host.requests) > COUNT
+    assert (report.exit_code, report.archived, report.kept_aside) == (0, COUNT, [])
+    adopted = COUNT if there else 0
+    assert (report.files, report.adopted) == (3 * COUNT - adopted, adopted)
+
+
+def test_what_was_asked_for_as_the_run_is_stopped_is_waited_for(
+    service: SimulatedService, plain_host: Host, root: Path
+) -> None:
+    """Or what came on that connection before would be claimed: it has been one behind for long."""
+    switch, held, asked = StopSwitch(), Sent(), 6
+    right = plainly(service, plain_host, "events")
+
+    def script(sock: socket.socket) -> None:
+        true = Sent()
+        right(true)  # type: ignore[arg-type]
+        before, held.data = held.data, true.data
+        number = len(plain_host.requests)
+        if number == asked:
+            switch.stop(ExitCode.SIGTERM)
+        time.sleep(0.05)  # a host that takes its time
+        sock.sendall(true.data if number == 1 else before)
+        if number == asked:
+            sock.sendall(true.data)
+
+    plain_host.script = script
+    report = run_here(service, root, service.recordings, jobs=1, switch=switch)
+    assert (report.exit_code, report.archived) == (143, 1)
+    plainly(service, plain_host, "events")
+    report = run_here(service, root, service.recordings)
+    assert (report.exit_code, report.archived) == (0, COUNT - 1)
+    assert wrong(root, service, "events") == []
+
+
 @pytest.mark.parametrize(
     ("kind", "first"),
     [

@@ -10,7 +10,7 @@ from functools import partial
 from http.client import HTTPResponse
 
 import pytest
-from support.bodies import body_of
+from support.bodies import body_of, downloads_of
 from support.host import Host, answer, has_arrived
 
 from g2a_archive.transport.downloads import Downloads
@@ -128,6 +128,59 @@ def test_what_comes_behind_the_last_answer_casts_doubt_on_its_host(
     assert downloads.doubted() == {("localhost", host.port)}
     assert downloads.doubted() == set()
     assert body_of(downloads, host.url) == b"file 3"
+
+
+BEGINNINGS = {
+    b"HTTP/1.1 206 Part": True,
+    b"HTTP/1.1 2": True,
+    b"H": True,
+    b"HTTP/1.0 500": True,
+    b"HTTP/1.1 400": False,
+    b"HTTP/1.1 408": False,
+    b"\r\n": False,
+}
+
+
+@pytest.mark.parametrize(("begins", "doubted"), BEGINNINGS.items(), ids=repr)
+def test_an_answer_too_many_of_which_only_a_beginning_came(
+    begins: bytes, doubted: bool, host: Host, downloads: Downloads
+) -> None:
+    """Be it what was read ahead together with the answer before."""
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(answer(b"file") + (begins if len(host.requests) == 2 else b""))
+
+    host.script = script
+    assert [body_of(downloads, host.url) for _ in range(2)] == [b"file", b"file"]
+    assert downloads.doubted() == ({("localhost", host.port)} if doubted else set())
+
+
+def test_what_waits_is_seen_where_connections_are_closed_to_make_room(host: Host) -> None:
+    """For those to other hosts, of which only some are kept."""
+    others = [Host() for _ in range(5)]
+    downloads = downloads_of(2.0, jobs=64)
+    sent = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(answer(b"file"))
+        if len(host.requests) == 2:
+            release.wait(30)
+            sock.sendall(answer(b"another file"))
+            has_arrived(sock)
+            sent.set()
+
+    release = threading.Event()
+    host.script = script
+    try:
+        assert [body_of(downloads, host.url) for _ in range(2)] == [b"file", b"file"]
+        release.set()
+        assert sent.wait(30)
+        assert [body_of(downloads, other.url) for other in others] == [b""] * 5
+        assert downloads.doubted() == {("localhost", host.port)}
+    finally:
+        downloads.close()
+        for other in others:
+            other.close()
 
 
 def test_an_answer_that_was_waited_for_as_the_run_was_stopped_casts_none(
