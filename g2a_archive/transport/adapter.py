@@ -26,7 +26,7 @@ USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.v
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect to one address, or `--timeout` if that is shorter."""
 
-_MOST_IDLE = 128
+_MOST_IDLE = 64
 """Connections to file hosts that are kept while others are asked, or those of four hosts."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
