@@ -17,9 +17,10 @@ from pathlib import Path
 
 from g2a_archive.archive.disk import flushing, look
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
+from g2a_archive.archive.disk.flushing import flush_file, write_trial
 from g2a_archive.archive.disk.lock import ArchiveLock
 from g2a_archive.archive.disk.mounts import MissingPart, drives_in
-from g2a_archive.archive.disk.space import NOT_FULL, Space, keep_reserve, largest_file
+from g2a_archive.archive.disk.space import NOT_FULL, Space, largest_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import Domain, InputError, LocalError, StorageError, storage_error
 
@@ -120,7 +121,6 @@ class Storage:
             if self._catalog_elsewhere:
                 self.catalog.parent.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()
-            keep_reserve(self.own)
             self.leftovers = set(os.listdir(self.partial))
         except OSError as error:
             self.close()
@@ -311,7 +311,7 @@ class Storage:
             try:
                 if persistently(os.stat, self._root).st_dev != self._device:
                     raise _another_drive(self.root)
-                persistently(flushing.write_trial, self.partial, NOT_FULL if full else 1)
+                persistently(write_trial, self.partial, NOT_FULL if full else 1)
             except OSError as error:
                 raise storage_error(error, "write to", self.partial) from error
             self._tried_until = time.monotonic() + _BELIEVED
@@ -392,7 +392,7 @@ def _copy_beside(part: str, final: str) -> None:
             status = os.fstat(source.fileno())
             with contextlib.suppress(OSError):  # of use with --set-mtime; a share may refuse it
                 os.utime(beside, ns=(status.st_atime_ns, status.st_mtime_ns))
-            flushing.flush_file(target.fileno())
+            flush_file(target.fileno())
         persistently(os.rename, beside, final)
     except OSError:
         with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ from g2a_archive.archive.database.inventory import NO_DATE
 from g2a_archive.archive.database.tombstones import Removed, entomb, resume
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.curation.selection import started
-from g2a_archive.errors import CatalogError, InputError
+from g2a_archive.errors import InputError
 from g2a_archive.models import Ago, State, moment
 
 _DAY = 86400
@@ -158,25 +158,8 @@ def remove(catalog: Catalog, root: Path, removal: Removal, reason: str | None) -
         there = [part for part in missing if any(part.holds(place) for place in places)]
         if there:
             raise unmounted_error(there)
-    return _remove(catalog, root, removal.ids, reason)
-
-
-def _remove(catalog: Catalog, root: Path, ids: Sequence[int], reason: str | None) -> Removed:
-    """All at once; on a disk too full to claim that, a few first: they give room for more."""
-    removed, few = Removed(), 10
-    while ids:
-        some = ids
-        try:
-            entomb(catalog, some, reason)
-        except CatalogError:
-            some, few = ids[:few], few * 2
-            entomb(catalog, some, reason)
-        ids = ids[len(some) :]
-        now = resume(catalog, root)
-        now.deleted += removed.deleted
-        now.gone = removed.gone + now.gone
-        removed = now
-    return removed
+    entomb(catalog, removal.ids, reason)
+    return resume(catalog, root)
 
 
 def _directories(catalog: Catalog, ids: Sequence[int]) -> list[Any]:

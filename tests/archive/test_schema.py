@@ -209,7 +209,7 @@ def test_killed_while_migrating(
     assert run_here(service, old, service.recordings).exit_code == 0
     assert_archive_equals(service, old)
     own = sorted(path.name for path in catalog_path(old).parent.iterdir())
-    assert own == ["catalog.sqlite3", KEPT, "lock", "partial", "reserve"]
+    assert own == ["catalog.sqlite3", KEPT, "lock", "partial"]
 
 
 def test_two_programs_that_migrate_at_once(old: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,12 @@ import pytest
 from support import (
     archive_files,
     catalog_path,
-    mounts,
     removal,
     run_here,
     states,
 )
 from support.cli import Say
 from support.removal import assert_removed, files_of
-from support.service import Serve
 
 from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation import remove as removing
@@ -164,47 +160,6 @@ def test_a_disk_that_goes_before_the_removal_is_over(
     assert files_of(root, ids[0])
     assert run_here(service, root, ids).exit_code == 0
     assert_removed(root, *ids)
-
-
-@pytest.mark.parametrize("reserved", [512 << 10, 80 << 10])
-def test_a_disk_full_to_the_last_byte(reserved: int, serve: Serve, root: Path, say: Say) -> None:
-    """To claim what is then deleted takes room, which was set aside.
-
-    Where that is little, some go first, and make room for the rest.
-    """
-    service = serve(60)
-    one, *others = service.recordings
-    with mounts.tmpfs(root, "12m"):
-        assert run_here(service, root, service.recordings).exit_code == 0
-        os.truncate(root / ".g2a-archive" / "reserve" / "room", reserved)
-        mounts.fill(root / ".g2a-archive")
-        assert say("remove", "--yes", one)[0] == 0
-        assert_removed(root, one)
-        mounts.empty(root / ".g2a-archive")
-        assert run_here(service, root, others).exit_code == 0
-        os.truncate(root / ".g2a-archive" / "reserve" / "room", reserved)
-        mounts.fill(root / ".g2a-archive")
-        code, out, _ = say("remove", "--yes", *others, "--json")
-        assert (code, json.loads(out)["deleted_files"]) == (0, 3 * len(others))
-        assert_removed(root, *others)
-
-
-def test_a_disk_whose_inodes_are_used_up(
-    service: SimulatedService, root: Path, tmp_path: Path, say: Say
-) -> None:
-    with mounts.ext4(tmp_path / "drive", tmp_path / "image", 32 << 20, inodes=100) as drive:
-        (drive / "archive").mkdir()
-        with mounts.bind(drive / "archive", root):
-            ids = list(service.recordings)
-            assert run_here(service, root, ids).exit_code == 0
-            (drive / "others").mkdir()
-            for number in (1, 2):  # room is set aside anew by what makes it
-                with suppress(OSError):
-                    for other in range(1000):
-                        (drive / "others" / f"{number}-{other}").touch()
-                assert os.statvfs(drive).f_favail == 0
-                assert say("remove", "--yes", ids[number])[0] == 0
-                assert_removed(root, ids[number])
 
 
 def test_not_without_the_lock(root: Path, ids: list[int], say: Say) -> None:

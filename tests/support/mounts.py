@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,19 +81,6 @@ def unmount(at: Path) -> None:
 def grow(at: Path, size: str) -> None:
     """Give a tmpfs more room."""
     _run("mount", "-o", f"remount,size={size}", at)
-
-
-def fill(at: Path) -> None:
-    """Leave no byte free, by a file that `empty` takes away."""
-    with open(at / "others", "wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    assert os.statvfs(at).f_bavail == 0
-
-
-def empty(at: Path) -> None:
-    """Give back what `fill` took."""
-    (at / "others").unlink()
 
 
 def fail(at: Path) -> None:

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,8 +26,6 @@ took a fifth longer: 9.0 s instead of 7.3 for 2,300 small files.
 
 FOR_THE_CATALOGUE = 1 << 20
 """Bytes that no download takes: what was finished must still be recorded on a full disk."""
-
-_RESERVE = "reserve"
 
 NOT_FULL = 32 << 20
 """Bytes that a disk has for us which is not full: more than running transfers give back."""
@@ -50,26 +47,6 @@ def free_space(path: str | Path) -> tuple[int, int] | None:
     if not (disk.f_blocks and unit):
         return None
     return disk.f_bavail * unit, disk.f_blocks * unit
-
-
-def keep_reserve(own: Path) -> None:
-    """Have a directory and a file in the archive's own, for `spend_reserve`, if there is room.
-
-    Two inodes: a journal of the catalogue and the list of what was removed take as many.
-    """
-    told = free_space(own)
-    if told is None or told[0] >= FOR_THE_CATALOGUE:
-        with suppress(OSError):
-            os.makedirs(own / _RESERVE, exist_ok=True)
-            with open(own / _RESERVE / "room", "xb") as file:
-                file.write(os.urandom(FOR_THE_CATALOGUE // 2))  # such as nothing makes smaller
-
-
-def spend_reserve(own: Path) -> None:
-    """Give back what was reserved: on a full disk, to remove something takes room first."""
-    with suppress(OSError):
-        os.remove(own / _RESERVE / "room")
-        os.rmdir(own / _RESERVE)
 
 
 def file_system_type(path: str) -> int:

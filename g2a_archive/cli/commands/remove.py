@@ -12,7 +12,6 @@ import click
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import Removed, resume
-from g2a_archive.archive.disk.space import keep_reserve, spend_reserve
 from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
@@ -96,8 +95,6 @@ def _remove(
             storage = Storage(Path(settings.run.dest), catalog=settings.run.catalog)
             storage.open(create=False)
             stack.callback(storage.close)
-            spend_reserve(storage.own)
-            stack.callback(keep_reserve, storage.own)
             root = storage.root
             catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
             left = resume(catalog, root)
