@@ -140,7 +140,7 @@ class Engine:
     def _doubts(self) -> bool:
         """Nothing is left to do: is what came what was asked for? What may not be, comes again."""
         self._recorder.commit()
-        self._switch.event.wait(self._workers.late_for())
+        self._workers.await_late(self._switch.event)
         again = self._recorder.doubt(self._workers.doubted(), self._mask)
         self._plan.known.update((one.id, one) for one in begun(self._catalog, again, self._mask))
         self._links.ask_again(again)
@@ -351,7 +351,7 @@ class Engine:
         unfinished = self._links.unfinished()
         if self._pending:
             self._switch.stop()
-        time.sleep(self._workers.late_for())  # for answers, and what may come behind them
+        self._workers.await_late()
         if self._pending:
             self._workers.abort()
             self._drain()

@@ -166,9 +166,9 @@ class Workers:
         """To be called now and then: ends requests whose answers trickle."""
         self._downloads.end_late()
 
-    def late_for(self) -> float:
-        """Seconds in which something may come yet that tells of a file that is wrong."""
-        return self._downloads.late_for()
+    def await_late(self, stop: threading.Event | None = None) -> None:
+        """Wait for what may come yet and tell of a file that is wrong, or until `stop` is set."""
+        (stop or threading.Event()).wait(self._downloads.late_for())
 
     def doubted(self) -> set[Place]:
         """Hosts whose files may be others, as told by `Downloads.doubted`."""

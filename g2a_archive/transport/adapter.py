@@ -26,9 +26,6 @@ USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.v
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect to one address, or `--timeout` if that is shorter."""
 
-_MOST_IDLE = 64
-"""Connections to file hosts that are kept while others are asked, or those of four hosts."""
-
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -72,7 +69,7 @@ class FileAdapter(Adapter):
     """
 
     def __init__(self, *, connections: int) -> None:
-        super().__init__(hosts=max(4, _MOST_IDLE // connections), connections=connections)
+        super().__init__(connections=connections)
         # Nothing but this would keep a pool that the library has let go of, and its connections.
         self._pools: WeakValueDictionary[str, Any] = WeakValueDictionary()
 

@@ -21,7 +21,7 @@ def test_a_host_that_hangs_up_at_once_leaves_no_socket_open() -> None:
 
 def test_of_many_hosts_the_connections_to_a_few_are_kept(downloads: Downloads) -> None:
     """Else a run with links to many of them would be out of open files."""
-    hosts = [Host() for _ in range(20)]
+    hosts = [Host() for _ in range(12)]
     for host in hosts:
         found = downloads.get(host.url, {})
         assert found.read(1) == b""
