@@ -366,17 +366,17 @@ class Engine:
             job.dropped = True
             self._recorder.end(job)
         try:
-            self._remember()  # the run may have ended between two calls for the first chunk
-            self._recorder.commit()
-            again = self._recorder.doubt(self._workers.doubted(), self._mask)  # if it was stopped
-            self._report.unfinished.extend(again)
-            self._workers.close()  # others can have the threads
+            try:
+                self._remember()  # the run may have ended between two calls for the first chunk
+                self._recorder.commit()
+                again = self._recorder.doubt(self._workers.doubted(), self._mask)  # if stopped
+                self._report.unfinished.extend(again)
+            finally:
+                self._workers.close()  # others can have the threads
             write_checksums(self._catalog, self._storage.root)
         except ArchiverError as error:
             self._recorder.give_up()
             self._report.note(error)
-        finally:
-            self._workers.close()
         if self._switch.late and self._report.unfinished:
             self._report.out_of_time()
 

@@ -191,11 +191,11 @@ class Recorder:
         ids = distinct(id_ for id_, _ in doubted)
         again = array("q", (id_ for id_, _, _ in archived(self._catalog, ids, mask)))
         self._catalog.doubted(doubted)
-        self._fetched.update(file for file, adopted in doubted.items() if not adopted)
-        adopted = sum(doubted.values())
+        fetched = {file for file, adopted in doubted.items() if not adopted}
+        self._fetched |= fetched
         self.report.archived -= len(again)
-        self.report.adopted -= adopted
-        self.report.files -= len(doubted) - adopted
+        self.report.adopted -= len(doubted) - len(fetched)
+        self.report.files -= len(fetched)
         self.settled -= len(again)
         log.warning(
             "a file host sent what nobody had asked for: %s may be of other recordings, "

@@ -9,12 +9,11 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
 
 import pytest
 from support import archive_files, report_of, run_cli, run_here, states
 from support.host import Host, answer, chunks
-from support.odd import ID, START, Answers, act, bytes_of, name_of, whole
+from support.odd import ID, START, Answers, act, bytes_of, name_of, sent_by, whole
 from support.service import Serve
 
 from g2a_archive.demo import (
@@ -413,23 +412,12 @@ def test_what_nobody_asked_for_comes_as_a_kept_connection_is_used_again(
     def script(sock: socket.socket) -> None:
         asked = sock.getpeername()
         # In one piece: the answer is there before what came instead of it is flushed.
-        both = Sent(answer(b"WRONG FILE") if asked in begun else b"")
+        before = answer(b"WRONG FILE") if asked in begun else b""
         begun.add(asked)
-        right(cast(socket.socket, both))
-        sock.sendall(both.data)
+        sock.sendall(before + sent_by(right))
 
     plain_host.script = script
     report = run_here(service, root, service.recordings, jobs=jobs, retries=0)
     assert [(one.id, one.file, one.reason) for one in report.failed] == []
     wrong = [id_ for id_ in service.recordings if not whole(root, service, kind, id_)]
     assert wrong == []
-
-
-class Sent:
-    """Keeps what is sent to it."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def sendall(self, data: bytes) -> None:
-        self.data += data

@@ -19,7 +19,7 @@ from typing import cast
 import pytest
 from support import LONG, run_cli, run_here, states
 from support.host import Authority, Host, Script, answer
-from support.odd import ID, START, Answers, act, answer_for, bytes_of, whole
+from support.odd import ID, START, Answers, act, answer_for, bytes_of, sent_by, whole
 from support.service import Serve
 
 from g2a_archive.demo import SimulatedRecording, SimulatedService, sample_recordings
@@ -30,14 +30,16 @@ from g2a_archive.errors import ExitCode
 COUNT = 9
 
 
-class Sent:
-    """Keeps what is sent to it."""
+class OneBehind:
+    """Tells of the answer to the request before, and of that to this one."""
 
-    def __init__(self) -> None:
-        self.data = b""
+    def __init__(self, right: Script) -> None:
+        self._right = right
+        self._held = b""
 
-    def sendall(self, data: bytes) -> None:
-        self.data += data
+    def __call__(self) -> tuple[bytes, bytes]:
+        before, self._held = self._held, sent_by(self._right)
+        return before, self._held
 
 
 def plainly(service: SimulatedService, host: Host, kind: Kind, *, lead: bool = False) -> Script:
@@ -71,21 +73,17 @@ def out_of_step(
     """
     right = plainly(service, host, kind, lead=lead)
     asked: dict[object, int] = defaultdict(int)
-    held = Sent()
+    answers = OneBehind(right)
 
     def script(sock: socket.socket) -> None:
-        true = Sent()
-        right(true)  # type: ignore[arg-type]
         peer = sock.getpeername()
         asked[peer] += 1
         if peer != next(iter(asked)):
             (others or right)(sock)
-        elif asked[peer] == 1:
-            held.data = true.data
-            sock.sendall(true.data)
-        else:
-            before, held.data = held.data, true.data
-            sock.sendall(before + (true.data if asked[peer] == COUNT else b""))
+            return
+        before, true = answers()
+        first, last = asked[peer] == 1, asked[peer] == COUNT
+        sock.sendall(true if first else before + (true if last else b""))
 
     host.script = script
 
@@ -173,19 +171,16 @@ def test_the_answer_too_many_is_no_file(
     last: str, service: SimulatedService, plain_host: Host, root: Path
 ) -> None:
     """It is one too many all the same."""
-    right = plainly(service, plain_host, "events")
+    answers = OneBehind(plainly(service, plain_host, "events"))
 
     def script(sock: socket.socket) -> None:
-        true = Sent()
-        right(true)  # type: ignore[arg-type]
-        before, held.data = held.data, true.data
+        before, true = answers()
         asked = len(plain_host.requests)
         odd = asked == COUNT and plain_host.accepted == 1
-        sock.sendall(before if 1 < asked <= COUNT and plain_host.accepted == 1 else true.data)
+        sock.sendall(before if 1 < asked <= COUNT and plain_host.accepted == 1 else true)
         if odd:
             sock.sendall(answer(b"", status=last))
 
-    held = Sent()
     plain_host.script = script
     report = run_here(service, root, service.recordings, jobs=1, retries=0)
     assert wrong(root, service, "events") == []
@@ -220,20 +215,18 @@ def test_what_was_asked_for_as_the_run_is_stopped_is_waited_for(
     service: SimulatedService, plain_host: Host, root: Path
 ) -> None:
     """Or what came on that connection before would be claimed: it has been one behind for long."""
-    switch, held, asked = StopSwitch(), Sent(), 6
-    right = plainly(service, plain_host, "events")
+    switch, asked = StopSwitch(), 6
+    answers = OneBehind(plainly(service, plain_host, "events"))
 
     def script(sock: socket.socket) -> None:
-        true = Sent()
-        right(true)  # type: ignore[arg-type]
-        before, held.data = held.data, true.data
+        before, true = answers()
         number = len(plain_host.requests)
         if number == asked:
             switch.stop(ExitCode.SIGTERM)
         time.sleep(0.05)  # a host that takes its time
-        sock.sendall(true.data if number == 1 else before)
+        sock.sendall(true if number == 1 else before)
         if number == asked:
-            sock.sendall(true.data)
+            sock.sendall(true)
 
     plain_host.script = script
     report = run_here(service, root, service.recordings, jobs=1, switch=switch)
@@ -262,9 +255,7 @@ def test_what_makes_no_sense_is_not_believed_where_another_answer_follows(
 
     def script(sock: socket.socket) -> None:
         if len(plain_host.requests) == 2:
-            true = Sent()
-            right(true)  # type: ignore[arg-type]
-            sock.sendall(first + true.data)
+            sock.sendall(first + sent_by(right))
         else:
             right(sock)
 

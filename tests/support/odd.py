@@ -7,13 +7,14 @@ import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 from g2a_archive.demo import Fault, SimulatedService, expected_bytes
 from g2a_archive.demo.messages import Response
 from g2a_archive.demo.recordings import Kind
 
 from . import relative_path
-from .host import Host
+from .host import Host, Script
 
 ID = 1_400_000_001
 START = datetime(2014, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -52,6 +53,23 @@ def act(service: SimulatedService, host: Host, odd: dict[int, tuple[Kind, Answer
         for id_, (kind, _) in odd.items()
     ]
     service.fail(Fault(response=Response.json(entries)), call="links")
+
+
+class _Sent:
+    """Keeps what is sent to it."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def sendall(self, data: bytes) -> None:
+        self.data += data
+
+
+def sent_by(script: Script) -> bytes:
+    """What a host's script sends to the request that it is to answer."""
+    sent = _Sent()
+    script(cast(socket.socket, sent))
+    return sent.data
 
 
 def answer_for(service: SimulatedService, host: Host) -> None:
