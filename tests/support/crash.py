@@ -33,7 +33,8 @@ kill_at({module!r}, {name!r}, {when!r}, {number})
 """
 
 _MODULES = {
-    "BagWriter": "g2a_archive.curation.bagit",
+    "Bag": "g2a_archive.curation.bagit",
+    "Bagging": "g2a_archive.curation.bag",
     "Catalog": "g2a_archive.archive.database.catalog",
     "Files": "g2a_archive.curation.merge_files",
     "Partial": "g2a_archive.archive.partial",
