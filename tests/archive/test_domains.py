@@ -387,6 +387,25 @@ def test_what_others_claim_is_not_free(root: Path) -> None:
         space.claim("one that claims as it comes", 550 << 20, try_only=True)
 
 
+def test_what_is_written_while_the_disk_is_asked_is_not_free(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mounts.tmpfs(root, "64m"):
+        space = Space(root, 0)
+        space.claim("one", 40 << 20)
+        ask = os.statvfs
+
+        def write(path: str) -> os.statvfs_result:
+            told = ask(path)
+            (root / "one").write_bytes(bytes(40 << 20))
+            space.wrote("one", 40 << 20)
+            return told
+
+        monkeypatch.setattr(os, "statvfs", write)
+        with pytest.raises(CrowdedError):
+            space.claim("two", 30 << 20)
+
+
 def test_what_goes_to_another_disk_makes_room_on_this_one_alone(root: Path) -> None:
     with mounts.tmpfs(root, "64m"), mounts.tmpfs(root / "2014", "40m"):
         (root / "2014" / "others").write_bytes(bytes(15 << 20))

@@ -166,6 +166,8 @@ class Space:
                 disk.spare -= need
                 disk.claims[owner] = need
             return
+        # Before the disk is asked: what is written meanwhile then counts twice, never not at all.
+        others = sum(n for who, n in disk.claims.items() if who is not owner and not try_only)
         told = free_space(disk.path)
         if told is not None:
             free, total = told
@@ -175,7 +177,6 @@ class Space:
                     f"{size_text(total)}",
                     domain=Domain.FILE,
                 )
-            others = sum(n for who, n in disk.claims.items() if who is not owner and not try_only)
             disk.spare = free - others - need - _NEAR
             disk.fresh_until = time.monotonic() + 1.0
             if free - others - need < disk.keep:
