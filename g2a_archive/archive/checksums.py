@@ -27,7 +27,6 @@ from g2a_archive.archive.disk.hashing import open_regular
 from g2a_archive.archive.disk.mounts import look_at
 from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.archive.layout import parse_name
-from g2a_archive.archive.splice import Changes, splice
 from g2a_archive.errors import LocalError, in_one
 from g2a_archive.threads import pool
 
@@ -37,17 +36,6 @@ WHERE r.directory = :directory AND substr(f.path, 1, :start - 1) = :directory ||
       AND instr(substr(f.path, :start), '/') = 0"""  # :start of the name in the path
 _LINES = f"""SELECT CAST(f.sha256 || '  ' || substr(f.path, :start) || char(10) AS BLOB)
 {OF_DIRECTORY} ORDER BY f.path"""
-_KNOWN = """
-SELECT sha256, files FROM sums WHERE directory = :directory
-AND NOT EXISTS (SELECT 1 FROM stale_directory WHERE directory = :directory)
-AND NOT EXISTS (SELECT 1 FROM other_line WHERE directory = :directory AND until IS NULL)
-ORDER BY revision DESC LIMIT 1
-"""
-_CHANGED = "SELECT recording FROM stale_recording WHERE directory = :directory LIMIT :most"
-_CHANGED_LINES = _LINES.replace("SELECT ", "SELECT r.id, ", 1).replace(
-    "FROM recording r",
-    "FROM stale_recording s JOIN recording r ON s.directory = :directory AND r.id = s.recording",
-)
 _ASIDE = f".{NAME}.tmp"
 _LARGEST = 1 << 28
 _LONGEST = 1 << 16
@@ -104,19 +92,10 @@ def write_checksums(catalog: Catalog, root: Path) -> None:
 def _work(
     catalog: Catalog, root: Path, directory: str, writers: Executor
 ) -> Callable[[], DirectorySums | None]:
-    """Have one directory's file brought up to date; what is returned waits for that."""
-    whole = partial(_work_on_all, catalog, root, directory, writers)
-    changes = _changes(catalog, directory)  # the catalogue is read here, in its own thread
-    if changes is None:
-        return whole()
-    spliced = writers.submit(_splice, root, directory, changes).result
-    return lambda: spliced() or whole()()
+    """Have one directory's file brought up to date; what is returned waits for that.
 
-
-def _work_on_all(
-    catalog: Catalog, root: Path, directory: str, writers: Executor
-) -> Callable[[], DirectorySums | None]:
-    """The same for all lines of the directory."""
+    The catalogue is read here, in its own thread.
+    """
     lines = _Lines(catalog, directory)
     first = [*islice(lines, _SMALL)]
     folder = root / directory
@@ -127,34 +106,6 @@ def _work_on_all(
     if len(first) < _SMALL:
         return writers.submit(update, root, directory, first).result
     return partial(update, root, directory, lines)
-
-
-def _changes(catalog: Catalog, directory: str) -> Changes | None:
-    """What is new in a directory whose file is else known; None where all lines are to be read."""
-    known = catalog.rows(_KNOWN, {"directory": directory})
-    stale = catalog.rows(_CHANGED, {"directory": directory, "most": _SMALL})
-    if not (known and known[0][0] and 0 < len(stale) < _SMALL):
-        return None
-    lines: dict[int, list[bytes]] = {row[0]: [] for row in stale}
-    values = {"directory": directory, "start": len(directory) + 2}
-    for recording, line in catalog.rows(_CHANGED_LINES, values):
-        lines[recording].append(line)
-    return Changes(known[0][0], known[0][1], [*lines.items()])
-
-
-def _splice(root: Path, directory: str, changes: Changes) -> DirectorySums | None:
-    """Put the changes into the file; None where that needs more of the catalogue than these."""
-    path = root / directory / NAME
-    try:
-        recover(path)
-        with closing(_Rewrite(path.parent)) as new, open_regular(path, _LARGEST) as old:
-            new.restart()
-            count = splice(old, changes, new.piece)
-            return None if count is None else new.finish(directory, count, before=changes.sha256)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise local_error(error, Doing.NAME, path) from error
 
 
 class _Lines(Iterable[bytes]):
@@ -334,11 +285,6 @@ class _Rewrite:
             self._spill()
             self._begin(self._size)
 
-    def piece(self, lines: bytes) -> None:
-        """The next lines, of whomever; the new file is begun."""
-        self._lines.append(lines)
-        self._spill()
-
     def restart(self) -> None:
         """Forget all lines: the new file will hold other ones."""
         self.close()
@@ -363,13 +309,10 @@ class _Rewrite:
                     self._file.write(some)
                     same -= len(some)
 
-    def finish(self, directory: str, sums: int | None = None, before: str = "") -> DirectorySums:
-        """Put the new file in the old one's place, if they differ; returns what it is.
-
-        `sums` is the number of its sums where it came in pieces, `before` the old one's digest.
-        """
+    def finish(self, directory: str) -> DirectorySums:
+        """Put the new file in the old one's place, if they differ; returns what it is."""
         self._spill()
-        if self._file is not None and self._digest.hexdigest() != before:
+        if self._file is not None:
             self._file.flush()
             if self._size:
                 flushing.flush_file(self._file.fileno())
@@ -378,8 +321,7 @@ class _Rewrite:
                 self._path.unlink(missing_ok=True)  # `sha256sum -c` calls an empty one an error
             flushing.flush_directory(self.folder)
         digest = self._digest.hexdigest() if self._size else None
-        count = self._sums if sums is None else sums
-        return DirectorySums(directory, digest, count, tuple(self._others))
+        return DirectorySums(directory, digest, self._sums, tuple(self._others))
 
     def close(self) -> None:
         """Leave nothing beside the old file."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from g2a_archive.archive.database import revisions
-from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.catalog import STALE, Catalog
 from g2a_archive.archive.database.connection import insert
 from g2a_archive.archive.database.tombstones import MERGED
 from g2a_archive.models import FileKind, Shard, State, StoredFile, kinds_mask
@@ -284,7 +284,7 @@ def write(
         _insert(db, "past_file", names, [{**file, **here} for file in past])
         steps = ((id_, MERGED) for id_ in removed)
         insert(db, "INSERT OR IGNORE INTO removal VALUES {rows}", steps)
-        insert(db, "INSERT OR IGNORE INTO stale_directory VALUES {rows}", ((d,) for d in stale))
+        insert(db, STALE, ((directory,) for directory in stale))
 
 
 def _put(

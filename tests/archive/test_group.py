@@ -123,7 +123,7 @@ def test_what_every_command_makes_follows_the_umask(tmp_path: Path) -> None:
         for recording in (1, 2, 3):
             archive.add(recording)
         archive.catalog.close()
-        for line in ("browse", "verify", "remove --yes 1", "bag {}/bag 2", "bag --zip {}/one 2",
+        for line in ("browse", "verify", "remove --yes 1", "bag {}/bag 2",
                      "export --csv --output {}/table.csv", "verify --log-file {}/log"):  # fmt: skip
             args = line.format(tmp_path).split()
             assert main.run([*args, "--dest", str(archive.root)]) == 0, line

@@ -158,7 +158,7 @@ def test_the_catalogue_s_schema_is_in_the_readme(tmp_path: Path) -> None:
     for names, columns in re.findall(r"^\| (`[^|]*) \| (.*) \|$", text, re.MULTILINE):
         for name in re.findall(r"`(\w+)`", names):
             rows[name] = set(re.findall(r"`(\w+)`", columns))
-    own = {"stale_directory", "stale_recording", "removal", "scan", "scan_gap"}
+    own = {"stale_directory", "removal", "scan", "scan_gap"}
     values = {"recording": {*State}, "past_file": {"replaced", "removed"}}
     with Catalog(tmp_path / "new.sqlite3") as catalog:
         tables = [r[0] for r in catalog.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]

@@ -46,8 +46,8 @@ IS_OWED = f"state <> 'archived' AND state IN ({_OWED})"
 STORED = "SELECT recording, kind, path, size, sha256 FROM file"
 """What `stored_file` takes the rows of."""
 
-STALE = "INSERT OR IGNORE INTO stale_directory VALUES (?)"
-"""Has the next run write the `SHA256SUMS` of a directory."""
+STALE = "INSERT OR IGNORE INTO stale_directory VALUES {rows}"
+"""Has the next run write the `SHA256SUMS` of directories."""
 
 _QUEUE = """
 INSERT INTO recording (id, state, owed_since, wanted) VALUES {rows}
@@ -163,14 +163,9 @@ class Catalog(Database):
 
     def owed_count(self) -> int:
         """How many recordings this archive owes."""
-        table = self.counts(counts.STATE_COUNT)
         return int(
-            self.scalar(f"SELECT coalesce(sum(recordings), 0) FROM {table} WHERE {IS_OWED}")  # noqa: S608
+            self.scalar(f"SELECT coalesce(sum(recordings), 0) FROM state_count WHERE {IS_OWED}")  # noqa: S608
         )
-
-    def counts(self, table: str) -> str:
-        """Where to read one of the tables of `counts`: there, or by counting."""
-        return table if self.complete else f"({counts.COUNTED[table]})"
 
     def last_success(self) -> float | None:
         """When a run last ended with exit code 0, in Unix time; never in the future."""
@@ -205,10 +200,7 @@ class Catalog(Database):
 
     def stale_directories(self) -> list[str]:
         """Directories whose `SHA256SUMS` is older than what the catalogue says of them."""
-        sql = "SELECT directory FROM stale_directory"
-        if self.complete:
-            sql += " UNION SELECT directory FROM stale_recording"
-        return [row[0] for row in self.rows(sql)]
+        return [row[0] for row in self.rows("SELECT directory FROM stale_directory")]
 
     # --- what a run records -----------------------------------------------------------------
 
@@ -231,12 +223,12 @@ class Catalog(Database):
         """
         now = self.now()
         ended = list(settlements)
-        stale = [(one.directory, one.id) for one in ended if one.files and one.directory]
+        stale = sorted({one.directory for one in ended if one.files and one.directory})
         with self.transaction() as db:
             insert(db, SETTLE, (_settled_row(one, now) for one in ended))
             next_ = revisions.upcoming(db)
             insert(db, _STORE, (_file_row(f, now, next_) for one in ended for f in one.files))
-            revisions.mark_stale(db, stale)
+            insert(db, STALE, ((directory,) for directory in stale))
 
     def damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
         """Record damage as (recording, kind, what is wrong): the recordings become owed."""
@@ -309,12 +301,12 @@ class Catalog(Database):
                     if db.execute(_ADOPT_FILE, (*_row(file), now, next_)).rowcount:
                         db.execute(_MEND, {"bit": file.kind.bit, "id": recording})
                 if its:
-                    db.execute(STALE, (directory,))
+                    insert(db, STALE, [(directory,)])
 
     def rewrite_sums(self, directories: Iterable[str]) -> None:
         """Have the next run write the `SHA256SUMS` of these directories, whatever is in them."""
         with self.transaction() as db:
-            db.executemany(STALE, ((directory,) for directory in directories))
+            insert(db, STALE, ((directory,) for directory in directories))
 
     def summed(self, sums: Iterable[revisions.DirectorySums]) -> None:
         """Record that the `SHA256SUMS` of these directories are up to date, and what they say.

@@ -111,8 +111,6 @@ class Database:
         self.path = path
         self.readonly = readonly
         self.now: Callable[[], str] = utc_now  # a run knows better, once the service told the time
-        # But for one that is only read, and was last written by an older program.
-        self.complete = True
         self._interrupted = interrupted
         self._synchronous = "EXTRA" if readonly else self._make_file()
         # A reader opens for writing where it may, so that SQLite can undo what a killed run left
@@ -172,10 +170,10 @@ class Database:
                 f"{self.path} is not a catalogue of g2a-archive",
                 hint="move it away; the next download adopts the files that are there",
             )
+        old = bool(tables) and not self._patiently(lambda: schema.is_current(self._db))
         if self.readonly:
-            if version < schema.VERSION:
+            if old:
                 self._migrate_in_memory()
-            self.complete = self._patiently(lambda: schema.is_complete(self._db))
             self._db.execute("PRAGMA query_only = ON")
             return
         with self._translated("set up"):
@@ -184,18 +182,16 @@ class Database:
         if not tables:
             with self.transaction() as db:
                 schema.create(db)
-        elif version < schema.VERSION:
+        elif old:
             self._migrate()
-        elif not self._patiently(lambda: schema.is_complete(self._db)):
-            with self.transaction() as db:
-                schema.complete(db)
 
     def _migrate(self) -> None:
         """Bring an older catalogue to this program's schema; a copy of the old one stays."""
         with self.transaction() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version < schema.VERSION:  # two programs may have come here
+            version = schema.version_of(db)
+            if version < schema.VERSION:
                 self._keep_copy(version)
+            if not schema.is_current(db):  # two programs may have come here
                 schema.migrate(db)
 
     def _keep_copy(self, version: int) -> None:

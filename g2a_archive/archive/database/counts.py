@@ -1,8 +1,7 @@
 """Counts that the catalogue keeps while it grows, so that nobody has to count a million rows.
 
 Triggers keep them, whoever writes: they are right in every transaction, and cost some microseconds
-a file. A catalogue from before there were any gets them when it is next opened for writing.
-Until then who only reads it counts for himself.
+a file.
 """
 
 # ruff: noqa: S608 - no word of these statements comes from outside
@@ -12,19 +11,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
-DAY_COUNT = "day_count"
-STATE_COUNT = "state_count"
-CHECK_COUNT = "check_count"
-
 
 def _day(row: str) -> str:
     """What `status --by` files a recording under: its start's day as it was written, or a place."""
     return f"coalesce(substr({row}.start_time, 1, 10), {row}.directory, '')"
 
 
-# The same by counting: how the tables are filled, and what is read where there are none.
+# The same by counting: how the tables are filled.
 COUNTED = {
-    DAY_COUNT: f"""
+    "day_count": f"""
 SELECT day, sum(state = 'archived') AS recordings, sum(files) AS files, sum(bytes) AS bytes,
        sum(unchecked) AS unchecked, sum(damaged) AS damaged
 FROM (SELECT {_day("r")} AS day, r.state AS state,
@@ -33,8 +28,8 @@ FROM (SELECT {_day("r")} AS day, r.state AS state,
              count(f.size) - count(f.checked_at) AS unchecked, count(f.damage) AS damaged
       FROM recording r LEFT JOIN file f ON f.recording = r.id GROUP BY r.id)
 GROUP BY day""",
-    STATE_COUNT: "SELECT state, count(*) AS recordings FROM recording GROUP BY state",
-    CHECK_COUNT: "SELECT checked_at, count(*) AS files FROM file WHERE checked_at IS NOT NULL "
+    "state_count": "SELECT state, count(*) AS recordings FROM recording GROUP BY state",
+    "check_count": "SELECT checked_at, count(*) AS files FROM file WHERE checked_at IS NOT NULL "
     "GROUP BY checked_at",
 }
 
@@ -105,15 +100,15 @@ def _of_files(row: str, sign: str) -> str:
 
 
 def _of_day(change: Callable[..., str], row: str) -> str:
-    return change(DAY_COUNT, "day", "recordings", _day(row), _day_share(row))
+    return change("day_count", "day", "recordings", _day(row), _day_share(row))
 
 
 def _of_state(change: Callable[..., str], row: str) -> str:
-    return change(STATE_COUNT, "state", "recordings", f"{row}.state")
+    return change("state_count", "state", "recordings", f"{row}.state")
 
 
 def _of_check(change: Callable[..., str], row: str) -> str:
-    return change(CHECK_COUNT, "checked_at", "files", f"{row}.checked_at")
+    return change("check_count", "checked_at", "files", f"{row}.checked_at")
 
 
 _MOVED = f"{_day('old')} <> {_day('new')}"

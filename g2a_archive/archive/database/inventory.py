@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive.database.catalog import IS_OWED, Catalog
-from g2a_archive.archive.database.counts import CHECK_COUNT, DAY_COUNT, STATE_COUNT
 from g2a_archive.archive.disk.leftovers import lying
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
 from g2a_archive.models import OWED_STATES, State
@@ -146,17 +145,15 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
 
     Raises `CatalogError`, as all functions here.
     """
-    kept = catalog.rows(
-        f"SELECT day, recordings, files, bytes, unchecked, damaged FROM {catalog.counts(DAY_COUNT)}"  # noqa: S608
-    )
+    kept = catalog.rows("SELECT day, recordings, files, bytes, unchecked, damaged FROM day_count")
     files, size, unchecked, damaged = (sum(row[n] for row in kept) for n in range(2, 6))
     days = {day_of(row[0]) for row in kept if row[1]} - {NO_DATE}
-    states = dict(catalog.rows(f"SELECT state, recordings FROM {catalog.counts(STATE_COUNT)}"))  # noqa: S608
+    states = dict(catalog.rows("SELECT state, recordings FROM state_count"))
     # A check of the future is none.
     later, oldest = catalog.rows(
-        "SELECT coalesce(sum(files) FILTER (WHERE checked_at > ?), 0), "  # noqa: S608
+        "SELECT coalesce(sum(files) FILTER (WHERE checked_at > ?), 0), "
         "min(checked_at) FILTER (WHERE checked_at <= ?) "
-        f"FROM {catalog.counts(CHECK_COUNT)} WHERE files > 0",
+        "FROM check_count WHERE files > 0",
         (catalog.now(),) * 2,
     )[0]
     halves, half_bytes = lying(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
@@ -195,8 +192,7 @@ def by_period(catalog: Catalog, period: str) -> list[Period]:
     catalogue has no start time (it was rebuilt) that of the directory; else `NO_DATE`.
     `files` and `bytes` also count what is there of recordings that are still owed.
     """
-    table = catalog.counts(DAY_COUNT)
-    rows = catalog.rows(f"SELECT day, recordings, files, bytes FROM {table}")  # noqa: S608
+    rows = catalog.rows("SELECT day, recordings, files, bytes FROM day_count")
     found: dict[str, list[int]] = {}
     for text, *counts in rows:
         if any(counts):

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from g2a_archive.archive.database.connection import insert
-
 _LINE = re.compile(
     r"g2a1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) (0|[1-9]\d{0,17}) ([0-9a-f]{64})", re.ASCII
 )
@@ -29,16 +27,6 @@ NOW = _AS_OF.format(until="")
 
 THEN = _AS_OF.format(until=" AND revision <= :revision")
 """What each was in a `revision`."""
-
-# A directory whose SHA256SUMS is known is not stale as a whole for some recordings more.
-_STALE = """
-INSERT OR IGNORE INTO stale_directory SELECT column1 FROM (VALUES {rows}) WHERE NOT EXISTS
-    (SELECT 1 FROM sums WHERE directory = column1 AND sha256 IS NOT NULL)
-"""
-_STALE_RECORDING = """
-INSERT OR IGNORE INTO stale_recording SELECT column1, column2 FROM (VALUES {rows})
-WHERE column1 NOT IN (SELECT directory FROM stale_directory)
-"""
 
 IN_ORDER = "ORDER BY directory || '/SHA256SUMS'"
 """Of the paths, byte by byte: `2014/05/SHA256SUMS`, then `2014/SHA256SUMS`."""
@@ -81,15 +69,6 @@ class DirectorySums:
     others: Sequence[tuple[str, bytes]] = ()
 
 
-def mark_stale(db: sqlite3.Connection, stored: Sequence[tuple[str, int]]) -> None:
-    """Remember that the sums of some recordings, by directory, are yet to be written.
-
-    The caller has a transaction open. Raises `sqlite3.DatabaseError`.
-    """
-    insert(db, _STALE, sorted({(directory,) for directory, _ in stored}))
-    insert(db, _STALE_RECORDING, stored)
-
-
 def upcoming(db: sqlite3.Connection) -> int:
     """The number of the revision that will tell of what is recorded now."""
     return int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM revision").fetchone()[0])
@@ -113,8 +92,7 @@ def record(db: sqlite3.Connection, sums: Sequence[DirectorySums], now: str) -> N
     news = [one for one in sums if _is_news(db, one)]
     for one in sums:
         _record_others(db, one, revision)
-        for table in ("stale_directory", "stale_recording"):
-            db.execute(f"DELETE FROM {table} WHERE directory = ?", (one.directory,))  # noqa: S608
+        db.execute("DELETE FROM stale_directory WHERE directory = ?", (one.directory,))
     db.executemany(
         "INSERT INTO sums (directory, revision, sha256, files) VALUES (?, ?, ?, ?)",
         ((one.directory, revision, one.sha256, one.files) for one in news),
@@ -126,10 +104,7 @@ def record(db: sqlite3.Connection, sums: Sequence[DirectorySums], now: str) -> N
     files = db.execute(f"SELECT coalesce(sum(files), 0) FROM ({NOW})").fetchone()[0]  # noqa: S608
     db.execute("INSERT INTO revision VALUES (?, ?, ?, ?)", (revision, now, files, whole))
     # What could not be written yet is not in this revision, but will be in the next.
-    stale = (
-        "(SELECT id FROM recording WHERE directory IN (SELECT directory FROM stale_directory "
-        "UNION SELECT directory FROM stale_recording))"
-    )
+    stale = "(SELECT id FROM recording WHERE directory IN (SELECT directory FROM stale_directory))"
     for column, table in (("revision", "file"), ("until", "past_file"), ("revision", "past_file")):
         db.execute(
             f"UPDATE {table} SET {column} = {column} + 1 "  # noqa: S608

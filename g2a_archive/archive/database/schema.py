@@ -149,14 +149,6 @@ BEGIN
 END""",
 )
 
-_STALE_RECORDING = """
-CREATE TABLE stale_recording (
-    directory TEXT NOT NULL,
-    recording INTEGER NOT NULL,
-    PRIMARY KEY (directory, recording)
-) WITHOUT ROWID"""
-"""Of directories that are not stale as a whole: the recordings whose sums have changed."""
-
 # Whoever moves a recording: where its files were, SHA256SUMS is no longer what it was.
 _ELSEWHERE = """
 CREATE TRIGGER recording_elsewhere AFTER UPDATE OF directory ON recording
@@ -195,38 +187,49 @@ FROM recording""",
 )
 
 
+# The first catalogues of this schema kept the recordings whose sums had changed, too.
+_WHOLE_DIRECTORIES = (
+    "INSERT OR IGNORE INTO stale_directory SELECT directory FROM stale_recording",
+    "DROP TABLE stale_recording",
+)
+
+
 def create(db: sqlite3.Connection) -> None:
     """Make the tables; the caller has a transaction open. Raises `sqlite3.DatabaseError`."""
-    for statement in (_RECORDING, _FILE, _RUN, *_INDEXES, *_OWN, *_HISTORY):
+    for statement in (_RECORDING, _FILE, _RUN, *_INDEXES, *_OWN, *_HISTORY, _ELSEWHERE):
         db.execute(statement)
-    complete(db)
+    counts.create(db)
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring schema 1 to this one; the caller has a transaction open, which makes it all or nothing.
+    """Bring an older catalogue to this schema; the caller has a transaction open: all or nothing.
 
-    Raises `sqlite3.DatabaseError`.
+    So, too, one of the first catalogues of this schema. Raises `sqlite3.DatabaseError`.
     """
-    for statement in _FROM_1:
-        db.execute(statement)
-    complete(db)
+    if version_of(db) < VERSION:
+        for statement in _FROM_1:
+            db.execute(statement)
+    if not _has(db, "day_count"):
+        db.execute(_ELSEWHERE)
+        counts.create(db)
+    if _has(db, "stale_recording"):
+        for statement in _WHOLE_DIRECTORIES:
+            db.execute(statement)
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def complete(db: sqlite3.Connection) -> None:
-    """Make what the first catalogues of this schema lack; the caller has a transaction open.
-
-    It changes nothing that a reader may lean on. Raises `sqlite3.DatabaseError`.
-    """
-    if not is_complete(db):  # two programs may have come here
-        db.execute(_STALE_RECORDING)
-        db.execute(_ELSEWHERE)
-        counts.create(db)
+def version_of(db: sqlite3.Connection) -> int:
+    """The schema's version. Raises `sqlite3.DatabaseError`."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def is_complete(db: sqlite3.Connection) -> bool:
-    """Whether a catalogue has all that this program makes."""
-    sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'stale_recording'"
-    return bool(db.execute(sql).fetchone()[0])
+def is_current(db: sqlite3.Connection) -> bool:
+    """Whether a catalogue is as this program makes it. Raises `sqlite3.DatabaseError`."""
+    return version_of(db) == VERSION and _has(db, "day_count") and not _has(db, "stale_recording")
+
+
+def _has(db: sqlite3.Connection, table: str) -> bool:
+    sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)"
+    return bool(db.execute(sql, (table,)).fetchone()[0])

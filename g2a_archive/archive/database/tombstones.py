@@ -23,6 +23,7 @@ from typing import Any
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database import pages, removed_list, revisions
 from g2a_archive.archive.database.catalog import STALE, Catalog
+from g2a_archive.archive.database.connection import insert
 from g2a_archive.archive.disk import mounts
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_directory
@@ -162,7 +163,7 @@ def _done(
     In `places`, `SHA256SUMS` is to be written.
     """
     with catalog.transaction() as db:
-        db.executemany(STALE, ((place,) for place in places))
+        insert(db, STALE, ((place,) for place in places))
         if ids is None:
             sql = "UPDATE removal SET step = CASE WHEN step = ? THEN ? ELSE ? END WHERE step <= 0"
             db.execute(sql, (MERGED, _DELETED, step))

@@ -1,63 +1,20 @@
-"""One more recording in a directory of many: its lines are put into `SHA256SUMS`."""
+"""One directory's `SHA256SUMS` from run to run, whatever came, went, or was changed in it."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.memory import peak_of
 
-from g2a_archive.archive import checksums, splice
+from g2a_archive.archive import checksums
 from g2a_archive.archive.database.catalog import Catalog, Settlement
-from g2a_archive.archive.splice import Changes
 from g2a_archive.fixity.fingerprint import prove
 from g2a_archive.models import FileKind, State, StoredFile
 
 DAY = "2014/05/06"
 EXTENSIONS = {FileKind.EVENTS: "events", FileKind.THUMBNAIL: "jpg", FileKind.MP4: "mp4"}
-
-
-def of(recording: int, letter: str = "a") -> list[bytes]:
-    """The lines of a recording, in order."""
-    names = (f"{recording}.{extension}" for extension in EXTENSIONS.values())
-    return [f"{letter * 64}  {name}\n".encode() for name in names]
-
-
-@pytest.mark.parametrize("block", [100, 200, 1000, 1 << 20])
-@pytest.mark.parametrize("seed", range(5))
-def test_the_lines_are_where_they_belong(
-    monkeypatch: pytest.MonkeyPatch, block: int, seed: int
-) -> None:
-    monkeypatch.setattr(splice, "_BLOCK", block)
-    chance = random.Random(seed)
-    old = {n: of(n) for n in chance.sample(range(1, 400), 40)}
-    new = {n: of(n, "b") for n in (1, 400, *chance.sample(range(1, 400), 10), *list(old)[:3])}
-    before, after = (
-        sorted((one for lines in some.values() for one in lines), key=lambda one: one[66:])
-        for some in (old, {**old, **new})
-    )
-    content, out = b"".join(before), io.BytesIO()
-    digest = hashlib.sha256(content).hexdigest()
-    changes = Changes(digest, len(before), [*new.items()])
-    assert splice.splice(io.BytesIO(content), changes, out.write) == len(after)
-    assert out.getvalue() == b"".join(after)
-
-
-@pytest.mark.parametrize(
-    "odd", [b"", b"x" * 999, b"# a note\n" + of(1)[0], of(2)[0] + of(1)[0], of(1)[0] + of(2)[0]]
-)
-def test_what_was_not_written_last_is_not_spliced(
-    monkeypatch: pytest.MonkeyPatch, odd: bytes
-) -> None:
-    monkeypatch.setattr(splice, "_BLOCK", 100)
-    digest = hashlib.sha256(b"".join(of(1))).hexdigest()
-    for new in ({}, {1: of(1)}, {3: of(3)}):
-        changes = Changes(digest, 3, [*new.items()])
-        assert splice.splice(io.BytesIO(odd), changes, lambda _: None) is None
 
 
 class Day:
@@ -106,18 +63,7 @@ def day(tmp_path: Path) -> Iterator[Day]:
         yield Day(tmp_path, catalog)
 
 
-@pytest.fixture
-def unread(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever reads all of a directory's lines from the catalogue fails."""
-
-    def fail(*_: object) -> None:
-        pytest.fail("all lines are read")
-
-    monkeypatch.setattr(checksums, "_work_on_all", fail)
-
-
-@pytest.mark.usefixtures("unread")
-def test_one_more_recording_is_all_that_is_read(day: Day) -> None:
+def test_some_recordings_more(day: Day) -> None:
     inode = day.path.stat().st_ino
     day.add(5, 15, 31)
     day.write()
@@ -194,21 +140,3 @@ def test_a_killed_run_leaves_it_to_the_next_one(day: Day) -> None:
     day.add(32)
     day.write()
     day.check()
-    assert day.catalog.rows("SELECT * FROM stale_recording") == []
-
-
-def test_fifty_thousand_recordings_more_take_no_memory(tmp_path: Path) -> None:
-    count = 50_000
-    old = [one for n in range(10**9, 10**9 + count) for one in of(n)]
-    path = tmp_path / "sums"
-    path.write_bytes(b"".join(old))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    changes = Changes(digest, len(old), [(10**9 + n, of(10**9 + n, "b")) for n in (7, count)])
-    del old
-    new = hashlib.sha256()
-
-    def spliced() -> None:
-        with path.open("rb") as file:
-            assert splice.splice(file, changes, new.update) == 3 * count + 3
-
-    assert peak_of(spliced) < 8_000_000
