@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
-from g2a_archive.archive.disk.flushing import GroupFlush, flush_file
+from g2a_archive.archive.disk.flushing import GroupFlush, Settled, flush_file
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
@@ -86,6 +86,7 @@ class Files:
     copying: bool = False  # as links cannot be had, it seems
     _broken: bool = False
     _touched: set[str] = field(default_factory=set)
+    _settled: Settled = field(default_factory=Settled)
     _group: GroupFlush | None = None
 
     def __enter__(self) -> Files:
@@ -158,6 +159,7 @@ class Files:
     def _found(self, one: Placement) -> Placed | None:
         source = examine(one.source, one.size)
         self._in_target(lambda: self.storage.make_directory(one.directory))
+        self._in_target(lambda: self._settle(f"{self.storage.root}/{one.directory}"))
         self._touched.add(f"{self.storage.root}/{one.directory}")
         names = file_names(one.recording, one.kind)
         standing = self.storage.find(one.directory, names)
@@ -250,6 +252,13 @@ class Files:
             self.storage.space.wrote(part, count)
             self.on_bytes(count)
 
+    def _settle(self, directory: str) -> None:
+        """See to it that what others left on the disk of a directory is there to stay."""
+        try:
+            persistently(self._settled.settle, directory)
+        except OSError as error:
+            raise local_error(error, Doing.FLUSH, directory) from error
+
     @contextlib.contextmanager
     def _writing(self, path: str) -> Iterator[None]:
         """An error of the target's own disk ends the merge, or fails the file: as it turns out."""
@@ -300,12 +309,15 @@ class Files:
             here = os.lstat(full)
             if not stat.S_ISREG(here.st_mode) or here.st_size != size:
                 return NOT_HELD
+            self._settle(os.path.dirname(full))
             with contextlib.suppress(OSError):
                 # Of a directory that both archives share, by a link or a mount, no file may go.
                 if os.path.samestat(*map(os.stat, map(os.path.dirname, (full, source)))):
                     return "it is this archive's own file: its directory there is the one here"
                 seen = seen or _is_one(here, os.lstat(source))
             right = seen or hash_file(full, stop=self.stop) == (size, sha256)
+        except LocalError as error:
+            return str(error)
         except OSError:
             right = False
         return "" if right else NOT_HELD

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from g2a_archive.archive import checksums, content
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.flushing import Settled
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import missing_link, missing_parts
 from g2a_archive.archive.layout import ARCHIVE_DIR, checked_directory, parse_name
-from g2a_archive.errors import Interrupted, LocalError, StorageError
+from g2a_archive.errors import Interrupted, LocalError, StorageError, storage_error
 from g2a_archive.fixity.check import Finding, Outcome
 from g2a_archive.fixity.tree import Folder, Tree, in_parallel, leads_nowhere
 from g2a_archive.models import FileKind, StoredFile, counted, printable
@@ -114,6 +115,7 @@ class _Rebuilding:
     files: list[StoredFile] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
     settled: list[_Key] = field(default_factory=list)
+    flushed: Settled = field(default_factory=Settled)
 
     def run(self, jobs: int | None, on_files: Callable[[int], None]) -> None:
         work = in_parallel(self.tasks(), self.examine, jobs, self.stop, ahead=_AHEAD)
@@ -143,6 +145,7 @@ class _Rebuilding:
                 yield _Found(folder.path, findings=[sums])
                 continue
             missing = _missing(sums.keys() - {self.tree.key(name) for name in folder.names})
+            self.flush(folder.path)
             for names in _by_recording(self.reachable(folder)):
                 yield self.sorted_out(folder.path, names, sums, missing)
             last = _Found(folder.path)
@@ -152,6 +155,14 @@ class _Rebuilding:
             for recording in [*missing]:
                 self.tell_missing(last, recording, missing)
             yield last
+
+    def flush(self, directory: str) -> None:
+        """What was copied here a moment ago is flushed before it counts. Raises `StorageError`."""
+        path = self.tree.root / directory
+        try:
+            self.flushed.settle(path)
+        except OSError as error:
+            raise storage_error(error, "flush the directory", path) from error
 
     def reachable(self, folder: Folder) -> list[str]:
         """The names in a directory without links that lead nowhere, as one to a drive may.

@@ -11,7 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support import assert_archive_equals, run_here
+from support import (
+    archive_files,
+    assert_archive_equals,
+    catalog_path,
+    download_args,
+    report_of,
+    run_cli,
+    run_here,
+    states,
+)
+from support.odd_drive import ODD, Fault, playing
 from support.service import Serve
 
 from g2a_archive.archive.disk.flushing import GroupFlush
@@ -212,3 +222,36 @@ def test_a_call_of_the_c_library_that_fails() -> None:
     assert syncfs is not None
     assert syncfs(-1) == -errno.EBADF
     assert c_call("no_such_call") is None
+
+
+@linux
+def test_on_fat_no_name_is_claimed_before_all_is_written(serve: Serve, root: Path) -> None:
+    """There, flushing a directory tells of the name alone, and not where the file's bytes are."""
+    service = serve(FEW)
+    faults = [Fault("statfs", "*", ODD), Fault("syncfs", f"{root}/20*", errno.EIO)]
+    args = download_args(root, *service.recordings)
+    report = report_of(run_cli(args, {**service.environment(), **playing(faults)}))
+    assert (report["exit_code"], report["archived"]) == (1, 0)
+    assert "cannot flush the directory" in report["failed"][0]["reason"]
+    assert "archived" not in states(root).values()
+    report = report_of(run_cli(args, {**service.environment(), **playing(faults[:1])}))
+    assert (report["exit_code"], report["files"]) == (0, 0)
+    assert_archive_equals(service, root)
+
+
+@linux
+def test_what_was_just_copied_here_is_on_disk_before_a_rebuilt_catalogue_claims_it(
+    serve: Serve, root: Path
+) -> None:
+    """Whatever copied it may have left it in memory."""
+    service = serve(FEW)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    catalog_path(root).unlink()
+    args = ("verify", "--rebuild", "--dest", root)
+    result = run_cli(args, playing([Fault("syncfs", "*", errno.EIO, times=1)]))
+    assert result.returncode == 6
+    assert "cannot flush the directory" in result.stderr
+    assert states(root) == {}
+    assert run_cli(args, playing([Fault("syncfs", "*", errno.ENOSYS)])).returncode == 0
+    assert len(archive_files(root)) == 3 * FEW
+    assert_archive_equals(service, root)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -67,6 +68,26 @@ def test_what_was_not_flushed_is_not_recorded(
     assert {id_ for part in parts for id_ in states(part)} == held
     assert run_cli(merge_args(root, parts, "--move")).returncode == 0
     assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.skipif(sys.platform != "linux", reason="syncfs is a call of Linux")
+def test_what_was_just_copied_there_is_on_disk_before_it_is_taken(
+    there: bool, service: SimulatedService, parts: list[Path], root: Path
+) -> None:
+    """Linked, or here as well: whatever copied it may have left it in memory."""
+    if there:
+        assert run_here(service, root, service.recordings).exit_code == 0
+    before = [archive_files(part) for part in parts]
+    faults = [Fault("syncfs", "*", errno.EIO)]
+    result = run_cli(merge_args(root, parts, "--move"), playing(faults))
+    assert result.returncode == 1
+    assert "cannot flush the directory" in result.stderr
+    assert [archive_files(part) for part in parts] == before
+    assert ("archived" in states(root).values()) == there
+    assert run_cli(merge_args(root, parts, "--move")).returncode == 0
+    assert_archive_equals(service, root)
+    assert [archive_files(part) for part in parts] == [{}] * len(parts)
 
 
 def test_a_disk_that_flushes_nothing_ends_a_merge(parts: list[Path], root: Path) -> None:

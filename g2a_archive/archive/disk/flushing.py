@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Self
 
 from g2a_archive.archive.disk.libc import c_call
-from g2a_archive.archive.disk.space import file_system_type
+from g2a_archive.archive.disk.space import FAT, file_system_type
 
 _MAGIC = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994}
 """ext2 to ext4, XFS, Btrfs, F2FS, tmpfs (statfs(2))."""
@@ -71,6 +71,8 @@ def flush_directory(path: str | os.PathLike[str]) -> bool:
         _tell("directories", 0, error)  # it may be written, but not read
         return False
     try:
+        if file_system_type(os.fspath(path)) == FAT:
+            _sync_all(fd)  # there, a file that was renamed has no bytes until it is written anew
         os.fsync(fd)
     except OSError as error:
         if error.errno not in _NO_DIRECTORY_FLUSH:
@@ -80,6 +82,48 @@ def flush_directory(path: str | os.PathLike[str]) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def _sync_all(fd: int) -> None:
+    """Write all that is held back of the file system of an open directory. Raises `OSError`."""
+    syncfs = c_call("syncfs")
+    if syncfs is None:
+        os.sync()
+    elif result := syncfs(fd):
+        raise OSError(-result, os.strerror(-result))
+
+
+class Settled:
+    """File systems flushed since this was made: what others had left there before is on disk.
+
+    Whoever takes files for archived that other programs have just copied there, links them, or
+    removes a second copy of them, asks for that first: they may be in memory only.
+    """
+
+    def __init__(self) -> None:
+        self._devices: set[int] = set()
+
+    def settle(self, directory: str | os.PathLike[str]) -> None:
+        """See to the file system of a directory. Raises `OSError` where the flush fails.
+
+        What cannot be opened tells by itself, as its files are read.
+        """
+        try:
+            device = os.stat(directory).st_dev
+            if device in self._devices:
+                return
+            fd = os.open(directory, _DIRECTORY)
+        except OSError:
+            return
+        try:
+            _sync_all(fd)
+        except OSError as error:
+            if error.errno not in _NO_FLUSH:
+                raise
+            _tell("files", device, error)
+        finally:
+            os.close(fd)
+        self._devices.add(device)
 
 
 def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:

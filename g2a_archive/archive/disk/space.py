@@ -33,7 +33,7 @@ NOT_FULL = 32 << 20
 _NO_ODD_ONES = 3
 """Files that find no room on a disk which is not full, after which it is too full all the same."""
 
-_FAT, _FAT_LARGEST = 0x4D44, (1 << 32) - 1
+FAT, _FAT_LARGEST = 0x4D44, (1 << 32) - 1
 """FAT's type in `struct statfs` (statfs(2)), and its largest file in bytes."""
 
 
@@ -72,7 +72,7 @@ def largest_file(path: str) -> int | None:
         except (OSError, ValueError):
             return None
         return (1 << (bits - 1)) - 1 if 0 < bits < 64 else None
-    return _FAT_LARGEST if file_system_type(path) == _FAT else None
+    return _FAT_LARGEST if file_system_type(path) == FAT else None
 
 
 class NoRoomError(StorageError):
