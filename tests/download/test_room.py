@@ -136,6 +136,6 @@ def test_a_year_s_disk_has_room_again_where_others_failed(
     act(service, plain_host, {id_: ("mp4", lambda _, b: answer(b)) for id_ in ids})
     begin_only(plain_host, ids[:2], length=16 << 20, begin=b"....ftypisom")
     with mounts.tmpfs(root, "256m"), mounts.tmpfs(root / "2014", "40m"):
-        report = run_here(service, root, ids, timeout=1.0, retries=0, jobs=4)
+        report = run_here(service, root, ids, timeout=3.0, retries=0, jobs=4)
         assert {one.id for one in report.failed} == set(ids[:2])
         assert report.archived == 2

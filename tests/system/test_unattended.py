@@ -223,7 +223,7 @@ def test_max_duration_stops_tidily_and_the_next_run_goes_on(serve: Serve, tmp_pa
     service = serve(recordings, rate=300_000.0, rate_limit=None)
     root = tmp_path / "a"
     args: Args = [*RUN, *service.recordings, "-d", root, "--jobs", "2"]
-    first = report_of(run_cli([*args, "--max-duration", "1s"], service.environment(), cwd=tmp_path))
+    first = report_of(run_cli([*args, "--max-duration", "2s"], service.environment(), cwd=tmp_path))
     assert first["exit_code"] == 8
     assert first["archived"] < 6
     assert first["failed"] == []
