@@ -13,7 +13,7 @@ from typing import Any
 
 from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import STALE, Catalog
-from g2a_archive.archive.database.connection import insert
+from g2a_archive.archive.database.statements import insert
 from g2a_archive.archive.database.tombstones import MERGED
 from g2a_archive.models import FileKind, Shard, State, StoredFile, kinds_mask
 

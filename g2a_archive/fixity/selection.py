@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from g2a_archive.archive.database.catalog import STORED, Catalog, stored_file
-from g2a_archive.archive.database.connection import needing_room
+from g2a_archive.archive.database.statements import needing_room
 from g2a_archive.models import MAX_ID, StoredFile
 
 _PAGE = 2000

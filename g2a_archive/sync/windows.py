@@ -15,7 +15,7 @@ from typing import TypeVar
 from urllib.parse import urlencode
 from weakref import finalize
 
-from g2a_archive.archive.database.connection import needing_room
+from g2a_archive.archive.database.statements import needing_room
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.errors import ArchiverError, BadAnswerError, MalformedCallError
 from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard, iso

@@ -399,3 +399,19 @@ def test_verify_takes_no_drive_without_locks_for_one_that_a_run_works_on(
 def test_a_share_that_fails_under_the_lock(service: SimulatedService, root: Path) -> None:
     faults = [Fault("fsync", "*/lock", errno.EIO)]
     assert report_of(odd_run(service, root, *faults))["archived"] == 5
+
+
+@pytest.mark.parametrize("reads", range(4))
+def test_a_catalogue_that_the_drive_cannot_read_is_not_damaged(
+    reads: int, service: SimulatedService, root: Path
+) -> None:
+    """SQLite says so, and whoever moves it away loses what is owed, and was removed."""
+    assert run_here(service, root, service.recordings).exit_code == 0
+    gone = [Fault("pread", "*.sqlite3", errno.EIO, reads), Fault("read", "*.sqlite3", errno.EIO)]
+    env = {**service.environment(), **playing(gone)}
+    for args in (("status", "--dest", root), ("verify", "--dest", root), plain_args(root, 7)):
+        result = run_cli(args, env)
+        assert result.returncode == ExitCode.STORAGE, result.stderr
+        assert "damaged" not in result.stderr
+        assert str(catalog_path(root)) in result.stderr
+        assert "check the drive or the share" in result.stderr

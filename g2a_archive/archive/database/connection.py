@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from g2a_archive.archive.database import schema
+from g2a_archive.archive.database.statements import VALUES
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file, write_trial
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.layout import option_of
@@ -24,7 +25,6 @@ from g2a_archive.errors import (
     CatalogError,
     Interrupted,
     NewerCatalogError,
-    StorageError,
     storage_error,
     storage_sentence,
 )
@@ -62,36 +62,6 @@ _PATIENCE = 30.0
 _GRACE = 3.0
 """Of these, seconds that are left to what is still to be recorded once the run is to stop."""
 
-_VALUES = 900
-"""In one statement; every SQLite takes 999."""
-
-
-def insert(db: sqlite3.Connection, sql: str, rows: Iterable[Sequence[object]]) -> None:
-    """Execute an INSERT that has `{rows}` after VALUES, for many rows at a time.
-
-    For each row of `executemany` the library gives the interpreter's lock away, and would have to
-    wait for it thousands of times while a busy thread downloads.
-    """
-    waiting = iter(rows)
-    for first in waiting:
-        some = [first, *islice(waiting, _VALUES // len(first) - 1)]
-        marks = f"({','.join('?' * len(first))})"
-        text = sql.replace("{rows}", ",".join([marks] * len(some)))
-        db.execute(text, [value for row in some for value in row])
-
-
-@contextmanager
-def needing_room(what: str) -> Iterator[None]:
-    """For a temporary database: raises `StorageError`, which says `what`, where it has no room."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StorageError(
-            f"{what}: {error}",
-            hint="free some space in the directory for temporary files, or set TMPDIR "
-            "or SQLITE_TMPDIR",
-        ) from error
-
 
 def _code(error: sqlite3.DatabaseError) -> int:
     """SQLite's own code; 0 where Python raised the error."""
@@ -112,6 +82,7 @@ class Database:
         self.readonly = readonly
         self.now: Callable[[], str] = utc_now  # a run knows better, once the service told the time
         self._interrupted = interrupted
+        self._looked: list[int] = []
         self._synchronous = "EXTRA" if readonly else self._make_file()
         # A reader opens for writing where it may, so that SQLite can undo what a killed run left
         # half done; `query_only` keeps it from changing anything else.
@@ -126,7 +97,7 @@ class Database:
                 self._db.close()
                 self._read_copy()
         except BaseException:
-            self._db.close()
+            self.close()
             raise
 
     def _make_file(self) -> str:
@@ -247,6 +218,8 @@ class Database:
     def close(self) -> None:
         """Close the connection; what was committed stays."""
         self._db.close()
+        while self._looked:
+            os.close(self._looked.pop())
 
     def __enter__(self) -> Self:
         return self
@@ -274,7 +247,7 @@ class Database:
             return CatalogError(f"{cannot}: {what}", hint=hint)
         code = _code(error) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self._damaged(str(error))
+            return self._unreadable() or self._damaged(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return CatalogError(
                 f"the catalogue {self.path} has been locked for {waited:.0f} s",
@@ -291,6 +264,19 @@ class Database:
                 what, hint = storage_sentence(cause, verb, self.path, instead=instead)
                 return CatalogError(what, hint=hint)
         return CatalogError(f"{cannot}: {error}", hint=_HINTS.get(code, ""))
+
+    def _unreadable(self) -> CatalogError | None:
+        """Why the drive or the share cannot read the file, which SQLite calls damage, too."""
+        try:
+            # Left open: closing it would let go of SQLite's locks.
+            self._looked.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+            while os.read(self._looked[-1], 1 << 20):
+                pass
+        except OSError as error:
+            instead = option_of(self.path)
+            what, hint = storage_sentence(error, "read the catalogue", self.path, instead=instead)
+            return CatalogError(what, hint=hint)
+        return None
 
     def _damaged(self, how: str) -> CatalogError:
         return CatalogError(
@@ -371,7 +357,7 @@ class Database:
     def among(self, sql: str, ids: Iterable[int], *values: object) -> Iterator[Any]:
         """The rows of a query that has `{ids}` after IN, some at a time; `values` come before."""
         waiting = iter(ids)
-        while some := [*islice(waiting, _VALUES)]:
+        while some := [*islice(waiting, VALUES)]:
             yield from self.rows(sql.replace("{ids}", ",".join("?" * len(some))), (*values, *some))
 
     @contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database import pages, removed_list, revisions
 from g2a_archive.archive.database.catalog import STALE, Catalog
-from g2a_archive.archive.database.connection import insert
+from g2a_archive.archive.database.statements import insert
 from g2a_archive.archive.disk import mounts
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_directory
