@@ -36,7 +36,7 @@ less there is of it, the sooner its memory can serve again: with twice as much, 
 takes a tenth longer."""
 
 _GIVEN_BACK = 1 << 20
-_CUT_BUFFER = 1 << 18
+_READ = 1 << 18
 _LARGEST_NOTE = 1 << 20
 
 
@@ -164,7 +164,7 @@ class Partial:
         self.total, self.validator = total, validator
         self._begun = time.monotonic()
 
-    def resume(self, total: int | None, buffer: memoryview, stopped: Callable[[], bool]) -> None:
+    def resume(self, total: int | None, stopped: Callable[[], bool]) -> None:
         """Go on after the bytes that are there; hashes those that are not hashed yet."""
         self._open()
         if not self.extents:
@@ -173,7 +173,7 @@ class Partial:
         if total is not None:
             self.total = total
         self._written_back = self.size
-        self._hash(self.size, buffer, stopped)
+        self._hash(self.size, stopped)
 
     def _open(self) -> None:
         if self.fd < 0:
@@ -216,8 +216,8 @@ class Partial:
         if name == "sha256":
             return self.sha.digest()
         digest = hashlib.new(name, usedforsecurity=False)
-        for at in range(0, self.size, _CUT_BUFFER):
-            digest.update(self.read(at, min(_CUT_BUFFER, self.size - at)))
+        for at in range(0, self.size, _READ):
+            digest.update(self.read(at, min(_READ, self.size - at)))
         return digest.digest()
 
     def whole_if_small(self) -> bytes:
@@ -230,7 +230,7 @@ class Partial:
         self.sparse, self.extents = False, []
         self.size, self._flushed = size, min(self._flushed, size)
         self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
-        self._hash(size, memoryview(bytearray(_CUT_BUFFER)), lambda: False)
+        self._hash(size)
         if self._noted:
             self.write_note()
 
@@ -274,20 +274,17 @@ class Partial:
         """Write bytes further on in the file; `advance` hashes them in their turn."""
         _write(self.fd, data, offset)
 
-    def advance(self, size: int, buffer: memoryview) -> None:
+    def advance(self, size: int) -> None:
         """All bytes before `size` are here now: hash those that are not hashed yet."""
-        self._hash(size, buffer, lambda: False)
+        self._hash(size)
         self.size = size
         self._grown()
 
-    def _hash(self, size: int, buffer: memoryview, stopped: Callable[[], bool]) -> None:
+    def _hash(self, size: int, stopped: Callable[[], bool] = lambda: False) -> None:
         while self._hashed < size and not stopped():
-            want = min(len(buffer), size - self._hashed)
-            count = os.preadv(self.fd, [buffer[:want]], self._hashed)
-            if count == 0:
-                raise OSError(errno.EIO, "the partial file became shorter")
-            self.sha.update(buffer[:count])
-            self._hashed += count
+            data = self.read(self._hashed, min(_READ, size - self._hashed))
+            self.sha.update(data)
+            self._hashed += len(data)
 
     def write_note(self) -> None:
         """Keep beside the file what a later run needs to resume it."""

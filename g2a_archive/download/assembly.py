@@ -9,17 +9,16 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive import checksums
-from g2a_archive.download.hosts import Hosts
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.download.transfer.attempt import Fetcher
-from g2a_archive.download.transfer.receive import Receiver
+from g2a_archive.download.transfer.receive import Tools
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
 from g2a_archive.models import Failure, RunSettings, counted
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import RateLimiter
 from g2a_archive.service.session import ApiSession, Authorizer
 from g2a_archive.transport.downloads import Downloads
+from g2a_archive.transport.hosts import Hosts
 
 if TYPE_CHECKING:
     from g2a_archive.archive.database.catalog import Catalog
@@ -49,31 +48,23 @@ def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwit
     return Service(session, id_attribute=settings.id_attribute, ids_in=settings.ids_in)
 
 
-def make_fetchers(
-    settings: RunSettings, storage: Storage, switch: StopSwitch, hosts: Hosts
-) -> list[Fetcher]:
-    """The tools of each worker: as many as jobs, as far as the limit of open files allows."""
+def make_tools(settings: RunSettings, storage: Storage, switch: StopSwitch, hosts: Hosts) -> Tools:
+    """What the workers share: as many as jobs, as far as the limit of open files allows."""
     jobs = possible_jobs(settings.jobs)
     rate = settings.limit_rate
-    limiter = RateLimiter(rate, switch.event) if rate else None
-    downloads = Downloads(settings.timeout, jobs=jobs, hosts=hosts)
 
     @cache
     def sums(directory: str) -> dict[str, str]:
         return checksums.read(storage.root / directory / checksums.NAME)
 
-    def fetcher() -> Fetcher:
-        receiver = Receiver(
-            downloads=downloads,
-            stop=switch.event,
-            space=storage.space,
-            timeout=settings.timeout,
-            jobs=jobs,
-            limiter=limiter,
-        )
-        return Fetcher(storage, receiver, sums)
-
-    return [fetcher() for _ in range(jobs)]
+    return Tools(
+        storage=storage,
+        downloads=Downloads(settings.timeout, jobs=jobs, hosts=hosts),
+        stop=switch.event,
+        jobs=jobs,
+        limiter=RateLimiter(rate, switch.event) if rate else None,
+        sums=sums,
+    )
 
 
 def possible_jobs(jobs: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,9 +20,8 @@ from g2a_archive.archive.disk.space import NoRoomError
 from g2a_archive.archive.storage import Storage
 from g2a_archive.console.progress import FileView, Snapshot
 from g2a_archive.console.report import Report
-from g2a_archive.download.assembly import make_fetchers
+from g2a_archive.download.assembly import make_tools
 from g2a_archive.download.cores import Cores
-from g2a_archive.download.hosts import Hosts
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.link_queue import CALLERS, LinkQueue
 from g2a_archive.download.plan import Plan
@@ -41,6 +41,7 @@ from g2a_archive.errors import (
 from g2a_archive.models import LinkAnswer, Recording, RunSettings, State, kinds_mask
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import backoff
+from g2a_archive.transport.hosts import Hosts
 
 log = logging.getLogger("g2a_archive")
 
@@ -63,10 +64,8 @@ class Engine:
         storage: Storage,
         switch: StopSwitch,
     ) -> None:
-        hosts = Hosts(
-            timeout=settings.timeout, retries=settings.retries, pause=lambda tries: backoff(tries)
-        )
-        fetchers = make_fetchers(settings, storage, switch, hosts)
+        hosts = Hosts(timeout=settings.timeout, retries=settings.retries, pause=backoff)
+        tools = make_tools(settings, storage, switch, hosts)
         self._settings = settings
         self._mask = kinds_mask(settings.kinds)
         self._plan = plan
@@ -77,12 +76,13 @@ class Engine:
         self._switch = switch
         self._events = Events()
         ask = partial(service.links, of=len(plan.todo))
-        self._workers = Workers(self._events, fetchers, ask, CALLERS, set_mtime=settings.set_mtime)
+        self._workers = Workers(self._events, tools, ask, CALLERS, set_mtime=settings.set_mtime)
+        self._network = tools.downloads.network
         self._links = LinkQueue(plan.todo, service, self._workers.ask)
         self._recorder = Recorder(report, catalog, storage)
         self._schedule = Schedule(
             hosts,
-            jobs=len(fetchers),
+            jobs=tools.jobs,
             segments=settings.segments,
             unreachable=self._not_asked,
         )
@@ -140,8 +140,8 @@ class Engine:
     def _doubts(self) -> bool:
         """Nothing is left to do: is what came what was asked for? What may not be, comes again."""
         self._recorder.commit()
-        self._workers.await_late(self._switch.event)
-        again = self._recorder.doubt(self._workers.doubted(), self._mask)
+        self._switch.event.wait(self._network.late_for())
+        again = self._recorder.doubt(self._network.doubted(), self._mask)
         self._plan.known.update((one.id, one) for one in begun(self._catalog, again, self._mask))
         self._links.ask_again(again)
         return self._pending
@@ -165,7 +165,7 @@ class Engine:
 
     def _await(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
-        self._workers.look()
+        self._network.end_late()
         self._cores.look(now, self._report.files, self._recorder.received)
         due = self._links.due_at, self._recorder.commit_at, self._schedule.next_at
         until = min(now + 1.0, *due)
@@ -351,9 +351,9 @@ class Engine:
         unfinished = self._links.unfinished()
         if self._pending:
             self._switch.stop()
-        self._workers.await_late()
+        threading.Event().wait(self._network.late_for())  # also where the run is stopped
         if self._pending:
-            self._workers.abort()
+            self._network.abort()
             self._drain()
         self._report.unfinished.extend(unfinished)
         under_way = sum(one.received for one in self._schedule.active)
@@ -369,7 +369,7 @@ class Engine:
             try:
                 self._remember()  # the run may have ended between two calls for the first chunk
                 self._recorder.commit()
-                again = self._recorder.doubt(self._workers.doubted(), self._mask)  # if stopped
+                again = self._recorder.doubt(self._network.doubted(), self._mask)  # if stopped
                 self._report.unfinished.extend(again)
             finally:
                 self._workers.close()  # others can have the threads

@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
-from g2a_archive.download.hosts import Hosts
 from g2a_archive.download.transfer.finish import SMALL
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.download.transfer.segments import WORTH_IT, Pieces
 from g2a_archive.download.workers import Workers
 from g2a_archive.transport.address import host_of
+from g2a_archive.transport.hosts import Hosts
 
 _LAST_FILES = 8
 """For each worker: where fewer wait, and no more links come, it is the end of the run. What is

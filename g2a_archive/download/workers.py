@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from g2a_archive.archive.disk.libc import c_call
-from g2a_archive.download.transfer.attempt import Fetcher
+from g2a_archive.download.transfer.attempt import fetch
 from g2a_archive.download.transfer.finish import Finisher
+from g2a_archive.download.transfer.receive import Tools
 from g2a_archive.download.transfer.results import Result, Transfer, Whole
+from g2a_archive.download.transfer.sharing import assist
 from g2a_archive.models import LinkAnswer, counted
 from g2a_archive.threads import no_threads, spawn
-from g2a_archive.transport.connections import Place
 
 log = logging.getLogger("g2a_archive")
 
@@ -87,29 +88,26 @@ class Workers:
     def __init__(
         self,
         events: Events,
-        fetchers: Sequence[Fetcher],
+        tools: Tools,
         ask: Callable[[Sequence[int]], LinkAnswer],
         callers: int,
         *,
         set_mtime: bool = False,
     ) -> None:
-        """`fetchers`: one for each of as many workers as jobs. `ask` makes a link call."""
+        """There are as many workers as `tools` has jobs; `ask` makes a link call."""
         self._events = events
-        self._fetchers = fetchers
-        self._downloads = fetchers[0].receiver.downloads
+        self._tools = tools
         self._ask = ask
         self._tasks: queue.SimpleQueue[Transfer | Assist | None] = queue.SimpleQueue()
         self._chunks: queue.SimpleQueue[Sequence[int] | None] = queue.SimpleQueue()
         self._callers = callers
         self._finisher = Finisher(
-            fetchers[0].storage,
+            tools.storage,
             ended=lambda some: self._events.put(*(Attempted(*one) for one in some)),
-            jobs=len(fetchers),
+            jobs=tools.jobs,
             set_mtime=set_mtime,
         )
-        self.running = 0
-        self._busy = 0
-        self._lock = threading.Lock()
+        self._running = 0
 
     def start(self) -> None:
         """Start the threads; fewer than asked for where the system gives no more, with a warning.
@@ -125,24 +123,18 @@ class Workers:
         # Each call is made in a thread of its own: the workers must not take all that there are.
         started = threading.Event()
         kept_free = [spawn(started.wait) for _ in callers]
-        for fetcher in self._fetchers:
-            with self._lock:
-                self._busy += 1
-            if not spawn(self._work, fetcher):
-                with self._lock:
-                    self._busy -= 1
-                break
-            self.running += 1
+        while self._running < self._tools.jobs and spawn(self._work):
+            self._running += 1
         started.set()
         for thread in filter(None, kept_free):
             thread.join()
-        if not self.running:
+        if not self._running:
             raise no_threads()
-        if self.running < len(self._fetchers):
+        if self._running < self._tools.jobs:
             log.warning(
                 "the system gives no more threads: only %s at a time, not %d",
-                counted(self.running, "download"),
-                len(self._fetchers),
+                counted(self._running, "download"),
+                self._tools.jobs,
             )
 
     @property
@@ -162,48 +154,28 @@ class Workers:
         """Hand a chunk of IDs to the next caller that is free."""
         self._chunks.put(ids)
 
-    def look(self) -> None:
-        """To be called now and then: ends requests whose answers trickle."""
-        self._downloads.end_late()
-
-    def await_late(self, stop: threading.Event | None = None) -> None:
-        """Wait for what may come yet and tell of a file that is wrong, or until `stop` is set."""
-        (stop or threading.Event()).wait(self._downloads.late_for())
-
-    def doubted(self) -> set[Place]:
-        """Hosts whose files may be others, as told by `Downloads.doubted`."""
-        return self._downloads.doubted()
-
-    def abort(self) -> None:
-        """End transfers that wait for the network; the stop event must be set before."""
-        self._downloads.abort()
-
     def close(self) -> None:
-        """Let the threads end once they are through with what they have."""
-        for _ in range(self.running):
+        """Let the threads end once they are through with what they have, and connections close."""
+        for _ in range(self._running):
             self._tasks.put(None)
         for _ in range(self._callers):
             self._chunks.put(None)
         self._finisher.close()
+        self._tools.downloads.close()
 
-    def _work(self, fetcher: Fetcher) -> None:
+    def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             if isinstance(task, Transfer):
-                self._fetch(fetcher, task)
+                self._fetch(task)
                 continue
             try:
-                self._events.put(Assisted(task.transfer, fetcher.receiver.assist(task.transfer)))
+                self._events.put(Assisted(task.transfer, assist(self._tools, task.transfer)))
             except BaseException as error:
                 self._events.put(Assisted(task.transfer, error))
-        with self._lock:
-            self._busy -= 1
-            last = not self._busy
-        if last:
-            self._downloads.close()
 
-    def _fetch(self, fetcher: Fetcher, transfer: Transfer) -> None:
+    def _fetch(self, transfer: Transfer) -> None:
         try:
-            outcome = fetcher.fetch(transfer)
+            outcome = fetch(self._tools, transfer)
             if isinstance(outcome, Whole):
                 self._finisher.put(transfer)
                 return

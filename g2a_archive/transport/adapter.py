@@ -32,9 +32,9 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class Adapter(HTTPAdapter):
     """requests' adapter, on connections of ours. No request is ever repeated by it."""
 
-    def __init__(self, *, hosts: int = 4, connections: int = 4) -> None:
+    def __init__(self, timeout: float, *, hosts: int = 4, connections: int) -> None:
         """Pools for the `hosts` used last, with so many idle `connections` each."""
-        self.network = Network()
+        self.network = Network(timeout)
         self._lock = threading.Lock()
         super().__init__(pool_connections=hosts, pool_maxsize=connections, max_retries=0)
 
@@ -68,8 +68,8 @@ class FileAdapter(Adapter):
     looking for digests only where a host tells any, saves a quarter of such a file's CPU.
     """
 
-    def __init__(self, *, connections: int) -> None:
-        super().__init__(connections=connections)
+    def __init__(self, timeout: float, *, connections: int) -> None:
+        super().__init__(timeout, connections=connections)
         # Nothing but this would keep a pool that the library has let go of, and its connections.
         self._pools: WeakValueDictionary[str, Any] = WeakValueDictionary()
 

@@ -8,26 +8,24 @@ what the host tells of a digest must be true.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import ssl
 import time
-import zlib
 from contextlib import suppress
 from typing import Any
 
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.ssltransport import SSLTransport
 
-from g2a_archive.transport.connections import Place, shut_socket
+from g2a_archive.transport.connections import Network, Place
 from g2a_archive.transport.digests import told_digests
 from g2a_archive.transport.errors import NetworkError, translated
+from g2a_archive.transport.inflate import WINDOWS, Inflate
 
 _COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz")
 """Content codings that change the bytes (IANA's list). Others, such as `utf-8`, `binary` or
 `aws-chunked`, are no codings of a body that a client gets."""
 
-_WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _LENGTH = re.compile(r"0*[0-9]{1,18}")
 """More digits than that, zeros before them aside, are a length that no disk has."""
 
@@ -43,6 +41,9 @@ _MOST_BEFORE = 1 << 20
 
 _GRACE = 1.0
 """Seconds more for a read than for a byte of it: where nothing comes, the library says so first."""
+
+SLOWEST = 1024
+"""Bytes a second: a transfer slower than this for the whole time-out counts as stalled."""
 
 _WINDOW_BYTES = 1 << 20
 _QUICK = 0.25
@@ -78,7 +79,7 @@ class Answer:
         self._left = self.length
         self.coding = _coding(raw.headers.get("Content-Encoding", ""))
         self.named_coding = bool(raw.headers.get("Content-Encoding", "").strip())
-        self._inflate = Inflate(_WINDOW[self.coding]) if self.coding in _WINDOW else None
+        self._inflate = Inflate(WINDOWS[self.coding]) if self.coding in WINDOWS else None
         self.digests = told_digests(raw.headers, partial=self.status == 206)
         self._encoded_digests = {
             name: hashlib.new(name) for name in (self.digests if self.encoded else ())
@@ -88,17 +89,18 @@ class Answer:
             raw.close()  # what follows, if anything, is nobody's
         self._begun = False
         self._ahead = b""
-        kept: Any = raw.connection
-        self._sock = getattr(kept, "answering", None)
-        self._kept = kept if getattr(kept, "answers", 0) > 1 else None
-        self.kept_by: set[Place] = {kept.place} if self._kept is not None else set()
-        self._asked_at = getattr(kept, "asked_at", 0.0)
+        connection: Any = raw.connection
+        self._network: Network = connection.network
+        self._sock = connection.answering
+        self._kept = connection if connection.answers > 1 else None
+        self.kept_by: set[Place] = {connection.place} if self._kept is not None else set()
+        self._asked_at = connection.asked_at
         self._tls = isinstance(self._sock, ssl.SSLSocket | SSLTransport)
         self._quick = False
         self._window = (0, 0.0)
-        self._reading_since: float | None = None
-        self._longest = math.inf
+        self._longest = self._network.timeout + _GRACE
         self._late = False
+        self.floor = Floor(self._network.timeout)
 
     @property
     def encoded(self) -> bool:
@@ -129,7 +131,7 @@ class Answer:
     def followed(self) -> bool:
         """Whether another answer comes behind this one, which makes no sense: that would be the
         right one. Waits for it, where the connection was in use before, and ends that."""
-        if self._kept is None:
+        if self._kept is None or self._raw.connection is None:  # which others may have by now
             return False
         until, left = time.monotonic() + _PATIENCE, _MOST_BEFORE
         with suppress(NetworkError):
@@ -184,7 +186,8 @@ class Answer:
     def read(self, most: int) -> bytes:
         """Wait for bytes and return up to `most` of them, decoded; b"" at the body's end.
 
-        Raises `NetworkError` where it ends before its length, its coding or a digest says so.
+        Raises `NetworkError` where it ends before its length, its coding or a digest says so, and
+        where it trickles.
         """
         if self._ahead:
             data, self._ahead = self._ahead[:most], self._ahead[most:]
@@ -205,20 +208,25 @@ class Answer:
     def _read(self, most: int) -> bytes:
         if self.ended:
             return b""
+        self.floor.check()
         if self._left is not None:
             # Of an empty body, too: the library is done with an answer only once it says its end.
             most = min(most, self._left) or 1
-        self._reading_since = time.monotonic()
+        # Else one read of the socket's bytes at most: what came before a stall is not lost.
+        read = self._raw.read if self._quick else self._raw.read1
+        failure: NetworkError | None = None
+        self._network.begin(self._sock, self._longest)
         try:
-            # Else one read of the socket's bytes at most: what came before a stall is not lost.
-            read = self._raw.read if self._quick else self._raw.read1
             data = read(most, decode_content=False)
         except Exception as error:  # hostile chunks and headers raise all sorts
-            raise _too_slow() if self._late else translated(error) from None
-        finally:
-            self._reading_since = None
+            data, failure = b"", translated(error)
+        in_time = self._network.end(self._sock) or self._network.aborted
+        self._late = self._late or not in_time
         if not data and self._late:  # which is no end of the body, whatever it looks like
-            raise _too_slow()
+            raise NetworkError("the answer came too slowly", timed_out=True)
+        if failure is not None:
+            raise failure
+        self.floor.add(len(data))
         if self.chunked and self._part_left is not None:
             self._part_left -= len(data)
             if self._part_left < 0 or (self._part_left and not data):
@@ -257,7 +265,7 @@ class Answer:
     def close(self) -> None:
         """Be done with the answer; its connection is kept where its body ended, or is a little one
         that nobody began to read: who gave up in the middle may have done so as nothing came."""
-        self._longest = _PATIENCE
+        self._longest = min(self._longest, _PATIENCE)
         with suppress(Exception):
             left = self._left if self._left is not None else _LITTLE
             if self.announced and not self._begun and left <= _LITTLE:
@@ -271,77 +279,38 @@ class Answer:
             loan._pool = self._pool
             loan.release_conn()
 
-    def end_late(self, timeout: float) -> None:
-        """End a read, in another thread, that has not returned within `timeout` seconds.
 
-        What came meanwhile is returned by it; where that is nothing, it raises `NetworkError`.
-        """
-        since = self._reading_since
-        longest = min(timeout + _GRACE, self._longest)
-        if since is not None and time.monotonic() - since > longest:
-            self._late = True
-            shut_socket(self._sock)
+class Floor:
+    """Fails a transfer that trickles: too few bytes in a whole time-out."""
 
-    def interrupt(self) -> None:
-        """End a read that waits in another thread; what it returns is of no use any more."""
-        shut_socket(self._sock)
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._began = self._since = time.monotonic()
+        self._bytes = self._all = 0
 
-
-class Inflate:
-    """Undoes gzip (RFC 1952: of several members, zeros behind the last) or deflate, be it
-    without its wrapper, as some hosts send it (RFC 9110, 8.4.1.2)."""
-
-    def __init__(self, window: int) -> None:
-        self._window = window
-        self._stream = zlib.decompressobj(window)
-        self._waiting = b""
-        self._begun = False
-
-    def feed(self, data: bytes) -> None:
-        """Take in more of the compressed body."""
-        first = not (self._begun or self._waiting)
-        if first and self._window == _WINDOW["deflate"] and data[0] & 15 != zlib.DEFLATED:
-            self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._waiting += data
-
-    def more(self, most: int) -> bytes:
-        """Up to `most` bytes, or b"" where more must be fed first. Raises `NetworkError`."""
-        try:
-            while self._waiting:
-                if self._stream.eof and not self._next_member():
-                    return b""
-                self._begun = True
-                data = self._stream.decompress(self._waiting, most)
-                self._waiting = self._stream.unconsumed_tail or self._stream.unused_data
-                if data:
-                    return data
-        except zlib.error:
-            raise NetworkError("the compressed body is damaged") from None
-        return b""
-
-    def _next_member(self) -> bool:
-        """Begin the next member; False where only padding is left."""
-        if not self._waiting.strip(b"\0"):
-            self._waiting = b""
-            return False
-        if self._window == _WINDOW["deflate"]:
-            raise NetworkError("the compressed body is damaged")
-        self._stream = zlib.decompressobj(self._window)
-        return True
+    def excuse(self, seconds: float) -> None:
+        """Time that `--limit-rate` took is not the host's fault."""
+        self._since += seconds
+        self._began += seconds
 
     @property
-    def ended(self) -> bool:
-        """Whether the end of the compressed data has come."""
-        return self._stream.eof
+    def slow(self) -> bool:
+        """Whether the transfer as a whole, a stall at its end included, was below the floor."""
+        return self._all < SLOWEST * (time.monotonic() - self._began)
 
-    @property
-    def whole(self) -> bool:
-        """Whether they ended, or there are none."""
-        return self.ended or not self._begun
+    def add(self, count: int) -> None:
+        """Count bytes that came."""
+        self._bytes += count
+        self._all += count
 
-
-def _too_slow() -> NetworkError:
-    return NetworkError("the answer came too slowly", timed_out=True)
+    def check(self) -> None:
+        """Raises `NetworkError` at the end of a time-out in which too few bytes came."""
+        now = time.monotonic()
+        if now - self._since < self._timeout:
+            return
+        if self._bytes < SLOWEST * self._timeout:
+            raise NetworkError(f"less than 1 kB/s for {self._timeout:g} s", timed_out=True)
+        self._since, self._bytes = now, 0
 
 
 def _chunked(raw: BaseHTTPResponse) -> bool:

@@ -21,8 +21,9 @@ from weakref import WeakSet
 
 from urllib3.util.connection import create_connection
 from urllib3.util.ssl_ import create_urllib3_context
-from urllib3.util.ssltransport import SSLTransport
 from urllib3.util.wait import wait_for_read
+
+from g2a_archive.transport.sockets import decrypted, shut, talks, talks_still
 
 _LONGEST_IDLE = 60.0
 """Seconds since its last request after which a kept connection is not used again: a load balancer
@@ -45,9 +46,14 @@ Place = tuple[str, int]
 
 
 class Network:
-    """What is known of the hosts, and the requests that wait for an answer. For all threads."""
+    """What is known of the hosts, and the sockets on which something is waited for.
 
-    def __init__(self) -> None:
+    For all threads.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        """`timeout` in seconds, for an answer's headers to come whole, and for each read of it."""
+        self.timeout = timeout
         self._lock = threading.Lock()
         self._good: dict[Place, str] = {}
         self._expired: dict[Place, float] = {}
@@ -124,7 +130,7 @@ class Network:
 
     def doubted(self) -> set[Place]:
         """Hosts, each told once, that have sent an answer to nothing: what of theirs came on
-        connections in use before may be other files."""
+        connections in use before may be other files. Only while no request is under way."""
         with self._lock:
             kept = list(self._kept)
         for connection in kept:
@@ -144,15 +150,15 @@ class Network:
         """This thread sends a request on `connection`."""
         self._thread.connection = connection
 
-    def begin(self, connection: Any) -> None:
-        """The headers of an answer are waited for on `connection`."""
-        self._waiting[connection] = time.monotonic()
+    def begin(self, sock: Any, seconds: float) -> None:
+        """This thread waits for what comes on `sock`: so long at most, until `end`."""
+        self._waiting[sock] = time.monotonic() + seconds
         if self.aborted:
-            shut(connection)
+            shut(sock)
 
-    def end(self, connection: Any) -> bool:
-        """The headers have come, or will not; False where another thread ended the wait."""
-        return self._waiting.pop(connection, None) is not None
+    def end(self, sock: Any) -> bool:
+        """Something has come, or will not; False where another thread ended the wait."""
+        return self._waiting.pop(sock, None) is not None
 
     def last(self) -> Any:
         """The connection that this thread used last, or None."""
@@ -162,65 +168,29 @@ class Network:
         """Let go of what `last` would tell."""
         self._thread.connection = None
 
-    def end_late(self, timeout: float) -> None:
-        """End the requests whose headers have not come whole in `timeout` seconds.
+    def end_late(self) -> None:
+        """To be called now and then: ends what is waited for longer than it may take.
 
-        The library's time-out counts from byte to byte: headers that trickle would have none.
+        The library's time-out counts from byte to byte: what trickles, be it of the headers, the
+        body or the chunks' sizes, would have none.
         """
-        until = time.monotonic() - timeout
-        for connection, since in list(self._waiting.items()):
-            if since < until:
-                self._waiting.pop(connection, None)
-                shut(connection)
+        now = time.monotonic()
+        for sock in list(self._waiting):
+            if self._waiting.get(sock, now) < now:
+                self._end(sock)
 
     def abort(self) -> None:
-        """End every request that waits for an answer, and let no new connection be made."""
+        """End every wait, those that begin later too, and let no new connection be made.
+
+        What a read returns from then on is of no use.
+        """
         self.aborted = True
-        for connection in list(self._waiting):
-            self._waiting.pop(connection, None)
-            shut(connection)
+        for sock in list(self._waiting):
+            self._end(sock)
 
-
-def shut(connection: Any) -> None:
-    """End all reads and writes of a connection's socket, whichever thread waits in them."""
-    shut_socket(connection.sock)
-
-
-def shut_socket(sock: Any) -> None:
-    """The same for a socket, with or without TLS."""
-    while isinstance(sock, SSLTransport):  # TLS in the TLS of a proxy
-        sock = sock.socket
-    if isinstance(sock, socket.socket):
-        with suppress(OSError):
-            # Not `sock.shutdown`: on a TLS socket it would take the session away from under the
-            # thread that reads.
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def _decrypted(sock: object) -> bool:
-    """Whether TLS holds bytes that nobody read yet: these no longer show on the socket."""
-    if isinstance(sock, SSLTransport):
-        waiting = sock.sslobj.pending() or sock.incoming.pending
-        return bool(waiting) or _decrypted(sock.socket)
-    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-
-
-def _talks(sock: Any, flags: int = 0) -> bytes:
-    """The first bytes that wait on a connection; none for its end, or a word of it (408)."""
-    with suppress(OSError, ValueError):  # nothing waits, or it has been closed
-        sock.settimeout(0)
-        data: bytes = sock.recv(len(b"HTTP/1.1 408"), flags)
-        return data if data[9:] != b"408" else b""
-    return b""
-
-
-def _talks_still(sock: socket.socket) -> bytes:
-    """The same for a connection without TLS that may be used again: the bytes stay there."""
-    with suppress(OSError, ValueError):
-        if wait_for_read(sock, timeout=0):
-            with sock.dup() as same:
-                return _talks(same, socket.MSG_PEEK)
-    return b""
+    def _end(self, sock: Any) -> None:
+        self._waiting.pop(sock, None)
+        shut(sock)
 
 
 class _Final(http.client.HTTPResponse):
@@ -292,9 +262,9 @@ class _Kept:
         # The library's own look comes first: is anything waiting that nobody asked for?
         connected = bool(super().is_connected)  # type: ignore[misc]
         sock = self.sock  # type: ignore[attr-defined]
-        quiet = connected and not _decrypted(sock)
+        quiet = connected and not decrypted(sock)
         self.idle = self.idle and quiet
-        if sock is not None and not quiet and (sent := _talks(sock)):
+        if sock is not None and not quiet and (sent := talks(sock)):
             self._distrust(sent)
         return quiet and self.network.fresh(self.place, self.asked_at)
 
@@ -324,7 +294,7 @@ class _Kept:
         sock = self.sock  # type: ignore[attr-defined]
         idle = type(sock) is socket.socket and self.asked_at == asked_at
         # Looked at twice: somebody may begin to use it meanwhile.
-        if idle and (sent := _talks_still(sock)) and self.asked_at == asked_at:
+        if idle and (sent := talks_still(sock)) and self.asked_at == asked_at:
             self._distrust(sent)
         return asked_at <= self.doubted
 
@@ -333,7 +303,7 @@ class _Kept:
         it is waited for. For whoever has the connection, which is of no use any more."""
         sock = self.sock  # type: ignore[attr-defined]
         with suppress(OSError, ValueError):
-            if sock is not None and not _decrypted(sock):
+            if sock is not None and not decrypted(sock):
                 wait_for_read(sock, timeout=2 * self.network.late(0.0))
         _ = self.is_connected
         self.close()
@@ -356,15 +326,16 @@ class _Kept:
 
     def _awaited(self, act: Callable[[], Any]) -> Any:
         """What `act` returns, which reads headers; another thread may end it."""
-        self.network.begin(self)
+        sock = self.sock  # type: ignore[attr-defined]
+        self.network.begin(sock, self.network.timeout)
         try:
             found = act()
         except BaseException:
-            shut(self)  # at once, whoever still holds what was read of it
-            if self.network.end(self) or self.network.aborted:
+            shut(sock)  # at once, whoever still holds what was read of it
+            if self.network.end(sock) or self.network.aborted:
                 raise
         else:
-            if self.network.end(self):
+            if self.network.end(sock):
                 return found
             if found is not None:  # headers that are cut look like headers
                 found.close()

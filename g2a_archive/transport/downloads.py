@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import urljoin
 
 import requests
@@ -23,110 +22,51 @@ from g2a_archive.transport.adapter import (
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.connections import Place
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
+from g2a_archive.transport.hosts import Hosts
 
 _MOST_REDIRECTS = 5
 _HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"}
 
 
-class Hosts(Protocol):
-    """Told of each request to a host (with its port), and asked before one is made.
-
-    Every method may be called by any thread.
-    """
-
-    def refusal(self, host: str) -> str | None:
-        """Why the host is not to be asked now, or None."""
-
-    def answered(self, host: str) -> None:
-        """It was reached."""
-
-    def unanswered(self, host: str, reason: str) -> None:
-        """It was not reached, or did not answer in time."""
-
-
 class Downloads:
-    """All of a run's connections to file hosts. Every method may be called by any thread."""
+    """All of a run's connections to file hosts. Every method may be called by any thread.
+
+    `network` tells and ends what is under way on them.
+    """
 
     def __init__(self, timeout: float, *, jobs: int, hosts: Hosts) -> None:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
-        self._timeout = timeout
+        self._timeout = min(CONNECT_TIMEOUT, timeout), timeout
         self._hosts = hosts
-        self._adapter = FileAdapter(connections=jobs)
+        self._adapter = FileAdapter(timeout, connections=jobs)
+        self.network = self._adapter.network
         # Reads the environment as the service's calls do; sends nothing, and knows no secrets.
         self._session = requests.Session()
         self._environment: dict[str, Mapping[str, Any]] = {}
-        self._open: set[Answer] = set()
-        self._lock = threading.Lock()
-        self._stopped = False
 
     def get(self, url: str, headers: Mapping[str, str]) -> Answer:
         """Send a GET, follow redirects, and return the answer with its body unread.
 
         `url` is one that `address.checked` let pass. Raises `NetworkError` where no answer came,
-        or a redirect leads where it must not. The answer must be given to `release`.
+        or a redirect leads where it must not. The answer must be closed.
         """
         kept_by: set[Place] = set()
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._prepared(url, headers)
             response = self._ask(address.host_of(url), request)
             location = self._location(response)
-            answer = self._answered(response)
+            answer = Answer(raw_of(response))
             kept_by |= answer.kept_by
             if location is None:
                 answer.kept_by = kept_by
                 return answer
-            self.release(answer)
+            answer.close()
             url = _redirected(request.url or url, location)
         raise NetworkError("too many redirects")
-
-    def release(self, answer: Answer) -> None:
-        """Be done with an answer; its connection is kept if its body was read to the end."""
-        answer.close()
-        with self._lock:
-            self._open.discard(answer)
-
-    def end_late(self) -> None:
-        """To be called now and then: ends requests whose headers trickle, and reads that wait for
-        more than one byte where these trickle, be they of the body or of the chunks' sizes.
-        """
-        self._adapter.network.end_late(self._timeout)
-        with self._lock:
-            reading = list(self._open)
-        for answer in reading:
-            answer.end_late(self._timeout)
-
-    def abort(self) -> None:
-        """End every transfer at once: reads under way return or fail, nothing new begins.
-
-        What a read returns from then on is of no use.
-        """
-        self._stopped = True
-        self._adapter.network.abort()
-        with self._lock:
-            waiting = list(self._open)
-        for answer in waiting:
-            answer.interrupt()
-
-    def late_for(self) -> float:
-        """Seconds in which something may come yet that tells of a file that is wrong."""
-        return self._adapter.network.late_for()
-
-    def doubted(self) -> set[Place]:
-        """Hosts, each told once, whose files that came on connections in use before may be others.
-
-        Only while no request is under way.
-        """
-        return self._adapter.network.doubted()
 
     def close(self) -> None:
         """Close every connection that is kept."""
         self._adapter.close()
-
-    def _answered(self, response: requests.Response) -> Answer:
-        answer = Answer(raw_of(response))
-        with self._lock:
-            self._open.add(answer)
-        return answer
 
     def _location(self, response: requests.Response) -> str | None:
         """Where a redirect leads; None where it is none."""
@@ -173,16 +113,12 @@ class Downloads:
         return response
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:
-        network = self._adapter.network
+        network = self.network
         for again in (False, True):
             network.forget()
             try:
-                if self._stopped:
-                    raise NetworkError("stopped")
                 response = self._adapter.send(
-                    request,
-                    timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
-                    **self._settings(request.url or ""),
+                    request, timeout=self._timeout, **self._settings(request.url or "")
                 )
                 if response.status_code == 407:
                     raw_of(response).close()
@@ -191,7 +127,7 @@ class Downloads:
             except Exception as error:  # hostile headers raise all sorts
                 found = translated(error)
             used = network.last()
-            if used is None or not used.answers or self._stopped:
+            if used is None or not used.answers or network.aborted:
                 break
             # The host may have closed a kept connection meanwhile, or forgotten it: the others
             # are as old. That is no failure of this file, so it gets a new connection at once.

@@ -61,7 +61,7 @@ class Caller:
         try:
             session = self._sessions.pop()
         except IndexError:
-            session = Session(Adapter(hosts=2, connections=1))
+            session = Session(Adapter(self._timeout, hosts=2, connections=1))
         try:
             with session.request(
                 method,

@@ -16,7 +16,6 @@ from g2a_archive.archive import partial
 from g2a_archive.archive.partial import Partial, Validator
 
 ETAG = Validator('"1"', "Tue, 06 May 2014 07:08:09 GMT")
-BUFFER = memoryview(bytearray(1000))
 
 
 def never() -> bool:
@@ -49,7 +48,7 @@ def test_a_suspended_file_is_taken_up_again(tmp_path: Path) -> None:
     begun(tmp_path, 5000).suspend()
     part = loaded(tmp_path)
     assert (part.size, part.total, part.validator) == (5000, 10_000, ETAG)
-    part.resume(10_000, BUFFER, never)
+    part.resume(10_000, never)
     part.append(memoryview(b"x" * 5000))
     content = bytes(range(250)) * 20 + b"x" * 5000
     assert part.sha.digest() == hashlib.sha256(content).digest()  # the kept bytes count
@@ -82,7 +81,7 @@ def test_after_a_crash_only_flushed_bytes_count(tmp_path: Path) -> None:
     change_note(tmp_path, boot="another boot of this machine")
     part = loaded(tmp_path)
     assert part.size == 5000
-    part.resume(10_000, BUFFER, never)
+    part.resume(10_000, never)
     part.close()
     assert Path(part.path).stat().st_size == 5000  # the rest is gone
 
@@ -244,7 +243,7 @@ def test_holes_survive_a_killed_process(tmp_path: Path) -> None:
     part = loaded(tmp_path)
     assert (part.size, part.sparse) == (2000, True)
     assert part.extents == [(4000, 5000), (9000, 10_000)]
-    part.resume(10_000, BUFFER, never)
+    part.resume(10_000, never)
     part.close()
     assert Path(part.path).stat().st_size == 10_000
 
@@ -255,7 +254,7 @@ def test_holes_do_not_survive_a_crash(tmp_path: Path) -> None:
     change_note(tmp_path, boot="another boot of this machine")
     part = loaded(tmp_path)
     assert (part.size, part.extents) == (2000, [])
-    part.resume(10_000, BUFFER, never)
+    part.resume(10_000, never)
     part.close()
     assert Path(part.path).stat().st_size == 2000
 

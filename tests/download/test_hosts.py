@@ -14,7 +14,7 @@ from support.service import Serve
 from g2a_archive.demo import Fault, Request, SimulatedService
 from g2a_archive.demo.faults import redirect, stall
 from g2a_archive.demo.messages import Response
-from g2a_archive.download.hosts import Hosts
+from g2a_archive.transport.hosts import Hosts
 
 HOST, ELSEWHERE = "host.example:8080", "other.example"
 
@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("g2a_archive.download.hosts.time.monotonic", made)
+    monkeypatch.setattr("g2a_archive.transport.hosts.time.monotonic", made)
     return made
 
 

@@ -9,11 +9,11 @@ from typing import cast
 
 import pytest
 
-from g2a_archive.download.hosts import Hosts
 from g2a_archive.download.schedule import Schedule
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.download.workers import Workers
 from g2a_archive.models import FileKind, Link
+from g2a_archive.transport.hosts import Hosts
 
 START = datetime(2014, 5, 6, tzinfo=UTC)
 

@@ -50,22 +50,22 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _every_answer_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An answer that nobody releases leaves its connection half read."""
+    """An answer that nobody closes leaves its connection half read."""
     held: list[Answer] = []
-    get, release = Downloads.get, Downloads.release
+    get, close = Downloads.get, Answer.close
 
     def note(self: Downloads, url: str, headers: Mapping[str, str]) -> Answer:
         answer = get(self, url, headers)
         held.append(answer)
         return answer
 
-    def forget(self: Downloads, answer: Answer) -> None:
-        if answer in held:
-            held.remove(answer)
-        release(self, answer)
+    def forget(self: Answer) -> None:
+        if self in held:
+            held.remove(self)
+        close(self)
 
     monkeypatch.setattr(Downloads, "get", note)
-    monkeypatch.setattr(Downloads, "release", forget)
+    monkeypatch.setattr(Answer, "close", forget)
     yield
     assert [answer.status for answer in held] == []
 

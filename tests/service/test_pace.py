@@ -10,11 +10,11 @@ from email.utils import formatdate
 import pytest
 
 from g2a_archive.demo import ManualClock
-from g2a_archive.download.transfer.receive import SLOWEST, Floor
 from g2a_archive.errors import Interrupted
 from g2a_archive.models import LINK_LIFETIME, Link, Shard
 from g2a_archive.service import pace
 from g2a_archive.service.pace import CallPacer, RateLimiter, backoff, pause, retry_after
+from g2a_archive.transport.answer import SLOWEST, Floor
 
 
 class Watched(threading.Event):

@@ -5,24 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from g2a_archive.transport.downloads import Downloads
-
-
-class _AllUp:
-    """Hosts of which none counts as down."""
-
-    def refusal(self, host: str) -> None:
-        """None is ever kept from being asked."""
-
-    def answered(self, host: str) -> None:
-        """Nobody wants to know."""
-
-    def unanswered(self, host: str, reason: str) -> None:
-        """Nor that."""
+from g2a_archive.transport.hosts import Hosts
 
 
 def downloads_of(timeout: float, *, jobs: int) -> Downloads:
     """What a run's workers have, where each request is to be made."""
-    return Downloads(timeout, jobs=jobs, hosts=_AllUp())
+    hosts = Hosts(timeout=0.0, retries=1_000_000, pause=lambda _: 0.0)
+    return Downloads(timeout, jobs=jobs, hosts=hosts)
 
 
 def body_of(downloads: Downloads, url: str, step: int = 100_000) -> bytes:
@@ -31,4 +20,4 @@ def body_of(downloads: Downloads, url: str, step: int = 100_000) -> bytes:
     try:
         return b"".join(iter(partial(found.read, step), b""))
     finally:
-        downloads.release(found)
+        found.close()

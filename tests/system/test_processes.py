@@ -253,7 +253,7 @@ def test_a_log_file_that_cannot_be_opened_anew_ends_nothing(serve: Serve, tmp_pa
         "run.Download._run",
         "engine.Engine._handle",
         "workers.Workers.ask",
-        "transfer.attempt.Fetcher.fetch",
+        "transfer.attempt._attempt",
         "transfer.finish.Finisher.put",
         "transfer.finish.Finisher._finish",
         "transfer.finish.Finisher._name_all",

@@ -204,7 +204,7 @@ def test_the_body_of_a_coding_that_nobody_knows(plain_host: Host, downloads: Dow
     found = downloads.get(plain_host.url, {})
     assert found.encoded
     assert not found.decodable
-    downloads.release(found)
+    found.close()
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_digests_that_a_host_tells(
     act(plain_host, answer(BODY, line), 1)
     found = downloads.get(plain_host.url, {})
     assert found.digests == {name: hashlib.new(name, BODY).digest() for name in told}
-    downloads.release(found)
+    found.close()
 
 
 WRONG = base64.b64encode(b"\0" * 32).decode()
@@ -254,7 +254,7 @@ def test_of_two_digests_that_differ_neither_is_right(
     found = downloads.get(plain_host.url, {})
     assert set(found.digests) == {"sha256"}
     assert found.digests["sha256"] != hashlib.sha256(BODY).digest()
-    downloads.release(found)
+    found.close()
 
 
 def test_the_digest_of_a_part_is_not_the_files(plain_host: Host, downloads: Downloads) -> None:
@@ -262,7 +262,7 @@ def test_the_digest_of_a_part_is_not_the_files(plain_host: Host, downloads: Down
     act(plain_host, answer(BODY, *lines, status="206 Partial Content"), 1)
     found = downloads.get(plain_host.url, {})
     assert set(found.digests) == {"sha256"}
-    downloads.release(found)
+    found.close()
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_content_range(
     act(plain_host, answer(body, f"Content-Range: {text}", status="206 Partial Content"), 1)
     found = downloads.get(plain_host.url, {})
     assert found.content_range() == span
-    downloads.release(found)
+    found.close()
 
 
 @pytest.mark.parametrize(

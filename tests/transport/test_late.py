@@ -57,7 +57,7 @@ def look_until_over(downloads: Downloads, act: Callable[[], Any]) -> BaseExcepti
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(act)
         while not ended.done():
-            downloads.end_late()
+            downloads.network.end_late()
         return ended.exception()
 
 
@@ -94,7 +94,7 @@ def test_what_frames_a_body(
     assert error.timed_out
     assert came == BODY
     assert not trickle.ran_out
-    downloads.release(found)
+    found.close()
 
 
 @pytest.mark.parametrize("what", ["redirect", "refusal"])
@@ -119,12 +119,11 @@ def test_a_little_body_that_nobody_wants(
     def get() -> None:
         found = downloads.get(host.url, {})
         came.append(found.status)
-        downloads.release(found)
+        found.close()
 
     assert look_until_over(downloads, get) is None
     assert came == [200 if what == "redirect" else 403]
     assert not trickle.ran_out
-    assert downloads._open == set()
 
 
 def test_a_little_body_of_which_nothing_comes(
@@ -147,7 +146,7 @@ def test_a_little_body_of_which_nothing_comes(
 
     plain_host.script = script
     found = downloads.get(plain_host.url, {})
-    assert look_until_over(downloads, lambda: downloads.release(found)) is None
+    assert look_until_over(downloads, lambda: found.close()) is None
     assert over.wait(30)
     assert given_up == [True]
 
@@ -199,9 +198,9 @@ def test_abort_ends_a_wait_on_a_connection_that_is_not_kept(
         ended = pool.submit(read)
         assert all_here.wait(30)
         while not ended.done():
-            downloads.abort()
+            downloads.network.abort()
         error = ended.exception()
     assert not isinstance(error, NetworkError) or not error.timed_out
-    downloads.release(found)
+    found.close()
     host.close()
     proxy.close()

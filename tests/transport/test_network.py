@@ -15,7 +15,7 @@ def test_a_host_that_hangs_up_at_once_leaves_no_socket_open() -> None:
     """Its address cannot be asked for any more; whoever connected has the socket to close."""
     hung_up = socket.socket()  # as unconnected as one that was reset
     place = SimpleNamespace(host="localhost", port=9)
-    assert Network().connect(place, lambda: hung_up) is hung_up
+    assert Network(5.0).connect(place, lambda: hung_up) is hung_up
     hung_up.close()
 
 
@@ -25,7 +25,7 @@ def test_of_many_hosts_the_connections_to_a_few_are_kept(downloads: Downloads) -
     for host in hosts:
         found = downloads.get(host.url, {})
         assert found.read(1) == b""
-        downloads.release(found)
+        found.close()
     left = hosts[0].left()
     for host in hosts:
         host.close()

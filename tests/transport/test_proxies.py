@@ -42,7 +42,7 @@ def fetched(downloads: Downloads, url: str) -> bytes:
     try:
         return found.read(1000)
     finally:
-        downloads.release(found)
+        found.close()
         downloads.close()
 
 
@@ -147,7 +147,7 @@ def test_no_credentials_cookies_or_netrc_reach_a_links_host(
     for _ in range(2):
         found = downloads.get(plain_host.url, {})
         assert found.read(1000) == BODY
-        downloads.release(found)
+        found.close()
     for head in plain_host.requests:
         assert b"authorization" not in head.lower()
         assert b"cookie" not in head.lower()

@@ -52,7 +52,7 @@ def fetched(downloads: Downloads, url: str = URL) -> bytes:
     try:
         return b"".join(iter(lambda: found.read(1000), b""))
     finally:
-        downloads.release(found)
+        found.close()
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_abort_ends_a_wait(begun: bool, proxy: Proxy, secure: Host) -> None:
             ended = pool.submit(fetched, downloads)
             assert waiting.wait(30)
         while not ended.done():  # until it has come so far that it waits
-            downloads.abort()
+            downloads.network.abort()
         error = ended.exception()
     over.set()
     assert isinstance(error, NetworkError)

@@ -79,7 +79,7 @@ def test_an_answer_that_another_one_follows_is_doubtful(
     for number in (1, 2, 3):
         found = downloads.get(host.url, {})
         bodies.append(b"".join(iter(partial(found.read, 1000), b"")))
-        downloads.release(found)
+        found.close()
         answers.append(found)
         if number == 2:
             assert found.doubtful is at_once
@@ -122,11 +122,11 @@ def test_what_comes_behind_the_last_answer_casts_doubt_on_its_host(
 
     host.script = script
     assert [body_of(downloads, host.url) for _ in range(2)] == [b"file 1", b"WRONG FILE"]
-    assert downloads.doubted() == set()
+    assert downloads.network.doubted() == set()
     release.set()
     assert sent.wait(30)
-    assert downloads.doubted() == {("localhost", host.port)}
-    assert downloads.doubted() == set()
+    assert downloads.network.doubted() == {("localhost", host.port)}
+    assert downloads.network.doubted() == set()
     assert body_of(downloads, host.url) == b"file 3"
 
 
@@ -152,7 +152,7 @@ def test_an_answer_too_many_of_which_only_a_beginning_came(
 
     host.script = script
     assert [body_of(downloads, host.url) for _ in range(2)] == [b"file", b"file"]
-    assert downloads.doubted() == ({("localhost", host.port)} if doubted else set())
+    assert downloads.network.doubted() == ({("localhost", host.port)} if doubted else set())
 
 
 def test_what_waits_is_seen_where_connections_are_closed_to_make_room(host: Host) -> None:
@@ -176,7 +176,7 @@ def test_what_waits_is_seen_where_connections_are_closed_to_make_room(host: Host
         release.set()
         assert sent.wait(30)
         assert [body_of(downloads, other.url) for other in others] == [b""] * 5
-        assert downloads.doubted() == {("localhost", host.port)}
+        assert downloads.network.doubted() == {("localhost", host.port)}
     finally:
         downloads.close()
         for other in others:
@@ -209,9 +209,9 @@ def test_an_answer_that_was_waited_for_as_the_run_was_stopped_casts_none(
         with ThreadPoolExecutor(1) as pool:
             second = pool.submit(body_of, downloads, host.url)
             assert came.wait(30)
-            downloads.abort()
+            downloads.network.abort()
             try:
-                assert downloads.doubted() == set()
+                assert downloads.network.doubted() == set()
             finally:
                 looked.set()
             with suppress(NetworkError):
