@@ -29,7 +29,7 @@ from g2a_archive.download.recorder import Recorder
 from g2a_archive.download.schedule import Schedule
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.download.transfer.results import Again, Failed, NewLink, Stopped, Stored, Transfer
-from g2a_archive.download.workers import Assisted, Attempted, Event, Events, Linked, Workers
+from g2a_archive.download.workers import Assisted, Attempted, Event, Linked, Workers
 from g2a_archive.errors import (
     ArchiverError,
     Domain,
@@ -74,7 +74,7 @@ class Engine:
         self._catalog = catalog
         self._storage = storage
         self._switch = switch
-        self._events = Events()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         ask = partial(service.links, of=len(plan.todo))
         self._workers = Workers(self._events, tools, ask, CALLERS, set_mtime=settings.set_mtime)
         self._network = tools.downloads.network
@@ -125,7 +125,7 @@ class Engine:
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
                 for _ in range(_MOST_EVENTS):
-                    if not self._events.waiting:
+                    if self._events.empty():
                         break
                     self._handle(self._events.get())
         except ArchiverError as error:

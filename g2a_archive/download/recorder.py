@@ -73,7 +73,7 @@ class Recorder:
 
     def stored(self, transfer: Transfer, outcome: Stored) -> None:
         """A file is under its final name, flushed."""
-        self._flush |= outcome.flush
+        self._flush.add(f"{self._storage.root}/{transfer.directory}")
         job = self.jobs[transfer.recording]
         job.files.append(outcome.file)
         job.troubles.pop(transfer.kind, None)

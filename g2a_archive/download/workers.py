@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from g2a_archive.archive.disk.libc import c_call
@@ -46,36 +46,11 @@ class Assisted(NamedTuple):
     outcome: bool | BaseException
 
 
-class Assist(NamedTuple):
-    """A worker is to help with a file that another one fetches."""
-
-    transfer: Transfer
-
-
 Event = Attempted | Assisted | Linked | None
+"""What the threads tell the main thread; None only wakes it up."""
 
 
-class Events:
-    """What the threads tell the main thread, which alone may `get`. None only wakes it up."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Sequence[Event]] = queue.SimpleQueue()
-        self._here: deque[Event] = deque()
-
-    def put(self, *events: Event) -> None:
-        """Tell of these together, which wakes the main thread up once."""
-        self._queue.put(events)
-
-    def get(self, timeout: float | None = None) -> Event:
-        """The next one; raises `queue.Empty` where none comes in `timeout` seconds."""
-        while not self._here:
-            self._here.extend(self._queue.get(timeout=timeout))
-        return self._here.popleft()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether `get` has one at once."""
-        return bool(self._here) or not self._queue.empty()
+_Task = Callable[[], None]
 
 
 class Workers:
@@ -87,7 +62,7 @@ class Workers:
 
     def __init__(
         self,
-        events: Events,
+        events: queue.SimpleQueue[Event],
         tools: Tools,
         ask: Callable[[Sequence[int]], LinkAnswer],
         callers: int,
@@ -98,12 +73,12 @@ class Workers:
         self._events = events
         self._tools = tools
         self._ask = ask
-        self._tasks: queue.SimpleQueue[Transfer | Assist | None] = queue.SimpleQueue()
-        self._chunks: queue.SimpleQueue[Sequence[int] | None] = queue.SimpleQueue()
+        self._files: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._callers = callers
         self._finisher = Finisher(
             tools.storage,
-            ended=lambda some: self._events.put(*(Attempted(*one) for one in some)),
+            ended=lambda transfer, outcome: events.put(Attempted(transfer, outcome)),
             jobs=tools.jobs,
             set_mtime=set_mtime,
         )
@@ -117,13 +92,13 @@ class Workers:
         if mallopt := c_call("mallopt"):  # glibc has it
             mallopt(_M_ARENA_MAX, _ARENAS)
         self._finisher.start()
-        callers = [spawn(self._call) for _ in range(self._callers)]
+        callers = [spawn(_work, self._calls) for _ in range(self._callers)]
         if not all(callers):
             raise no_threads()
         # Each call is made in a thread of its own: the workers must not take all that there are.
         started = threading.Event()
         kept_free = [spawn(started.wait) for _ in callers]
-        while self._running < self._tools.jobs and spawn(self._work):
+        while self._running < self._tools.jobs and spawn(_work, self._files):
             self._running += 1
         started.set()
         for thread in filter(None, kept_free):
@@ -144,50 +119,52 @@ class Workers:
 
     def fetch(self, transfer: Transfer) -> None:
         """Have a file fetched, as soon as one of the workers is free."""
-        self._tasks.put(transfer)
+        self._files.put(partial(self._fetch, transfer))
 
     def assist(self, transfer: Transfer) -> None:
         """Have the next worker that is free help with a file that is being fetched."""
-        self._tasks.put(Assist(transfer))
+        self._files.put(partial(self._assist, transfer))
 
     def ask(self, ids: Sequence[int]) -> None:
         """Hand a chunk of IDs to the next caller that is free."""
-        self._chunks.put(ids)
+        self._calls.put(partial(self._call, ids))
 
     def close(self) -> None:
         """Let the threads end once they are through with what they have, and connections close."""
         for _ in range(self._running):
-            self._tasks.put(None)
+            self._files.put(None)
         for _ in range(self._callers):
-            self._chunks.put(None)
+            self._calls.put(None)
         self._finisher.close()
         self._tools.downloads.close()
 
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            if isinstance(task, Transfer):
-                self._fetch(task)
-                continue
-            try:
-                self._events.put(Assisted(task.transfer, assist(self._tools, task.transfer)))
-            except BaseException as error:
-                self._events.put(Assisted(task.transfer, error))
-
     def _fetch(self, transfer: Transfer) -> None:
+        outcome: Result | BaseException
         try:
-            outcome = fetch(self._tools, transfer)
-            if isinstance(outcome, Whole):
-                self._finisher.put(transfer)
+            found = fetch(self._tools, transfer)
+            if isinstance(found, Whole):
+                self._finisher.put(transfer, found)
                 return
+            outcome = found
         except BaseException as error:
-            self._events.put(Attempted(transfer, error))
-        else:
-            self._events.put(Attempted(transfer, outcome))
+            outcome = error
+        self._events.put(Attempted(transfer, outcome))
 
-    def _call(self) -> None:
-        while (ids := self._chunks.get()) is not None:
-            try:
-                answer: LinkAnswer | BaseException = self._ask(ids)
-            except BaseException as error:
-                answer = error
-            self._events.put(Linked(ids, answer))
+    def _assist(self, transfer: Transfer) -> None:
+        try:
+            outcome: bool | BaseException = assist(self._tools, transfer)
+        except BaseException as error:
+            outcome = error
+        self._events.put(Assisted(transfer, outcome))
+
+    def _call(self, ids: Sequence[int]) -> None:
+        try:
+            answer: LinkAnswer | BaseException = self._ask(ids)
+        except BaseException as error:
+            answer = error
+        self._events.put(Linked(ids, answer))
+
+
+def _work(tasks: queue.SimpleQueue[_Task | None]) -> None:
+    while (task := tasks.get()) is not None:
+        task()

@@ -28,7 +28,7 @@ from g2a_archive.archive.disk.flushing import GroupFlush
 from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.archive.disk.space import file_system_type
 from g2a_archive.download.transfer.finish import Finisher
-from g2a_archive.download.transfer.results import Transfer
+from g2a_archive.download.transfer.results import Transfer, Whole
 
 FEW = 6
 """Recordings, of three files each."""
@@ -80,8 +80,8 @@ def test_small_files_are_flushed_together(
     here = threading.Semaphore(0)
     put, flush = Finisher.put, GroupFlush.flush
 
-    def count(self: Finisher, transfer: Transfer) -> None:
-        put(self, transfer)
+    def count(self: Finisher, transfer: Transfer, whole: Whole) -> None:
+        put(self, transfer, whole)
         here.release()
 
     def wait_for_all(self: GroupFlush) -> None:

@@ -255,8 +255,8 @@ def test_a_log_file_that_cannot_be_opened_anew_ends_nothing(serve: Serve, tmp_pa
         "workers.Workers.ask",
         "transfer.attempt._attempt",
         "transfer.finish.Finisher.put",
-        "transfer.finish.Finisher._finish",
-        "transfer.finish.Finisher._name_all",
+        "transfer.finish.Finisher._stamp",
+        "transfer.finish.Finisher._name",
     ],
 )
 def test_a_run_that_breaks_is_recorded_as_broken(

@@ -97,7 +97,6 @@ def _taken(transfer: Transfer, path: str, listed: str | None) -> Stored | None:
         if listed not in (None, digest):
             return None
         flush_file(file.fileno())
-    directory, name = os.path.split(path)
-    relative = f"{transfer.directory}/{name}"
+    relative = f"{transfer.directory}/{os.path.basename(path)}"
     stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)
-    return Stored(stored, adopted=True, flush=frozenset({directory}))
+    return Stored(stored, adopted=True)

@@ -328,8 +328,7 @@ class _Answered:
             return Stopped()
         wrong = self._not_whole()
         if wrong is None:
-            self.transfer.answer = self.answer
-            return Whole()
+            return Whole(self.part, self.answer)
         self.part.discard()
         return UNASKED if self.answer.followed() else wrong
 

@@ -51,7 +51,6 @@ class Transfer:
     helpers: int = 0
     helper_failures: int = 0
     waits_for: str = ""  # the host that the last attempt did not reach, be it a redirect's
-    answer: Answer | None = None  # of which the last bytes are
     kept_by: set[Place] = field(default_factory=set)  # where its bytes are from, as of an answer
     answered: bool = False  # whether the attempt under way came as far as the host's answer
 
@@ -108,12 +107,11 @@ class Transfer:
 
 
 class Stored(NamedTuple):
-    """The file is whole, flushed, and has its final name; `flush` names directories to flush."""
+    """The file is whole, flushed, and has its final name; its directory is still to be flushed."""
 
     file: StoredFile
     adopted: bool = False
     aside: Sequence[str] = ()
-    flush: frozenset[str] = frozenset()
 
 
 class Again(NamedTuple):
@@ -152,9 +150,14 @@ class Stopped:
     """The run is asked to stop; the bytes so far are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """All bytes are here and right; the file is still to be flushed and named."""
+class Whole(NamedTuple):
+    """All bytes are here and right; the file is still to be flushed and named.
+
+    `answer` is the one of which the last bytes are.
+    """
+
+    part: Partial
+    answer: Answer
 
 
 Result = Stored | Again | NewLink | Failed | Stopped
