@@ -206,13 +206,12 @@ class Engine:
             self._catalog.queue(self._plan.todo, self._mask)
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
-        if isinstance(error, Interrupted):
-            self._report.unfinished.extend(i for i in ids if i not in self._links.renewals)
-            return
-        if not isinstance(error, ArchiverError) or isinstance(error, StorageError):
+        if not isinstance(error, ArchiverError | Interrupted) or isinstance(error, StorageError):
             raise error
-        # No more links; the files whose links are here can still be fetched.
         self._report.unfinished.extend(i for i in ids if i not in self._links.renewals)
+        if isinstance(error, Interrupted):
+            return
+        # No more links; the files whose links are here can still be fetched.
         self._report.unfinished.extend(self._links.close())
         for id_ in list(self._links.renewals):
             for transfer in self._links.renewals.pop(id_):

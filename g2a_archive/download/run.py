@@ -69,7 +69,7 @@ class Download:
         self._left: Sequence[int] = ()  # asked for, and nothing is said of it yet
         self._recorded = False
         self._number: int | None = None
-        self._first: Sequence[int] = ()
+        self._asked: Sequence[int] = ()
         self._service: Service | None = None
         self._storage: Storage | None = None
         self.catalog: Catalog | None = None
@@ -177,14 +177,9 @@ class Download:
 
     def request(self, ids: Sequence[int]) -> None:
         """Count `ids` as requested, each once."""
-        if ids is self._first:
-            return
-        if not self._first:
-            self._first = ids  # the usual case needs no second copy of a million IDs
-            self.report.requested = len(ids)
-            return
-        self._first = distinct(chain(self._first, ids))
-        self.report.requested = len(self._first)
+        if ids is not self._asked:  # a million IDs need no second copy
+            self._asked = distinct(chain(self._asked, ids)) if self._asked else ids
+            self.report.requested = len(self._asked)
 
     def _finished(self) -> Report:
         if self._recorded:
@@ -268,8 +263,6 @@ class Download:
         self._left = ()
         try:
             self._run(storage, catalog, plan, service)
-        except ArchiverError:
-            raise
         except Exception:
             self._leave_undone(catalog, plan)
             raise

@@ -15,10 +15,6 @@ from g2a_archive.download.workers import Workers
 from g2a_archive.transport.address import host_of
 from g2a_archive.transport.hosts import Hosts
 
-_LAST_FILES = 8
-"""For each worker: where fewer wait, and no more links come, it is the end of the run. What is
-large comes first then: 40 recordings of up to 24 MB, at 3 MB/s each, end 3% sooner."""
-
 _MOST_DELAYED = 30_000
 """Files that may wait for a host that is down before no more links are asked for: 1 kB each."""
 
@@ -94,11 +90,7 @@ class Schedule:
         while self._delayed and self._delayed[0][0] <= now:
             _, _, transfer, first = heapq.heappop(self._delayed)
             (self._ready.appendleft if first else self._ready.append)(transfer)
-        last = not more and len(self._ready) <= self._jobs * _LAST_FILES
-        if last:
-            # The last ones: large ones first, so that all workers end at about the same time.
-            self._ready = deque(sorted(self._ready, key=lambda t: -((t.expected or 0) >> 20)))
-        while self._ready and self._room(self._ready[0], workers, last=last):
+        while self._ready and self._room(self._ready[0], workers):
             self._begin(self._ready.popleft(), workers, now)
         if self._segments > 1 and not self._ready and not more:
             self._assign_helpers(workers)
@@ -125,12 +117,10 @@ class Schedule:
             self._hosts.handed_out(host, now)
         return True
 
-    def _room(self, transfer: Transfer, workers: Workers, *, last: bool) -> bool:
+    def _room(self, transfer: Transfer, workers: Workers) -> bool:
         """Whether one more file can be handed out; of small ones, as many as flush together."""
-        out = len(self.active)
-        if last or (transfer.expected or 0) > SMALL:
-            return out < self._enough // (2 if last else 1)
-        return out < max(self._enough, workers.ahead)
+        small = (transfer.expected or 0) <= SMALL
+        return len(self.active) < max(self._enough, workers.ahead if small else 0)
 
     def _assign_helpers(self, workers: Workers) -> None:
         """Nothing else is left to fetch: idle workers help with the largest files on their way."""

@@ -16,7 +16,7 @@ from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
 from g2a_archive.download.transfer import decisions
-from g2a_archive.download.transfer.results import Candidate, Stored, Transfer
+from g2a_archive.download.transfer.results import Stored, Transfer
 from g2a_archive.errors import Domain
 from g2a_archive.models import FileKind, StoredFile
 
@@ -42,7 +42,7 @@ def adopt(
         if listed is None and not _may_fit(transfer, path):
             return None
         if listed is None and transfer.expected is None:
-            transfer.candidate = Candidate(path, os.stat(path).st_size)
+            transfer.candidate = path
             return None
         return _taken(transfer, path, listed)
     except OSError as error:
@@ -62,15 +62,15 @@ def confirmed(transfer: Transfer, length: int | None, told: Mapping[str, bytes])
 
     `told`: digests of the whole file, by hashlib's names. Raises `OSError`.
     """
-    candidate = transfer.candidate
-    if candidate is None or length != candidate.size:
+    path = transfer.candidate
+    if path is None or length != os.path.getsize(path):
         return None
     for name, digest in told.items():
         blank = hashlib.new(name, usedforsecurity=False)
-        with open(candidate.path, "rb") as file:
+        with open(path, "rb") as file:
             if hashlib.file_digest(file, blank.copy).digest() != digest:
                 return None
-    return _taken(transfer, candidate.path, None)
+    return _taken(transfer, path, None)
 
 
 def _may_fit(transfer: Transfer, path: str) -> bool:

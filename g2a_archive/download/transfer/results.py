@@ -15,13 +15,6 @@ from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.connections import Place
 
 
-class Candidate(NamedTuple):
-    """A file under its final name that is ours if the host confirms its length."""
-
-    path: str
-    size: int
-
-
 @dataclass(slots=True, eq=False)
 class Transfer:
     """One file on its way. `expected` is `recordingSize` (the MP4's), in bytes."""
@@ -40,7 +33,7 @@ class Transfer:
     moved: bool = False  # another validator came for what may be the same file
     whole: bool = False  # the next request is for all of it
     overlap: int = OVERLAP
-    candidate: Candidate | None = None
+    candidate: str | None = None  # a file under its final name, ours if the host tells its length
     part: Partial | None = None
     wants: int | None = None  # bytes that others under way leave no room for
     high_water: int = 0  # bytes: only what is beyond them is progress
