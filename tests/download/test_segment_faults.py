@@ -235,9 +235,9 @@ def test_the_disk_fails_while_others_help(
 
 _BEFORE = """
 from g2a_archive.download import schedule
-from g2a_archive.download.transfer import receive, segments
+from g2a_archive.download.transfer import segments, sharing
 # Everything is much smaller than in life, so the times are, too.
-receive._NOTE_EVERY = 0.0
+sharing._NOTE_EVERY = 0.0
 schedule.WORTH_IT, segments.SMALLEST, segments.LARGEST = 17_000, 14_000, 40_000
 """
 
