@@ -24,11 +24,13 @@ from g2a_archive.archive.content import HEAD
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.hashing import read_regular
 from g2a_archive.archive.disk.renaming import replace
+from g2a_archive.archive.disk.space import on_share
 
 _NOTE_AFTER_BYTES = 256 * 1024
 _NOTE_AFTER_SECONDS = 0.05
-_FLUSH_EVERY = 128 << 20
-"""Bytes after which a file is flushed on its way: more than this is lost to no crash."""
+_FLUSH_EVERY, _ON_A_SHARE = 128 << 20, 16 << 20
+"""Bytes after which a file is flushed on its way: more than this is lost to no crash, and, on a
+share, where only that is trusted, to no kill."""
 
 _WRITE_BACK_EVERY = 8 << 20
 """Bytes after which the system is asked to begin writing, so that a flush finds little to do. The
@@ -127,10 +129,10 @@ class Partial:
                 return
             size = status.st_size
             note = json.loads(read_regular(self._note, _LARGEST_NOTE))
-            trusted = note["boot"] == boot_id() != ""
+            trusted = note["boot"] == boot_id() != "" and not on_share(self.path)
             total, etag = note["total"], note["etag"] or note.get("weak")
             modified = note["modified"]
-            # After a crash of the machine, only what was flushed is known to be there.
+            # After a crash, and on a share, only what was flushed is known to be there.
             size = size if trusted else min(size, int(note["flushed"]))
             sparse = None if note["size"] is None else int(note["size"])
             extents = [(int(a), int(b)) for a, b in note["extents"]]
@@ -256,7 +258,8 @@ class Partial:
                 self.write_note()
         if self.size - self._written_back >= _WRITE_BACK_EVERY:
             self._write_back()
-        if self.size - self._flushed >= _FLUSH_EVERY:
+        held_back = self.size - self._flushed
+        if held_back >= _FLUSH_EVERY or (held_back >= _ON_A_SHARE and on_share(self.path)):
             self.flush()
 
     def _write_back(self) -> None:
@@ -311,9 +314,25 @@ class Partial:
 
     def sync(self) -> None:
         """Flush the whole file to disk, before it gets its final name."""
-        self._open()
-        flush_file(self.fd)
+        try:
+            self._open()
+            flush_file(self.fd)
+        except OSError:
+            self._mistrust()
+            raise
         self._flushed = self.size
+
+    def _mistrust(self) -> None:
+        """A flush failed: of what came since the last one, some may be lost, and read as zeros."""
+        self.size = self._flushed
+        self.sparse, self.extents = False, []
+        self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
+        with contextlib.suppress(OSError):
+            if self.size:
+                os.truncate(self.path, self.size)
+                self.write_note()
+            else:
+                self.discard()
 
     def suspend(self) -> None:
         """Leave the bytes, if there are any, for a later attempt or a later run."""
@@ -345,7 +364,11 @@ class Partial:
         """Close the file, if it is open."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError:  # a share flushes now
+                self._mistrust()
+                raise
 
     def discard(self) -> None:
         """Forget the bytes: they are wrong, or the file has its final name."""

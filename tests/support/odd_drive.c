@@ -2,7 +2,8 @@
  *
  * G2A_FAULTS holds rules, one a line: CALL PATTERN ERRNO AFTER TIMES. The first AFTER calls that
  * match pass, the next TIMES (-1: all) fail with the number ERRNO. PATTERN is fnmatch(3)'s, of the
- * whole path. ERRNO -1 is no error but an odd answer: statvfs of all zero, statfs of a FAT.
+ * whole path. ERRNO -1 is no error but an odd answer: statvfs of all zero, statfs of a FAT; and -2
+ * a statfs of an NFS.
  * G2A_FOLD is a directory below which all names are kept in lower case.
  */
 #define _GNU_SOURCE
@@ -210,6 +211,6 @@ int statfs(const char *path, struct statfs *about) {
     int code = met("statfs", whole(AT_FDCWD, path, full));
     if (code > 0) return errno = code, -1;
     int result = REAL(statfs)(full, about);
-    if (code < 0) about->f_type = 0x4d44;
+    if (code < 0) about->f_type = code == -2 ? 0x6969 : 0x4d44;
     return result;
 }

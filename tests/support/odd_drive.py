@@ -24,6 +24,9 @@ _SOURCE = Path(__file__).with_name("odd_drive.c")
 ODD = -1
 """Instead of an error: a `statvfs` of all zero, a `statfs` of a FAT."""
 
+NFS = -2
+"""Instead of an error: a `statfs` of an NFS."""
+
 
 @dataclass(frozen=True)
 class Fault:

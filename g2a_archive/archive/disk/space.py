@@ -49,6 +49,18 @@ def free_space(path: str | Path) -> tuple[int, int] | None:
     return disk.f_bavail * unit, disk.f_blocks * unit
 
 
+_SHARES = frozenset({0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x00C36400})
+"""NFS, SMB in three versions, Ceph."""
+
+
+def on_share(path: str) -> bool:
+    """Whether a path lies on a share that keeps what is written to it back for a while.
+
+    What a server did not take then is lost, though the machine went on, and reads as zeros.
+    """
+    return file_system_type(path) in _SHARES
+
+
 def file_system_type(path: str) -> int:
     """The type of a path's file system as statfs(2) numbers them; 0 where that is not told."""
     statfs = c_call("statfs") if sys.platform == "linux" else None

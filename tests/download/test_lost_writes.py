@@ -1,0 +1,69 @@
+"""What a flush did not bring to the disk, or a share's server never got, is not resumed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support import PATIENCE, assert_archive_equals, download_args, report_of, run_cli, start_cli
+from support.odd_drive import NFS, Fault, playing
+from support.service import Serve
+
+from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.errors import ExitCode
+
+SIZE = 900_000
+SHARE = Fault("statfs", "*", NFS)
+
+
+@pytest.fixture
+def service(serve: Serve) -> SimulatedService:
+    return serve(sample_recordings(1, mp4_size=SIZE))
+
+
+def lose(root: Path) -> None:
+    """What came since the last flush reads as zeros, as far as anything is there."""
+    for path in (root / ".g2a-archive/partial").glob("*.mp4.part"):
+        begin = json.loads(path.with_suffix(".json").read_text())["flushed"]
+        with open(path, "r+b") as file:
+            size = file.seek(0, 2)
+            file.seek(begin)
+            file.write(bytes(max(0, size - begin)))
+
+
+@pytest.mark.parametrize("flushed", [0, 1])
+def test_a_flush_that_failed(flushed: int, service: SimulatedService, root: Path) -> None:
+    """An NFS server that was away for a moment is told so, once; what it lost are zeros then."""
+    often = "from g2a_archive.archive import partial; partial._FLUSH_EVERY = 500_000"
+    fault = Fault("fsync", "*.mp4.part", errno.EIO, after=flushed, times=1)
+    env = {**service.environment(), **playing([fault, Fault("syncfs", "*", errno.EIO)])}
+    args = download_args(root, *service.recordings)
+    report = report_of(run_cli(args, env, before=often))
+    assert report["exit_code"] == ExitCode.FAILED
+    assert "Input/output error" in report["failed"][0]["reason"]
+    lose(root)
+    report = report_of(run_cli(args, service.environment()))
+    assert report["exit_code"] == 0
+    assert (report["bytes"] < SIZE) == bool(flushed)
+    assert_archive_equals(service, root)
+
+
+def test_killed_on_a_share(serve: Serve, root: Path) -> None:
+    """The machine goes on, and yet what the server did not get may be lost."""
+    service = serve(sample_recordings(1, mp4_size=SIZE), rate=400_000.0)
+    env = {**service.environment(), **playing([SHARE])}
+    args = download_args(root, *service.recordings)
+    with start_cli(args, env) as process:
+        until = time.monotonic() + PATIENCE
+        while not [*(root / ".g2a-archive/partial").glob("*.mp4.json")]:
+            assert time.monotonic() < until
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    lose(root)
+    assert report_of(run_cli(args, env))["exit_code"] == 0
+    assert_archive_equals(service, root)
