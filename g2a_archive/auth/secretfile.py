@@ -265,18 +265,22 @@ def _finish_replacement(target: Path) -> None:
     new = beside(target, ".new")
     try:
         written = new.stat().st_mtime_ns
-        whole = bool(new.read_bytes().strip())
+        line, end, more = new.read_bytes().partition(b"\n")
     except FileNotFoundError:
         return
+    # After a crash of the machine there may be zeros instead of it, or behind it.
+    whole = bool(end and _PRINTABLE.fullmatch(line.decode("latin-1")))
     try:
         newer = written >= target.stat().st_mtime_ns
     except FileNotFoundError:
         newer = True
     if whole and newer:
+        if more:
+            os.truncate(new, len(line) + 1)
         try:
             replace(new, target)
         except OSError:
-            _write_in_place(target, new.read_bytes())
+            _write_in_place(target, line + end)
         else:
             flush_directory(target.parent)
             return

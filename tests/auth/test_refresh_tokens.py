@@ -132,12 +132,24 @@ def test_a_replacement_that_cannot_be_kept_is_told_and_found_again(
     assert accepted(service, again.authorization())
 
 
-@pytest.mark.parametrize("left", ["", "\n" * 8192])
+@pytest.mark.parametrize("left", ["", "\n" * 8192, "\0" * 8192, "refresh-\0\0", "refresh-half"])
 def test_an_unfinished_successor_is_dropped(
     left: str, client: AuthSettings, refresh_file: Path, service: SimulatedService, watch: Watch
 ) -> None:
     secret_file(refresh_file.with_name("refresh_token.new"), left)
     assert accepted(service, refreshing(client, refresh_file, watch).authorization())
+
+
+@pytest.mark.parametrize("behind", ["", "\n" * 8000, "\0" * 8000])
+def test_a_successor_that_a_crash_left_counts(
+    behind: str, client: AuthSettings, refresh_file: Path, service: SimulatedService, watch: Watch
+) -> None:
+    """After a power cut there may be zeros where nothing was to be any more."""
+    old, new = refresh_file.read_text(), service.issue_refresh_token()
+    service.revoke(old.strip())
+    secret_file(refresh_file.with_name("refresh_token.new"), f"{new}\n{behind}")
+    assert accepted(service, refreshing(client, refresh_file, watch).authorization())
+    assert refresh_file.read_text() == f"{new}\n"
 
 
 def test_a_token_that_was_put_there_later_counts(refresh_file: Path, watch: Watch) -> None:
