@@ -1,4 +1,4 @@
-"""The configuration file (TOML): its options, and `[auth]`. No click here."""
+"""The configuration file (TOML): its options, `[auth]`, and profiles. No click here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ AUTH_KEYS = (
     "scheme",
 )
 
-_CHECK = "check --config or G2A_ARCHIVE_CONFIG"
 _SECRETS = {"token", "client_secret", "pat"}
 
 
@@ -42,47 +41,68 @@ def drop_empty(environ: MutableMapping[str, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the file says; `path` is None without a file.
+    """What the file says, with the chosen profile laid over it; `path` is None without a file.
 
     `unread` says why a file in the usual place was passed over: another user's home, say.
     """
 
     path: Path | None = None
+    profile: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     auth: Mapping[str, str] = field(default_factory=dict, repr=False)
     unread: str | None = None
 
 
-def load_config(path: Path, *, required: bool, known: Collection[str]) -> Config:
+def load_config(
+    path: Path, *, required: bool, profile: str | None, known: Collection[str]
+) -> Config:
     """Read the file. `known` are the options that may stand in it, with underscores.
 
-    Unless it is `required`, a file that is not there or is not for this user is none. Raises
-    `InputError` for one that cannot be read, or for an unknown key, naming the nearest known one.
+    Unless it is `required`, or a profile of it is asked for, a file that is not there or is not for
+    this user is none. Raises `InputError` for one that cannot be read, for an unknown key (naming
+    the nearest known one) or an unknown profile.
     """
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        if required:
-            raise InputError(f"there is no configuration file {path}", hint=_CHECK) from None
+        if required or profile is not None:
+            raise _absent(path, None if required else profile) from None
         return Config()
     except OSError as error:
         reason = f"cannot read the configuration file {path}: {error.strerror}"
-        if required or not isinstance(error, PermissionError):
-            raise InputError(reason, hint=_CHECK) from error
+        if required or profile is not None or not isinstance(error, PermissionError):
+            raise InputError(reason, hint="check --config or G2A_ARCHIVE_CONFIG") from error
         return Config(unread=reason)
-    options = _parse(content, path)
-    auth = options.pop("auth", {})
-    if not isinstance(auth, dict):
-        raise InputError(f"{path}: `auth` must be a table, [auth]")
-    for key in options:
-        if key not in known:
-            raise InputError(f"{path}: unknown key `{key}`{_near(key, known)}")
-    for key, value in auth.items():
-        if key not in AUTH_KEYS:
-            raise InputError(f"{path}: unknown key `auth.{key}`{_near(key, AUTH_KEYS)}")
-        if not isinstance(value, str):
-            raise InputError(f"{path}: `auth.{key}` must be a text in quotes")
-    return Config(path, options, auth)
+    data = _parse(content, path)
+    profiles = data.pop("profiles", {})
+    if not isinstance(profiles, dict) or not all(isinstance(p, dict) for p in profiles.values()):
+        raise InputError(f"{path}: `profiles` must be tables such as [profiles.NAME]")
+    options, auth = _split(data, path, "", known)
+    for name, table in profiles.items():
+        over_options, over_auth = _split(table, path, f"profiles.{name}.", known)
+        if name == profile:
+            options |= over_options
+            # Another client has secrets of its own.
+            replaced = _replaced_by(AUTH_KEYS if "client_id" in over_auth else over_auth)
+            auth = {key: auth[key] for key in auth if key not in replaced} | over_auth
+    if profile is not None and profile not in profiles:
+        near = _near(profile, profiles)
+        raise InputError(
+            f"{path} has no profile {profile!r}{near}",
+            hint="check --profile or G2A_ARCHIVE_PROFILE",
+        )
+    return Config(path, profile, options, auth)
+
+
+def _absent(path: Path, profile: str | None) -> InputError:
+    if profile is None:
+        return InputError(
+            f"there is no configuration file {path}", hint="check --config or G2A_ARCHIVE_CONFIG"
+        )
+    return InputError(
+        f"there is no configuration file {path} with a profile {profile!r}",
+        hint="check --profile or G2A_ARCHIVE_PROFILE",
+    )
 
 
 def _parse(content: bytes, path: Path) -> dict[str, Any]:
@@ -93,6 +113,24 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         # tomllib's message tells the line, not the content.
         raise InputError(f"the configuration file {path} is not TOML: {error}") from None
+
+
+def _split(
+    table: Mapping[str, Any], path: Path, where: str, known: Collection[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    options = dict(table)
+    auth = options.pop("auth", {})
+    if not isinstance(auth, dict):
+        raise InputError(f"{path}: `{where}auth` must be a table, [{where}auth]")
+    for key in options:
+        if key not in known:
+            raise InputError(f"{path}: unknown key `{where}{key}`{_near(key, known)}")
+    for key, value in auth.items():
+        if key not in AUTH_KEYS:
+            raise InputError(f"{path}: unknown key `{where}auth.{key}`{_near(key, AUTH_KEYS)}")
+        if not isinstance(value, str):
+            raise InputError(f"{path}: `{where}auth.{key}` must be a text in quotes")
+    return options, dict(auth)
 
 
 def nearest(word: str, known: Collection[str]) -> str | None:

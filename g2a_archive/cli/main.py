@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from g2a_archive.cli.config import drop_empty, nearest
-from g2a_archive.cli.settings import source_of
+from g2a_archive.cli.settings import Documented, source_of
 from g2a_archive.console.logs import tell_what_nobody_handles
 from g2a_archive.console.outputs import (
     complain,
@@ -48,7 +48,7 @@ COMMANDS = {
 """The commands in the order of the help: the folder, or the module, of each, and what it does."""
 
 
-class CommandGroup(click.Group):
+class CommandGroup(Documented, click.Group):
     """Commands that are imported when they are called: `--help` and each of them start quickly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from g2a_archive.cli import values
-from g2a_archive.cli.config import ENV, load_config
+from g2a_archive.cli.config import ENV
 from g2a_archive.errors import ArchiverError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 else:  # generic only in later versions of click
     _ParamType = click.ParamType
 
-NOT_IN_FILE = {"config", "help", "ids", "files", "owed", "show", "what"}
+NOT_IN_FILE = {"config", "profile", "help", "ids", "files", "owed", "show", "what"}
 NOT_IN_FILE |= {"since", "until", "archived", "full"}
 
 
@@ -72,24 +71,6 @@ def option(*names: str, env: str | None = None, **more: Any) -> _Option:
     return click.option(*names, **more)
 
 
-def app_dir() -> Path:
-    """The directory of the configuration file and of a stored sign-in."""
-    return Path(click.get_app_dir("g2a-archive"))
-
-
-def _take_defaults(ctx: click.Context, _: click.Parameter, named: str | None) -> str | None:
-    """Read the configuration file, before any other option: what they are by default."""
-    if not ctx.resilient_parsing:
-        path = Path(named) if named else app_dir() / "config.toml"
-        config = ctx.obj = load_config(path, required=bool(named), known=option_names())
-        several = {param.name for param in ctx.command.params if getattr(param, "multiple", False)}
-        ctx.default_map = {
-            name: [value] if name in several and not isinstance(value, list) else value
-            for name, value in config.options.items()
-        }
-    return named
-
-
 _DEST = option(
     "-d", "--dest", metavar="DIR", env="DEST", help="The archive.  [default: recordings]"
 )
@@ -120,14 +101,10 @@ MIN_FREE = option(
     help="Stop before the disk falls below this.  [default: 1G]",
 )
 NO_CREATE = option("--no-create", is_flag=True, help="Refuse a destination that is no archive yet.")
-_CONFIG = option(
-    "--config",
-    metavar="FILE",
-    env="CONFIG",
-    is_eager=True,
-    callback=_take_defaults,
-    help="Configuration file (TOML).",
-)
+_CONFIG = [
+    option("--config", metavar="FILE", env="CONFIG", help="Configuration file (TOML)."),
+    option("--profile", metavar="NAME", env="PROFILE", help="A [profiles.NAME] of that file."),
+]
 LOG = [
     option("--log-file", metavar="FILE", help="Append log lines to a file, too."),
     option(
@@ -233,7 +210,7 @@ _RUN = [
     *LOG,
     *_SERVICE,
     _ATTRIBUTE,
-    _CONFIG,
+    *_CONFIG,
 ]
 
 
@@ -249,7 +226,7 @@ UNTIL = option(
     type=Parsed("when", values.parse_when),
     help="Started before, likewise.",
 )
-ARCHIVE = [_DEST, _CATALOG, _CONFIG]
+ARCHIVE = [_DEST, _CATALOG, *_CONFIG]
 _SELECTION = [
     *(
         option(
@@ -292,7 +269,7 @@ _LIST = [
     option("--json", is_flag=True, help="One JSON object on stdout."),
     *_SERVICE,
     *LOG,
-    _CONFIG,
+    *_CONFIG,
 ]
 _SYNC = [
     *_SELECTION,
@@ -340,7 +317,7 @@ def options(options: Sequence[_Option]) -> Callable[[_F], _F]:
 run_options = options(_RUN)
 list_options = options(_LIST)
 sync_options = options(_SYNC)
-service_options = options([*_SERVICE, *LOG, _CONFIG])
+service_options = options([*_SERVICE, *LOG, *_CONFIG])
 
 
 def option_names() -> dict[str, click.Option]:

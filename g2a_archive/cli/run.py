@@ -15,8 +15,7 @@ from g2a_archive.archive.disk import look
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.storage import catalog_path, has_catalog, is_there
 from g2a_archive.cli.config import auth_values, exposed
-from g2a_archive.cli.options import app_dir
-from g2a_archive.cli.settings import Settings
+from g2a_archive.cli.settings import Settings, app_dir
 from g2a_archive.console import outputs
 from g2a_archive.console.logs import Logs
 from g2a_archive.console.outlet import PATIENCE

@@ -5,14 +5,19 @@ An option beats the environment, which beats the configuration file, which beats
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from g2a_archive.cli.config import Config
+from g2a_archive.cli.config import ENV, Config, load_config
 from g2a_archive.cli.options import option_names
+from g2a_archive.console import outputs
 from g2a_archive.errors import InputError
 from g2a_archive.models import ALL_KINDS, RunSettings, Selection, SyncSettings, iso, moment
 
@@ -39,6 +44,82 @@ class Settings:
             "--log-file": self.log_file,
         }
         return [(option, path) for option, path in named.items() if path is not None]
+
+
+def app_dir() -> Path:
+    """The directory of the configuration file and of a stored sign-in."""
+    return Path(click.get_app_dir("g2a-archive"))
+
+
+class Documented(click.Command):
+    """A command whose help is its function's docstring, also with `-OO`, which drops those."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        if more.get("help") is None and (callback := more.get("callback")) is not None:
+            more["help"] = callback.__doc__ or _written(callback)
+        super().__init__(*args, **more)
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """The option `--help`, which fails as all else does where nothing can be printed."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        outputs.write(f"{ctx.get_help()}\n")
+        ctx.exit()
+
+
+def _written(function: Callable[..., Any]) -> str | None:
+    """A function's docstring as it stands in its module; None where that is not there."""
+    import ast
+    import inspect
+
+    try:
+        # Not `ast.parse`, which drops them, too, from Python 3.14 on.
+        source = inspect.getsource(function)
+        parsed = compile(source, "<source>", "exec", ast.PyCF_ONLY_AST, optimize=0)
+    except (OSError, SyntaxError):
+        return None
+    functions = (one for one in ast.walk(parsed) if isinstance(one, ast.FunctionDef))
+    return next((ast.get_docstring(one) for one in functions), None)
+
+
+class ConfiguredCommand(Documented):
+    """A command whose defaults come from the configuration file."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the configuration file that the arguments or the environment name, first."""
+        try:
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        except click.UsageError:
+            given = {}  # told below, better
+        shown = self.get_help_option(ctx)
+        asked = shown is not None and given.get(shown.name or "")
+        if not (ctx.resilient_parsing or asked):
+            config = find_config(given.get("config"), given.get("profile"))
+            own = {param.name: getattr(param, "multiple", False) for param in self.params}
+            ctx.default_map = {
+                k: [v] if own[k] and not isinstance(v, list) else v
+                for k, v in config.options.items()
+                if k in own
+            }
+            ctx.obj = config
+        return super().parse_args(ctx, args)
+
+
+def find_config(path: str | None, profile: str | None) -> Config:
+    """The configuration in force: an option, the environment, or the usual place."""
+    named = path or os.environ.get(f"{ENV}CONFIG")
+    return load_config(
+        Path(named) if named else app_dir() / "config.toml",
+        required=bool(named),
+        profile=profile or os.environ.get(f"{ENV}PROFILE") or None,
+        known=option_names(),
+    )
 
 
 def settings_of(ctx: click.Context) -> Settings:

@@ -15,7 +15,7 @@ from support.cli import FIRST, Args, environment, refused
 
 from g2a_archive.cli.config import AUTH_KEYS, Config, auth_values
 from g2a_archive.cli.options import option_names, run_options
-from g2a_archive.cli.settings import Settings, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.demo import SimulatedService
 from g2a_archive.models import ALL_KINDS, FileKind
 
@@ -61,7 +61,7 @@ def parsed(
     """The settings of a run with these arguments, in this environment and no other."""
     found: list[Settings] = []
 
-    @click.command("probe")
+    @click.command(cls=ConfiguredCommand)
     @run_options
     @click.pass_context
     def probe(ctx: click.Context, /, **_: Any) -> None:
@@ -149,6 +149,62 @@ def test_an_option_beats_a_file_that_says_the_opposite(
     assert parsed(["--config", str(config), *args], {}, monkeypatch)["quiet"] is quiet
 
 
+PROFILES = """
+jobs = 2
+layout = "%Y"
+
+[auth]
+token = "common"
+
+[profiles.acme]
+jobs = 3
+[profiles.acme.auth]
+client_id = "acme"
+client_secret = "secret"
+pat = "pat"
+
+[profiles.umbrella]
+layout = "%m"
+"""
+
+
+def test_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(PROFILES)
+    base = ["--config", str(path)]
+
+    def seen(args: list[str], env: Mapping[str, str]) -> tuple[Any, ...]:
+        values = parsed([*base, *args], env, monkeypatch)
+        return values["jobs"], values["layout"], values["config"]["auth"]
+
+    acme = {"client_id": "acme", "client_secret": "secret", "pat": "pat"}
+    by_env = {"G2A_ARCHIVE_PROFILE": "umbrella"}
+    assert seen([], {}) == (2, "%Y", {"token": "common"})
+    assert seen(["--profile", "acme"], {}) == (3, "%Y", acme)
+    assert seen([], by_env) == (2, "%m", {"token": "common"})
+    assert seen(["--profile", "acme"], by_env) == (3, "%Y", acme)
+
+
+@pytest.mark.parametrize(
+    ("of_profile", "left"),
+    [
+        ("scheme = 'oauth'", {"client_id", "client_secret", "token_url", "pat", "scheme"}),
+        ("pat_file = 'f'", {"client_id", "client_secret", "token_url", "pat_file"}),
+        ("client_secret_file = 'f'", {"client_id", "client_secret_file", "token_url", "pat"}),
+        ("client_id = 'other'", {"client_id", "token_url"}),
+        ("", {"client_id", "client_secret", "token_url", "pat"}),
+    ],
+)
+def test_a_profile_replaces_what_it_names_and_what_belongs_to_that(
+    of_profile: str, left: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = "client_id = 'c'\nclient_secret = 's'\ntoken_url = 'u'\npat = 'p'\n"
+    path = tmp_path / "config.toml"
+    path.write_text(f"[auth]\n{common}[profiles.a.auth]\n{of_profile}\n")
+    values = parsed(["--config", str(path), "--profile", "a"], {}, monkeypatch)
+    assert values["config"]["auth"].keys() == left
+
+
 def test_the_usual_place_and_the_variable_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,8 +230,18 @@ BROKEN: dict[str, tuple[str, str]] = {
     "unknown in auth": (
         "[auth]\ntokn = 'S3CRET'\n", "c.toml: unknown key `auth.tokn`; did you mean `token`?"
     ),
+    "unknown in a profile": (
+        "[profiles.a]\nlayuot = '%Y'\n",
+        "c.toml: unknown key `profiles.a.layuot`; did you mean `layout`?",
+    ),
+    "unknown in a profile's auth": (
+        "[profiles.a.auth]\npta = 'S3CRET'\n",
+        "c.toml: unknown key `profiles.a.auth.pta`; did you mean `pat`?",
+    ),
     "auth is no table": ("auth = 'S3CRET'\n", "c.toml: `auth` must be a table, [auth]"),
     "auth is no text": ("[auth]\ntoken = 5\n", "c.toml: `auth.token` must be a text in quotes"),
+    "profiles is no table": ("profiles = 3\n", "c.toml: `profiles` must be tables such as ["),
+    "a profile is no table": ("[profiles]\na = 3\n", "c.toml: `profiles` must be tables such as ["),
     "a number for a path": (
         "dest = 5\n", "--dest: 5 should be a text in quotes (from the configuration file c.toml)"
     ),
@@ -205,17 +271,27 @@ ABSENT: dict[str, tuple[Args, dict[str, str | None], str]] = {
     "option": (["--config", "no.toml"], {}, "there is no configuration file no.toml (check --c"),
     "variable": ([], {"G2A_ARCHIVE_CONFIG": "no.toml"}, "there is no configuration file no.toml ("),
     "directory": (["--config", "."], {}, "cannot read the configuration file .: Is a directory ("),
+    "profile without file": (["--profile", "x"], {}, "there is no configuration file /"),
+    "unknown profile": (
+        ["--config", "c.toml", "--profile", "amce"], {},
+        "c.toml has no profile 'amce'; did you mean `acme`? (check --profile or G2A_",
+    ),
+    "unknown profile by variable": (
+        ["--config", "c.toml"], {"G2A_ARCHIVE_PROFILE": "zzz"},
+        "c.toml has no profile 'zzz' (check --profile or G2A_ARCHIVE_PROFILE)",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("args", "env", "message"), ABSENT.values(), ids=ABSENT)
-def test_a_file_that_is_not_there(
+def test_a_file_or_profile_that_is_not_there(
     still: SimulatedService,
     tmp_path: Path,
     args: Args,
     env: dict[str, str | None],
     message: str,
 ) -> None:
+    (tmp_path / "c.toml").write_text("[profiles.acme]\njobs = 1\n")
     line = refused(still, tmp_path, ["download", FIRST, *args], env)
     assert line.startswith(f"g2a-archive: {message}")
 
@@ -231,7 +307,7 @@ def test_a_bad_variable_is_named(still: SimulatedService, tmp_path: Path) -> Non
 @pytest.mark.parametrize("key", AUTH_KEYS)
 def test_every_credential_comes_from_environment_or_file(key: str) -> None:
     name = "AUTH_SCHEME" if key == "scheme" else key.upper()
-    config = Config(Path("c.toml"), {}, {key: "oauth"})
+    config = Config(Path("c.toml"), None, {}, {key: "oauth"})
     assert auth_values(config, {}) == {key: ("oauth", "file c.toml")}
     env = {f"G2A_ARCHIVE_{name}": "bearer"}
     assert auth_values(config, env) == {key: ("bearer", "environment")}
@@ -244,7 +320,7 @@ def test_every_credential_comes_from_environment_or_file(key: str) -> None:
     [("client_secret_file", "client_secret"), ("client_secret", "client_secret_file")],
 )
 def test_a_client_secret_in_the_environment_replaces_the_file_s(ours: str, theirs: str) -> None:
-    config = Config(Path("c.toml"), {}, {"client_id": "c", theirs: "old"})
+    config = Config(Path("c.toml"), None, {}, {"client_id": "c", theirs: "old"})
     values = auth_values(config, {f"G2A_ARCHIVE_{ours.upper()}": "new"})
     assert values == {"client_id": ("c", "file c.toml"), ours: ("new", "environment")}
 

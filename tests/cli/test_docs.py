@@ -83,7 +83,7 @@ def test_the_list_of_commands_fits_80_columns_and_has_a_sentence_each() -> None:
 
 def test_each_option_says_the_same_in_every_command() -> None:
     """Or it would be two options under one name."""
-    for name in ("--dest", "--catalog", "--timezone", "--log-file", "--config"):
+    for name in ("--dest", "--catalog", "--timezone", "--log-file", "--config", "--profile"):
         texts = {
             param.help
             for of, command in COMMANDS.items()
@@ -204,7 +204,12 @@ def test_the_example_of_an_id_file() -> None:
 
 def test_the_example_of_a_configuration_file() -> None:
     path = ROOT / "examples" / "config.toml"
-    assert load_config(path, required=True, known=option_names()).options
+    known = option_names()
+    config = load_config(path, required=True, profile=None, known=known)
+    assert config.options
+    names = re.findall(r"^\[profiles\.(\w+)\]", path.read_text(), re.MULTILINE)
+    for name in names:
+        load_config(path, required=True, profile=name, known=known)
 
 
 def written_commands() -> Iterator[tuple[str, list[str]]]:

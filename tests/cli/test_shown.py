@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,19 @@ def show(command, parent):
 
 show(cli, None)
 """
+
+
+def test_help_is_the_same_where_python_drops_docstrings(tmp_path: Path) -> None:
+    texts = []
+    for level in ("", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", HELP],
+            env=clean_environment({"PYTHONOPTIMIZE": level}),
+            cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        texts.append(done.stdout)
+    assert "Say whether a night's run would work; download nothing." in texts[0]
+    assert texts[1] == texts[0]
 
 
 def test_a_run_where_python_drops_docstrings(service: SimulatedService, tmp_path: Path) -> None:
@@ -99,8 +113,8 @@ def test_an_export_to_a_dash_is_printed(root: Path, say: Say) -> None:
     assert not Path("-").exists()
 
 
-@pytest.mark.parametrize("args", [[], ["config"], ["--version"]])
-def test_what_cannot_be_printed_is_exit_6(args: list[str]) -> None:
+@pytest.mark.parametrize("args", [["--help"], [], ["download", "-h"], ["config"], ["--version"]])
+def test_help_that_cannot_be_printed_is_exit_6(args: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:

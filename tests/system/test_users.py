@@ -58,9 +58,10 @@ def test_the_home_of_another_user(
         assert done.returncode == code, done.stderr
         assert "config.toml: Permission denied" in done.stdout
     path = others_home / "g2a-archive" / "config.toml"
-    done = as_anybody([*args, "--config", path], env, tmp_path)
-    assert done.returncode == 2
-    assert "cannot read the configuration file" in done.stderr
+    for more in (["--config", path], ["--profile", "x"]):
+        done = as_anybody([*args, *more], env, tmp_path)
+        assert done.returncode == 2
+        assert "cannot read the configuration file" in done.stderr
 
 
 def test_a_home_that_is_no_directory(service: SimulatedService, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, SINCE, TIMEZONE, UNTIL, Parsed, option
 from g2a_archive.cli.options import options as with_options
 from g2a_archive.cli.run import ending, reading, staged
-from g2a_archive.cli.settings import Settings, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.curation.bag import Bagging, place
@@ -38,7 +38,7 @@ _BAG = [
 ]  # fmt: skip
 
 
-@click.command("bag")
+@click.command("bag", cls=ConfiguredCommand)
 @click.argument("where", metavar="DIR")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @with_options([*_BAG, *ARCHIVE])

@@ -12,7 +12,7 @@ from g2a_archive.browse import open_site
 from g2a_archive.cli import values
 from g2a_archive.cli.options import ARCHIVE, TIMEZONE, Parsed, option, options
 from g2a_archive.cli.run import reading
-from g2a_archive.cli.settings import Settings, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot, choose_display
 from g2a_archive.errors import ExitCode
@@ -32,7 +32,7 @@ _BROWSE = [
 ]
 
 
-@click.command("browse")
+@click.command("browse", cls=ConfiguredCommand)
 @options([*_BROWSE, *ARCHIVE])
 @click.pass_context
 def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> ExitCode:

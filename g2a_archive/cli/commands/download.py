@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from g2a_archive.cli.options import run_options
-from g2a_archive.cli.settings import settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.errors import ExitCode, InputError
 
 
-@click.command("download")
+@click.command("download", cls=ConfiguredCommand)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option(
     "-f",

@@ -11,7 +11,7 @@ from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.inventory import RecordingDetail
 from g2a_archive.cli.options import ARCHIVE, option, options
 from g2a_archive.cli.run import reading
-from g2a_archive.cli.settings import settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import inventory as inventory_text
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot, choose_display
@@ -25,7 +25,7 @@ _EXPORT = [
 ]
 
 
-@click.command("export")
+@click.command("export", cls=ConfiguredCommand)
 @options([*_EXPORT, *ARCHIVE])
 @click.pass_context
 def export_command(

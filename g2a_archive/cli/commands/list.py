@@ -10,7 +10,7 @@ import click
 
 from g2a_archive.cli.options import list_options
 from g2a_archive.cli.run import Access, ending, staged
-from g2a_archive.cli.settings import Settings, selection_of, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, selection_of, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.report import PRECEDENCE
 from g2a_archive.download.stopping import StopSwitch
@@ -25,7 +25,7 @@ _AT_ONCE = 10_000
 _WORDS = {ListState.DOWNLOAD: "ready for download", ListState.TRANSCODE: "ready for transcoding"}
 
 
-@click.command("list")
+@click.command("list", cls=ConfiguredCommand)
 @list_options
 @click.pass_context
 def list_command(ctx: click.Context, /, state: Any, **_: Any) -> ExitCode:

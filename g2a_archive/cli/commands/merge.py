@@ -18,7 +18,7 @@ from g2a_archive.cli.options import (
     options,
 )
 from g2a_archive.cli.run import staged
-from g2a_archive.cli.settings import settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.curation.merge import Merge
 from g2a_archive.curation.merge_source import Source
@@ -41,7 +41,7 @@ _MERGE = [
 ]
 
 
-@click.command("merge")
+@click.command("merge", cls=ConfiguredCommand)
 @click.argument("archives", nargs=-1, metavar="ARCHIVE...")
 @options([*_MERGE, *ARCHIVE])
 @click.pass_context

@@ -17,7 +17,7 @@ from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, Parsed, option, options
 from g2a_archive.cli.run import ending, reading, staged
-from g2a_archive.cli.settings import Settings, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.curation import remove as removing
 from g2a_archive.curation.remove import Removal
@@ -42,7 +42,7 @@ _REMOVE = [
 _REST = "the recordings count as removed, and the next run deletes what is left of their files"
 
 
-@click.command("remove")
+@click.command("remove", cls=ConfiguredCommand)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @options([*_REMOVE, *ARCHIVE])
 @click.pass_context

@@ -13,7 +13,7 @@ from g2a_archive.archive.database import inventory
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, option, options
 from g2a_archive.cli.run import reading
-from g2a_archive.cli.settings import settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import inventory as inventory_text
 from g2a_archive.console import outputs
 from g2a_archive.errors import ArchiverError, ExitCode, InputError
@@ -29,7 +29,7 @@ _STATUS = [
 ]
 
 
-@click.command("status")
+@click.command("status", cls=ConfiguredCommand)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @options([*_STATUS, *ARCHIVE])
 @click.pass_context

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from g2a_archive.cli.options import sync_options
-from g2a_archive.cli.settings import settings_of, sync_settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, settings_of, sync_settings_of
 from g2a_archive.errors import ExitCode
 
 
-@click.command("sync")
+@click.command("sync", cls=ConfiguredCommand)
 @sync_options
 @click.pass_context
 def sync_command(ctx: click.Context, /, **_: Any) -> ExitCode:

@@ -23,7 +23,7 @@ from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, option, options
 from g2a_archive.cli.run import ending, reading, staged
-from g2a_archive.cli.settings import Settings, require_past, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, require_past, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.fixity import outcome_json, outcome_text, proof_json, proof_text, proven
 from g2a_archive.console.progress import Snapshot
@@ -71,7 +71,7 @@ _VERIFY = [
 ]
 
 
-@click.command("verify")
+@click.command("verify", cls=ConfiguredCommand)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @options([*_VERIFY, *ARCHIVE])
 @click.pass_context

@@ -24,7 +24,7 @@ from g2a_archive.archive.layout import option_of
 from g2a_archive.archive.storage import Storage, has_catalog, is_there
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Access, require_place, staged
-from g2a_archive.cli.settings import Settings, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console.outputs import say, say_json
 from g2a_archive.console.report import exit_code_of
 from g2a_archive.download.stopping import StopSwitch
@@ -228,7 +228,7 @@ def _ago(age: float) -> str:
     return f"{text} ago"
 
 
-@click.command("check")
+@click.command("check", cls=ConfiguredCommand)
 @run_options
 @click.pass_context
 def check_command(ctx: click.Context, /, **_: Any) -> ExitCode:
@@ -253,6 +253,8 @@ def _check(settings: Settings) -> ExitCode:
         configuration += f"; {config.unread}"
     if config.path is not None:
         configuration = f"read from {config.path}"
+    if config.profile is not None:
+        configuration += f", profile {config.profile}"
     # The files are looked at below, and not made.
     shown = replace(settings, log_file=None, error_file=None, metrics_file=None)
     with staged(shown, switch, access.secrets):

@@ -12,7 +12,7 @@ import click
 
 from g2a_archive.cli.config import AUTH_KEYS, Config, auth_values
 from g2a_archive.cli.options import run_options
-from g2a_archive.cli.settings import settings_of, settings_rows
+from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, settings_rows
 from g2a_archive.console.outputs import say, write
 from g2a_archive.errors import ExitCode
 from g2a_archive.models import ALL_KINDS, RunSettings
@@ -21,7 +21,11 @@ _DEFAULTS = {**asdict(RunSettings()), "only": ALL_KINDS}
 _SECRET_KEYS = ("token", "client_secret", "pat")
 
 
-@click.group("config", invoke_without_command=True)
+class ConfigGroup(Documented, click.Group):
+    """The group `config`."""
+
+
+@click.group("config", cls=ConfigGroup, invoke_without_command=True)
 @click.pass_context
 def config_command(ctx: click.Context, /) -> None:
     """Look at the settings."""
@@ -29,7 +33,7 @@ def config_command(ctx: click.Context, /) -> None:
         write(f"{ctx.get_help()}\n")
 
 
-@config_command.command("show")
+@config_command.command("show", cls=ConfiguredCommand)
 @run_options
 @click.pass_context
 def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
@@ -40,6 +44,8 @@ def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
 def _show_config(rows: Mapping[str, tuple[object, str]], config: Config) -> ExitCode:
     """`config show`: the settings in force (name to value and source), secrets masked."""
     say(f"# configuration file: {config.path or config.unread or 'none'}")
+    if config.profile is not None:
+        say(f"# profile: {config.profile}")
     for name, (value, source) in rows.items():
         shown = _DEFAULTS.get(name) if value is None else value
         if shown is None:

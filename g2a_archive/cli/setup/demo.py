@@ -16,7 +16,7 @@ from g2a_archive.archive.storage import catalog_path, has_catalog, is_there
 from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.cli.options import JSON, LOG, option, options
 from g2a_archive.cli.run import perform
-from g2a_archive.cli.settings import Settings, settings_of
+from g2a_archive.cli.settings import Documented, Settings, settings_of
 from g2a_archive.console.outputs import say
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.download.stopping import StopSwitch
@@ -151,7 +151,7 @@ _DEMO = [
 ]
 
 
-@click.command(_NAME)
+@click.command(_NAME, cls=Documented)
 @options(_DEMO)
 @click.pass_context
 def demo_command(

@@ -12,8 +12,8 @@ import g2a_archive.auth.login as signing_in
 from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.cli import values
 from g2a_archive.cli.config import auth_values
-from g2a_archive.cli.options import Parsed, app_dir, option, options, service_options
-from g2a_archive.cli.settings import Settings, settings_of
+from g2a_archive.cli.options import Parsed, option, options, service_options
+from g2a_archive.cli.settings import ConfiguredCommand, Documented, Settings, app_dir, settings_of
 from g2a_archive.console.outputs import complain, say
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
@@ -39,7 +39,7 @@ _LOGIN = [
 ]
 
 
-@click.command("login")
+@click.command("login", cls=ConfiguredCommand)
 @options(_LOGIN)
 @service_options
 @click.pass_context
@@ -56,7 +56,7 @@ def login_command(
     )
 
 
-@click.command("logout")
+@click.command("logout", cls=Documented)
 def logout_command() -> ExitCode:
     """Forget what `login` kept."""
     return _logout()
