@@ -8,14 +8,13 @@ renamed: under its name there is all of it, or nothing.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import tzinfo
+from datetime import UTC, datetime, tzinfo
 from email.utils import parseaddr
 from pathlib import Path
 
@@ -25,13 +24,13 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import NO_DATE, RecordingDetail
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
-from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts
+from g2a_archive.archive.disk.renaming import name_new
 from g2a_archive.archive.disk.space import free_space
-from g2a_archive.browse import FOLDER, Entry, write_site
+from g2a_archive.browse import Entry, write_site
 from g2a_archive.console.inventory import csv_rows
-from g2a_archive.curation.bagit import Bag
+from g2a_archive.curation.bagit import BagWriter, Container, Folder, Zip
 from g2a_archive.curation.selection import Choice
 from g2a_archive.errors import (
     ArchiverError,
@@ -51,20 +50,31 @@ _OVERHEAD = 1 << 20
 # --- where it comes to lie --------------------------------------------------------------------
 
 
-def _work_of(target: Path) -> Path:
-    """The directory beside a bag's place in which it is built."""
-    return target.with_name(f".{target.name}.g2a-bag")
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a bag is to be: a directory, or with `zipped` a file; `name` is the bag's own name."""
+
+    target: Path
+    name: str
+    zipped: bool
+
+    @property
+    def work(self) -> Path:
+        """The directory beside it in which it is built."""
+        return self.target.with_name(f".{self.target.name}.g2a-bag")
 
 
-def place(where: str, archive: Path) -> Path:
+def place(where: str, archive: Path, *, zipped: bool) -> Place:
     """Where the bag `where` belongs. Raises `InputError` where it must not, or cannot, be."""
-    target = Path(os.path.realpath(where))
+    name = f"{where.rstrip('/').removesuffix('.zip')}.zip" if zipped else where
+    target = Path(os.path.realpath(name))
     try:
         target.name.encode()
-    except UnicodeEncodeError:  # the bag's pages are called after it
+    except UnicodeEncodeError:  # the bag's pages and a ZIP file's entries are called after it
         raise InputError(
             f"the bag's name must be text in UTF-8: {target}", hint="choose another DIR"
         ) from None
+    found = Place(target, target.name.removesuffix(".zip") if zipped else target.name, zipped)
     parent = target.parent
     if Path(os.path.realpath(archive)) in (target, *target.parents):
         raise InputError(f"{target} lies in the archive", hint="a bag belongs beside it")
@@ -72,10 +82,10 @@ def place(where: str, archive: Path) -> Path:
         if not look.is_dir(parent):
             raise InputError(f"there is no directory {parent} for the bag", hint="make it first")
         if os.path.lexists(target):
-            if look.is_dir(_work_of(target)):  # of a run that was killed when the bag had its name
-                with suppress(ArchiverError, OSError), _workplace(target):
+            if look.is_dir(found.work):  # of a run that was killed when the bag had its name
+                with suppress(ArchiverError, OSError), _workplace(found):
                     pass
-            if not look.is_dir(target):
+            if zipped or not look.is_dir(target):
                 raise InputError(f"{target} is there already", hint="nothing is overwritten")
             if any(target.iterdir()):
                 raise InputError(f"{target} is not empty", hint="nothing is overwritten")
@@ -85,16 +95,16 @@ def place(where: str, archive: Path) -> Path:
                 )
     except OSError as error:
         raise storage_error(error, "read", target) from error
-    return target
+    return found
 
 
 @contextmanager
-def _workplace(target: Path) -> Iterator[Path]:
+def _workplace(where: Place) -> Iterator[Path]:
     """An empty directory beside the bag's place, ours alone; it is gone after the block.
 
     What a killed run left of it is removed, nothing else. Raises `LockedError`, `StorageError`.
     """
-    work = _work_of(target)
+    work = where.work
     lock = RunLock(work / "lock", instead="DIR")
     try:
         work.mkdir(exist_ok=True)
@@ -106,7 +116,7 @@ def _workplace(target: Path) -> Iterator[Path]:
         pass
     except LockedError as error:
         raise LockedError(
-            f"another process is making the bag {target}", hint="wait for it to end"
+            f"another process is making the bag {where.target}", hint="wait for it to end"
         ) from error
     try:
         _clear(work)
@@ -120,16 +130,19 @@ def _workplace(target: Path) -> Iterator[Path]:
 
 
 def _clear(work: Path) -> None:
-    if look.is_dir(work / "bag"):
-        shutil.rmtree(work / "bag")
+    for name in ("bag", "pages"):
+        if look.is_dir(work / name):
+            shutil.rmtree(work / name)
+    for name in ("bag.zip", "recordings.csv", "manifest-sha256.txt"):
+        (work / name).unlink(missing_ok=True)
 
 
-def _check_space(target: Path, need: int) -> None:
+def _check_space(where: Place, need: int) -> None:
     """Raise `StorageError` where the bag cannot fit; a file system may also not tell."""
-    told = free_space(target.parent)
+    told = free_space(where.target.parent)
     if told is not None and told[0] < need + _OVERHEAD:
         raise StorageError(
-            f"not enough space for the bag in {target.parent}: {size_text(told[0])} free, "
+            f"not enough space for the bag in {where.target.parent}: {size_text(told[0])} free, "
             f"{size_text(need + _OVERHEAD)} needed",
             hint="free some space, or make it elsewhere; nothing was written",
         )
@@ -155,51 +168,64 @@ class Bagging:
     on_file: Callable[[], None] = lambda: None
     stop: Callable[[], bool] = lambda: False
 
-    def make(self, target: Path) -> tuple[int, int]:
+    def make(self, where: Place) -> tuple[int, int]:
         """Make the bag; returns the files and bytes of its payload.
 
         Raises `ArchiverError` (exit 1) where a file is not what was archived, `StorageError`,
         `LockedError`, `InputError` where something has come to lie in its place meanwhile, and
         `Interrupted`. In all of these cases there is no bag, and nothing is left of it.
         """
-        _check_space(target, self.choice.bytes)
-        with _workplace(target) as work:
+        _check_space(where, self.choice.bytes)
+        with _workplace(where) as work:
             try:
                 group = GroupFlush.of(str(work))
                 try:
-                    with closing(Bag(work / "bag")) as bag:
-                        self._fill(bag, target.name)
-                    _flush(bag.top, group)
+                    made = work / ("bag.zip" if where.zipped else "bag")
+                    counts = self._build(where, work, made)
+                    _flush(made, group)
                 finally:
                     if group is not None:
                         group.close()
                 self._ask()
-                _publish(bag.top, target)
+                _publish(made, where)
             except OSError as error:
-                raise storage_error(error, "write the bag", target, instead="DIR") from error
-        return bag.files, bag.bytes
+                raise storage_error(error, "write the bag", where.target, instead="DIR") from error
+        return counts
 
-    def _fill(self, bag: Bag, title: str) -> None:
-        """The recordings, a table of them, and pages to watch them."""
-        table = bag.data / "recordings.csv"
-        with open(table, "x", encoding="utf-8", newline="") as rows:
-            entries = self._entries(bag, csv_rows(rows))
-            zone, name = self.zone, self.zone_name
-            write_site(bag.data, entries, (), zone=zone, zone_name=name, title=title)
-        pages = sorted((bag.data / FOLDER).rglob("*"), key=Path.as_posix)
-        for own in (table, *filter(look.is_file, pages), bag.data / "index.html"):
-            size, digest = hash_file(own, stop=self.stop)
-            bag.listed(own.relative_to(bag.data).as_posix(), size, digest)
-        bag.finish(self._about())
+    def _build(self, where: Place, work: Path, made: Path) -> tuple[int, int]:
+        container: Container = Zip(made, where.name) if where.zipped else Folder(made)
+        writer = BagWriter(container, work)
+        try:
+            (work / "pages").mkdir()
+            with open(work / "recordings.csv", "x", encoding="utf-8", newline="") as table:
+                write_site(
+                    work / "pages",
+                    self._entries(writer, csv_rows(table)),
+                    (),
+                    zone=self.zone,
+                    zone_name=self.zone_name,
+                    title=where.name,
+                )
+            self._add_own(writer, work, "recordings.csv")
+            pages = work / "pages"
+            files = (path for path in pages.rglob("*") if look.is_file(path))
+            for page in sorted(files, key=Path.as_posix):
+                self._add_own(writer, pages, page.relative_to(pages).as_posix())
+            writer.finish(self._about())
+        finally:
+            writer.close()
+        return writer.files, writer.bytes
 
-    def _entries(self, bag: Bag, add_row: Callable[[RecordingDetail], None]) -> Iterator[Entry]:
+    def _entries(
+        self, writer: BagWriter, add_row: Callable[[RecordingDetail], None]
+    ) -> Iterator[Entry]:
         """The recordings for the pages, each when it is in the bag, and in the table."""
         for detail in self._details():
             files = {}
             for one in detail.files:
                 kind = FileKind(one.kind)
                 file = StoredFile(detail.id, kind, one.path, one.size, one.sha256)
-                self._copy(bag, file)
+                self._copy(writer, file)
                 files[kind] = file
             add_row(detail)
             yield Entry(detail.id, detail.start_time, detail.directory, files)
@@ -215,24 +241,21 @@ class Bagging:
         if count < len(self.choice.ids):
             raise ArchiverError("no bag was made: the archive has lost recordings meanwhile")
 
-    def _copy(self, bag: Bag, file: StoredFile) -> None:
+    def _copy(self, writer: BagWriter, file: StoredFile) -> None:
         """One file of the archive into the bag, held against its recorded size and SHA-256."""
-        target = bag.data / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256()
-        with self._source(file.path) as descriptor, open(target, "xb") as copy:
+        with self._source(file.path) as descriptor:
             status = os.fstat(descriptor)
             if status.st_size != file.size:
                 raise _wrong(file, f"{status.st_size:,} bytes, {file.size:,} were archived")
-            for piece in self._pieces(descriptor, file):
-                digest.update(piece)
-                copy.write(piece)
-            copy.flush()
-            with suppress(OSError):  # some shares keep no times
-                os.utime(copy.fileno(), (status.st_mtime, status.st_mtime))
-        if (sha256 := digest.hexdigest()) != file.sha256:
-            raise _wrong(file, f"SHA-256 is {sha256[:16]}…, {file.sha256[:16]}… was archived")
-        bag.listed(file.path, file.size, sha256)
+            _, digest = writer.payload(
+                file.path,
+                self._pieces(descriptor, file),
+                size=file.size,
+                modified=status.st_mtime,
+                packed=file.kind is FileKind.EVENTS,
+            )
+        if digest != file.sha256:
+            raise _wrong(file, f"SHA-256 is {digest[:16]}…, {file.sha256[:16]}… was archived")
         self.on_file()
 
     @contextmanager
@@ -278,6 +301,15 @@ class Bagging:
                 return
             self.on_bytes(count)
             yield buffer[:count]
+
+    def _add_own(self, writer: BagWriter, folder: Path, name: str) -> None:
+        """A file of our own making: the table, or a page."""
+        self._ask()
+        with open(folder / name, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            pieces = iter(lambda: file.read(_PIECE), b"")
+            modified = datetime.now(UTC).timestamp()
+            writer.payload(name, pieces, size=size, modified=modified, packed=True)
 
     def _ask(self) -> None:
         if self.stop():
@@ -325,23 +357,33 @@ def _flush(made: Path, group: GroupFlush | None) -> None:
     if group is not None:
         group.flush()
         return
+    if not look.is_dir(made):
+        _flush_file(made)
+        return
     for folder, _, names in os.walk(made, topdown=False):
         for name in names:
-            with open(os.path.join(folder, name), "rb") as file:
-                flush_file(file.fileno())
-        flush_directory(folder)
+            _flush_file(Path(folder, name))
+        flush_directory(Path(folder))
 
 
-def _publish(made: Path, target: Path) -> None:
+def _flush_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        flush_file(file.fileno())
+
+
+def _publish(made: Path, where: Place) -> None:
     """Give the bag its name, over nothing but an empty directory, and flush that."""
     try:
-        with suppress(OSError):  # not every share renames over an empty directory
-            target.rmdir()
-        os.rename(made, target)
+        if where.zipped:
+            name_new(made, where.target)
+        else:
+            with suppress(OSError):  # not every share renames over an empty directory
+                where.target.rmdir()
+            os.rename(made, where.target)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
         raise InputError(
-            f"something has come to {target} meanwhile", hint="nothing is overwritten"
+            f"something has come to {where.target} meanwhile", hint="nothing is overwritten"
         ) from error
-    flush_directory(target.parent)
+    flush_directory(where.target.parent)

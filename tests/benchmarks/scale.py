@@ -144,8 +144,10 @@ def _curation(
 ) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
     """What hands recordings over, takes others in, and ends them."""
     bag, merged = str(bench.work / "bag"), str(bench.work / "merged")
-    yield "bag, all", ["bag", bag, "--since", "2014-01-01"], (0, 3)
-    shutil.rmtree(bag, ignore_errors=True)
+    for more in ("", " --zip"):
+        yield f"bag{more}, all", ["bag", bag, "--since", "2014-01-01", *more.split()], (0, 3)
+        shutil.rmtree(bag, ignore_errors=True)
+        Path(f"{bag}.zip").unlink(missing_ok=True)
     yield "merge, all", ["merge", str(dest), "-d", merged], (0,)
     yield "merge, nothing new", ["merge", str(dest), "-d", merged], (0,)
     yield "remove --before, half, would", ["remove", "--before", half], (0,)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from support import run_here
+from support.merging import content
 from test_browse_devtools import Tab, chromium
 from test_browse_sample import OWED, PACIFIC, entry, sample
 
@@ -308,15 +310,24 @@ def test_the_policy_stops_an_inline_script_and_an_outside_one(tab: Tab, tmp_path
 def test_it_is_watched_where_the_archive_is_not(
     tab: Tab, service: SimulatedService, root: Path, tmp_path: Path
 ) -> None:
-    """Moved elsewhere, with the archive gone: nothing in it leads back."""
+    """Unpacked elsewhere, with the archive gone: nothing in it leads back."""
     ids = list(service.recordings)[:3]
     assert run_here(service, root, ids).exit_code == 0
-    bag, elsewhere = tmp_path / "case", tmp_path / "a court's #1 %"
-    elsewhere.mkdir()
-    assert main.run(["bag", "--dest", str(root), str(bag), "-q", *map(str, ids)]) == 0
-    bag.rename(elsewhere / "case")
+    found = []
+    for form in ("--zip", "--quiet"):
+        bag, elsewhere = tmp_path / form / "case", tmp_path / f"a court's #1 %{form}"
+        bag.parent.mkdir()
+        elsewhere.mkdir()
+        assert main.run(["bag", "--dest", str(root), str(bag), form, *map(str, ids)]) == 0
+        if form == "--zip":
+            with zipfile.ZipFile(f"{bag}.zip") as packed:
+                packed.extractall(elsewhere)
+        else:
+            bag.rename(elsewhere / "case")
+        found.append(elsewhere / "case" / "data")
+    assert content(found[0]) == content(found[1])
     root.rename(tmp_path / "gone")
-    watch(tab, elsewhere / "case" / "data", service.recordings[ids[0]])
+    watch(tab, found[0], service.recordings[ids[0]])
 
 
 def watch(tab: Tab, data: Path, first: SimulatedRecording) -> None:

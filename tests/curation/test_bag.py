@@ -7,12 +7,14 @@ import io
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import bagit as reference
 import pytest
 from support import (  # fmt: skip
+    LONG,
     archive_files,
     archives,
     assert_archive_equals,
@@ -25,8 +27,8 @@ from support import (  # fmt: skip
 
 from g2a_archive import __version__
 from g2a_archive.archive.disk.lock import RunLock
+from g2a_archive.curation import bagit
 from g2a_archive.curation.bag import _contact
-from g2a_archive.curation.bagit import Bag
 from g2a_archive.demo import SimulatedService
 from g2a_archive.demo.recordings import KINDS
 
@@ -76,6 +78,23 @@ def test_the_library_of_congress_accepts_it(service: SimulatedService, archive: 
     mp4 = next((top / "data").glob("2*/*/*/*.mp4"))
     mp4.write_bytes(mp4.read_bytes()[:-1] + b"?")
     assert not is_valid(top)
+
+
+def test_as_one_file_it_is_the_same(service: SimulatedService, archive: Path) -> None:
+    ids = list(service.recordings)[:3]
+    said = json.loads(bag(archive, "case", "--zip", "--json", *ids))
+    file = archive.parent / "case.zip"
+    assert said["bag"] == str(file)
+    with zipfile.ZipFile(file) as packed:
+        assert {name.split("/")[0] for name in packed.namelist()} == {"case"}
+        stored = {i.filename for i in packed.infolist() if i.compress_type == zipfile.ZIP_STORED}
+        assert len([name for name in stored if name.endswith(".mp4")]) == 3
+        assert not any(name.endswith((".html", ".csv", ".txt")) for name in stored)
+        assert packed.testzip() is None
+        packed.extractall(archive.parent / "out")
+    top = archive.parent / "out" / "case"
+    assert is_valid(top)
+    assert_payload(service, top / "data", ids)
 
 
 def test_what_is_said_of_it(service: SimulatedService, archive: Path) -> None:
@@ -189,6 +208,34 @@ def test_ids_from_standard_input_and_none_at_all(archive: Path, service: Simulat
     assert not (archive.parent / "other").exists()
 
 
+def test_a_large_file_in_a_zip(
+    service: SimulatedService, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond 4 GiB a ZIP needs other fields; here the limit is lower."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10_000)
+    container = bagit.Zip(archive.parent / "case.zip", "case")
+    writer = bagit.BagWriter(container, archive.parent)
+    content = bytes(range(256)) * 100
+    writer.payload("large.mp4", [content], size=len(content), modified=0.0, packed=False)
+    writer.finish({})
+    monkeypatch.undo()
+    with zipfile.ZipFile(archive.parent / "case.zip") as packed:
+        info = packed.getinfo("case/data/large.mp4")
+        assert packed.read(info) == content
+        assert info.extract_version == 45
+        assert info.date_time[0] == 1980
+
+
+@pytest.mark.skipif(not LONG, reason="five gigabytes take a minute: set G2A_LONG_TESTS=1")
+def test_five_gigabytes_in_a_zip(tmp_path: Path) -> None:
+    writer = bagit.BagWriter(bagit.Zip(tmp_path / "case.zip", "case"), tmp_path)
+    piece, count = bytes(1 << 24), 320
+    size = len(piece) * count
+    writer.payload("l.mp4", (piece for _ in range(count)), size=size, modified=1e9, packed=False)
+    writer.finish({})
+    subprocess.run([sys.executable, "-m", "zipfile", "-t", tmp_path / "case.zip"], check=True)
+
+
 @pytest.mark.parametrize(
     ("text", "name", "address"),
     [
@@ -210,9 +257,9 @@ def test_who_answers_for_it(text: str, name: str | None, address: str | None) ->
 )
 def test_names_in_a_manifest(tmp_path: Path, path: str, written: str) -> None:
     """RFC 8493, 2.1.3: CR, LF and % are encoded, and nothing else."""
-    made = Bag(tmp_path / "bag")
-    made.listed(path, 1, "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881")
-    made.finish({})
+    writer = bagit.BagWriter(bagit.Folder(tmp_path / "bag"), tmp_path)
+    writer.payload(path, [b"x"], size=1, modified=1e9, packed=False)
+    writer.finish({})
     line = (tmp_path / "bag" / "manifest-sha256.txt").read_text()
     assert (
         line
@@ -232,7 +279,7 @@ def test_a_hundred_recordings_more_than_one_look_at_the_catalogue_takes(
 
     with Catalog(root / ".g2a-archive" / "catalog.sqlite3", readonly=True) as catalog:
         choice = choose_time(catalog, 0, None)
-        where = place(str(root.parent / "case"), root)
+        where = place(str(root.parent / "case"), root, zipped=False)
         Bagging(archive=root, catalog=catalog, choice=choice).make(where)
     assert_payload(service, root.parent / "case" / "data", list(service.recordings))
     assert is_valid(root.parent / "case")

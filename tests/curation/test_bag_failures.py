@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def refused(archive: Path, *args: object, code: int) -> str:
         (["case", "--since", "2014-05-07", "--until", "2014-05-06"], 2, "not before --until"),
         (["case", "1400000001", "--contact", "a\nb"], 2, "--contact: "),
         (["caf\udce9", "1400000001"], 2, "the bag's name must be text in UTF-8"),
+        (["caf\udce9", "--zip", "1400000001"], 2, "the bag's name must be text in UTF-8"),
         (["full", "1400000001"], 2, "full is not empty"),
         (["file", "1400000001"], 2, "file is there already"),
         (["file/case", "1400000001"], 2, "there is no directory"),
@@ -74,6 +76,8 @@ def refused(archive: Path, *args: object, code: int) -> str:
         (["archive/case", "1400000001"], 2, "lies in the archive"),
         (["archive", "1400000001"], 2, "lies in the archive"),
         (["link/2014/case", "1400000001"], 2, "lies in the archive"),
+        (["old", "--zip", "1400000001"], 2, "old.zip is there already"),
+        (["old.zip", "--zip", "1400000001"], 2, "old.zip is there already"),
         (["case", "77", "1400000001"], 1, "77 is not known here"),
         (["case", "1400000004", "1400000001"], 1, "1400000004 is not archived (damaged)"),
         (["case", *map(str, range(1, 14))], 1, "10 is not known here; and 3 more"),
@@ -84,7 +88,8 @@ def refused(archive: Path, *args: object, code: int) -> str:
 def test_bad_input(archive: Path, args: list[str], code: int, words: str) -> None:
     (archive.parent / "full").mkdir()
     (archive.parent / "full" / "letter.txt").write_text("dear")
-    (archive.parent / "file").write_text("old")
+    for name in ("file", "old.zip"):
+        (archive.parent / name).write_text("old")
     (archive.parent / "link").symlink_to(archive)
     assert words in refused(archive, *args, code=code)
 
@@ -124,10 +129,11 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_file_that_is_not_what_was_archived(archive: Path, how: str) -> None:
+@pytest.mark.parametrize("form", ["--zip", "--json"])
+def test_a_file_that_is_not_what_was_archived(archive: Path, how: str, form: str) -> None:
     do, words = BREAKS[how]
     do(next(archive.rglob("1400000003.mp4")))
-    said = refused(archive, "case", "--json", "1400000001", "1400000003", "1400000005", code=1)
+    said = refused(archive, "case", form, "1400000001", "1400000003", "1400000005", code=1)
     assert "no bag was made" in said
     assert "1400000003.mp4" in said
     assert words in said
@@ -152,39 +158,49 @@ def test_a_disk_that_is_too_small_is_known_beforehand(archive: Path) -> None:
     assert "not enough space for the bag" in said
 
 
-def test_a_disk_that_fills_up(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_disk_that_fills_up(archive: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_check_space", lambda where, need: None)
     with tmpfs(archive.parent / "disk", "96k") as disk:
         before = tree(archive.parent)
         with pytest.raises(StorageError, match="No space left on device"):
-            make(archive, disk / "case")
+            make(archive, disk / "case", zipped=zipped)
         assert tree(archive.parent) == before
 
 
-def make(archive: Path, target: Path) -> None:
+def make(archive: Path, target: Path, *, zipped: bool = False) -> None:
     """Make a bag of everything in this process."""
     with Catalog(archive / ".g2a-archive" / "catalog.sqlite3", readonly=True) as catalog:
         choice = choose_time(catalog, 0, None)
-        where = place(str(target), archive)
+        where = place(str(target), archive, zipped=zipped)
         Bagging(archive=archive, catalog=catalog, choice=choice).make(where)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("links", [True, False])
 def test_what_comes_to_its_place_meanwhile_stays(
-    archive: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, zipped: bool, links: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = archive.parent / "case"
+    target = archive.parent / ("case.zip" if zipped else "case")
+    mine = target if zipped else target / "mine"
     flush = module._flush
 
     def come(*args: object) -> None:
         flush(*args)  # type: ignore[arg-type]
-        target.mkdir()
-        (target / "mine").write_text("mine")
+        if not zipped:
+            target.mkdir()
+        mine.write_text("mine")
+
+    def no_link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(module, "_flush", come)
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
     with pytest.raises(InputError, match="meanwhile"):
-        make(archive, target)
-    assert (target / "mine").read_text() == "mine"
-    assert sorted(path.name for path in archive.parent.iterdir()) == ["archive", "case"]
+        make(archive, target, zipped=zipped)
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in archive.parent.iterdir()) == ["archive", target.name]
 
 
 def test_a_share_that_does_not_rename_over_an_empty_directory(
@@ -225,62 +241,50 @@ def test_two_at_the_same_place(archive: Path) -> None:
 # --- killed ------------------------------------------------------------------------------------
 
 STEPS = [
-    ("RunLock.acquire", 1, "before"),
-    ("RunLock.acquire", 1, "after"),
-    ("Bagging._copy", 1, "before"),
-    ("Bagging._copy", 8, "after"),
-    ("Bag.finish", 1, "before"),
-    ("Bag.finish", 1, "after"),
-    ("bag._publish", 1, "before"),
-    ("bag._publish", 1, "after"),
-    ("bag.flush_directory", 1, "before"),
+    ("case", "RunLock.acquire", 1, "before"),
+    ("case", "RunLock.acquire", 1, "after"),
+    ("case", "BagWriter.payload", 1, "before"),
+    ("case", "BagWriter.payload", 8, "after"),
+    ("case", "BagWriter.finish", 1, "after"),
+    ("case", "bag._publish", 1, "before"),
+    ("case", "bag._publish", 1, "after"),
+    ("case", "bag.flush_directory", 1, "before"),
+    ("case.zip", "BagWriter.payload", 8, "after"),
+    ("case.zip", "BagWriter.finish", 1, "before"),
+    ("case.zip", "bag._publish", 1, "before"),
+    ("case.zip", "os.link", 1, "after"),
 ]
 
 
 LINE = ("bag", "--dest", "archive", "case", "--since", "2000-01-01", "--until", "2100-01-01")
 
 
-@pytest.mark.parametrize(("where", "number", "when"), STEPS)
-def test_killed_between_two_steps(archive: Path, where: str, number: int, when: str) -> None:
+@pytest.mark.parametrize(("form", "where", "number", "when"), STEPS)
+def test_killed_between_two_steps(
+    archive: Path, form: str, where: str, number: int, when: str
+) -> None:
     before = tree(archive)
-    crash(where, when, number, LINE, cwd=archive.parent)
-    target = archive.parent / "case"
+    zip_ = ["--zip"] if form == "case.zip" else []
+    crash(where, when, number, [*LINE, *zip_], cwd=archive.parent)
+    target = archive.parent / form
     assert tree(archive) == before
     made = target.exists()
     assert not made or where == "bag.flush_directory" or when == "after"
-    line = ["bag", "--dest", archive, target, "--since", "2000-01-01", "--quiet"]
+    line = ["bag", "--dest", archive, target, *zip_, "--since", "2000-01-01", "--quiet"]
     # It is there already, or made now, and one is owed.
     assert cli_here([*map(str, line)]).returncode == (2 if made else 3)
-    assert sorted(path.name for path in archive.parent.iterdir()) == ["archive", "case"]
-    assert bagit.Bag(str(target)).is_valid()
+    assert sorted(path.name for path in archive.parent.iterdir()) == ["archive", form]
+    if zip_:
+        with zipfile.ZipFile(target) as file:
+            file.extractall(archive.parent)
+    assert bagit.Bag(str(archive.parent / "case")).is_valid()
 
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_tidily(archive: Path, kill: signal.Signals) -> None:
+@pytest.mark.parametrize("zip_", [[], ["--zip"]])
+def test_stopped_tidily(archive: Path, kill: signal.Signals, zip_: list[str]) -> None:
     before = tree(archive.parent)
-    said = crash("Bagging._copy", "after", 3, LINE, cwd=archive.parent, by=kill)
+    line = [*LINE, *zip_]
+    said = crash("BagWriter.payload", "after", 3, line, cwd=archive.parent, by=kill)
     assert said.splitlines() == ["g2a-archive: interrupted; no bag was made"]
     assert tree(archive.parent) == before
-
-
-# --- a disk without a common flush ---------------------------------------------------------------
-
-
-def test_a_bag_is_flushed_by_its_files_where_there_is_no_other_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "bag" / "data" / "2014").mkdir(parents=True)
-    for name in ("bagit.txt", "data/a", "data/2014/b"):
-        (tmp_path / "bag" / name).touch()
-    flushed: list[int] = []
-    flush = os.fsync
-
-    def seen(fd: int) -> None:
-        flushed.append(os.fstat(fd).st_ino)
-        flush(fd)
-
-    monkeypatch.setattr(os, "fsync", seen)
-    module._flush(tmp_path / "bag", None)
-    names = ("", "bagit.txt", "data", "data/a", "data/2014", "data/2014/b")
-    assert sorted(flushed) == sorted((tmp_path / "bag" / name).stat().st_ino for name in names)
-    assert flushed[-1] == (tmp_path / "bag").stat().st_ino

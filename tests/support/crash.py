@@ -33,8 +33,7 @@ kill_at({module!r}, {name!r}, {when!r}, {number})
 """
 
 _MODULES = {
-    "Bag": "g2a_archive.curation.bagit",
-    "Bagging": "g2a_archive.curation.bag",
+    "BagWriter": "g2a_archive.curation.bagit",
     "Catalog": "g2a_archive.archive.database.catalog",
     "Files": "g2a_archive.curation.merge_files",
     "Partial": "g2a_archive.archive.partial",

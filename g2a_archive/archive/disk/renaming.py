@@ -41,6 +41,18 @@ def replace(new: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         os.unlink(aside)
 
 
+def name_new(new: Path, path: Path) -> None:
+    """Rename a file to `path`, never over another one; where there are no links, after a look."""
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.rename(new, path)
+
+
 def recover(path: str | os.PathLike[str]) -> None:
     """Put back what a killed process had moved aside, where nothing has taken its place."""
     aside = f"{os.fspath(path)}{_OLD}"

@@ -19,7 +19,7 @@ from g2a_archive.cli.run import ending, reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot
-from g2a_archive.curation.bag import Bagging, place
+from g2a_archive.curation.bag import Bagging, Place, place
 from g2a_archive.curation.selection import Choice, choose_ids, choose_time
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
@@ -32,6 +32,7 @@ _BAG = [
     UNTIL,
     option("--contact", metavar="NAME", type=Parsed("name", values.line),
            help="Who answers for the bag; bag-info.txt names them."),
+    option("--zip", "zip_", is_flag=True, help="One file, DIR.zip, instead of a directory."),
     TIMEZONE,
     JSON,
     *LOG,
@@ -52,6 +53,7 @@ def bag_command(
     since: int | Ago | None,
     until: int | Ago | None,
     contact: str | None,
+    zip_: bool,
     **_: Any,
 ) -> ExitCode:
     """Hand recordings over: a BagIt bag of them in DIR, with pages to watch them.
@@ -70,7 +72,7 @@ def bag_command(
         raise InputError("--since is not before --until")
     settings = settings_of(ctx)
     wanted = read_ids(ids, files) if ids or files else None
-    there = place(where, Path(settings.run.dest))
+    there = place(where, Path(settings.run.dest), zipped=zip_)
     return _bag(settings, there, wanted, (begin, end), contact)
 
 
@@ -97,7 +99,7 @@ class _Watched:
 
 def _bag(
     settings: Settings,
-    there: Path,
+    there: Place,
     wanted: Sequence[int] | None,
     period: tuple[int | None, int | None],
     contact: str | None,
@@ -146,7 +148,7 @@ def _chosen(
 
 def _tell(
     settings: Settings,
-    there: Path,
+    there: Place,
     choice: Choice,
     counts: tuple[int, int] | None,
     seconds: float,
@@ -157,7 +159,7 @@ def _tell(
         files, size = counts or (0, 0)
         outputs.say_json(
             {
-                "bag": str(there) if counts else None,
+                "bag": str(there.target) if counts else None,
                 "recordings": len(choice.ids),
                 "files": choice.files,
                 "bytes": choice.bytes,
@@ -183,6 +185,7 @@ def _tell(
     outputs.say(
         f"{counted(len(choice.ids), 'recording')}, {counted(choice.files, 'file')}, "
         f"{size_text(choice.bytes)}, "
-        f"each held against its SHA-256: {there}"
+        f"each held against its SHA-256: {there.target}"
     )
-    outputs.say(f"Open {there / 'data' / 'index.html'}")
+    if not there.zipped:
+        outputs.say(f"Open {there.target / 'data' / 'index.html'}")
