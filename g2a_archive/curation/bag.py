@@ -21,7 +21,7 @@ from pathlib import Path
 from g2a_archive import __version__
 from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.inventory import NO_DATE, RecordingDetail
+from g2a_archive.archive.database.inventory import RecordingDetail
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock
@@ -318,7 +318,7 @@ class Bagging:
     def _about(self) -> Mapping[str, str]:
         """What `bag-info.txt` says, but for the Oxum."""
         choice = self.choice
-        days = "" if choice.first_day == NO_DATE else f", {choice.first_day} to {choice.last_day}"
+        days = f", {choice.first_day} to {choice.last_day}" if choice.first_day else ""
         about = _contact(self.contact or "")
         fingerprint = self.catalog.fingerprint()
         if fingerprint is not None:

@@ -66,21 +66,18 @@ def page(catalog: Catalog, after: int) -> list[Entry]:
 
 
 def entries_of(catalog: Catalog | None, ids: Sequence[int]) -> dict[int, Entry]:
-    """What the catalogue holds of `ids`, `PAGE` of them at most."""
+    """What the catalogue holds of `ids`."""
     if catalog is None:
         return {}
-    marks = ",".join("?" * len(ids))
-    sql = f"SELECT * FROM recording WHERE id IN ({marks})"  # noqa: S608
-    rows = _named(catalog, "recording", catalog.rows(sql, ids))
-    sql = f"SELECT * FROM file WHERE recording IN ({marks})"  # noqa: S608
-    return _entries(rows, _named(catalog, "file", catalog.rows(sql, ids)))
+    rows = catalog.among("SELECT * FROM recording WHERE id IN ({ids})", ids)
+    files = catalog.among("SELECT * FROM file WHERE recording IN ({ids})", ids)
+    return _entries(_named(catalog, "recording", rows), _named(catalog, "file", files))
 
 
-def past_files(catalog: Catalog, ids: Collection[int]) -> list[dict[str, Any]]:
+def past_files(catalog: Catalog, ids: Iterable[int]) -> list[dict[str, Any]]:
     """What is left of the files of removed recordings."""
-    marks = ",".join("?" * len(ids))
-    sql = f"SELECT * FROM past_file WHERE why = 'removed' AND recording IN ({marks})"  # noqa: S608
-    return _named(catalog, "past_file", catalog.rows(sql, list(ids)))
+    sql = "SELECT * FROM past_file WHERE why = 'removed' AND recording IN ({ids})"
+    return _named(catalog, "past_file", catalog.among(sql, ids))
 
 
 def _named(catalog: Catalog, table: str, rows: Iterable[Any]) -> list[dict[str, Any]]:

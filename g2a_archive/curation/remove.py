@@ -6,19 +6,15 @@ What is done, and how a kill at any moment is survived, is `archive/tombstones`.
 from __future__ import annotations
 
 import logging
-from array import array
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.inventory import NO_DATE
 from g2a_archive.archive.database.tombstones import Removed, entomb, resume
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
-from g2a_archive.curation.selection import started
+from g2a_archive.curation.selection import Chosen, Row, all_rows, rows_of, started
 from g2a_archive.errors import InputError
 from g2a_archive.models import Ago, State, moment
 
@@ -27,11 +23,6 @@ _DOUBTFUL = 32 * _DAY
 """Seconds by which a clock may be ahead of what the archive knows: more than a month of no run."""
 
 _SHOWN = 10
-_PAGE = 1000
-_ROWS = (
-    "SELECT r.id, r.state, r.start_time, r.directory, count(f.kind), coalesce(sum(f.size), 0) "
-    "FROM recording r LEFT JOIN file f ON f.recording = r.id WHERE"
-)
 # The times that a run has from the service, whose clock it believes before its own.
 _NEWEST = """
 SELECT max(newest) FROM (
@@ -43,54 +34,36 @@ log = logging.getLogger("g2a_archive")
 
 
 @dataclass(slots=True)
-class Removal:
-    """What is to be removed: IDs, ascending, their files and bytes, the first and the last day.
+class Removal(Chosen):
+    """What is to be removed.
 
     `kept` are those that `--except` holds back, `already` those that were removed before,
     `undated` those whose start nobody knows, which a date therefore never removes.
     """
 
-    ids: array[int] = field(default_factory=lambda: array("q"))
-    files: int = 0
-    bytes: int = 0
-    first_day: str | None = None
-    last_day: str | None = None
     kept: int = 0
     already: int = 0
     undated: int = 0
 
-    def take(self, row: Sequence[Any], held: Collection[int]) -> None:
-        """Take in one recording, unless it is held back, or removed already."""
-        if row[1] == State.REMOVED:
+    def ask_for(self, row: Row, held: Collection[int]) -> None:
+        """Take in a recording, unless it is held back, or removed already."""
+        if row.state == State.REMOVED:
             self.already += 1
-            return
-        if row[0] in held:
+        elif row.id in held:
             self.kept += 1
-            return
-        self.ids.append(row[0])
-        self.files += row[4]
-        self.bytes += row[5]
-        day = inventory.day_of(row[2] or row[3])
-        if day != NO_DATE:
-            self.first_day = min(self.first_day or day, day)
-            self.last_day = max(self.last_day or day, day)
+        else:
+            self.take(row)
 
 
 def choose_ids(catalog: Catalog, ids: Collection[int], held: Collection[int]) -> Removal:
     """These recordings, archived or owed. Raises `InputError` naming those that nobody knows."""
     removal = Removal()
     unknown: list[int] = []
-    wanted = sorted(set(ids))
-    for start in range(0, len(wanted), 500):
-        some = wanted[start : start + 500]
-        marks = ",".join("?" * len(some))
-        sql = f"{_ROWS} r.id IN ({marks}) GROUP BY r.id ORDER BY r.id"
-        known = {row[0]: row for row in catalog.rows(sql, some)}
-        for id_ in some:
-            if id_ in known:
-                removal.take(known[id_], held)
-            else:
-                unknown.append(id_)
+    for id_, row in rows_of(catalog, ids):
+        if row is not None:
+            removal.ask_for(row, held)
+        else:
+            unknown.append(id_)
     if unknown:
         more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
         names = ", ".join(map(str, unknown[:_SHOWN]))
@@ -132,17 +105,12 @@ def limit_of(catalog: Catalog, before: int | Ago, now: float) -> int:
 def choose_before(catalog: Catalog, before: int, held: Collection[int]) -> Removal:
     """All recordings that started before `before` (Unix time)."""
     removal = Removal()
-    last = 0
-    sql = f"{_ROWS} r.id > ? GROUP BY r.id ORDER BY r.id LIMIT {_PAGE}"
-    while rows := catalog.rows(sql, (last,)):
-        catalog.check_interrupted()
-        last = rows[-1][0]
-        for row in rows:
-            start = started(row[2], row[3], latest=True)
-            if start is None and row[1] == State.ARCHIVED:
-                removal.undated += 1
-            elif start is not None and start < before and row[1] != State.REMOVED:
-                removal.take(row, held)
+    for row in all_rows(catalog):
+        start = started(row, latest=True)
+        if start is None and row.state == State.ARCHIVED:
+            removal.undated += 1
+        elif start is not None and start < before and row.state != State.REMOVED:
+            removal.ask_for(row, held)
     return removal
 
 
@@ -152,21 +120,11 @@ def remove(catalog: Catalog, root: Path, removal: Removal, reason: str | None) -
     Raises `StorageError` where a part of the archive that holds any of it is not mounted: then
     nothing was removed.
     """
-    missing = missing_parts(catalog, root)
-    if missing:
-        places = {row[0] for row in _directories(catalog, removal.ids)}
+    if missing := missing_parts(catalog, root):
+        sql = "SELECT DISTINCT directory FROM recording WHERE id IN ({ids})"
+        places = {row[0] for row in catalog.among(sql, removal.ids)}
         there = [part for part in missing if any(part.holds(place) for place in places)]
         if there:
             raise unmounted_error(there)
     entomb(catalog, removal.ids, reason)
     return resume(catalog, root)
-
-
-def _directories(catalog: Catalog, ids: Sequence[int]) -> list[Any]:
-    rows = []
-    for start in range(0, len(ids), 500):
-        some = list(ids[start : start + 500])
-        marks = ",".join("?" * len(some))
-        sql = f"SELECT DISTINCT directory FROM recording WHERE id IN ({marks})"  # noqa: S608
-        rows += catalog.rows(sql, some)
-    return rows

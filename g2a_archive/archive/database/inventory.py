@@ -241,12 +241,8 @@ def everything(catalog: Catalog) -> Iterator[RecordingDetail]:
 
 
 def _pages(catalog: Catalog, where: str) -> Iterator[RecordingDetail]:
-    last = 0
-    while rows := catalog.rows(
-        f"{_RECORDING} WHERE {where} id > ? ORDER BY id LIMIT {_PAGE}", (last,)
-    ):
+    for rows in catalog.pages(f"{_RECORDING} WHERE {where} id > ? ORDER BY id LIMIT ?"):
         yield from _details(catalog, rows)
-        last = rows[-1][0]
 
 
 def _details(catalog: Catalog, rows: list[Any]) -> Iterator[RecordingDetail]:
