@@ -42,11 +42,10 @@ class FileView:
     total: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Snapshot:
-    """A look at a run. `bytes` are those received, None where it isn't about bytes.
-
-    `bytes_total` is a guess, or None.
+    """A look at a run, or how far a job is that counts on one. `bytes` are those received, None
+    where it isn't about bytes; `bytes_total` is a guess, or None.
     """
 
     what: str
@@ -57,6 +56,14 @@ class Snapshot:
     failed: int = 0
     files: tuple[FileView, ...] = ()
     unit: str = "recording"
+
+    def more(self, count: int = 1) -> None:
+        """So many more are done."""
+        self.done += count
+
+    def more_bytes(self, count: int) -> None:
+        """So many more bytes are."""
+        self.bytes = (self.bytes or 0) + count
 
 
 def _part(view: Snapshot) -> str:

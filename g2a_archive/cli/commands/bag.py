@@ -76,27 +76,6 @@ def bag_command(
     return _bag(settings, there, wanted, (begin, end), contact)
 
 
-class _Watched:
-    """How far a bag is, for the display."""
-
-    def __init__(self, choice: Choice) -> None:
-        self._choice = choice
-        self._files = 0
-        self._bytes = 0
-
-    def file(self) -> None:
-        self._files += 1
-
-    def more(self, count: int) -> None:
-        self._bytes += count
-
-    def look(self) -> Snapshot:
-        total = self._choice
-        return Snapshot(
-            "Copying", self._files, total.files, self._bytes, total.bytes or None, unit="file"
-        )
-
-
 def _bag(
     settings: Settings,
     there: Place,
@@ -114,7 +93,8 @@ def _bag(
     ):
         choice = _chosen(catalog, wanted, period)
         zone = settings.run.timezone
-        watched = _Watched(choice)
+        size = choice.bytes or None
+        view = Snapshot("Copying", 0, choice.files, 0, size, unit="file")
         bagging = Bagging(
             archive=root,
             catalog=catalog,
@@ -122,13 +102,13 @@ def _bag(
             contact=contact,
             zone=layout.zone(zone),
             zone_name=zone or "",
-            on_bytes=watched.more,
-            on_file=watched.file,
+            on_bytes=view.more_bytes,
+            on_file=view.more,
             stop=switch.event.is_set,
         )
         if choice.ids:
             try:
-                with display.watch(watched.look):
+                with display.watch(lambda: view):
                     counts = bagging.make(there)
             except Interrupted:
                 outputs.complain("g2a-archive: interrupted; no bag was made")

@@ -43,31 +43,20 @@ def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> 
     return _make_pages(settings_of(ctx), title=title, open_=open_)
 
 
-class _Watched:
-    """How far the pages are, for the display."""
-
-    def __init__(self) -> None:
-        self.view = Snapshot("Pages", 0, 0, None, unit="directory")
-
-    def heard(self, what: str, done: int, total: int) -> None:
-        """So many of so many are done."""
-        self.view = Snapshot("Pages", done, total, None, unit=what)
-
-    def look(self) -> Snapshot:
-        """For the display."""
-        return self.view
-
-
 def _make_pages(settings: Settings, *, title: str, open_: bool) -> ExitCode:
     """`browse`: write the pages, say where they begin, and open them if asked."""
     run = settings.run
-    watched = _Watched()
+    view = Snapshot("Pages", 0, 0, None, unit="directory")
+
+    def heard(what: str, done: int, total: int) -> None:
+        view.unit, view.done, view.total = what, done, total
+
     with reading(run) as (root, catalog):
         if parts := missing_parts(catalog, root):
             raise unmounted_error(parts)
-        with choose_display(quiet=settings.quiet).watch(watched.look):
+        with choose_display(quiet=settings.quiet).watch(lambda: view):
             result = pages.write(
-                catalog, root, title=title, timezone=run.timezone, on_progress=watched.heard
+                catalog, root, title=title, timezone=run.timezone, on_progress=heard
             )
     outputs.say(
         f"{counted(result.recordings, 'recording')}, {result.owed:,} owed: "

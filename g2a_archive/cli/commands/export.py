@@ -37,29 +37,18 @@ def export_command(
     return _export(settings_of(ctx).run, form=form, output=None if output == "-" else output)
 
 
-class _Watched:
-    """How far the export is, for the display."""
-
-    def __init__(self, total: int) -> None:
-        self.done = 0
-        self.total = total
-
-    def counted(self, recordings: Iterable[RecordingDetail]) -> Iterator[RecordingDetail]:
-        """The recordings, counted as they are written."""
-        for one in recordings:
-            yield one
-            self.done += 1
-
-    def look(self) -> Snapshot:
-        """For the display."""
-        return Snapshot("Exporting", self.done, self.total, None)
+def _watched(recordings: Iterable[RecordingDetail], view: Snapshot) -> Iterator[RecordingDetail]:
+    """The recordings, counted as they are written."""
+    for one in recordings:
+        yield one
+        view.more()
 
 
 def _export(run: RunSettings, *, form: str, output: str | None) -> ExitCode:
     """`export`: the whole catalogue as CSV or JSON, to stdout or to a file that is replaced."""
     write = inventory_text.write_csv if form == "csv" else inventory_text.write_json
     with reading(run) as (_, catalog):
-        watched = _Watched(inventory.count(catalog))
+        view = Snapshot("Exporting", 0, inventory.count(catalog), None)
         # What is printed on a terminal shows by itself how far it is.
         display = choose_display(quiet=output is None and outputs.on_terminal())
         target = (
@@ -67,6 +56,6 @@ def _export(run: RunSettings, *, form: str, output: str | None) -> ExitCode:
             if output is not None
             else outputs.streamed()
         )
-        with target as out, display.watch(watched.look):
-            write(watched.counted(inventory.everything(catalog)), out)
+        with target as out, display.watch(lambda: view):
+            write(_watched(inventory.everything(catalog), view), out)
     return ExitCode.OK

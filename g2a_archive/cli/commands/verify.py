@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,31 +129,19 @@ def _line(text: str) -> str:
     return "".join(found[0][1:])
 
 
-class _Watched:
-    """How far a check is, for the display: counted by its threads, looked at by another."""
-
-    def __init__(self) -> None:
-        self.files = 0
-        self.size = 0
-        self.done = 0
-        self.bytes = 0
+@dataclass(slots=True)
+class _View(Snapshot):
+    """How far a check is."""
 
     def begin(self, files: int, size: int = 0) -> None:
         """So many files, of so many bytes (0 where that is not known), are to be read."""
-        self.files, self.size = files, size
-
-    def more(self, count: int) -> None:
-        """So many bytes were read."""
-        self.bytes += count
-
-    def more_files(self, count: int) -> None:
-        """So many files were read."""
-        self.done += count
+        self.total, self.bytes_total = files, size or None
 
     def look(self) -> Snapshot:
         """For the display; between two batches of files, the bytes tell how many."""
-        done = int(self.files * min(1.0, self.bytes / self.size)) if self.size else self.done
-        return Snapshot("Checking", done, self.files, self.bytes, self.size or None, unit="file")
+        if self.bytes_total:
+            self.done = int(self.total * min(1.0, (self.bytes or 0) / self.bytes_total))
+        return self
 
 
 def _verify(
@@ -167,8 +155,8 @@ def _verify(
     proof = None
     begun = time.monotonic()
     with staged(settings, switch) as (display, logs):
-        watched = _Watched()
-        with display.watch(watched.look):
+        view = _View("Checking", 0, 0, 0, unit="file")
+        with display.watch(view.look):
             if kept is not None:
                 with reading(settings.run, switch.event.is_set) as (root, catalog):
                     proof = proving.prove(catalog, root, kept, stop=switch.event.is_set)
@@ -178,7 +166,7 @@ def _verify(
                 most = max(0.0, most - (time.monotonic() - begun))
             chosen = replace(chosen, max_duration=most)
             work = _rebuilt if rebuilding else _checked
-            outcome = work(settings.run, chosen, watched, switch)
+            outcome = work(settings.run, chosen, view, switch)
     if proof is not None:
         with reading(settings.run, switch.event.is_set) as (_, catalog):
             proving.look_since(catalog, proof, outcome.findings)
@@ -200,9 +188,7 @@ def _verify(
     return ending((switch.code, late, wrong), (away, outcome.unwritten, logs.failure))
 
 
-def _checked(
-    run: RunSettings, chosen: VerifyOptions, watched: _Watched, switch: StopSwitch
-) -> Outcome:
+def _checked(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch) -> Outcome:
     stop = switch.event.is_set
     with reading(run, stop) as (root, catalog):
         path = catalog.path
@@ -212,15 +198,13 @@ def _checked(
             root,
             chosen,
             warn=lambda text: log.warning("%s", text),
-            on_begin=watched.begin,
-            on_bytes=watched.more,
+            on_begin=view.begin,
+            on_bytes=view.more_bytes,
             stop=stop,
         )
 
 
-def _rebuilt(
-    run: RunSettings, chosen: VerifyOptions, watched: _Watched, switch: StopSwitch
-) -> Outcome:
+def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch) -> Outcome:
     most = chosen.max_duration
     until = math.inf if most is None else time.monotonic() + most
     storage = Storage(Path(run.dest), catalog=run.catalog)
@@ -232,9 +216,9 @@ def _rebuilt(
                 catalog,
                 storage.root,
                 jobs=chosen.jobs,
-                on_begin=watched.begin,
-                on_files=watched.more_files,
-                on_bytes=watched.more,
+                on_begin=view.begin,
+                on_files=view.more,
+                on_bytes=view.more_bytes,
                 stop=lambda: switch.event.is_set() or time.monotonic() >= until,
             )
             if outcome.interrupted and switch.code is None:
