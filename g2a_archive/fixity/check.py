@@ -8,6 +8,7 @@ moments only.
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import stat
@@ -29,6 +30,8 @@ from g2a_archive.errors import (
 )
 from g2a_archive.fixity.tree import Tree, identity, in_bunches, in_parallel
 from g2a_archive.models import FileKind, StoredFile, Tombstone, counted
+
+log = logging.getLogger("g2a_archive")
 
 _BATCH_FILES = 5000
 _BATCH_SECONDS = 2.0
@@ -111,7 +114,6 @@ def check(
     current: Current,
     unmounted: Callable[[set[str]], set[str]] = lambda directories: set(),
     record: Record,
-    warn: Callable[[str], None],
     jobs: int | None = None,
     max_duration: float | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -126,14 +128,14 @@ def check(
     damage. A file that is wrong is told only if `current`, the catalogue's row read again, and
     the file itself are then still those that were compared: else it is checked again. Both are
     called in the calling thread, `on_bytes` in the reading threads. A `CatalogError` from
-    `record` becomes one `warn`ing, and the check goes on without recording. Of the directories of
+    `record` becomes one warning, and the check goes on without recording. Of the directories of
     missing files, `unmounted` tells those that are only not mounted: nothing is told of these.
 
     After `max_duration` seconds no further file is begun; `stop` ends the check within moments.
     Raises `StorageError` where the archive as a whole cannot be read any more, with none of its
     files called damaged for that.
     """
-    one = _Check(Tree(root), current, unmounted, record, warn, stop, on_bytes, clock)
+    one = _Check(Tree(root), current, unmounted, record, stop, on_bytes, clock)
     one.until = math.inf if max_duration is None else one.begun + max_duration
     return one.run(files, count, jobs)
 
@@ -146,7 +148,6 @@ class _Check:
     current: Current
     unmounted: Callable[[set[str]], set[str]]
     record: Record
-    warn: Callable[[str], None]
     stop: Callable[[], bool]
     on_bytes: Callable[[int], None]
     clock: Callable[[], float]
@@ -261,7 +262,7 @@ class _Check:
                 self.record(self.good, damage)
             except CatalogError as error:
                 self.outcome.recorded = False
-                self.warn(f"what is found cannot be recorded: {error}")
+                log.warning("what is found cannot be recorded: %s", error)
         self.good, self.suspects = [], []
         self.flushed = self.clock()
 

@@ -6,6 +6,7 @@ writes again.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ from g2a_archive.fixity.selection import VerifyOptions, selected
 from g2a_archive.fixity.tree import Tree
 from g2a_archive.models import MAX_ID, State, StoredFile, counted, printable
 
+log = logging.getLogger("g2a_archive")
+
 _SOME = 500
 
 # What a directory's SHA256SUMS has told since it was last written.
@@ -38,10 +41,8 @@ _LISTED = (
 )
 
 
-def open_catalog(
-    path: Path, warn: Callable[[str], None], interrupted: Callable[[], bool] = lambda: False
-) -> Catalog:
-    """The catalogue for a check: read only, with a `warn`ing, where it cannot be written.
+def open_catalog(path: Path, interrupted: Callable[[], bool] = lambda: False) -> Catalog:
+    """The catalogue for a check: read only, with a warning, where it cannot be written.
 
     Raises `CatalogError` where it cannot be read either.
     """
@@ -49,7 +50,7 @@ def open_catalog(
         return Catalog(path, readonly=not is_there(path), interrupted=interrupted)
     except CatalogError as error:
         catalog = Catalog(path, readonly=True, interrupted=interrupted)
-        warn(f"what is found cannot be recorded: {error}")
+        log.warning("what is found cannot be recorded: %s", error)
         return catalog
 
 
@@ -58,7 +59,6 @@ def verify(
     root: Path,
     options: VerifyOptions,
     *,
-    warn: Callable[[str], None],
     on_begin: Callable[[int, int], None] = lambda files, size: None,
     on_bytes: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -84,7 +84,6 @@ def verify(
                 unmounted=mounts.missing,
                 current=lambda recording, kind: catalog.files_of(recording).get(kind),
                 record=partial(_record, catalog),
-                warn=warn,
                 jobs=options.jobs,
                 max_duration=most if most is None else max(0.0, most - chosen_in),
                 stop=stop,
@@ -98,7 +97,7 @@ def verify(
     outcome.unmounted = mounts.parts
     _add_named(outcome, catalog, options.ids or ())
     if options.everything and not outcome.interrupted:
-        _add_sums(outcome, catalog, root, warn, stop)
+        _add_sums(outcome, catalog, root, stop)
         _add_unknown(outcome, catalog, root, stop)
     outcome.findings.sort(key=lambda finding: finding.path)
     return outcome
@@ -125,7 +124,6 @@ def _add_sums(
     outcome: Outcome,
     catalog: Catalog,
     root: Path,
-    warn: Callable[[str], None],
     stop: Callable[[], bool],
 ) -> None:
     """Find the `SHA256SUMS` that lack a sum, and have the next run write them."""
@@ -144,7 +142,7 @@ def _add_sums(
         try:
             catalog.rewrite_sums(lacking)
         except CatalogError as error:
-            warn(f"what is found cannot be recorded: {error}")
+            log.warning("what is found cannot be recorded: %s", error)
 
 
 def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> str:

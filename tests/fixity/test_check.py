@@ -157,7 +157,6 @@ def test_an_archive_that_vanishes_damages_nothing(
                 f for f in files if (f.recording, f.kind) == (recording, kind)
             ),
             record=lambda good, findings: recorded.extend(findings),
-            warn=archive.warnings.append,
             jobs=1,
         )
     assert recorded == []
@@ -166,7 +165,7 @@ def test_an_archive_that_vanishes_damages_nothing(
 def test_no_archive_at_all_is_a_storage_error(archive: Archive) -> None:
     archive.add(1)
     with pytest.raises(StorageError, match="is the drive mounted"):
-        verify(archive.catalog, archive.root / "gone", VerifyOptions(), warn=print)
+        verify(archive.catalog, archive.root / "gone", VerifyOptions())
 
 
 def test_a_file_replaced_meanwhile_is_compared_with_its_new_row(
@@ -198,7 +197,6 @@ def test_a_file_replaced_meanwhile_is_compared_with_its_new_row(
         1,
         current=rows,
         record=lambda good, findings: heard.extend(good),
-        warn=archive.warnings.append,
     )
     assert outcome.findings == []
     assert heard == [archive.catalog.files_of(1)[MP4]]
@@ -215,9 +213,7 @@ def test_the_same_file_fetched_again_meanwhile_is_no_damage(archive: Archive) ->
         os.replace(archive.root / "new", archive.root / file.path)
         return archive.catalog.files_of(recording).get(kind)
 
-    outcome = check.check(
-        archive.root, [file], 1, current=rows, record=lambda good, findings: None, warn=print
-    )
+    outcome = check.check(archive.root, [file], 1, current=rows, record=lambda good, findings: None)
     assert (outcome.findings, outcome.files) == ([], 1)
 
 
@@ -230,9 +226,7 @@ def test_a_file_in_place_whose_row_comes_later_is_no_damage(archive: Archive) ->
         archive.settle(1, [new])
         return archive.catalog.files_of(recording).get(kind)
 
-    outcome = check.check(
-        archive.root, [old], 1, current=rows, record=lambda good, findings: None, warn=print
-    )
+    outcome = check.check(archive.root, [old], 1, current=rows, record=lambda good, findings: None)
     assert (outcome.findings, outcome.files) == ([], 1)
 
 
@@ -259,7 +253,6 @@ def test_a_recording_that_left_the_catalogue_is_not_told(archive: Archive) -> No
         1,
         current=lambda recording, kind: None,
         record=lambda good, findings: None,
-        warn=print,
     )
     assert outcome.findings == []
 
@@ -269,14 +262,14 @@ def test_an_unwritable_catalogue_is_still_verified_against(archive: Archive) -> 
         archive.add(recording)
     (archive.root / "2014/05/06/2.mp4").unlink()
     with Catalog(archive.database, readonly=True) as catalog:
-        outcome = verify(catalog, archive.root, VerifyOptions(), warn=archive.warnings.append)
+        outcome = verify(catalog, archive.root, VerifyOptions())
     assert [one.path for one in outcome.findings] == ["2014/05/06/2.mp4"]
     assert not outcome.recorded
     assert [*archive.catalog.owed()] == []
 
 
 def test_a_catalogue_that_stops_taking_writes_draws_one_warning(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     archive.add(1)
     monkeypatch.setattr(check, "_BATCH_FILES", 1)
@@ -287,13 +280,13 @@ def test_a_catalogue_that_stops_taking_writes_draws_one_warning(
     monkeypatch.setattr(archive.catalog, "checked", refuse)
     outcome = archive.verify()
     assert (outcome.files, outcome.recorded) == (3, False)
-    assert len(archive.warnings) == 1
-    assert "readonly" in archive.warnings[0]
+    (warning,) = caplog.messages
+    assert "readonly" in warning
 
 
 def test_opening_the_catalogue_for_a_check_never_makes_one(tmp_path: Path) -> None:
     with pytest.raises(CatalogError):
-        open_catalog(tmp_path / "catalog.sqlite3", print)
+        open_catalog(tmp_path / "catalog.sqlite3")
     assert os.listdir(tmp_path) == []
 
 
@@ -323,7 +316,6 @@ def test_after_the_time_is_up_no_file_is_begun(archive: Archive) -> None:
         len(files),
         current=lambda recording, kind: None,
         record=lambda good, findings: seen.extend(good),
-        warn=print,
         jobs=1,
         max_duration=6,
         clock=clock,

@@ -32,7 +32,6 @@ class Archive:
         (root / ".g2a-archive").mkdir(parents=True, exist_ok=True)
         self.database = root / ".g2a-archive" / "catalog.sqlite3"
         self.catalog = Catalog(self.database)
-        self.warnings: list[str] = []
 
     def write(self, path: str, content: bytes) -> None:
         full = self.root / path
@@ -75,7 +74,6 @@ class Archive:
             self.catalog,
             self.root,
             options or VerifyOptions(),
-            warn=self.warnings.append,
             stop=stop,
         )
 

@@ -192,12 +192,11 @@ def _checked(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
     stop = switch.event.is_set
     with reading(run, stop) as (root, catalog):
         path = catalog.path
-    with open_catalog(path, lambda text: log.warning("%s", text), stop) as catalog:
+    with open_catalog(path, stop) as catalog:
         return verify(
             catalog,
             root,
             chosen,
-            warn=lambda text: log.warning("%s", text),
             on_begin=view.begin,
             on_bytes=view.more_bytes,
             stop=stop,
