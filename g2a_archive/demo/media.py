@@ -21,7 +21,6 @@ ASSETS: Final = Path(__file__).with_name("assets")
 BLOCK: Final = 65536
 STAMP: Final = 16
 BOX_HEADER: Final = 8
-LARGE_BOX_HEADER: Final = 16
 LARGEST_SMALL_BOX: Final = 2**32 - 1
 LABEL: Final = 20
 """Digits of the recording ID that every padded file holds: a 64-bit number, zero-filled."""

@@ -15,6 +15,20 @@ from support.service import Serve
 
 from g2a_archive.demo import SimulatedService
 
+HELP = """
+import click
+from g2a_archive.cli.main import cli
+
+def show(command, parent):
+    context = click.Context(command, info_name=command.name, parent=parent)
+    print(command.get_help(context))
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            show(command.get_command(context, name), context)
+
+show(cli, None)
+"""
+
 
 def test_help_is_the_same_where_python_drops_docstrings(tmp_path: Path) -> None:
     texts = []

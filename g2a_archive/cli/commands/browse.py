@@ -12,7 +12,7 @@ from g2a_archive.browse import open_site
 from g2a_archive.cli import values
 from g2a_archive.cli.options import ARCHIVE, TIMEZONE, Parsed, option, options
 from g2a_archive.cli.run import reading
-from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot, choose_display
 from g2a_archive.errors import ExitCode
@@ -40,11 +40,7 @@ def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> 
 
     Open DEST/index.html: no server and no network is needed. Only pages that changed are written.
     """
-    return _make_pages(settings_of(ctx), title=title, open_=open_)
-
-
-def _make_pages(settings: Settings, *, title: str, open_: bool) -> ExitCode:
-    """`browse`: write the pages, say where they begin, and open them if asked."""
+    settings = settings_of(ctx)
     run = settings.run
     view = Snapshot("Pages", 0, 0, None, unit="directory")
 

@@ -16,25 +16,32 @@ from g2a_archive.console import inventory as inventory_text
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot, choose_display
 from g2a_archive.errors import ExitCode, InputError
-from g2a_archive.models import RunSettings
 
 _EXPORT = [
     option("--csv", "form", flag_value="csv", help="A row a recording; IDs as text."),
     option("--json", "form", flag_value="json", help="An array of objects; IDs as text."),
-    option("-o", "--output", metavar="FILE", help="Replace this file; - is stdout.  [default: -]"),
-]
+    option("-o", "--output", metavar="FILE", default="-", show_default=True,
+           help="Replace this file; - is stdout."),
+]  # fmt: skip
 
 
 @click.command("export", cls=ConfiguredCommand)
 @options([*_EXPORT, *ARCHIVE])
 @click.pass_context
-def export_command(
-    ctx: click.Context, /, form: str | None, output: str | None, **_: Any
-) -> ExitCode:
+def export_command(ctx: click.Context, /, form: str | None, output: str, **_: Any) -> ExitCode:
     """Print the whole catalogue as CSV or JSON, for a spreadsheet or another tool."""
     if form is None:
         raise InputError("export as what?", hint="use --csv or --json")
-    return _export(settings_of(ctx).run, form=form, output=None if output == "-" else output)
+    write = inventory_text.write_csv if form == "csv" else inventory_text.write_json
+    with reading(settings_of(ctx).run) as (_root, catalog):
+        view = Snapshot("Exporting", 0, inventory.count(catalog), None)
+        printed = output == "-"
+        target = outputs.streamed() if printed else outputs.replacing(output, option="--output")
+        # What is printed on a terminal shows by itself how far it is.
+        display = choose_display(quiet=printed and outputs.on_terminal())
+        with target as out, display.watch(lambda: view):
+            write(_watched(inventory.everything(catalog), view), out)
+    return ExitCode.OK
 
 
 def _watched(recordings: Iterable[RecordingDetail], view: Snapshot) -> Iterator[RecordingDetail]:
@@ -42,20 +49,3 @@ def _watched(recordings: Iterable[RecordingDetail], view: Snapshot) -> Iterator[
     for one in recordings:
         yield one
         view.more()
-
-
-def _export(run: RunSettings, *, form: str, output: str | None) -> ExitCode:
-    """`export`: the whole catalogue as CSV or JSON, to stdout or to a file that is replaced."""
-    write = inventory_text.write_csv if form == "csv" else inventory_text.write_json
-    with reading(run) as (_, catalog):
-        view = Snapshot("Exporting", 0, inventory.count(catalog), None)
-        # What is printed on a terminal shows by itself how far it is.
-        display = choose_display(quiet=output is None and outputs.on_terminal())
-        target = (
-            outputs.replacing(output, option="--output")
-            if output is not None
-            else outputs.streamed()
-        )
-        with target as out, display.watch(lambda: view):
-            write(_watched(inventory.everything(catalog), view), out)
-    return ExitCode.OK

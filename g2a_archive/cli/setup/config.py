@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import click
 
-from g2a_archive.cli.config import AUTH_KEYS, Config, auth_values
+from g2a_archive.cli.config import AUTH_KEYS, auth_values
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, settings_rows
 from g2a_archive.console.outputs import say, write
@@ -38,15 +37,11 @@ def config_command(ctx: click.Context, /) -> None:
 @click.pass_context
 def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
     """Print the settings in force and where each came from; secrets are masked."""
-    return _show_config(settings_rows(ctx), settings_of(ctx).config)
-
-
-def _show_config(rows: Mapping[str, tuple[object, str]], config: Config) -> ExitCode:
-    """`config show`: the settings in force (name to value and source), secrets masked."""
+    config = settings_of(ctx).config
     say(f"# configuration file: {config.path or config.unread or 'none'}")
     if config.profile is not None:
         say(f"# profile: {config.profile}")
-    for name, (value, source) in rows.items():
+    for name, (value, source) in settings_rows(ctx).items():
         shown = _DEFAULTS.get(name) if value is None else value
         if shown is None:
             say(f"# {name} is not set")

@@ -13,7 +13,7 @@ from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.cli import values
 from g2a_archive.cli.config import auth_values
 from g2a_archive.cli.options import Parsed, option, options, service_options
-from g2a_archive.cli.settings import ConfiguredCommand, Documented, Settings, app_dir, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Documented, app_dir, settings_of
 from g2a_archive.console.outputs import complain, say
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
@@ -51,19 +51,7 @@ def login_command(
     Needs a client ID and secret in the environment or the configuration file. The refresh token is
     kept in the configuration directory, for this user alone; later runs use it by themselves.
     """
-    return _login(
-        settings_of(ctx), authorize_url=authorize_url, redirect_uri=redirect_uri, paste=paste
-    )
-
-
-@click.command("logout", cls=Documented)
-def logout_command() -> ExitCode:
-    """Forget what `login` kept."""
-    return _logout()
-
-
-def _login(settings: Settings, *, authorize_url: str, redirect_uri: str, paste: bool) -> ExitCode:
-    """`login`: let a person sign in, and keep the refresh token. Raises `ArchiverError`."""
+    settings = settings_of(ctx)
     values = {key: value for key, (value, _) in auth_values(settings.config, os.environ).items()}
     client = AuthSettings(
         **{key: value for key, value in values.items() if key.startswith(("client_", "token_url"))},  # type: ignore[arg-type]
@@ -87,6 +75,16 @@ def _login(settings: Settings, *, authorize_url: str, redirect_uri: str, paste: 
     return ExitCode.OK
 
 
+@click.command("logout", cls=Documented)
+def logout_command() -> ExitCode:
+    """Forget what `login` kept."""
+    switch = StopSwitch()
+    with switch.signals():
+        found = signing_in.logout(app_dir(), wait=switch.event.wait)
+    say("Signed out" if found else "There was no sign-in to forget")
+    return ExitCode.OK
+
+
 def _ask(prompt: str, switch: StopSwitch) -> str:
     """What a person types; a signal ends the waiting for it."""
 
@@ -100,12 +98,3 @@ def _ask(prompt: str, switch: StopSwitch) -> str:
         raise InputError("nothing was pasted", hint="run login --paste in a terminal") from None
     finally:
         switch.wake = lambda: None
-
-
-def _logout() -> ExitCode:
-    """`logout`: forget what `login` kept. Raises `StorageError`."""
-    switch = StopSwitch()
-    with switch.signals():
-        found = signing_in.logout(app_dir(), wait=switch.event.wait)
-    say("Signed out" if found else "There was no sign-in to forget")
-    return ExitCode.OK
