@@ -150,6 +150,14 @@ TIME_LIMIT = option(
     type=Parsed("time", values.parse_duration, int, float),
     help="Stop tidily after 45s, 90m, 6h or 2d (exit 8); the next run goes on.",
 )
+FILES = option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="Recording IDs, one a line; - is standard input.",
+)
 JSON = option("--json", is_flag=True, help="The report on stdout as one JSON object.")
 _RUN = [
     _DEST,

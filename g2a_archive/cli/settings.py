@@ -19,7 +19,7 @@ from g2a_archive.cli.config import ENV, Config, load_config
 from g2a_archive.cli.options import option_names
 from g2a_archive.console import outputs
 from g2a_archive.errors import InputError
-from g2a_archive.models import ALL_KINDS, RunSettings, Selection, SyncSettings, iso, moment
+from g2a_archive.models import ALL_KINDS, Ago, RunSettings, Selection, SyncSettings, iso, moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +158,21 @@ def selection_of(ctx: click.Context) -> Selection:
             hint="use --account-key or --user-key for attended ones, or leave --session-type out",
         )
     now = time.time()
-    since = None if chosen.since is None else moment(chosen.since, now)
-    until = None if chosen.until is None else moment(chosen.until, now)
+    since, _ = period_of(chosen.since, chosen.until, now)
     if since is not None:
         require_past("--since", since, now)
-    if since is not None and until is not None and since >= until:
-        raise InputError("--since is not before --until")
     return chosen
+
+
+def period_of(
+    since: int | Ago | None, until: int | Ago | None, now: float
+) -> tuple[int | None, int | None]:
+    """Both in Unix time. Raises `InputError` where nothing lies between them."""
+    begin = None if since is None else moment(since, now)
+    end = None if until is None else moment(until, now)
+    if begin is not None and end is not None and begin >= end:
+        raise InputError("--since is not before --until")
+    return begin, end
 
 
 def require_past(option: str, at: float, now: float) -> None:

@@ -24,6 +24,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import RecordingDetail
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
+from g2a_archive.archive.disk.hashing import pieces
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts
 from g2a_archive.archive.disk.renaming import name_new
@@ -290,17 +291,12 @@ class Bagging:
         )
 
     def _pieces(self, descriptor: int, file: StoredFile) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(min(_PIECE, file.size + 1)))
-        while True:
-            self._ask()
-            try:
-                count = os.readv(descriptor, [buffer])
-            except OSError as error:
-                raise storage_error(error, "read", self.archive / file.path) from error
-            if not count:
-                return
-            self.on_bytes(count)
-            yield buffer[:count]
+        try:
+            for piece in pieces(descriptor, self.stop):
+                self.on_bytes(len(piece))
+                yield piece
+        except OSError as error:
+            raise storage_error(error, "read", self.archive / file.path) from error
 
     def _add_own(self, writer: BagWriter, folder: Path, name: str) -> None:
         """A file of our own making: the table, or a page."""

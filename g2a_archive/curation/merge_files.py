@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import GroupFlush, Settled, flush_file
-from g2a_archive.archive.disk.hashing import hash_file
+from g2a_archive.archive.disk.hashing import hash_file, pieces
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
 from g2a_archive.errors import ArchiverError, Domain, Interrupted, LocalError, StorageError
@@ -26,7 +26,6 @@ from g2a_archive.models import FileKind, counted
 from g2a_archive.threads import pool
 
 _COPIERS = 4
-_PIECE = 1 << 20
 _ASIDE = ".merge"
 """What a copy that is not whole yet is called in `partial/`, after recording and kind."""
 
@@ -236,21 +235,16 @@ class Files:
 
     def _pour(self, source: int, target: int, part: str) -> tuple[int, str]:
         """Copy all bytes; returns how many there were, and their SHA-256."""
-        digest, buffer, size = hashlib.sha256(), memoryview(bytearray(_PIECE)), 0
-        while True:
-            if self.stop():
-                raise Interrupted
-            with _reading():
-                count = os.readv(source, [buffer])
-            if not count:
-                return size, digest.hexdigest()
-            digest.update(buffer[:count])
+        digest, size = hashlib.sha256(), 0
+        for piece in _read(source, self.stop):
+            digest.update(piece)
             written = 0
-            while written < count:
-                written += os.write(target, buffer[written:count])
-            size += count
-            self.storage.space.wrote(part, count)
-            self.on_bytes(count)
+            while written < len(piece):
+                written += os.write(target, piece[written:])
+            size += len(piece)
+            self.storage.space.wrote(part, len(piece))
+            self.on_bytes(len(piece))
+        return size, digest.hexdigest()
 
     def _settle(self, directory: str) -> None:
         """See to it that what others left on the disk of a directory is there to stay."""
@@ -357,6 +351,11 @@ def _reading() -> Iterator[None]:
         yield
     except OSError as error:
         raise NotTakenError(f"unreadable: {error.strerror}") from error
+
+
+def _read(source: int, stop: Callable[[], bool]) -> Iterator[memoryview]:
+    with _reading():
+        yield from pieces(source, stop)
 
 
 def remove_files(paths: Iterable[str]) -> None:

@@ -224,7 +224,6 @@ UNREADABLE = {
     "below a file": ("here/ids", "Not a directory"),
     "too long": ("n" * 300, "File name too long"),
     "a loop": ("loop", "Too many levels of symbolic links"),
-    "empty name": ("", "No such file or directory"),
 }
 
 
@@ -237,6 +236,11 @@ def test_a_file_that_cannot_be_opened(
     line = refused(still, tmp_path, ["download", 1, "-f", name])
     what = f"cannot read the IDs from {name}: {reason}"
     assert line == f"g2a-archive: {what} (check its name)"
+
+
+def test_a_file_without_a_name(still: SimulatedService, tmp_path: Path) -> None:
+    line = refused(still, tmp_path, ["download", 1, "-f", ""])
+    assert line.startswith("g2a-archive: --file: it must not be empty")
 
 
 def test_a_file_without_permission(

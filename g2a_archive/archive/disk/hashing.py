@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from g2a_archive.errors import Interrupted
@@ -48,6 +48,21 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
         return file.read(most)
 
 
+def pieces(descriptor: int, stop: Callable[[], bool]) -> Iterator[memoryview]:
+    """What an open file holds, 1 MiB at most at a time, in a buffer that is the thread's own.
+
+    Raises `OSError`, and `Interrupted` where `stop`, which is asked before each, said so.
+    """
+    buffer = _thread_buffer()
+    while True:
+        if stop():
+            raise Interrupted
+        count = os.readv(descriptor, [buffer])
+        if not count:
+            return
+        yield buffer[:count]
+
+
 def hash_file(
     path: str | os.PathLike[str],
     *,
@@ -61,20 +76,14 @@ def hash_file(
 
     Raises `OSError`, also where it is no plain file, and `Interrupted` where `stop` said so.
     """
-    buffer = _thread_buffer()
     digest = hashlib.sha256()
     size = 0
     descriptor = _opened(path)
     try:
-        while True:
-            if stop():
-                raise Interrupted
-            count = os.readv(descriptor, [buffer])
-            if not count:
-                break
-            digest.update(buffer[:count])
-            on_bytes(count)
-            size += count
+        for piece in pieces(descriptor, stop):
+            digest.update(piece)
+            on_bytes(len(piece))
+            size += len(piece)
     finally:
         os.close(descriptor)
     return size, digest.hexdigest()

@@ -13,21 +13,30 @@ from g2a_archive.archive import layout
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
-from g2a_archive.cli.options import ARCHIVE, JSON, LOG, SINCE, TIMEZONE, UNTIL, Parsed, option
+from g2a_archive.cli.options import (
+    ARCHIVE,
+    FILES,
+    JSON,
+    LOG,
+    SINCE,
+    TIMEZONE,
+    UNTIL,
+    Parsed,
+    option,
+)
 from g2a_archive.cli.options import options as with_options
 from g2a_archive.cli.run import ending, reading, staged
-from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
+from g2a_archive.cli.settings import ConfiguredCommand, Settings, period_of, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.curation.bag import Bagging, Place, place
 from g2a_archive.curation.selection import Choice, choose_ids, choose_time
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
-from g2a_archive.models import Ago, counted, moment, size_text
+from g2a_archive.models import Ago, counted, size_text
 
 _BAG = [
-    option("-f", "--file", "files", multiple=True, metavar="FILE",
-           help="Recording IDs, one a line; - is standard input."),
+    FILES,
     SINCE,
     UNTIL,
     option("--contact", metavar="NAME", type=Parsed("name", values.line),
@@ -65,15 +74,11 @@ def bag_command(
         raise InputError(
             "no recordings were named", hint="name IDs after DIR, or use -f FILE, --since, --until"
         )
-    now = time.time()
-    begin = None if since is None else moment(since, now)
-    end = None if until is None else moment(until, now)
-    if begin is not None and end is not None and begin >= end:
-        raise InputError("--since is not before --until")
+    period = period_of(since, until, time.time())
     settings = settings_of(ctx)
     wanted = read_ids(ids, files) if ids or files else None
     there = place(where, Path(settings.run.dest), zipped=zip_)
-    return _bag(settings, there, wanted, (begin, end), contact)
+    return _bag(settings, there, wanted, period, contact)
 
 
 def _bag(

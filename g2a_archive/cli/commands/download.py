@@ -6,23 +6,20 @@ from typing import Any
 
 import click
 
-from g2a_archive.cli.options import run_options
+from g2a_archive.cli.options import FILES, option, options, run_options
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.errors import ExitCode, InputError
+
+_DOWNLOAD = [
+    FILES,
+    option("--owed", is_flag=True, help="Also every recording that this archive still owes."),
+    option("--again", is_flag=True, help="Also those named that `remove` took out."),
+]
 
 
 @click.command("download", cls=ConfiguredCommand)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    metavar="FILE",
-    help="Recording IDs, one a line; - is standard input.",
-)
-@click.option("--owed", is_flag=True, help="Also every recording that this archive still owes.")
-@click.option("--again", is_flag=True, help="Also those named that `remove` took out.")
+@options(_DOWNLOAD)
 @run_options
 @click.pass_context
 def download_command(

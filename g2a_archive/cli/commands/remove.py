@@ -15,7 +15,7 @@ from g2a_archive.archive.database.tombstones import Removed, resume
 from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
-from g2a_archive.cli.options import ARCHIVE, JSON, LOG, Parsed, option, options
+from g2a_archive.cli.options import ARCHIVE, FILES, JSON, LOG, Parsed, option, options
 from g2a_archive.cli.run import ending, reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
@@ -26,8 +26,7 @@ from g2a_archive.errors import ExitCode, InputError, Interrupted
 from g2a_archive.models import Ago, counted, moment, size_text
 
 _REMOVE = [
-    option("-f", "--file", "files", multiple=True, metavar="FILE",
-           help="Recording IDs, one a line; - is standard input."),
+    FILES,
     option("--before", metavar="WHEN", type=Parsed("when", values.parse_when),
            help="All that started before a date, a time (UTC) or an age such as 3650d."),
     option("--except", "held", multiple=True, metavar="FILE",
