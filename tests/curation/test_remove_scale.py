@@ -56,7 +56,7 @@ def test_more_directories_take_no_more_memory(
 ) -> None:
     monkeypatch.setattr(tombstones, "_AT_ONCE", _A_DAY)
     monkeypatch.setattr(removed_list, "_TOGETHER", _A_DAY)
-    monkeypatch.setattr(connection, "_VALUES", _A_DAY)
+    monkeypatch.setattr(connection, "VALUES", _A_DAY)
     few = peak(tmp_path / "few", 1)
     many = peak(tmp_path / "many", 8)
     assert many < few + 50_000
@@ -88,7 +88,7 @@ def test_more_tombstones_come_back_in_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(removed_list, "_TOGETHER", _A_DAY)
-    monkeypatch.setattr(connection, "_VALUES", _A_DAY)
+    monkeypatch.setattr(connection, "VALUES", _A_DAY)
     assert restored(tmp_path / "many", 8) < restored(tmp_path / "few", 1) + 50_000
 
 
