@@ -15,8 +15,7 @@ from g2a_archive.transport.adapter import (
     CONNECT_TIMEOUT,
     REDIRECTS,
     USER_AGENT,
-    FileAdapter,
-    place_of,
+    Adapter,
     raw_of,
 )
 from g2a_archive.transport.answer import Answer
@@ -38,7 +37,7 @@ class Downloads:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
         self._timeout = min(CONNECT_TIMEOUT, timeout), timeout
         self._hosts = hosts
-        self._adapter = FileAdapter(timeout, connections=jobs)
+        self._adapter = Adapter(timeout, connections=jobs)
         self.network = self._adapter.network
         # Reads the environment as the service's calls do; sends nothing, and knows no secrets.
         self._session = requests.Session()
@@ -89,12 +88,12 @@ class Downloads:
 
     def _settings(self, url: str) -> Mapping[str, Any]:
         """Proxies and certificates for this host, as requests finds them in the environment."""
-        host = place_of(url)
-        if host not in self._environment:
-            self._environment[host] = self._session.merge_environment_settings(
+        place = "/".join(url.split("/", 3)[:3])  # scheme, host and port
+        if place not in self._environment:
+            self._environment[place] = self._session.merge_environment_settings(
                 url, {}, True, None, None
             )
-        return self._environment[host]
+        return self._environment[place]
 
     def _ask(self, host: str, request: requests.PreparedRequest) -> requests.Response:
         """Send the request unless the host is known to be down, and tell what came of it."""

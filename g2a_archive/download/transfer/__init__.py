@@ -1,4 +1,4 @@
 """One file's life: what to do next, its bytes, its parts, its checks, its flush and its name.
 
-The engine uses `attempt.Fetcher`, `finish.Finisher` and the results.
+The engine uses the results, its threads `attempt.fetch`, `sharing.assist` and `finish.Finisher`.
 """
