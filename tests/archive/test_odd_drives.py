@@ -27,7 +27,7 @@ from support import (
     start_cli,
     states,
 )
-from support.odd_drive import ODD, Fault, playing
+from support.odd_drive import NFS, ODD, Fault, playing
 from support.service import Serve
 
 from g2a_archive.archive.disk.lock import RunLock, is_locked
@@ -415,3 +415,16 @@ def test_a_catalogue_that_the_drive_cannot_read_is_not_damaged(
         assert "damaged" not in result.stderr
         assert str(catalog_path(root)) in result.stderr
         assert "check the drive or the share" in result.stderr
+
+
+def test_a_catalogue_that_another_machine_may_be_writing(
+    service: SimulatedService, root: Path
+) -> None:
+    """On a share whose locks don't reach that far, it is read as half of a change."""
+    assert run_here(service, root, service.recordings).exit_code == 0
+    catalog_path(root).write_bytes(catalog_path(root).read_bytes()[:4096] + bytes(100_000))
+    result = run_cli(("status", "--dest", root), playing([Fault("statfs", "*", NFS)]))
+    assert result.returncode == ExitCode.STORAGE
+    assert "is damaged" in result.stderr
+    assert "does another machine work on this archive? Then wait for it" in result.stderr
+    assert "another machine" not in run_cli(("status", "--dest", root)).stderr

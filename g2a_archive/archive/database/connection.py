@@ -20,6 +20,7 @@ from g2a_archive.archive.database import schema
 from g2a_archive.archive.database.statements import VALUES
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file, write_trial
 from g2a_archive.archive.disk.renaming import replace
+from g2a_archive.archive.disk.space import on_share
 from g2a_archive.archive.layout import option_of
 from g2a_archive.errors import (
     CatalogError,
@@ -282,10 +283,10 @@ class Database:
         return None
 
     def _damaged(self, how: str) -> CatalogError:
-        return CatalogError(
-            f"the catalogue {self.path} is damaged: {how}",
-            hint="move it away; the next download adopts the files that are there",
-        )
+        hint = "move it away; the next download adopts the files that are there"
+        if on_share(str(self.path)):  # which may not keep a writer elsewhere and a reader apart
+            hint = f"does another machine work on this archive? Then wait for it; if not, {hint}"
+        return CatalogError(f"the catalogue {self.path} is damaged: {how}", hint=hint)
 
     def _patiently(self, action: Callable[[], _T], doing: str = "read") -> _T:
         """Run `action`, waiting for other programs' locks in short steps that a signal can end.
