@@ -62,7 +62,7 @@ class Network:
         self._kept: WeakSet[Any] = WeakSet()
         self._usual = self._spread = 0.0
         self._waiting: dict[Any, float] = {}
-        self._thread = threading.local()
+        self.used = threading.local()  # its `connection` is the one that a thread used last
         self.aborted = False
 
     def connect(self, connection: Any, usual: Any) -> socket.socket:
@@ -146,10 +146,6 @@ class Network:
         trusted = asked_at > self._expired.get(place, 0.0) and place not in self._talkative
         return young and trusted and not self.aborted
 
-    def use(self, connection: Any) -> None:
-        """This thread sends a request on `connection`."""
-        self._thread.connection = connection
-
     def begin(self, sock: Any, seconds: float) -> None:
         """This thread waits for what comes on `sock`: so long at most, until `end`."""
         self._waiting[sock] = time.monotonic() + seconds
@@ -159,14 +155,6 @@ class Network:
     def end(self, sock: Any) -> bool:
         """Something has come, or will not; False where another thread ended the wait."""
         return self._waiting.pop(sock, None) is not None
-
-    def last(self) -> Any:
-        """The connection that this thread used last, or None."""
-        return getattr(self._thread, "connection", None)
-
-    def forget(self) -> None:
-        """Let go of what `last` would tell."""
-        self._thread.connection = None
 
     def end_late(self) -> None:
         """To be called now and then: ends what is waited for longer than it may take.
@@ -311,7 +299,7 @@ class _Kept:
 
     def request(self, *args: Any, **more: Any) -> None:
         self.asked_at, self.idle = time.monotonic(), False
-        self.network.use(self)
+        self.network.used.connection = self
         super().request(*args, **more)  # type: ignore[misc]
 
     def _tunnel(self) -> None:

@@ -114,7 +114,7 @@ class Downloads:
     def _send(self, request: requests.PreparedRequest) -> requests.Response:
         network = self.network
         for again in (False, True):
-            network.forget()
+            network.used.connection = None
             try:
                 response = self._adapter.send(
                     request, timeout=self._timeout, **self._settings(request.url or "")
@@ -125,7 +125,7 @@ class Downloads:
                 return response
             except Exception as error:  # hostile headers raise all sorts
                 found = translated(error)
-            used = network.last()
+            used = network.used.connection
             if used is None or not used.answers or network.aborted:
                 break
             # The host may have closed a kept connection meanwhile, or forgotten it: the others
