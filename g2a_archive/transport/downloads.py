@@ -15,7 +15,8 @@ from g2a_archive.transport.adapter import (
     CONNECT_TIMEOUT,
     REDIRECTS,
     USER_AGENT,
-    Adapter,
+    FileAdapter,
+    place_of,
     raw_of,
 )
 from g2a_archive.transport.answer import Answer
@@ -37,7 +38,7 @@ class Downloads:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
         self._timeout = min(CONNECT_TIMEOUT, timeout), timeout
         self._hosts = hosts
-        self._adapter = Adapter(timeout, connections=jobs)
+        self._adapter = FileAdapter(timeout, connections=jobs)
         self.network = self._adapter.network
         # Reads the environment as the service's calls do; sends nothing, and knows no secrets.
         self._session = requests.Session()
@@ -88,7 +89,7 @@ class Downloads:
 
     def _settings(self, url: str) -> Mapping[str, Any]:
         """Proxies and certificates for this host, as requests finds them in the environment."""
-        place = "/".join(url.split("/", 3)[:3])  # scheme, host and port
+        place = place_of(url)
         if place not in self._environment:
             self._environment[place] = self._session.merge_environment_settings(
                 url, {}, True, None, None
