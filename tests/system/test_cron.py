@@ -57,5 +57,7 @@ def test_a_job_in_cron(tmp_path: Path) -> None:
     assert (tmp_path / "good.code").read_text() == "0\n", (tmp_path / "good").read_text()
     assert (tmp_path / "good").read_text() == ""
     assert (tmp_path / "bad.code").read_text() == "4\n"
-    (line,) = (tmp_path / "bad").read_text().splitlines()
-    assert "the service refused the credentials" in line
+    mailed = (tmp_path / "bad").read_text().splitlines()
+    (error,) = (line for line in mailed if " ERROR " in line)
+    assert "the service refused the credentials" in error
+    assert len(mailed) == 3, "the summary and its fingerprint beside it"
