@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from g2a_archive.archive.disk.libc import c_call
@@ -53,10 +54,12 @@ _SHARES = frozenset({0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x00C36400})
 """NFS, SMB in three versions, Ceph."""
 
 
+@lru_cache(256)
 def on_share(path: str) -> bool:
     """Whether a path lies on a share that keeps what is written to it back for a while.
 
-    What a server did not take then is lost, though the machine went on, and reads as zeros.
+    What a server did not take then is lost, though the machine went on, and reads as zeros. Asked
+    once of each path: to ask for each piece of a large file over TLS took a tenth longer.
     """
     return file_system_type(path) in _SHARES
 
