@@ -159,10 +159,8 @@ class Partial:
         except FileExistsError:  # what an earlier try left; or a link, which must not be followed
             os.unlink(self.path)
             self.fd = os.open(self.path, flags, 0o666)
-        self.size = self._hashed = self._flushed = self._written_back = 0
-        self._head = None
-        self.sparse, self.extents, self.varies = False, [], False
-        self.sha = hashlib.sha256()
+        self._keep_only(0)
+        self._written_back, self.varies = 0, False
         self.total, self.validator = total, validator
         self._begun = time.monotonic()
 
@@ -226,12 +224,16 @@ class Partial:
         """All of the file, or of a large one the beginning, which is longer than an error is."""
         return self.read(0, min(self.size, 1 << 14))
 
+    def _keep_only(self, size: int) -> None:
+        """No bytes but the first `size` count from here on; these are still to be hashed."""
+        self.size, self._flushed = size, min(self._flushed, size)
+        self.sparse, self.extents = False, []
+        self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
+
     def cut(self, size: int) -> None:
         """Forget the bytes from `size` on; the others are hashed again."""
         os.ftruncate(self.fd, size)
-        self.sparse, self.extents = False, []
-        self.size, self._flushed = size, min(self._flushed, size)
-        self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
+        self._keep_only(size)
         self._hash(size)
         if self._noted:
             self.write_note()
@@ -324,9 +326,7 @@ class Partial:
 
     def _mistrust(self) -> None:
         """A flush failed: of what came since the last one, some may be lost, and read as zeros."""
-        self.size = self._flushed
-        self.sparse, self.extents = False, []
-        self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
+        self._keep_only(self._flushed)
         with contextlib.suppress(OSError):
             if self.size:
                 os.truncate(self.path, self.size)
@@ -373,8 +373,7 @@ class Partial:
     def discard(self) -> None:
         """Forget the bytes: they are wrong, or the file has its final name."""
         self.close()
-        self.size = self._hashed = 0
-        self.sparse, self.extents = False, []
+        self._keep_only(0)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
         self._drop_note()

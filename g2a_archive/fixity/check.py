@@ -106,6 +106,11 @@ class _Result:
     doubtful: bool = False
 
 
+def tell_unrecorded(error: CatalogError) -> None:
+    """The check goes on and tells what it finds, of which the catalogue learns nothing."""
+    log.warning("what is found cannot be recorded: %s", error)
+
+
 def check(
     root: Path,
     files: Iterable[StoredFile],
@@ -262,7 +267,7 @@ class _Check:
                 self.record(self.good, damage)
             except CatalogError as error:
                 self.outcome.recorded = False
-                log.warning("what is found cannot be recorded: %s", error)
+                tell_unrecorded(error)
         self.good, self.suspects = [], []
         self.flushed = self.clock()
 

@@ -6,7 +6,6 @@ writes again.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,12 +24,10 @@ from g2a_archive.archive.disk.mounts import missing_date, missing_parts, unmount
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
 from g2a_archive.archive.storage import is_there
 from g2a_archive.errors import CatalogError, Interrupted, LocalError
-from g2a_archive.fixity.check import MISSING, Finding, Outcome, check
+from g2a_archive.fixity.check import MISSING, Finding, Outcome, check, tell_unrecorded
 from g2a_archive.fixity.selection import VerifyOptions, selected
 from g2a_archive.fixity.tree import Tree
 from g2a_archive.models import MAX_ID, State, StoredFile, counted, printable
-
-log = logging.getLogger("g2a_archive")
 
 _SOME = 500
 
@@ -50,7 +47,7 @@ def open_catalog(path: Path, interrupted: Callable[[], bool] = lambda: False) ->
         return Catalog(path, readonly=not is_there(path), interrupted=interrupted)
     except CatalogError as error:
         catalog = Catalog(path, readonly=True, interrupted=interrupted)
-        log.warning("what is found cannot be recorded: %s", error)
+        tell_unrecorded(error)
         return catalog
 
 
@@ -142,7 +139,7 @@ def _add_sums(
         try:
             catalog.rewrite_sums(lacking)
         except CatalogError as error:
-            log.warning("what is found cannot be recorded: %s", error)
+            tell_unrecorded(error)
 
 
 def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> str:

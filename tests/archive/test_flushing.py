@@ -209,8 +209,10 @@ def test_a_python_without_ctypes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @linux
-def test_the_errno_of_a_failing_call(tmp_path: Path) -> None:
-    group = GroupFlush(str(tmp_path), lambda _: -errno.EDQUOT)
+def test_the_errno_of_a_failing_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = GroupFlush(str(tmp_path))
+    failing = "g2a_archive.archive.disk.flushing.c_call"
+    monkeypatch.setattr(failing, lambda _: lambda _: -errno.EDQUOT)
     with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
         group.flush()
     group.close()

@@ -18,7 +18,6 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
 from typing import Self
 
 from g2a_archive.archive.disk.libc import c_call
@@ -159,10 +158,9 @@ def _tell(what: str, device: int, error: OSError) -> None:
 class GroupFlush:
     """An open directory, whose file system can be flushed as a whole."""
 
-    def __init__(self, directory: str, syncfs: Callable[[int], int]) -> None:
+    def __init__(self, directory: str) -> None:
         # Errors are told that happen from here on: this is opened before anything is written.
         self._fd = os.open(directory, _DIRECTORY)
-        self._syncfs = syncfs
 
     @classmethod
     def of(cls, directory: str) -> Self | None:
@@ -172,19 +170,16 @@ class GroupFlush:
         """
         if sys.platform != "linux" or _kernel(os.uname().release) < _TELLS_ERRORS:
             return None
-        syncfs = c_call("syncfs")
-        if syncfs is None or file_system_type(directory) not in _MAGIC:
+        if c_call("syncfs") is None or file_system_type(directory) not in _MAGIC:
             return None
-        return cls(directory, syncfs)
+        return cls(directory)
 
     def flush(self) -> None:
         """Return when all that was written to the file system before is on disk, names included.
 
         Raises `OSError` where any of it could not be written since the last call.
         """
-        result = self._syncfs(self._fd)
-        if result:
-            raise OSError(-result, os.strerror(-result))
+        _sync_all(self._fd)
 
     def close(self) -> None:
         """Close the directory."""

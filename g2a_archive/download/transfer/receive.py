@@ -92,14 +92,14 @@ class Tools:
             raise
 
 
+@dataclass(frozen=True, slots=True)
 class Body:
     """An answer's body, on its way into the partial file."""
 
-    def __init__(self, tools: Tools, transfer: Transfer, part: Partial, answer: Answer) -> None:
-        self.tools = tools
-        self.transfer = transfer
-        self.part = part
-        self.answer = answer
+    tools: Tools
+    transfer: Transfer
+    part: Partial
+    answer: Answer
 
     def claim(self, need: int) -> None:
         """So many bytes more are announced. Raises what `Tools.claim` does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from g2a_archive.archive.partial import Partial
 from g2a_archive.download.transfer.decisions import validator_of
@@ -74,66 +75,57 @@ def assist(tools: Tools, transfer: Transfer) -> bool:
     return True
 
 
+@dataclass(slots=True)
 class _Helper:
     """One worker's part in it: its connection, and the next byte of the file that comes on it."""
 
-    def __init__(
-        self,
-        tools: Tools,
-        transfer: Transfer,
-        part: Partial,
-        pieces: Pieces,
-        look_around: Callable[[], None],
-        answer: Answer | None = None,
-        at: int = -1,
-    ) -> None:
-        self._tools = tools
-        self._transfer = transfer
-        self._part = part
-        self._pieces = pieces
-        self._look_around = look_around
-        self.answer = answer
-        self._at = at
+    tools: Tools
+    transfer: Transfer
+    part: Partial
+    pieces: Pieces
+    look_around: Callable[[], None]
+    answer: Answer | None = None
+    at: int = -1
 
     def fetch_next(self) -> bool:
         """Fetch a piece, on the open connection where that is at its beginning.
 
         False where there is none. Raises `NetworkError`, `OSError`.
         """
-        piece = self._pieces.claim(prefer=self._at)
+        piece = self.pieces.claim(prefer=self.at)
         if piece is None:
             return False
         position, end = piece
         try:
             answer = self.answer
-            if answer is None or position != self._at or answer.ended:
+            if answer is None or position != self.at or answer.ended:
                 self.close()
                 answer = self.answer = self._request(position, end)
-            while position < end and not self._pieces.closed:
-                data = answer.read(min(self._tools.step, end - position))
-                if self._tools.stop.is_set():
+            while position < end and not self.pieces.closed:
+                data = answer.read(min(self.tools.step, end - position))
+                if self.tools.stop.is_set():
                     break
                 if not data:
                     raise NetworkError("the connection was closed early")
-                self._part.write_at(data, position)
-                self._pieces.arrived(position, len(data))
+                self.part.write_at(data, position)
+                self.pieces.arrived(position, len(data))
                 position += len(data)
-                self._at = position
-                self._tools.came(self._transfer, answer, len(data))
-                self._look_around()
+                self.at = position
+                self.tools.came(self.transfer, answer, len(data))
+                self.look_around()
         finally:
-            self._pieces.release(position, end)
+            self.pieces.release(position, end)
         return True
 
     def _request(self, begin: int, end: int) -> Answer:
         """Ask for the bytes from `begin` up to `end`. Raises `NetworkError` where others come."""
-        part = self._part
+        part = self.part
         condition = part.validator.condition
         if condition is None:
             raise NetworkError("the file host no longer names the file's version")
         headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": condition}
-        answer = self._tools.downloads.get(self._transfer.link.url, headers)
-        self._at = begin
+        answer = self.tools.downloads.get(self.transfer.link.url, headers)
+        self.at = begin
         same = not part.validator.contradicts(validator_of(answer))
         right = answer.content_range() == (begin, end - 1, part.total)
         if answer.status == 206 and right and same and not answer.encoded:
