@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from g2a_archive.errors import StorageError
+
+_ENDING = 1.0
+"""Seconds in which threads of ours that were told to end are gone, and others can be had."""
 
 
 def spawn(work: Callable[..., object], *args: object) -> threading.Thread | None:
@@ -20,11 +24,27 @@ def spawn(work: Callable[..., object], *args: object) -> threading.Thread | None
     return thread
 
 
+class _Pool(ThreadPoolExecutor):
+    """One that makes do with fewer threads where the system gives no more."""
+
+    def _adjust_thread_count(self) -> None:
+        until = time.monotonic() + _ENDING
+        while True:
+            try:
+                return super()._adjust_thread_count()
+            except RuntimeError:
+                if self._threads:
+                    return None
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)  # nothing tells when the system has a thread again
+
+
 @contextmanager
 def pool(most: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of `most` threads. Raises `StorageError` where it needs one more than there are."""
+    """A pool of `most` threads, or fewer. Raises `StorageError` where there is not even one."""
     try:
-        with ThreadPoolExecutor(most) as made:
+        with _Pool(most) as made:
             yield made
     except RuntimeError as error:
         if "new thread" not in str(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from support.service import Serve
 
 from g2a_archive.auth.redirect import RedirectListener
 from g2a_archive.errors import StorageError
+from g2a_archive.threads import pool
 
 AT_MOST = """
 import threading
@@ -40,6 +42,28 @@ def test_a_run_ends_and_says_why(more: int, serve: Serve, root: Path) -> None:
     said = result.stderr.splitlines()
     assert "ERROR the system gives this program no threads" in said[-1]
     assert_nothing_false(service, root)
+
+
+def test_a_pool_makes_do_with_one_thread_that_is_to_be_had_in_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a run's workers were told to end, and are still about to."""
+    asked = []
+    usual = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        asked.append(self)
+        if len(asked) != 3:
+            raise RuntimeError("can't start new thread")
+        usual(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    go_on = threading.Event()
+    with pool(4) as made:
+        waiting = made.submit(go_on.wait)
+        others = [made.submit(str, n) for n in range(3)]
+        go_on.set()
+        assert [waiting.result(), *(one.result() for one in others)] == [True, "0", "1", "2"]
 
 
 def test_other_commands_do_without_or_say_so(serve: Serve, root: Path) -> None:
