@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from heapq import merge
 from itertools import islice, pairwise
@@ -348,7 +348,8 @@ def iso(at: int) -> str:
 
     `2026-11-23T02:00:05Z`: in this form, the order of texts is the order of times.
     """
-    return datetime.fromtimestamp(at, UTC).replace(tzinfo=None).isoformat() + "Z"
+    # `fromtimestamp` ends in 2038 where the system's time has 32 bits.
+    return (datetime(1970, 1, 1) + timedelta(seconds=at)).isoformat() + "Z"
 
 
 def utc_now() -> str:

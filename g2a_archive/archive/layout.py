@@ -98,15 +98,22 @@ def zone(name: str | None) -> tzinfo | None:
     """
     if name is None:
         return None
-    from dateutil import tz
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     # gettz() would also read any file and take any POSIX rule (EST5, UTC+3, Foo5, each of which
     # means something that few expect): only names are wanted here.
-    found = None
+    found: tzinfo | None = None
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name):
-        found = tz.gettz(name)
-    if isinstance(found, tz.tzstr | tz.tzlocal):
-        found = None
+        try:
+            # Before dateutil 4, gettz() has no summers after 2037, and of a system that keeps
+            # its zones without doubles ("slim") it makes UTC.
+            found = ZoneInfo(name)
+        except (ZoneInfoNotFoundError, OSError, ValueError):
+            from dateutil import tz  # which has zones of its own, where the system has none
+
+            found = tz.gettz(name)
+            if isinstance(found, tz.tzstr | tz.tzlocal):
+                found = None
     if found is None:
         raise InputError(
             f"there is no time zone {name!r}", hint="use a name such as Europe/Berlin or UTC"

@@ -246,3 +246,17 @@ def test_a_directory_in_place_of_a_file_is_kept_aside(
     (aside / "of-mine").rmdir()
     aside.rmdir()
     assert_archive_equals(service, root)
+
+
+def test_a_file_larger_than_a_word_counts(serve: Serve, root: Path, tmp_path: Path) -> None:
+    """As one of 2 GiB is where words have 32 bits: it is whole all the same."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.maxsize = 9_999")
+    service = serve(1, rate_limit=None)
+    env = {**service.environment(), "PYTHONPATH": str(tmp_path)}
+    assert run_cli(plain_args(root, *service.recordings), env).returncode == 0
+    result = run_cli(["verify", "--dest", root], env)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    catalog_path(root).unlink()
+    result = run_cli(["verify", "--rebuild", "--dest", root], env)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    assert_archive_equals(service, root)

@@ -8,6 +8,7 @@ import pytest
 
 from g2a_archive.archive.layout import directory_for, parse_start, zone
 from g2a_archive.errors import InputError
+from g2a_archive.models import iso
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,13 @@ def test_what_is_no_name_of_a_time_zone_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", "Etc/GMT+3", "EST5EDT", "America/Lima"])
 def test_names_are_taken(name: str) -> None:
     assert datetime(2014, 1, 1, tzinfo=zone(name)).utcoffset() is not None
+
+
+@pytest.mark.parametrize("year", [2037, 2038, 2040, 2199])
+def test_summers_do_not_end_where_32_bits_do(year: int) -> None:
+    start = datetime(year, 7, 1, 22, 30, tzinfo=UTC)
+    assert directory_for(start, "%Y/%m/%d", zone("Europe/Berlin")) == f"{year}/07/02"
+
+
+def test_a_time_after_2038_is_written() -> None:
+    assert iso(2208988800) == "2040-01-01T00:00:00Z"

@@ -52,10 +52,15 @@ def test_a_flush_that_failed(flushed: int, service: SimulatedService, root: Path
     assert_archive_equals(service, root)
 
 
-def test_killed_on_a_share(serve: Serve, root: Path) -> None:
+TOO_LARGE = Fault("statfs32", "*", errno.EOVERFLOW)
+"""What a machine of 32 bits hears of a share that has more blocks or files than 2**32."""
+
+
+@pytest.mark.parametrize("faults", [(SHARE,), (SHARE, TOO_LARGE)], ids=["", "32 bits"])
+def test_killed_on_a_share(faults: tuple[Fault, ...], serve: Serve, root: Path) -> None:
     """The machine goes on, and yet what the server did not get may be lost."""
     service = serve(sample_recordings(1, mp4_size=SIZE), rate=400_000.0)
-    env = {**service.environment(), **playing([SHARE])}
+    env = {**service.environment(), **playing(faults)}
     args = download_args(root, *service.recordings)
     with start_cli(args, env) as process:
         until = time.monotonic() + PATIENCE

@@ -206,11 +206,15 @@ int rename(const char *path, const char *to) {
 SPACE(statvfs, statvfs)
 SPACE(statvfs64, statvfs64)
 
-int statfs(const char *path, struct statfs *about) {
-    char full[PATH_MAX];
-    int code = met("statfs", whole(AT_FDCWD, path, full));
-    if (code > 0) return errno = code, -1;
-    int result = REAL(statfs)(full, about);
-    if (code < 0) about->f_type = code == -2 ? 0x6969 : 0x4d44;
-    return result;
-}
+#define TYPE(name, only)                                            \
+    int name(const char *path, struct name *about) {                \
+        char full[PATH_MAX];                                        \
+        int code = met(only, whole(AT_FDCWD, path, full));          \
+        if (!code) code = met("statfs", full);                      \
+        if (code > 0) return errno = code, -1;                      \
+        int result = REAL(name)(full, about);                       \
+        if (code < 0) about->f_type = code == -2 ? 0x6969 : 0x4d44; \
+        return result;                                              \
+    }
+TYPE(statfs, "statfs32")
+TYPE(statfs64, "statfs64")

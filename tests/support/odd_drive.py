@@ -34,7 +34,7 @@ class Fault:
 
     Calls: open, create, openw (for writing), read, pread (as SQLite does), write, truncate, fsync,
     syncfs, rename, replace (of a file that is there), mkdir, unlink, rmdir, stat, access, list,
-    flock, lock (SQLite's), chmod, statvfs, statfs.
+    flock, lock (SQLite's), chmod, statvfs, statfs (statfs32: not that of 64 bits).
     """
 
     call: str

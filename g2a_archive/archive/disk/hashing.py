@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import stat
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
@@ -17,7 +17,7 @@ _BUFFER = 1 << 20
 _local = threading.local()
 
 
-def _opened(path: str | os.PathLike[str], most: int = sys.maxsize) -> int:
+def _opened(path: str | os.PathLike[str], most: float = math.inf) -> int:
     """A descriptor of a plain file of at most `most` bytes; `OSError` for anything else.
 
     A pipe in its place would let the reader wait for ever, a device would never end.

@@ -66,7 +66,10 @@ def on_share(path: str) -> bool:
 
 def file_system_type(path: str) -> int:
     """The type of a path's file system as statfs(2) numbers them; 0 where that is not told."""
-    statfs = c_call("statfs") if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return 0
+    # Where a word has 32 bits, `statfs` tells nothing of what has more than 2**32 blocks or files.
+    statfs = c_call("statfs64") or c_call("statfs")
     if statfs is None:
         return 0
     import ctypes
