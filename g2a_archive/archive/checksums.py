@@ -22,9 +22,9 @@ from typing import BinaryIO
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.revisions import DirectorySums
 from g2a_archive.archive.disk import flushing, look
-from g2a_archive.archive.disk.domains import Doing, local_error
+from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.hashing import open_regular
-from g2a_archive.archive.disk.mounts import look_at
+from g2a_archive.archive.disk.mounts import holds_nothing
 from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import LocalError, in_one
@@ -62,6 +62,10 @@ def read(path: Path) -> dict[str, str]:
     Binary-mode names (`*name`), CRLF and a byte-order mark are understood; any other line that
     is no sum is skipped. Of two lines for one name the last counts. Raises `StorageError`.
     """
+    return persistently(_sums, path)
+
+
+def _sums(path: Path) -> dict[str, str]:
     with closing(_lines(path)) as lines:
         found = (one for line in lines if (one := _parse(line)))
         return {name.decode("utf-8", "surrogateescape"): digest.decode() for name, digest in found}
@@ -98,14 +102,24 @@ def _work(
     """
     lines = _Lines(catalog, directory)
     first = [*islice(lines, _SMALL)]
-    folder = root / directory
-    if not look.is_dir(folder) or (first and look_at(folder)):
-        # Gone with all that was in it; or only out of sight, and then it stays to be done.
-        gone = None if first else DirectorySums(directory)
-        return lambda: gone
     if len(first) < _SMALL:
-        return writers.submit(update, root, directory, first).result
-    return partial(update, root, directory, lines)
+        return writers.submit(_updated, root, directory, first, some=bool(first)).result
+    return partial(_updated, root, directory, lines, some=True)
+
+
+def _updated(
+    root: Path, directory: str, lines: Iterable[bytes], *, some: bool
+) -> DirectorySums | None:
+    """`update`; None where the directory is out of sight with `some` files: it stays to be done."""
+    folder = root / directory
+    try:
+        if not look.is_dir(folder) or (some and holds_nothing(folder)):
+            return None if some else DirectorySums(directory)
+    except PermissionError:
+        pass  # where it may not be written either, that is told
+    except OSError as error:
+        raise local_error(error, Doing.LIST, folder) from error
+    return update(root, directory, lines)
 
 
 class _Lines(Iterable[bytes]):
@@ -123,25 +137,28 @@ def update(root: Path, directory: str, lines: Iterable[bytes]) -> DirectorySums:
     """Bring `SHA256SUMS` of one directory up to date; returns what it is then.
 
     `directory` is relative to the archive `root`; `lines` are those of all files that the
-    catalogue holds there, by name, and may be gone through twice. Sums of other recordings' files
+    catalogue holds there, by name, and may be gone through again. Sums of other recordings' files
     that still exist, known from a catalogue that was lost, are kept, and so are all lines about
     anything else: somebody keeps those. What is up to date is not written.
 
     Raises `StorageError`; the old file is then still there, whole.
     """
-    folder = root / directory
-    path = folder / NAME
     try:
-        recover(path)
-        with closing(_Rewrite(folder)) as new:
-            with closing(_lines(path)) as old:
-                ordered = _merge(old, iter(lines), new)
-            if not ordered:
-                new.restart()
-                _merge(_in_order(path), iter(lines), new)
-            return new.finish(directory)
+        return persistently(_update, root / directory, directory, lines)
     except OSError as error:
-        raise local_error(error, Doing.NAME, path) from error
+        raise local_error(error, Doing.NAME, root / directory / NAME) from error
+
+
+def _update(folder: Path, directory: str, lines: Iterable[bytes]) -> DirectorySums:
+    path = folder / NAME
+    recover(path)
+    with closing(_Rewrite(folder)) as new:
+        with closing(_lines(path)) as old:
+            ordered = _merge(old, iter(lines), new)
+        if not ordered:
+            new.restart()
+            _merge(_in_order(path), iter(lines), new)
+        return new.finish(directory)
 
 
 def _lines(path: Path) -> Generator[bytes, None, None]:

@@ -115,13 +115,13 @@ class Storage:
             )
         flushing.tell_again()
         try:
-            self.partial.mkdir(parents=True, exist_ok=True)
-            self._device = self.root.stat().st_dev
-            self._drives = drives_in(self._root, self._device)
+            persistently(self.partial.mkdir, parents=True, exist_ok=True)
+            self._device = persistently(os.stat, self._root).st_dev
+            self._drives = persistently(drives_in, self._root, self._device)
             if self._catalog_elsewhere:
-                self.catalog.parent.mkdir(parents=True, exist_ok=True)
+                persistently(self.catalog.parent.mkdir, parents=True, exist_ok=True)
             self.lock.acquire()
-            self.leftovers = set(os.listdir(self.partial))
+            self.leftovers = set(persistently(os.listdir, self.partial))
         except OSError as error:
             self.close()
             raise storage_error(error, "create", error.filename or self.own) from error
@@ -236,7 +236,7 @@ class Storage:
                     parent, path = path, f"{path}/{part}"
                     if persistently(_made_in, part, here):
                         self._unflushed.add(parent)
-                    above, here = here, os.open(part, _DIRECTORY, dir_fd=here)
+                    above, here = here, persistently(os.open, part, _DIRECTORY, dir_fd=here)
                     os.close(above)
                     lost = parent == self._root and part in self._drives
                     if lost and os.fstat(here).st_dev == self._device:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.renaming import is_mount, recover, replace
 from g2a_archive.console.logs import redact
 from g2a_archive.console.progress import can_paint
@@ -195,11 +196,11 @@ def _made_beside(aside: Path, target: Path) -> Iterator[TextIO]:
     """
     recover(target)
     try:
-        out = open(aside, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
+        out = persistently(_written, aside)
     except PermissionError:
         if not look.is_file(target):
             raise
-        out = open(target, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
+        out = _written(target)
     try:
         with out:
             with suppress(OSError):  # none yet; or a share that knows neither
@@ -211,6 +212,10 @@ def _made_beside(aside: Path, target: Path) -> Iterator[TextIO]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _written(path: Path) -> TextIO:
+    return open(path, "w", encoding="utf-8", newline="")
 
 
 def _put(aside: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import NoReturn
 
@@ -165,7 +166,7 @@ class Files:
         if standing is None:
             return None
         try:
-            there = os.lstat(standing)
+            there = persistently(os.lstat, standing)
             same = _is_one(there, source) or (
                 stat.S_ISREG(there.st_mode)
                 and there.st_size == one.size
@@ -216,7 +217,7 @@ class Files:
                 os.unlink(part)
 
     def _copy(self, one: Placement, part: str) -> Placed:
-        with _reading(), open(one.source, "rb", buffering=0) as source:
+        with _reading(), persistently(_opened, one.source) as source:
             times = os.fstat(source.fileno())
             with self._writing(part), open(part, "wb", buffering=0) as target:
                 count, digest = self._pour(source.fileno(), target.fileno(), part)
@@ -300,7 +301,7 @@ class Files:
         """
         full = f"{self.storage.root}/{path}"
         try:
-            here = os.lstat(full)
+            here = persistently(os.lstat, full)
             if not stat.S_ISREG(here.st_mode) or here.st_size != size:
                 return NOT_HELD
             self._settle(os.path.dirname(full))
@@ -333,7 +334,7 @@ def device_of(path: str | Path) -> int:
 def examine(path: str, size: int) -> os.stat_result:
     """The state of a source's file; raises `NotTakenError` where it is not what was archived."""
     try:
-        status = os.lstat(path)
+        status = persistently(os.lstat, path)
     except FileNotFoundError:
         raise NotTakenError("missing") from None
     except OSError as error:
@@ -343,6 +344,10 @@ def examine(path: str, size: int) -> os.stat_result:
     if status.st_size != size:
         raise NotTakenError(f"changed: {counted(status.st_size, 'byte')} instead of {size:,}")
     return status
+
+
+def _opened(path: str) -> FileIO:
+    return open(path, "rb", buffering=0)
 
 
 @contextlib.contextmanager

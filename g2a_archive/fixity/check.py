@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import DOUBTED, NO_SUM
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import MissingPart
 from g2a_archive.errors import (
@@ -206,7 +207,7 @@ class _Check:
         """Read one file and compare it; whatever is wrong with it is in the result."""
         seen = None
         try:
-            path, info = self.tree.locate(file.path)
+            path, info = persistently(self.tree.locate, file.path)
             seen = identity(info)
             if not stat.S_ISREG(info.st_mode):
                 return _wrong(file, "changed: it is no file any more", seen)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.layout import ARCHIVE_DIR, is_passed_over
 from g2a_archive.errors import Interrupted, storage_error
 from g2a_archive.models import StoredFile
@@ -86,7 +87,7 @@ class Tree:
 
     def _look(self) -> tuple[int, int]:
         try:
-            with os.scandir(self.root):
+            with persistently(os.scandir, self.root):
                 info = os.stat(self.root)
         except OSError as error:
             raise storage_error(error, "read", self.root) from error
@@ -140,15 +141,14 @@ class Tree:
             folders: list[str] = []
             problem = ""
             try:
-                with os.scandir(self.root / path) as entries:
-                    # By name: of two links to a directory, the first is followed.
-                    for entry in sorted(entries, key=lambda one: one.name):
-                        if is_passed_over(entry.name, top=not path) or self._is_own(entry):
-                            continue
-                        if self._is_folder(entry, followed):
-                            folders.append(self._usual(path, entry.name))
-                        else:
-                            files.append(entry.name)
+                # By name: of two links to a directory, the first is followed.
+                for entry in persistently(_entries, self.root / path):
+                    if is_passed_over(entry.name, top=not path) or self._is_own(entry):
+                        continue
+                    if self._is_folder(entry, followed):
+                        folders.append(self._usual(path, entry.name))
+                    else:
+                        files.append(entry.name)
             except FileNotFoundError:
                 self.check()
             except OSError as error:
@@ -179,6 +179,11 @@ class Tree:
             return False
         followed.append(real)
         return True
+
+
+def _entries(path: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        return sorted(entries, key=lambda one: one.name)
 
 
 def leads_nowhere(path: str | Path) -> bool:

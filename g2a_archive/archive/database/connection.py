@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from g2a_archive.archive.database import schema
 from g2a_archive.archive.database.statements import VALUES
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file, write_trial
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.disk.space import on_share
@@ -72,6 +73,20 @@ def _code(error: sqlite3.DatabaseError) -> int:
     return getattr(error, "sqlite_errorcode", 0)
 
 
+def _made(path: Path) -> str:
+    """Make the file, with the mode that the umask gives: SQLite's own would be 0644. Returns how
+    SQLite is to flush, as far as the file system can: EXTRA also flushes the directory once the
+    journal is gone, so that a commit is one; FULL does without that, OFF without any flush."""
+    # Before SQLite has it open: closing it later would let go of SQLite's locks.
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        if not flush_file(fd):
+            return "OFF"
+    finally:
+        os.close(fd)
+    return "EXTRA" if flush_directory(path.parent) else "FULL"
+
+
 class Database:
     """An open database file. Every method may raise `CatalogError` (exit code 6)."""
 
@@ -105,21 +120,8 @@ class Database:
             raise
 
     def _make_file(self) -> str:
-        """Make the file, with the mode that the umask gives: SQLite's own would be 0644.
-
-        Returns how SQLite is to flush: as far as the file system can. EXTRA also flushes the
-        directory after the journal is gone: a commit is a commit. FULL does without that, OFF
-        without any flush.
-        """
         try:
-            # Before SQLite has it open: closing it later would let go of SQLite's locks.
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                if not flush_file(fd):
-                    return "OFF"
-            finally:
-                os.close(fd)
-            return "EXTRA" if flush_directory(self.path.absolute().parent) else "FULL"
+            return persistently(_made, self.path.absolute())
         except OSError as error:
             instead = option_of(self.path)
             what, hint = storage_sentence(error, "open the catalogue", self.path, instead=instead)

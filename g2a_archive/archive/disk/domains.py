@@ -112,14 +112,15 @@ _wait = threading.Event().wait
 def persistently(action: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
     """What `action` returns, tried again while what stops it passes by itself, six times at most.
 
-    Raises the `OSError` of the last try.
+    Raises the `OSError` of the last try, or what has been made of it.
     """
     pause = _FIRST_WAIT
     for _ in range(_TRIES - 1):
         try:
             return action(*args, **named)
-        except OSError as error:
-            if error.errno not in PASSING:
+        except (OSError, LocalError) as error:
+            code = error.code if isinstance(error, LocalError) else error.errno
+            if code not in PASSING:
                 raise
         _wait(pause)
         pause *= 2

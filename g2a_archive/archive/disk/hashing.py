@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.errors import Interrupted
 
 _BUFFER = 1 << 20
@@ -39,7 +40,7 @@ def _opened(path: str | os.PathLike[str], most: float = math.inf) -> int:
 
 def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
     """Open a plain file of at most `most` bytes; `OSError` for anything else, without a wait."""
-    return open(_opened(path, most), "rb")
+    return open(persistently(_opened, path, most), "rb")
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
@@ -71,11 +72,18 @@ def hash_file(
 ) -> tuple[int, str]:
     """The size in bytes and the lower-case hex SHA-256 of the file at `path`.
 
-    `on_bytes` hears, in the calling thread, of each piece read (1 MiB at most); `stop` is asked
-    before each. Reading and hashing both leave the interpreter's lock, so threads run side by side.
+    `on_bytes` hears, in the calling thread, of each piece read (1 MiB at most), again where what
+    passes by itself made it begin anew; `stop` is asked before each. Reading and hashing both leave
+    the interpreter's lock, so threads run side by side.
 
     Raises `OSError`, also where it is no plain file, and `Interrupted` where `stop` said so.
     """
+    return persistently(_hash, path, stop, on_bytes)
+
+
+def _hash(
+    path: str | os.PathLike[str], stop: Callable[[], bool], on_bytes: Callable[[int], None]
+) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
     descriptor = _opened(path)

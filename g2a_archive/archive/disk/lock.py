@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.errors import LockedError, StorageError, storage_error
 from g2a_archive.models import utc_now
 
@@ -74,7 +75,7 @@ class RunLock:
 
     def _locked(self, flags: int, how: int) -> int:
         """The lock file, open and locked. Raises `OSError` where it cannot be opened."""
-        fd = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
+        fd = persistently(os.open, self.path, flags | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, how | fcntl.LOCK_NB)
         except OSError as error:

@@ -11,13 +11,15 @@ import os
 import stat
 from pathlib import Path
 
+from g2a_archive.archive.disk.domains import persistently
+
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def _mode(path: str | Path) -> int:
     """`st_mode`, 0 where there is nothing. Raises `OSError`."""
     try:
-        return os.stat(path).st_mode
+        return persistently(os.stat, path).st_mode
     except OSError as error:
         if error.errno in _NOTHING:
             return 0

@@ -25,6 +25,7 @@ from itertools import islice
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.layout import is_left_about
 from g2a_archive.errors import StorageError
 from g2a_archive.models import counted
@@ -153,12 +154,19 @@ def drives_in(root: str, device: int) -> set[str]:
 def look_at(path: Path) -> str:
     """Why a directory looks like a mount point without its drive; "" where it does not."""
     try:
-        with os.scandir(path) as entries:
-            # A disk that holds no more than what systems leave about holds nothing.
-            empty = all(is_left_about(entry.name) for entry in entries)
-        return "is empty" if empty else ""
+        return "is empty" if holds_nothing(path) else ""
     except OSError as error:
         return _unmounted(path, error)
+
+
+def holds_nothing(path: Path) -> bool:
+    """Whether a directory holds no more than what systems leave about. Raises `OSError`."""
+
+    def looked() -> bool:
+        with os.scandir(path) as entries:
+            return all(is_left_about(entry.name) for entry in entries)
+
+    return persistently(looked)
 
 
 def out_of_sight(root: Path, directory: str) -> str:
@@ -178,7 +186,7 @@ def is_there(path: Path, names: Iterable[str]) -> bool:
 def _names(path: Path) -> set[str] | str:
     """What a directory holds, or why it looks unmounted; whoever else cannot read it is told."""
     try:
-        return set(os.listdir(path))
+        return set(persistently(os.listdir, path))
     except OSError as error:
         return _unmounted(path, error) or {""}
 
