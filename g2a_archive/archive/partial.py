@@ -16,12 +16,11 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from g2a_archive.archive.content import HEAD
-from g2a_archive.archive.disk.flushing import flush_file
+from g2a_archive.archive.disk.flushing import boot_id, flush_file
 from g2a_archive.archive.disk.hashing import read_regular
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.disk.space import on_share
@@ -82,14 +81,6 @@ class Validator(NamedTuple):
 
 
 NO_VALIDATOR = Validator()
-
-
-@cache
-def boot_id() -> str:
-    """Names this boot of the machine; "" where the system does not tell."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
 
 
 class Partial:

@@ -18,6 +18,7 @@ from pathlib import Path
 from g2a_archive.archive.disk import flushing, look
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
+from g2a_archive.archive.disk.lease import NOBODY, Keeper
 from g2a_archive.archive.disk.lock import ArchiveLock
 from g2a_archive.archive.disk.mounts import MissingPart, drives_in
 from g2a_archive.archive.disk.space import NOT_FULL, Space, largest_file
@@ -87,8 +88,7 @@ class Storage:
         self._made: set[str] = set()
         self._listed: dict[str, set[str]] = {}
         self._looks: dict[str, int] = {}
-        self._list_lock = threading.Lock()
-        self._made_lock = threading.Lock()
+        self._list_lock, self._made_lock = threading.Lock(), threading.Lock()
         self._refused: dict[str, LocalError] = {}
         self._unflushed: set[str] = set()
         self._largest: dict[str, int | None] = {}
@@ -100,11 +100,11 @@ class Storage:
         self.leftovers: set[str] = set()
         self.unmounted: Sequence[MissingPart] = ()  # where nothing may be made
 
-    def open(self, *, create: bool = True) -> None:
+    def open(self, keeper: Keeper = NOBODY, *, create: bool = True) -> None:
         """Make or find the archive and take its lock.
 
         Raises `InputError` for a destination that is a file, `StorageError` for one that cannot
-        be used, or is no archive although it should be, and `LockedError`.
+        be used, or is no archive although it should be, `LockedError`, and `Interrupted`.
         """
         self.look(create=create)
         if self._catalog_elsewhere and is_there(self.own) and not has_catalog(self.catalog):
@@ -120,7 +120,7 @@ class Storage:
             self._drives = persistently(drives_in, self._root, self._device)
             if self._catalog_elsewhere:
                 persistently(self.catalog.parent.mkdir, parents=True, exist_ok=True)
-            self.lock.acquire()
+            self.lock.acquire(keeper)
             self.leftovers = set(persistently(os.listdir, self.partial))
         except OSError as error:
             self.close()

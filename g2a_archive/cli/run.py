@@ -68,7 +68,8 @@ def require_place(option: str, path: str, run: RunSettings) -> None:
     if look.is_dir(target):
         raise InputError(f"{option}: {path} is a directory", hint="name a file in it")
     root = Path(run.dest)
-    own = (catalog_path(root, run.catalog), root / ARCHIVE_DIR / "lock")
+    own = [root / ARCHIVE_DIR / name for name in ("lock", "lock.lease")]
+    own.append(catalog_path(root, run.catalog))
     if str(target) in map(os.path.realpath, own):
         raise InputError(f"{option}: {path} is the archive's own", hint="name another file")
     if not look.is_dir(target.parent):

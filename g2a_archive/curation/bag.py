@@ -106,7 +106,7 @@ def _workplace(where: Place) -> Iterator[Path]:
     What a killed run left of it is removed, nothing else. Raises `LockedError`, `StorageError`.
     """
     work = where.work
-    lock = RunLock(work / "lock", instead="DIR")
+    lock = RunLock(work / "lock", instead="DIR", leased=False)
     try:
         work.mkdir(exist_ok=True)
     except OSError as error:

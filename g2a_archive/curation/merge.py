@@ -145,7 +145,7 @@ class Merge:
                 self._look_for_drives(self._catalog)
             return None
         storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
-        storage.open(create=not settings.no_create)
+        storage.open(self._switch.keeper(), create=not settings.no_create)
         stack.callback(storage.close)
         stop = self._switch.event.is_set
         self._catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
@@ -231,12 +231,12 @@ class Merge:
         for lock in [beside, own] if source.elsewhere else [own]:
             with suppress(NoLocksError):
                 try:
-                    lock.acquire()
+                    lock.acquire(self._switch.keeper())
                 except StorageError as error:
                     code = getattr(error.__cause__, "errno", None)
                     if self._move or code not in _UNWRITABLE:
                         raise
-                    lock.share()
+                    lock.share(self._switch.keeper())
                 stack.callback(lock.release)
 
     def _take_source(self, taker: Taker, source: Source, catalog: Catalog) -> None:

@@ -210,7 +210,7 @@ class Download:
                 if not is_there(storage.own, look.is_dir) and not settings.no_create:
                     check_destination(self.root)
                     self.credentials()  # without any, nothing should be created
-                storage.open(create=not settings.no_create)
+                storage.open(self.switch.keeper(), create=not settings.no_create)
                 stack.callback(storage.close)
                 self._storage = storage
                 self.catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stopped))

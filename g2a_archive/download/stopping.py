@@ -11,8 +11,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 
+from g2a_archive.archive.disk.lease import Keeper
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
 
 _CODES = {
@@ -69,6 +71,10 @@ class StopSwitch:
             self.code = code
         self.event.set()
         self.wake()
+
+    def keeper(self) -> Keeper:
+        """What a lock needs: an end with 5 where another run takes the archive from this one."""
+        return Keeper(self.event.is_set, partial(self.stop, ExitCode.LOCKED))
 
     @contextmanager
     def limited(self, seconds: float | None) -> Iterator[None]:

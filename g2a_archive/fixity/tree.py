@@ -162,7 +162,7 @@ class Tree:
         if not self._catalog or not entry.name.startswith(os.path.basename(self._catalog)):
             return False
         rest = os.path.realpath(entry.path).removeprefix(self._catalog)
-        return rest in ("", "-journal", ".lock") or rest.startswith(".schema-")
+        return rest in ("", "-journal", ".lock", ".lock.lease") or rest.startswith(".schema-")
 
     def _usual(self, folder: str, name: str) -> str:
         """A directory's name as people write it, where it is found by that, too."""

@@ -44,7 +44,7 @@ def open_catalog(path: Path, interrupted: Callable[[], bool] = lambda: False) ->
     Raises `CatalogError` where it cannot be read either.
     """
     try:
-        return Catalog(path, readonly=not is_there(path), interrupted=interrupted)
+        return Catalog(path, readonly=not is_there(path), beside=True, interrupted=interrupted)
     except CatalogError as error:
         catalog = Catalog(path, readonly=True, interrupted=interrupted)
         tell_unrecorded(error)

@@ -26,7 +26,7 @@ from support import (
 from support.service import Serve
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.partial import boot_id
+from g2a_archive.archive.disk.flushing import boot_id
 from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.errors import CatalogError, ExitCode
 from g2a_archive.models import FileKind

@@ -59,11 +59,11 @@ def change(root: Path, sql: str, *values: object) -> None:
 
 
 def content(root: Path) -> dict[str, str]:
-    """Every file of an archive but its lock, and the SHA-256 of each."""
+    """Every file of an archive but its locks, and the SHA-256 of each."""
     found = {}
     for folder, _, names in os.walk(root):
         for name in names:
-            if name not in ("lock", "catalog.sqlite3.lock"):
+            if not name.removesuffix(".lease").endswith("lock"):
                 path = Path(folder, name)
                 found[str(path.relative_to(root))] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found

@@ -49,9 +49,12 @@ def _program() -> Path:
 
 
 @contextmanager
-def odd_mount(at: Path, *quirks: str) -> Iterator[Path]:
-    """An empty file system at `at`, with these quirks; see `odd_mount.c`. Needs no root."""
-    behind = at.with_name(f".{at.name}.behind")
+def odd_mount(at: Path, *quirks: str, behind: Path | None = None) -> Iterator[Path]:
+    """A file system at `at`, with these quirks; see `odd_mount.c`. Needs no root.
+
+    It shows what is in `behind`, which is made, and empty, where that is not given.
+    """
+    behind = behind or at.with_name(f".{at.name}.behind")
     for place in (at, behind):
         place.mkdir(parents=True, exist_ok=True)
     _said(_program(), behind, at, *quirks)  # which returns when it is mounted

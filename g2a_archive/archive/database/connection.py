@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -17,9 +15,11 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from g2a_archive.archive.database import schema
+from g2a_archive.archive.database.copying import copy_in_memory
 from g2a_archive.archive.database.statements import VALUES
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file, write_trial
+from g2a_archive.archive.disk.lock import leased_elsewhere
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.disk.space import on_share
 from g2a_archive.archive.layout import option_of
@@ -40,11 +40,11 @@ log = logging.getLogger("g2a_archive")
 _SILENCE = 2.0
 """Seconds after which it is said what is waited for."""
 
-_NO_ROLLBACK = {
+_HALF_DONE = {
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_READONLY_ROLLBACK),
     *(sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_READONLY_DIRECTORY),
 }
-"""What SQLite says where a journal that must be rolled back, or its file, cannot be written."""
+"""What SQLite says to a reader of a change that is half done, and whose writer it does not see."""
 
 _HINTS = {
     sqlite3.SQLITE_FULL: "free some space; the next run goes on",
@@ -52,10 +52,6 @@ _HINTS = {
     sqlite3.SQLITE_CANTOPEN: "is the directory there, and may this user write to it?",
     sqlite3.SQLITE_IOERR: "check the drive or the share, or use --catalog",
 }
-
-
-class _RollbackError(CatalogError):
-    """What a killed run left half done cannot be undone where it lies."""
 
 
 _PATIENCE = 30.0
@@ -88,33 +84,37 @@ def _made(path: Path) -> str:
 
 
 class Database:
-    """An open database file. Every method may raise `CatalogError` (exit code 6)."""
+    """An open database file. Every method may raise `CatalogError` (exit code 6).
+
+    It is written by whoever has the archive's lock, or `beside` a run, which may come on a machine
+    whose SQLite does not see ours: from then on it is only read.
+    """
 
     def __init__(
         self,
         path: Path,
         *,
         readonly: bool = False,
+        beside: bool = False,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.path = path
         self.readonly = readonly
+        self._beside = beside and not readonly
+        self._copied = False
         self.now: Callable[[], str] = utc_now  # a run knows better, once the service told the time
         self._interrupted = interrupted
         self._looked: list[int] = []
         self._synchronous = "EXTRA" if readonly else self._make_file()
-        # A reader opens for writing where it may, so that SQLite can undo what a killed run left
-        # half done; `query_only` keeps it from changing anything else.
-        self._uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={'rw' if readonly else 'rwc'}"
+        # A reader that could undo what looks half done would take it from a run on another machine.
+        self._uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={'ro' if readonly else 'rwc'}"
         with self._translated("open"):
             # One thread writes at a time; the archiver's main thread owns the connection.
             self._db = sqlite3.connect(self._uri, uri=True, timeout=0.25, isolation_level=None)
         try:
-            try:
-                self._prepare()
-            except _RollbackError:
-                self._db.close()
+            if readonly and leased_elsewhere(path):
                 self._read_copy()
+            self._prepare()
         except BaseException:
             self.close()
             raise
@@ -189,22 +189,14 @@ class Database:
                 aside.unlink()
             raise
 
-    def _read_copy(self) -> None:
-        """Read a copy of file and journal: where they lie, what was half done can't be undone."""
-        with tempfile.TemporaryDirectory(prefix="g2a-archive-") as place:
-            copy = Path(place) / "catalog.sqlite3"
-            with self._translated("copy"):
-                shutil.copyfile(self.path, copy)
-                shutil.copyfile(f"{self.path}-journal", f"{copy}-journal")
-            log.warning(
-                "the catalogue %s was being written when a run was killed, and is read-only here: "
-                "it is read as it was before that change",
-                self.path,
-            )
-            with self._translated("open"), closing(sqlite3.connect(copy)) as whole:
-                self._db = sqlite3.connect(":memory:", isolation_level=None)
-                whole.backup(self._db)
-        self._prepare()
+    def _read_copy(self, why: str = "") -> None:
+        """Go on with a copy in memory, without what was half done; say why."""
+        if why:
+            log.warning("the catalogue %s %s", self.path, why)
+        self._db.close()
+        self._copied = True
+        with self._translated("copy"):
+            self._db = copy_in_memory(self.path, self.check_interrupted, seconds=_PATIENCE)
 
     def _migrate_in_memory(self) -> None:
         """A reader may not change the file, nor need it be able to: it reads a migrated copy."""
@@ -246,8 +238,6 @@ class Database:
         self, error: sqlite3.DatabaseError, doing: str, waited: float = _PATIENCE
     ) -> CatalogError:
         cannot = f"cannot {doing} the catalogue {self.path}"
-        if self.readonly and _code(error) in _NO_ROLLBACK:
-            return _RollbackError(f"{cannot}: {error}")
         if _code(error) == sqlite3.SQLITE_READONLY_DBMOVED:
             what, hint = "it is no longer where it was", "is the drive still mounted?"
             return CatalogError(f"{cannot}: {what}", hint=hint)
@@ -297,10 +287,18 @@ class Database:
         """
         began = time.monotonic()
         deadline, tell_at = began + _PATIENCE, began + _SILENCE
+        if self._beside and not self._db.in_transaction and (by := leased_elsewhere(self.path)):
+            self.readonly, self._beside = True, False
+            self._read_copy(f"is only read: a run elsewhere works on it, or was killed: {by}")
         while True:
             try:
                 return action()
             except sqlite3.DatabaseError as error:
+                if self.readonly and not self._copied and _code(error) in _HALF_DONE:
+                    self._read_copy(
+                        "was being written when a run was killed: it is read as it was before that"
+                    )
+                    continue
                 busy = _code(error) & 0xFF == sqlite3.SQLITE_BUSY
                 now = time.monotonic()
                 if busy and self._interrupted():
@@ -382,6 +380,8 @@ class Database:
         """All or nothing: what happens inside is committed, and on disk, when the block ends."""
         self._patiently(lambda: self._db.execute("BEGIN IMMEDIATE"), "write")
         try:
+            if self.readonly:  # by now
+                raise CatalogError(f"the catalogue {self.path} is opened read-only")
             with self._translated("write"):
                 yield self._db
             self._patiently(lambda: self._db.execute("COMMIT"), "write")

@@ -18,6 +18,9 @@ import logging
 import os
 import re
 import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Self
 
 from g2a_archive.archive.disk.libc import c_call
@@ -39,6 +42,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 log = logging.getLogger("g2a_archive")
 
 _told: set[tuple[str, int]] = set()
+
+
+@cache
+def boot_id() -> str:
+    """Names this boot of the machine; "" where the system does not tell."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
 
 
 def flush_file(fd: int) -> bool:

@@ -1,4 +1,7 @@
-"""One run at a time on an archive. The system lets go of the lock when the process dies."""
+"""One run at a time on an archive. The system lets go of the lock when the process dies.
+
+Runs on machines that do not see each other's locks are kept apart by a lease beside it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk.lease import NOBODY, Keeper, Lease, taken, text_in, this_run, told
 from g2a_archive.errors import LockedError, StorageError, storage_error
-from g2a_archive.models import utc_now
 
 log = logging.getLogger("g2a_archive")
 
@@ -24,54 +27,76 @@ class NoLocksError(Exception):
 
 
 class RunLock:
-    """A lock file that names its holder; `instead`: the option that names another place for it."""
+    """A lock file that names its holder; `instead`: the option that names another place for it.
 
-    def __init__(self, path: Path, *, instead: str = "--dest") -> None:
+    There is a lease beside it, unless it is not `leased`.
+    """
+
+    def __init__(self, path: Path, *, instead: str = "--dest", leased: bool = True) -> None:
         self.path = path
         self._instead = instead
         self._fd = -1
+        self._lease = Lease(path) if leased else None
 
-    def acquire(self) -> None:
+    def acquire(self, keeper: Keeper = NOBODY) -> None:
         """Take the lock, or raise `LockedError` naming the holder; `NoLocksError`; `StorageError`.
 
         A file's lock is the system's own (flock), which ends with the process, so that a killed
-        run leaves nothing behind that someone would have to remove.
+        run leaves nothing behind that someone would have to remove. `Interrupted` is raised where
+        the keeper is told to stop while another machine's lease is watched.
         """
         try:
             fd = self._fd = self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
         except OSError as error:
             raise self._failure(error, "open the lock") from error
-        text = f"host {os.uname().nodename}, process {os.getpid()}, since {utc_now()}\n"
-        try:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, text.encode(), 0)
-        except OSError as error:
-            self.release()
-            raise self._failure(error, "write the lock") from error
+        with self._released_on_failure():
+            if self._lease is not None:
+                self._lease.take(keeper)
+            try:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{this_run()}\n".encode(), 0)
+            except OSError as error:
+                raise self._failure(error, "write the lock") from error
         # Other machines see what NFS has sent away, not what is held back until a close.
         with suppress(OSError):
             os.fsync(fd)
 
-    def look(self) -> None:
+    def look(self, keeper: Keeper = NOBODY) -> None:
         """Raise what `acquire` would, as far as a file that is there tells; keep and write nothing.
 
         A file that is not there is made by a run, where its directory can be written.
         """
         try:
-            os.close(self._locked(os.O_RDWR, fcntl.LOCK_SH))
+            self._watched(self._locked(os.O_RDWR, fcntl.LOCK_SH), keeper)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not os.path.lexists(self.path):
                 return
             raise self._failure(error, "open the lock") from error
+        self.release()
 
-    def share(self) -> None:
+    def share(self, keeper: Keeper = NOBODY) -> None:
         """Keep runs out where nothing can be written: read-only media, another user's archive.
 
         There may be no lock file: then no run has ever been there, or none can be. Raises
         `LockedError` and `NoLocksError`.
         """
         with suppress(OSError):
-            self._fd = self._locked(os.O_RDONLY, fcntl.LOCK_SH)
+            self._watched(self._locked(os.O_RDONLY, fcntl.LOCK_SH), keeper)
+
+    def _watched(self, fd: int, keeper: Keeper) -> None:
+        """Have what is locked, unless a run elsewhere has the lease."""
+        self._fd = fd
+        with self._released_on_failure():
+            if self._lease is not None:
+                self._lease.watch(keeper)
+
+    @contextmanager
+    def _released_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
 
     def _locked(self, flags: int, how: int) -> int:
         """The lock file, open and locked. Raises `OSError` where it cannot be opened."""
@@ -79,7 +104,7 @@ class RunLock:
         try:
             fcntl.flock(fd, how | fcntl.LOCK_NB)
         except OSError as error:
-            holder = _holder(fd)
+            holder = text_in(fd)
             os.close(fd)
             raise self._refusal(error, holder) from error
         return fd
@@ -91,14 +116,13 @@ class RunLock:
         if error.errno in _NO_LOCKS:
             return NoLocksError()
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return LockedError(
-                f"another run is working on this archive{holder}",
-                hint="wait for it to end, or stop it; the lock is free once it is gone",
-            )
+            return taken(holder)
         return self._failure(error, "lock")
 
     def release(self) -> None:
         """Let go of the lock; the file stays, as removing it would let two runs in."""
+        if self._lease is not None:
+            self._lease.release()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             with suppress(OSError):  # what is in it matters to nobody any more
@@ -118,17 +142,17 @@ class ArchiveLock:
         self._lock, self._beside = RunLock(lock), RunLock(beside, instead="--catalog")
         self._elsewhere = elsewhere
 
-    def acquire(self) -> None:
+    def acquire(self, keeper: Keeper = NOBODY) -> None:
         """Take them."""
         try:
-            self._both(RunLock.acquire)
+            self._both(lambda lock: lock.acquire(keeper))
         except BaseException:
             self.release()
             raise
 
-    def look(self) -> None:
+    def look(self, keeper: Keeper = NOBODY) -> None:
         """Tell whether they could be taken; nothing is made, kept or written."""
-        self._both(RunLock.look)
+        self._both(lambda lock: lock.look(keeper))
 
     def _both(self, take: Callable[[RunLock], None]) -> None:
         apart = False
@@ -160,9 +184,18 @@ def lock_paths(own: Path, catalog: Path) -> tuple[Path, Path]:
     return own / "lock", catalog.with_name(f"{catalog.name}.lock")
 
 
+def leased_elsewhere(catalog: Path) -> str:
+    """Who has the lease on the archive of a catalogue on another machine; "" if nobody there.
+
+    Where a run there was killed, it may be over.
+    """
+    found = (Lease(lock).elsewhere() for lock in lock_paths(catalog.parent, catalog))
+    return next((told(text) for text in found if text is not None), "")
+
+
 def is_locked(path: Path) -> bool:
-    """Whether a run holds the lock at `path` now. Writes nothing."""
-    lock = RunLock(path)
+    """Whether a run holds the lock at `path` now, or its lease elsewhere. Writes nothing."""
+    lock = RunLock(path, leased=False)
     try:
         lock.share()  # whoever may only read may ask, too
     except NoLocksError:
@@ -170,13 +203,4 @@ def is_locked(path: Path) -> bool:
     except (LockedError, StorageError):
         return True
     lock.release()
-    return False
-
-
-def _holder(fd: int) -> str:
-    try:
-        text = os.pread(fd, 300, 0).decode("utf-8", "replace").strip()
-    except OSError:
-        return ""
-    text = "".join(c for c in text if c.isprintable())
-    return f": {text}" if text else ""
+    return Lease(path).elsewhere() is not None

@@ -92,7 +92,7 @@ def _remove(
             with reading(settings.run, stop):
                 pass  # there must be an archive: `open` would make one
             storage = Storage(Path(settings.run.dest), catalog=settings.run.catalog)
-            storage.open(create=False)
+            storage.open(switch.keeper(), create=False)
             stack.callback(storage.close)
             root = storage.root
             catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))

@@ -208,7 +208,7 @@ def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
     until = math.inf if most is None else time.monotonic() + most
     storage = Storage(Path(run.dest), catalog=run.catalog)
     require_files(storage.root, switch.event.is_set)
-    storage.open()
+    storage.open(switch.keeper())
     try:
         with Catalog(storage.catalog, interrupted=switch.event.is_set) as catalog:
             outcome = rebuild(

@@ -18,6 +18,7 @@ import click
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.flushing import write_trial
+from g2a_archive.archive.disk.lease import Keeper
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.archive.disk.space import free_space
 from g2a_archive.archive.layout import option_of
@@ -156,7 +157,7 @@ class Check:
         yield True, f"destination: {self._root} can be written{new}, {room}"
 
     def _lock(self) -> Iterator[tuple[bool, str]]:
-        self._storage.lock.look()
+        self._storage.lock.look(Keeper(self._interrupted, lambda: None))
         yield True, "lock: free"
 
     def _catalogue(self) -> Iterator[tuple[bool, str]]:

@@ -1,0 +1,65 @@
+"""A copy of a catalogue that a run elsewhere may be writing, or that a killed one left half done.
+
+SQLite takes a journal whose writer it does not see for that of a killed run, and undoes its change
+where the file lies: under the hands of a run on another machine, that damages the catalogue. So
+only who has the archive's lock lets SQLite do so; who reads has it done in a copy.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+from g2a_archive.errors import CatalogError
+
+
+def copy_in_memory(path: Path, check: Callable[[], None], *, seconds: float) -> sqlite3.Connection:
+    """What was committed last to the database at `path`; nothing there is changed.
+
+    Commits of another machine are waited for, `seconds` at most. Raises `CatalogError` after that,
+    `OSError`, `sqlite3.DatabaseError`, and whatever `check` raises meanwhile.
+    """
+    with tempfile.TemporaryDirectory(prefix="g2a-archive-") as place:
+        copy = Path(place) / "catalog.sqlite3"
+        until = time.monotonic() + seconds
+        while not _copied(path, copy):
+            check()
+            if time.monotonic() > until:
+                hint = "another machine works on this archive: wait for it"
+                raise CatalogError(f"the catalogue {path} changes all the time", hint=hint)
+        with closing(sqlite3.connect(copy)) as whole:  # which undoes what is half done in it
+            memory = sqlite3.connect(":memory:", isolation_level=None)
+            whole.backup(memory)
+            return memory
+
+
+def _copied(path: Path, copy: Path) -> bool:
+    """Copy the file, then its journal; False if something was committed meanwhile.
+
+    Whatever the copy has of a change is in the journal already, which a writer fills first.
+    """
+    before = _change(path)
+    shutil.copyfile(path, copy)
+    copy.with_name(f"{copy.name}-journal").unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        shutil.copyfile(f"{path}-journal", f"{copy}-journal")
+    return _change(path) == before
+
+
+def _change(path: Path) -> tuple[bytes, bytes]:
+    """The headers of a database, which counts its commits, and of its journal, if there is one.
+
+    Source: SQLite's description of its file format, sections 1.3 and 3.
+    """
+    with open(path, "rb") as file:
+        head = file.read(100)
+    try:
+        with open(f"{path}-journal", "rb") as file:
+            return head, file.read(28)
+    except FileNotFoundError:
+        return head, b""

@@ -1,0 +1,210 @@
+"""A lease on an archive: keeps runs apart that do not see each other's locks.
+
+Two machines that mount the same share may each have a lock of their own: over SMB with `nobrl`,
+through FUSE, or one of them the NAS itself. Both would write to one catalogue and the same partial
+files. So a run also has a file that only one can make (`O_EXCL`, which servers keep), and renews
+it while it works. A run that was killed leaves it: on the same machine the lock tells that it is
+over; elsewhere its lease is watched, and ends with nobody renewing it. No clock is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from g2a_archive.archive.disk.flushing import boot_id
+from g2a_archive.errors import Interrupted, LockedError
+from g2a_archive.models import utc_now
+from g2a_archive.threads import spawn
+
+log = logging.getLogger("g2a_archive")
+
+_RENEWED = 5.0
+"""Seconds from one renewal to the next."""
+
+_WATCHED = 60.0
+"""Seconds without a renewal after which a lease is over: a busy NAS may take long to write one."""
+
+_LOOKS = 0.5
+"""Seconds from one look at another's lease to the next."""
+
+_MOST = 512
+"""Bytes of a lease that are read."""
+
+_LEASE = re.compile(r"host [^\n]+\n([^\n]+)\n")
+"""Who has it, and the machine that its lock is good on; what follows changes as it is renewed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Who takes a lock: whether it is to stop, and what to call if another run takes the lease."""
+
+    stopped: Callable[[], bool]
+    lost: Callable[[], None]
+
+
+NOBODY = Keeper(lambda: False, lambda: None)
+
+
+class Lease:
+    """The lease beside a `lock`, which is held before it is taken.
+
+    Where none can be made, as on a full disk, there is none: the lock is all that there is.
+    """
+
+    def __init__(self, lock: Path) -> None:
+        self.path = lock.with_name(f"{lock.name}.lease")
+        self._mine = ""
+        self._over = threading.Event()
+        self._renewing: threading.Thread | None = None
+
+    def take(self, keeper: Keeper) -> None:
+        """Make it ours, and renew it from now on. Raises as `watch` does."""
+        left = self.watch(keeper)
+        mine = f"{this_run()}\n{self._machine()}\n"
+        try:
+            if left:  # nothing that came since
+                self.path.unlink()
+            self._make(mine)
+        except FileExistsError:
+            raise taken(self._read() or "") from None  # by one that was quicker
+        except OSError:
+            return
+        self._mine = mine
+        self._over.clear()
+        self._renewing = spawn(self._renew, keeper.lost)
+
+    def elsewhere(self) -> str | None:
+        """What it says, if another machine's run has it, or has left it; else None."""
+        seen = self._read()
+        return seen if seen is not None and self._is_elsewhere(seen) else None
+
+    def watch(self, keeper: Keeper) -> bool:
+        """Return once no run elsewhere has it: after `_WATCHED` seconds where one has left it.
+
+        Tells whether it is still there, of a run that was killed. Raises `LockedError` where it is
+        renewed, and `Interrupted` where the keeper is told to stop.
+        """
+        seen = self._read()
+        if seen is None or not self._is_elsewhere(seen):
+            return seen is not None
+        log.warning(
+            "a run elsewhere works on this archive, or was killed: %s; watching for up to %.0f s "
+            "whether it renews its lease",
+            told(seen),
+            _WATCHED,
+        )
+        until = time.monotonic() + _WATCHED
+        while time.monotonic() < until:
+            if keeper.stopped():
+                raise Interrupted
+            time.sleep(_LOOKS)
+            now = self._read()
+            if now is None:
+                return False
+            if now != seen:
+                raise taken(now)
+        return True
+
+    def release(self) -> None:
+        """Give it back, if it is still ours."""
+        if not self._mine:
+            return
+        self._over.set()
+        if self._renewing is not None:
+            self._renewing.join(_LOOKS)
+        with suppress(OSError):
+            if (self._read() or "").startswith(self._mine):
+                self.path.unlink()
+        self._mine = ""
+
+    def _renew(self, lost: Callable[[], None]) -> None:
+        """Until it is over; a share that fails for a while is told by all else that is done."""
+        number = 0
+        while not self._over.wait(_RENEWED):
+            number += 1
+            with suppress(OSError):
+                if other := self._renewed(number):
+                    log.error("stopping, as another run works on this archive: %s", told(other))
+                    lost()
+                    return
+
+    def _renewed(self, number: int) -> str:
+        """Write that we are still there; the other's lease, unwritten to, where it is lost."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # somebody removed it
+            self._make(self._mine)
+            return ""
+        try:
+            text = text_in(fd)
+            if _LEASE.match(text) and not text.startswith(self._mine):
+                return text
+            os.pwrite(fd, f"{self._mine}{number:010}\n".encode(), 0)
+            os.fsync(fd)  # other machines see what was sent away
+        finally:
+            os.close(fd)
+        return ""
+
+    def _make(self, text: str) -> None:
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(fd, text.encode())
+        except OSError:
+            self.path.unlink()
+            raise
+        finally:
+            os.close(fd)
+
+    def _read(self) -> str | None:
+        """What it says; None where there is none, or none that can be read."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            return text_in(fd)
+        finally:
+            os.close(fd)
+
+    def _is_elsewhere(self, text: str) -> bool:
+        found = _LEASE.match(text)
+        return not found or found[1] != self._machine()
+
+    def _machine(self) -> str:
+        """Names what sees one lock: this machine since it started, and this mount of the device."""
+        return f"{boot_id() or os.uname().nodename}/{self.path.parent.stat().st_dev}"
+
+
+def this_run() -> str:
+    """What a lock and a lease say of this run."""
+    return f"host {os.uname().nodename}, process {os.getpid()}, since {utc_now()}"
+
+
+def taken(text: str) -> LockedError:
+    """What is said where another run has the lock, or the lease, with this text."""
+    return LockedError(
+        f"another run is working on this archive: {told(text)}",
+        hint="wait for it to end, or stop it; the lock is free once it is gone",
+    )
+
+
+def told(text: str) -> str:
+    """Who the holder is, for a sentence."""
+    first = text.strip().partition("\n")[0]
+    return "".join(c for c in first if c.isprintable()) or "its holder cannot be read"
+
+
+def text_in(fd: int) -> str:
+    """What an open lock or lease says; "" where it cannot be read."""
+    try:
+        return os.pread(fd, _MOST, 0).decode("utf-8", "replace")
+    except OSError:
+        return ""

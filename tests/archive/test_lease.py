@@ -1,0 +1,289 @@
+"""Runs on two machines that mount one share, and do not see each other's locks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from support import (
+    assert_archive_equals,
+    catalog_path,
+    plain_args,
+    run_cli,
+    start_cli,
+    states,
+)
+from support.cli import Args
+from support.crash import crash
+from support.odd_drive import Fault, playing
+from support.odd_mount import odd_mount
+
+from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.copying import copy_in_memory
+from g2a_archive.archive.disk import lease
+from g2a_archive.archive.disk.lease import Lease
+from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
+from g2a_archive.demo.messages import Request
+from g2a_archive.errors import CatalogError
+
+OFTEN = """
+from g2a_archive.archive.disk import lease
+lease._RENEWED, lease._WATCHED, lease._LOOKS = 0.05, {watched}, 0.02
+"""
+
+ELSEWHERE = """
+import fcntl, sqlite3
+from g2a_archive.archive.disk import lease
+lease.boot_id = lambda: "another-machine"
+fcntl.flock = lambda fd, how: None  # which the first machine's server does not hear of
+connect = sqlite3.connect
+def unlocked(database, *args, **kwargs):
+    if str(database).startswith("file:"):
+        database += "&vfs=unix-none"
+    return connect(database, *args, **kwargs)
+sqlite3.connect = unlocked
+"""
+"""What makes of a process one on another machine."""
+
+OTHER = "host nas2, process 1, since 2026-11-23T02:00:00Z\nits-boot/42\n"
+
+
+@pytest.fixture
+def service() -> Iterator[SimulatedService]:
+    with SimulatedService(sample_recordings(3), Behaviour(rate_limit=None)) as running:
+        yield running
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+def lease_of(root: Path) -> Path:
+    return root / ".g2a-archive" / "lock.lease"
+
+
+def download(service: SimulatedService, root: Path) -> Args:
+    return plain_args(root, *service.recordings)
+
+
+@contextmanager
+def held_up(service: SimulatedService) -> Iterator[threading.Event]:
+    """Files come only after the block; the event tells that the first was asked for."""
+    asked, go = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> None:
+        if request.call == "file":
+            asked.set()
+            go.wait(60)
+
+    service.on_request.append(hold)
+    try:
+        yield asked
+    finally:
+        go.set()
+        service.on_request.remove(hold)
+
+
+def test_a_second_machine_ends_with_5(service: SimulatedService, root: Path) -> None:
+    often = OFTEN.format(watched=60)
+    with start_cli(download(service, root), service.environment(), before=often) as first:
+        with held_up(service) as asked:
+            assert asked.wait(30)
+            second = run_cli(
+                download(service, root), service.environment(), before=often + ELSEWHERE
+            )
+            assert second.returncode == 5, second.stderr
+            assert f"another run is working on this archive: host {os.uname().nodename}" in (
+                second.stderr
+            )
+        _, err = first.communicate(timeout=60)
+    assert first.returncode == 0, err
+    assert_archive_equals(service, root)
+    assert not lease_of(root).exists()
+
+
+def test_two_mounts_of_one_directory(service: SimulatedService, tmp_path: Path) -> None:
+    """Two real mounts, whose locks the kernel keeps apart."""
+    behind = tmp_path / "behind"
+    often = OFTEN.format(watched=60)
+    with (
+        odd_mount(tmp_path / "a", behind=behind) as a,
+        odd_mount(tmp_path / "b", behind=behind) as b,
+    ):
+        env = service.environment()
+        with start_cli(download(service, a / "archive"), env, before=often) as first:
+            with held_up(service) as asked:
+                assert asked.wait(30)
+                second = run_cli(download(service, b / "archive"), env, before=often)
+                assert second.returncode == 5, second.stderr
+            _, err = first.communicate(timeout=60)
+        assert first.returncode == 0, err
+    assert_archive_equals(service, behind / "archive")
+
+
+def test_what_a_run_that_was_killed_elsewhere_has_left(
+    service: SimulatedService, root: Path
+) -> None:
+    """Nobody renews it: the next run goes on, wherever it is, and says what it waited for."""
+    lease_of(root).parent.mkdir(parents=True)
+    lease_of(root).write_text(OTHER)
+    result = run_cli(
+        download(service, root), service.environment(), before=OFTEN.format(watched=0.1)
+    )
+    assert result.returncode == 0, result.stderr
+    assert "or was killed: host nas2, process 1" in result.stderr
+    assert_archive_equals(service, root)
+    assert not lease_of(root).exists()
+
+
+def test_what_a_run_that_was_killed_here_has_left_is_not_waited_for(
+    service: SimulatedService, root: Path
+) -> None:
+    crash("Catalog.settle", "before", 1, download(service, root), service.environment())
+    assert lease_of(root).exists()
+    result = run_cli(
+        download(service, root), service.environment(), before=OFTEN.format(watched=1e6)
+    )
+    assert result.returncode == 0, result.stderr
+    assert "or was killed" not in result.stderr
+    assert not lease_of(root).exists()
+
+
+def test_a_signal_while_a_lease_is_watched(service: SimulatedService, root: Path) -> None:
+    lease_of(root).parent.mkdir(parents=True)
+    lease_of(root).write_text(OTHER)
+    args, env = download(service, root), service.environment()
+    with start_cli(args, env, before=OFTEN.format(watched=1e6)) as process:
+        assert process.stderr is not None
+        assert "watching" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert lease_of(root).read_text() == OTHER
+
+
+def test_a_run_that_loses_its_lease_stops(service: SimulatedService, root: Path) -> None:
+    """It stood still for so long that another machine took the archive over."""
+    args, env = download(service, root), service.environment()
+    often = OFTEN.format(watched=60)
+    with start_cli(args, env, before=often) as process, held_up(service) as asked:
+        assert asked.wait(30)
+        lease_of(root).unlink()
+        lease_of(root).write_text(OTHER)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 5, err
+    assert "stopping, as another run works on this archive: host nas2" in err
+    assert "not finished: 3" in out
+    assert lease_of(root).read_text() == OTHER
+    assert "archived" not in states(root).values()
+
+
+def test_a_lease_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    """Somebody removed it, or the share lost a page of it: neither is another run's."""
+    own, path = Lease(tmp_path / "lock"), tmp_path / "lock.lease"
+    own.take(lease.NOBODY)
+    try:
+        text = path.read_text()
+        path.unlink()
+        assert own._renewed(1) == ""
+        assert path.read_text() == text
+        path.write_bytes(bytes(100))
+        assert own._renewed(2) == ""
+        assert path.read_text().startswith(text)
+    finally:
+        own.release()
+    assert not path.exists()
+
+
+def test_a_disk_that_takes_no_lease(service: SimulatedService, root: Path) -> None:
+    """The lock is enough; half a lease would have the next run wait."""
+    fault = Fault("write", "*/lock.lease", errno.ENOSPC)
+    result = run_cli(download(service, root), {**service.environment(), **playing([fault])})
+    assert result.returncode == 0, result.stderr
+    assert_archive_equals(service, root)
+    assert not lease_of(root).exists()
+
+
+# --- what only reads ---------------------------------------------------------------------------
+
+
+@contextmanager
+def half_written(root: Path) -> Iterator[None]:
+    """A run elsewhere is in the middle of a change, whose pages have come to the share."""
+    path = f"file:{catalog_path(root)}?vfs=unix-none"
+    lease_of(root).write_text(OTHER)
+    with closing(sqlite3.connect(path, uri=True, isolation_level=None)) as db:
+        db.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany(
+            "INSERT INTO recording (id, state, reason) VALUES (?, 'queued', ?)",
+            ((number, "half done" * 20) for number in range(1, 5000)),
+        )
+        yield
+        db.execute("COMMIT")
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("SELECT count(*) FROM recording WHERE id < 5000").fetchone() == (4999,)
+    lease_of(root).unlink()
+
+
+@pytest.mark.parametrize("command", [["status"], ["verify"], ["export", "--csv"], ["browse"]])
+def test_a_reader_leaves_a_change_of_another_machine_alone(
+    command: list[str], service: SimulatedService, root: Path
+) -> None:
+    """SQLite sees no lock, and would undo it: the other run then damages its own catalogue."""
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    with half_written(root):
+        journal = Path(f"{catalog_path(root)}-journal")
+        before = catalog_path(root).read_bytes(), journal.read_bytes()
+        assert len(before[1]) > 512
+        result = run_cli([*command, "--dest", root])
+        assert result.returncode == 0, result.stderr
+        assert (catalog_path(root).read_bytes(), journal.read_bytes()) == before
+    assert "half done" not in result.stdout
+
+
+def test_a_check_records_nothing_once_another_machine_works(
+    service: SimulatedService, root: Path
+) -> None:
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    damaged = next(root.rglob("*.mp4"))
+    damaged.write_bytes(b"damaged")
+    with Catalog(catalog_path(root), beside=True) as catalog:
+        assert catalog.scalar("SELECT count(*) FROM recording") == 3
+        with half_written(root):
+            before = catalog_path(root).read_bytes()
+            assert catalog.scalar("SELECT count(*) FROM recording") == 3
+            with pytest.raises(CatalogError, match="read-only"), catalog.transaction():
+                pass
+            assert catalog_path(root).read_bytes() == before
+            assert run_cli(["verify", "--dest", root]).returncode == 1
+    assert set(states(root).values()) >= {"archived"}
+    assert "lost" not in states(root).values()
+
+
+def test_a_copy_is_made_again_if_something_was_committed_meanwhile(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    copyfile, copied = shutil.copyfile, []
+
+    def and_commit(source: str | Path, target: str | Path) -> None:
+        copyfile(source, target)
+        copied.append(source)
+        if len(copied) == 1:
+            with closing(sqlite3.connect(catalog_path(root))) as db, db:
+                db.execute("UPDATE recording SET reason = 'later'")
+
+    monkeypatch.setattr(shutil, "copyfile", and_commit)
+    with closing(copy_in_memory(catalog_path(root), lambda: None, seconds=30)) as copy:
+        assert copy.execute("SELECT DISTINCT reason FROM recording").fetchall() == [("later",)]
+    assert copied.count(catalog_path(root)) == 2
