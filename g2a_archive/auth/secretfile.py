@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file
 from g2a_archive.archive.disk.renaming import is_mount, replace
 from g2a_archive.errors import CredentialsError, Interrupted, StorageError
@@ -65,9 +66,7 @@ def read_secret(path: str | os.PathLike[str], what: str, *, warn: Warn | None = 
     """
     where = f"{what} in {os.fspath(path)}"
     try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            content = file.read(LARGEST + 1)
+        status, content = persistently(_read, path)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "not a file name"
         raise CredentialsError(f"cannot read {where}: {reason}") from None
@@ -83,6 +82,11 @@ def read_secret(path: str | os.PathLike[str], what: str, *, warn: Warn | None = 
     if content and not text:
         raise CredentialsError(f"{where} is not text in UTF-8")
     return check_secret(text, where)
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[os.stat_result, bytes]:
+    with open(path, "rb") as file:
+        return os.fstat(file.fileno()), file.read(LARGEST + 1)
 
 
 @contextmanager

@@ -152,15 +152,17 @@ class Shelf:
         try:
             if kind is None:
                 self._db.execute("COMMIT")
-        except sqlite3.OperationalError as late:
+        except sqlite3.DatabaseError as late:
             error = late
         finally:
             self._db.close()
-        if isinstance(error, sqlite3.OperationalError):
-            raise StorageError(
-                f"cannot sort the recordings: {error}",
-                hint="free some space in the archive and in the directory for temporary files",
-            ) from error
+        if isinstance(error, sqlite3.DatabaseError):
+            hint = "free some space in the archive and in the directory for temporary files"
+            if not isinstance(error, sqlite3.OperationalError) and self._path is not None:
+                with suppress(OSError):
+                    self._path.unlink()  # damaged
+                hint = f"the next `browse` does without {self._path}, which was damaged"
+            raise StorageError(f"cannot sort the recordings: {error}", hint=hint) from error
 
     # --- taking in --------------------------------------------------------------------------
 

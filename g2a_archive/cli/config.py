@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.errors import InputError
 
 ENV = "G2A_ARCHIVE_"
@@ -63,7 +64,7 @@ def load_config(
     the nearest known one) or an unknown profile.
     """
     try:
-        content = path.read_bytes()
+        content = persistently(path.read_bytes)
     except (FileNotFoundError, NotADirectoryError):
         if required or profile is not None:
             raise _absent(path, None if required else profile) from None

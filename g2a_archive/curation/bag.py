@@ -23,6 +23,7 @@ from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import RecordingDetail
 from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
 from g2a_archive.archive.disk.hashing import pieces
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock
@@ -35,6 +36,7 @@ from g2a_archive.curation.bagit import BagWriter, Container, Folder, Zip
 from g2a_archive.curation.selection import Choice
 from g2a_archive.errors import (
     ArchiverError,
+    Domain,
     InputError,
     Interrupted,
     LockedError,
@@ -265,11 +267,11 @@ class Bagging:
         try:
             # A pipe in its place would let the reader wait for ever.
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = os.open(self.archive / path, flags)
+            descriptor = persistently(os.open, self.archive / path, flags)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._missing(path) from error
         except OSError as error:
-            raise storage_error(error, "read", self.archive / path) from error
+            raise self._unreadable(error, path) from error
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ArchiverError(f"no bag was made: {path} is no file any more")
@@ -296,7 +298,15 @@ class Bagging:
                 self.on_bytes(len(piece))
                 yield piece
         except OSError as error:
-            raise storage_error(error, "read", self.archive / file.path) from error
+            raise self._unreadable(error, file.path) from error
+
+    def _unreadable(self, error: OSError, path: str) -> StorageError:
+        """What is said of a file that cannot be read: it may be the file alone, or its drive."""
+        found = local_error(error, Doing.READ, self.archive / path)
+        if found.domain is not Domain.FILE:
+            return StorageError(found.message, hint=found.hint)
+        found.message = f"no bag was made: {found.message}"
+        return found
 
     def _add_own(self, writer: BagWriter, folder: Path, name: str) -> None:
         """A file of our own making: the table, or a page."""

@@ -408,13 +408,15 @@ def test_a_catalogue_that_the_drive_cannot_read_is_not_damaged(
     """SQLite says so, and whoever moves it away loses what is owed, and was removed."""
     assert run_here(service, root, service.recordings).exit_code == 0
     gone = [Fault("pread", "*.sqlite3", errno.EIO, reads), Fault("read", "*.sqlite3", errno.EIO)]
-    env = {**service.environment(), **playing(gone)}
-    for args in (("status", "--dest", root), ("verify", "--dest", root), plain_args(root, 7)):
-        result = run_cli(args, env)
-        assert result.returncode == ExitCode.STORAGE, result.stderr
-        assert "damaged" not in result.stderr
-        assert str(catalog_path(root)) in result.stderr
-        assert "check the drive or the share" in result.stderr
+    once = [Fault("pread", "*.sqlite3", errno.EIO, reads, times=1)]
+    for faults in (gone, once):
+        env = {**service.environment(), **playing(faults)}
+        for args in (("status", "--dest", root), ("verify", "--dest", root), plain_args(root, 7)):
+            result = run_cli(args, env)
+            assert result.returncode == ExitCode.STORAGE, result.stderr
+            assert "damaged" not in result.stderr
+            assert str(catalog_path(root)) in result.stderr
+            assert "check the drive or the share" in result.stderr
 
 
 def test_a_catalogue_that_another_machine_may_be_writing(

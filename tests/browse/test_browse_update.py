@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from g2a_archive.archive.database.pages import CatalogPages
 from g2a_archive.browse import SiteResult, lookup, site, update_site
 from g2a_archive.browse import pages as page_module
 from g2a_archive.browse.shelf import Limits, Shelf
+from g2a_archive.errors import StorageError
 from g2a_archive.models import State
 
 Zone = tzinfo | None
@@ -215,6 +217,25 @@ def test_without_what_was_kept_all_is_made_again(
     assert made >= first.written - len(site.ASSETS)
     assert_as_if_new(archive, tmp_path)
     assert browse(archive)[1] < 5
+
+
+def test_damage_that_is_met_on_the_way_is_told_and_the_next_run_makes_all_again(
+    archive: Archive, tmp_path: Path
+) -> None:
+    """Every night called it a bug."""
+    browse(archive)
+    state = archive.root / "browse" / site.STATE
+    with closing(sqlite3.connect(state)) as db:
+        page = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'find'").fetchone()[0]
+        size = db.execute("PRAGMA page_size").fetchone()[0]
+    with state.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    add(archive, 3, DAYS[0])
+    with pytest.raises(StorageError, match=r"cannot sort the recordings: .*next `browse`"):
+        browse(archive)
+    browse(archive)
+    assert_as_if_new(archive, tmp_path)
 
 
 def test_a_page_that_somebody_removed_comes_back(archive: Archive) -> None:

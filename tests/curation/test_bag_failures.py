@@ -12,17 +12,18 @@ from pathlib import Path
 
 import bagit
 import pytest
-from support import archives, cli_here
+from support import archives, cli_here, run_cli
 from support.cli import tree
 from support.crash import crash
 from support.mounts import tmpfs
+from support.odd_drive import Fault, playing
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation import bag as module
 from g2a_archive.curation.bag import Bagging, place
 from g2a_archive.curation.selection import choose_time
-from g2a_archive.errors import InputError, StorageError
+from g2a_archive.errors import ExitCode, InputError, StorageError
 
 OWED = 1400000004
 
@@ -137,6 +138,17 @@ def test_a_file_that_is_not_what_was_archived(archive: Path, how: str, form: str
     assert "no bag was made" in said
     assert "1400000003.mp4" in said
     assert words in said
+
+
+@pytest.mark.parametrize("call", ["open", "read"])
+def test_a_file_that_cannot_be_read(archive: Path, tmp_path: Path, call: str) -> None:
+    """It is one file's failure, and not the archive's."""
+    env = playing([Fault(call, "*/1400000003.mp4", errno.EIO)])
+    result = run_cli(["bag", "--dest", archive, tmp_path / "case", "1400000003"], env)
+    assert result.returncode == ExitCode.FAILED
+    assert "no bag was made: cannot read" in result.stderr
+    assert "1400000003.mp4: Input/output error" in result.stderr
+    assert not list(tmp_path.glob("*case*"))
 
 
 def test_a_year_that_is_not_mounted(archive: Path) -> None:

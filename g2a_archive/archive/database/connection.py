@@ -18,7 +18,7 @@ from g2a_archive.archive.database import schema
 from g2a_archive.archive.database.copying import copy_in_memory
 from g2a_archive.archive.database.statements import VALUES
 from g2a_archive.archive.disk.domains import persistently
-from g2a_archive.archive.disk.flushing import flush_directory, flush_file, write_trial
+from g2a_archive.archive.disk.flushing import flush_file, make_flushed, write_trial
 from g2a_archive.archive.disk.lock import leased_elsewhere
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.disk.space import on_share
@@ -69,20 +69,6 @@ def _code(error: sqlite3.DatabaseError) -> int:
     return getattr(error, "sqlite_errorcode", 0)
 
 
-def _made(path: Path) -> str:
-    """Make the file, with the mode that the umask gives: SQLite's own would be 0644. Returns how
-    SQLite is to flush, as far as the file system can: EXTRA also flushes the directory once the
-    journal is gone, so that a commit is one; FULL does without that, OFF without any flush."""
-    # Before SQLite has it open: closing it later would let go of SQLite's locks.
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        if not flush_file(fd):
-            return "OFF"
-    finally:
-        os.close(fd)
-    return "EXTRA" if flush_directory(path.parent) else "FULL"
-
-
 class Database:
     """An open database file. Every method may raise `CatalogError` (exit code 6).
 
@@ -120,8 +106,16 @@ class Database:
             raise
 
     def _make_file(self) -> str:
+        """Make the file; SQLite's own would have the mode 0644.
+
+        Returns how SQLite is to flush: as far as the file system can. EXTRA also flushes the
+        directory after the journal is gone: a commit is a commit. FULL does without that, OFF
+        without any flush.
+        """
         try:
-            return persistently(_made, self.path.absolute())
+            # Before SQLite has it open: closing it later would let go of SQLite's locks.
+            files, names = persistently(make_flushed, self.path.absolute())
+            return "EXTRA" if names else "FULL" if files else "OFF"
         except OSError as error:
             instead = option_of(self.path)
             what, hint = storage_sentence(error, "open the catalogue", self.path, instead=instead)
@@ -243,7 +237,7 @@ class Database:
             return CatalogError(f"{cannot}: {what}", hint=hint)
         code = _code(error) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self._unreadable() or self._damaged(str(error))
+            return self._unreadable(cannot) or self._damaged(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return CatalogError(
                 f"the catalogue {self.path} has been locked for {waited:.0f} s",
@@ -261,8 +255,11 @@ class Database:
                 return CatalogError(what, hint=hint)
         return CatalogError(f"{cannot}: {error}", hint=_HINTS.get(code, ""))
 
-    def _unreadable(self) -> CatalogError | None:
-        """Why the drive or the share cannot read the file, which SQLite calls damage, too."""
+    def _unreadable(self, cannot: str) -> CatalogError | None:
+        """Why the drive or the share cannot read the file, or could not for a moment.
+
+        SQLite calls that damage, too.
+        """
         try:
             # Left open: closing it would let go of SQLite's locks.
             self._looked.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
@@ -272,6 +269,10 @@ class Database:
             instead = option_of(self.path)
             what, hint = storage_sentence(error, "read the catalogue", self.path, instead=instead)
             return CatalogError(what, hint=hint)
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(self._uri, uri=True)) as db:
+            if db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
+                what = "a part of it could not be read for a moment"
+                return CatalogError(f"{cannot}: {what}", hint=_HINTS[sqlite3.SQLITE_IOERR])
         return None
 
     def _damaged(self, how: str) -> CatalogError:

@@ -94,6 +94,19 @@ def flush_directory(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def make_flushed(path: Path) -> tuple[bool, bool]:
+    """Make a file, where there is none, with the mode that the umask gives, and flush it.
+
+    Returns whether its file system can flush files, and names. Raises `OSError`.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        files = flush_file(fd)
+    finally:
+        os.close(fd)
+    return files, files and flush_directory(path.parent)
+
+
 def _sync_all(fd: int) -> None:
     """Write all that is held back of the file system of an open directory. Raises `OSError`."""
     syncfs = c_call("syncfs")
