@@ -36,7 +36,7 @@ from g2a_archive.errors import CatalogError
 
 OFTEN = """
 from g2a_archive.archive.disk import lease
-lease._RENEWED, lease._WATCHED, lease._LOOKS = 0.05, {watched}, 0.02
+lease._RENEWED, lease._WATCHED, lease._LOOKS, lease._STEP = 0.05, {watched}, 0.02, 0.01
 """
 
 ELSEWHERE = """

@@ -32,8 +32,12 @@ _RENEWED = 5.0
 _WATCHED = 60.0
 """Seconds without a renewal after which a lease is over: a busy NAS may take long to write one."""
 
-_LOOKS = 0.5
-"""Seconds from one look at another's lease to the next."""
+_LOOKS = 3.0
+"""Seconds from one look at another's lease to the next: an SMB client keeps what it has seen while
+it is opened again each second, and is not told of what the server itself writes."""
+
+_STEP = 0.2
+"""Seconds after which a signal is seen."""
 
 _MOST = 512
 """Bytes of a lease that are read."""
@@ -103,9 +107,11 @@ class Lease:
         )
         until = time.monotonic() + _WATCHED
         while time.monotonic() < until:
-            if keeper.stopped():
-                raise Interrupted
-            time.sleep(_LOOKS)
+            look_at = time.monotonic() + _LOOKS
+            while time.monotonic() < look_at:
+                if keeper.stopped():
+                    raise Interrupted
+                time.sleep(_STEP)
             now = self._read()
             if now is None:
                 return False
@@ -119,7 +125,7 @@ class Lease:
             return
         self._over.set()
         if self._renewing is not None:
-            self._renewing.join(_LOOKS)
+            self._renewing.join(_STEP)
         with suppress(OSError):
             if (self._read() or "").startswith(self._mine):
                 self.path.unlink()
