@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive import checksums
@@ -53,7 +53,7 @@ def make_tools(settings: RunSettings, storage: Storage, switch: StopSwitch, host
     jobs = possible_jobs(settings.jobs)
     rate = settings.limit_rate
 
-    @cache
+    @lru_cache(maxsize=16)  # the days of one chunk, mostly; a long one is megabytes
     def sums(directory: str) -> dict[str, str]:
         return checksums.read(storage.root / directory / checksums.NAME)
 

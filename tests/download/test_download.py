@@ -17,9 +17,10 @@ from support import (
     run_cli,
     run_here,
 )
+from support.memory import peak_of
 from support.service import Serve
 
-from g2a_archive.demo import SimulatedService
+from g2a_archive.demo import SimulatedService, sample_recordings
 
 
 @pytest.mark.parametrize(("limit", "warned"), [("-n", True), ("-Sn", False)])
@@ -75,3 +76,20 @@ def test_the_proof_notices_what_is_wrong(service: SimulatedService, root: Path) 
     path.unlink()
     with pytest.raises(AssertionError):
         assert_archive_equals(service, root)
+
+
+def test_what_is_adopted_day_by_day_takes_little_memory(serve: Serve, root: Path) -> None:
+    """Each file's sum is looked for in its day's list, which is not kept to the run's end."""
+    service = serve(sample_recordings(50, days=80, mp4_size=5_000, events_size=None))
+    assert run_here(service, root, service.recordings).exit_code == 0
+    (root / ".g2a-archive/catalog.sqlite3").unlink()
+    days = [*root.glob("*/*/*/SHA256SUMS")]
+    assert len(days) == 48
+    for day in days:
+        others = "".join(f"{number:064x}  {number}.mp4\n" for number in range(1_500))
+        day.write_text(day.read_text() + others)
+
+    def adopt() -> None:
+        assert run_here(service, root, service.recordings).adopted == 100
+
+    assert peak_of(adopt) < 12 << 20
