@@ -103,6 +103,14 @@ def test_a_flush_that_fails_is_no_flush_that_is_missing(
     assert_archive_equals(service, root)
 
 
+def test_a_drive_that_takes_less_at_a_time_than_is_written(
+    service: SimulatedService, root: Path
+) -> None:
+    result = odd_run(service, root, Fault("write", "*/partial/*.part", ODD))
+    assert report_of(result)["exit_code"] == 0
+    assert_archive_equals(service, root)
+
+
 def test_one_directory_that_fails_to_be_flushed(service: SimulatedService, root: Path) -> None:
     """What was named in it is not claimed; the others are."""
     bad = [i for i, r in service.recordings.items() if f"{r.start:%Y/%m/%d}" == "2016/02/29"]

@@ -130,9 +130,17 @@ def test_a_note_that_cannot_be_read_means_starting_over(text: str, tmp_path: Pat
     (tmp_path / "7.mp4.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     part = loaded(tmp_path)
     assert part.size in (0, 1)  # nothing, or what is said to be flushed
+    assert part.total in (None, 4999, 10_000)
     part.begin(10_000, ETAG)
     assert not (tmp_path / "7.mp4.json").exists()  # it does not speak of the new bytes
     part.close()
+
+
+@pytest.mark.parametrize("total", [4999, -1, [], "5000", 5000.5])
+def test_a_length_that_the_bytes_contradict(total: object, tmp_path: Path) -> None:
+    begun(tmp_path, 5000).suspend()
+    change_note(tmp_path, total=total)
+    assert loaded(tmp_path).size == 0
 
 
 def test_a_note_without_a_file(tmp_path: Path) -> None:
@@ -288,7 +296,48 @@ def test_validators_from_headers() -> None:
     date = "Tue, 06 May 2014 07:08:09 GMT"
     assert of(ETag='"1"', Last_Modified=date).condition == '"1"'
     assert of(ETag='W/"1"', Last_Modified=date).condition == date
-    for useless in ["", '"', '""', "1", 'W/"1"', '"\r\n"', '"\xe9"', f'"{"x" * 400}"', '"1", "2"']:
+    for useless in [
+        "",
+        '"',
+        '""',
+        "1",
+        "abc",
+        '"abc',
+        'abc"',
+        'W/"1"',
+        '"\r\n"',
+        '"\xe9"',
+        f'"{"x" * 400}"',
+        '"1", "2"',
+    ]:
         assert of(ETag=useless).condition is None
     for useless in ["", "now", "x" * 100, "Tue, 06 May\r\n2014 07:08:09"]:
         assert of(Last_Modified=useless).condition is None
+
+
+DATE, LATER = "Tue, 06 May 2014 07:08:09 GMT", "Wed, 07 May 2014 07:08:09 GMT"
+
+
+@pytest.mark.parametrize(
+    ("known", "told", "other"),
+    [
+        (Validator(), Validator('"1"', DATE), False),  # nothing to hold it against
+        (Validator(), Validator(None, DATE), False),
+        (Validator('"1"', DATE), Validator('"1"'), False),
+        (Validator('"1"', DATE), Validator('"2"', DATE), True),
+        (Validator('"1"'), Validator(None, None, 'W/"1"'), True),
+        (Validator('"1"'), Validator(), True),
+        (Validator('"1"', DATE), Validator(None, DATE), False),
+        (Validator('"1"', DATE), Validator(None, LATER), True),
+        (Validator('"1"'), Validator(None, DATE), True),
+        (Validator(None, DATE), Validator(None, DATE), False),
+        (Validator(None, DATE), Validator('"1"', LATER), True),
+        (Validator(None, DATE), Validator('"1"'), False),  # a part need not tell the time
+        (Validator(None, None, 'W/"1"'), Validator(None, None, 'W/"1"'), False),
+        (Validator(None, None, 'W/"1"'), Validator(None, None, 'W/"2"'), True),
+    ],
+)
+def test_whether_an_answer_may_be_of_another_file(
+    known: Validator, told: Validator, *, other: bool
+) -> None:
+    assert known.contradicts(told) is other

@@ -221,6 +221,27 @@ def test_parts_that_are_shorter_than_asked_for_are_progress(
 
 
 @pytest.mark.usefixtures("no_backoff")
+def test_a_length_that_only_the_rest_tells_is_believed(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    """Whether there is more need not be asked."""
+
+    def cut_once(head: bytes, body: bytes) -> bytes:
+        if b"range: bytes=15000-" in head.lower():
+            span = f"Content-Range: bytes 15000-{len(body) - 1}/{len(body)}"
+            return answer(body[15_000:], span, 'ETag: "1"', status="206 Partial Content")
+        return answer(chunks(body[:15_000])[:-5], CHUNKED, 'ETag: "1"', length=False)
+
+    odd("events", cut_once)
+    assert run_here(service, root, [ID], retries=1).exit_code == 0
+    assert whole(root, service, "events")
+    assert len(plain_host.requests) == 2
+
+
+@pytest.mark.usefixtures("no_backoff")
 def test_a_digest_that_came_with_the_first_half_counts_to_the_end(
     service: SimulatedService,
     odd: Callable[[Kind, Answers], None],

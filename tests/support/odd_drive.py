@@ -22,7 +22,7 @@ from support import scratch
 _SOURCE = Path(__file__).with_name("odd_drive.c")
 
 ODD = -1
-"""Instead of an error: a `statvfs` of all zero, a `statfs` of a FAT."""
+"""Not an error: a `statvfs` of all zero, a `statfs` of a FAT, a `write` of half the bytes."""
 
 NFS = -2
 """Instead of an error: a `statfs` of an NFS."""
