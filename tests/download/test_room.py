@@ -17,30 +17,32 @@ from support.service import Serve
 
 from g2a_archive.demo import sample_recordings
 from g2a_archive.demo.faults import reset
+from g2a_archive.demo.recordings import Kind
 from g2a_archive.errors import ExitCode
 
 
+@pytest.mark.parametrize(("kind", "begin"), [("events", b""), ("mp4", b"\0\0\0\x18ftypisom")])
 def test_a_body_without_end_takes_no_others_room(
-    serve: Serve, plain_host: Host, root: Path
+    kind: Kind, begin: bytes, serve: Serve, plain_host: Host, root: Path
 ) -> None:
     """Neither tonight, nor by what it leaves in any night to come."""
     service = serve(sample_recordings(3, mp4_size=30_000))
-    events = min(service.recordings)
-    act(service, plain_host, {i: ("events", lambda _, b: answer(b)) for i in service.recordings})
+    endless = min(service.recordings)
+    act(service, plain_host, {i: (kind, lambda _, b: answer(b)) for i in service.recordings})
     right = plain_host.script
 
     def script(sock: socket.socket) -> None:
-        if f"GET /a/{events}?" not in plain_host.head.decode():
+        if f"GET /a/{endless}?" not in plain_host.head.decode():
             return right(sock)
-        sock.sendall(answer(b"", length=False))
+        sock.sendall(answer(begin, length=False))
         while True:
             sock.sendall(b"x" * (1 << 20))
 
     plain_host.script = script
     with mounts.tmpfs(root, "128m"):
-        report = run_here(service, root, service.recordings)
+        report = run_here(service, root, service.recordings, ignore_size=True)
         assert report.exit_code == 1
-        assert [(one.id, one.file) for one in report.failed] == [(events, "events")]
+        assert [(one.id, one.file) for one in report.failed] == [(endless, kind)]
         assert "their number was not announced" in next(iter(report.failed)).reason
         assert [*(root / ".g2a-archive/partial").iterdir()] == []
 
