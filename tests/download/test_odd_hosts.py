@@ -114,6 +114,15 @@ WRONG: dict[str, tuple[Answers, str]] = {
         lambda _, b: answer(b, "Content-Encoding: utf-8", length=False),
         "without a length",
     ),
+    "a part alone, compressed": (
+        lambda _, b: answer(
+            gz := gzip.compress(b[:1000]),
+            "Content-Encoding: gzip",
+            f"Content-Range: bytes 0-{len(gz) - 1}/{len(b)}",
+            status="206 Partial Content",
+        ),
+        "compressed",
+    ),
 }
 
 
