@@ -89,6 +89,20 @@ def test_the_bytes_that_are_here_are_counted_beyond_a_hole() -> None:
     assert (pieces.here, pieces.position) == (650, 600)
 
 
+def test_nobody_is_through_while_another_fetches_the_last_piece() -> None:
+    pieces = Pieces(1)
+    pieces.open(0, 1000)
+    assert pieces.claim() == (0, 1000)
+    assert not pieces.wait(0)
+    pieces.release(400, 1000)
+    assert not pieces.wait(0)
+    assert pieces.claim() == (400, 1000)
+    pieces.close()
+    assert not pieces.wait(0)
+    pieces.release(1000, 1000)
+    assert pieces.wait(0)
+
+
 def test_idle_workers_help(service: SimulatedService, root: Path) -> None:
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)

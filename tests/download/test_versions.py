@@ -352,6 +352,28 @@ def test_parts_that_are_no_longer_than_what_must_prove_them(
     assert len(plain_host.requests) < 20 + 2 * SIZE // most
 
 
+def test_what_must_prove_the_rest_comes_by_itself_first(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    """That there are the same bytes again, and no more yet, is no end of the part."""
+
+    def in_two(head: bytes, body: bytes) -> bytes:
+        begin = asked_from(head)
+        if begin is None:
+            return cut(answer(body), CUT)
+        span = f"Content-Range: bytes {begin}-{SIZE - 1}/{SIZE}"
+        rest = chunks(body[begin:CUT], CUT)[: -len(chunks(b""))] + chunks(body[CUT:], SIZE)
+        return answer(rest, span, CHUNKED, status="206 Partial Content", length=False)
+
+    odd("mp4", in_two)
+    assert run_here(service, root, [ID], retries=1).exit_code == 0
+    assert whole(root, service, "mp4")
+    assert len(plain_host.requests) == 2
+
+
 def one_too_many(body: bytes, begin: int) -> bytes:
     span = f"Content-Range: bytes {begin}-{len(body)}/{len(body)}"
     return answer(body[begin:], span, status="206 Partial Content")
