@@ -97,7 +97,6 @@ def test_nobody_is_through_while_another_fetches_the_last_piece() -> None:
     pieces.release(400, 1000)
     assert not pieces.wait(0)
     assert pieces.claim() == (400, 1000)
-    pieces.close()
     assert not pieces.wait(0)
     pieces.release(1000, 1000)
     assert pieces.wait(0)

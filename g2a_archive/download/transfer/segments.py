@@ -117,7 +117,7 @@ class Pieces:
         with self._changed:
             if not self._free and self._busy:
                 self._changed.wait(seconds)
-            return not self._busy and (self.closed or not self._free)
+            return not (self._free or self._busy)
 
     def close(self) -> None:
         """Give out no more pieces: the attempt is over."""
