@@ -390,10 +390,9 @@ class Engine:
                 event = self._events.get(timeout=max(0.0, until - time.monotonic()))
                 if not isinstance(event, Attempted):
                     continue
-                if isinstance(event.outcome, Stored):
-                    self._attempted(event)
-                    continue
                 self._returned(event.transfer)
                 outcome = event.outcome
-                if isinstance(outcome, ArchiverError) and not isinstance(outcome, LocalError):
+                if isinstance(outcome, Stored):
+                    self._recorder.stored(event.transfer, outcome)
+                elif isinstance(outcome, ArchiverError) and not isinstance(outcome, LocalError):
                     self._report.note(outcome)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import requests
 from support import (
     LONG,
     archive_size,
@@ -21,8 +22,10 @@ from support import (
     run_here,
     start_cli,
 )
+from support.odd import bytes_of
 from support.service import Serve
 
+from g2a_archive.archive.partial import Partial, Validator
 from g2a_archive.demo import Fault, Request, SimulatedRecording, SimulatedService, faults
 from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.transport.answer import Answer
@@ -84,9 +87,10 @@ def test_the_bytes_that_are_here_are_counted_beyond_a_hole() -> None:
     pieces = Pieces(4)
     pieces.open(100, 1000, [(500, 600)])
     pieces.arrived(700, 50)
-    assert pieces.here == 250
+    pieces.arrived(750, 50)
+    assert (pieces.here, pieces.extents) == (300, [(500, 600), (700, 800)])
     pieces.arrived(100, 400)
-    assert (pieces.here, pieces.position) == (650, 600)
+    assert (pieces.here, pieces.position) == (700, 600)
 
 
 def test_nobody_is_through_while_another_fetches_the_last_piece() -> None:
@@ -245,6 +249,26 @@ def test_the_disk_fails_while_others_help(
     assert_nothing_false(service, root)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
+
+
+def test_what_is_here_behind_a_hole_is_not_fetched_again(
+    service: SimulatedService, root: Path
+) -> None:
+    body = bytes_of(service, "mp4", BIG)
+    told = requests.head(service.link(BIG, "mp4"), timeout=10).headers
+    folder = root / ".g2a-archive/partial"
+    folder.mkdir(parents=True)
+    part = Partial(folder, f"{BIG}.mp4")
+    part.begin(SIZE, Validator.checked(told["ETag"], told["Last-Modified"]))
+    part.append(body[:1000])
+    part.write_at(body[50_000:100_000], 50_000)
+    part.sparse, part.extents = True, [(50_000, 100_000)]
+    part.flush()
+    part.close()
+    service.requests.clear()
+    report = run_here(service, root, [BIG])
+    assert (report.exit_code, report.bytes) == (0, SIZE - 51_000)
+    assert_archive_equals(service, root, [BIG])
 
 
 _BEFORE = """
