@@ -329,25 +329,23 @@ class Partial:
         """Leave the bytes, if there are any, for a later attempt or a later run."""
         if self.fd < 0:
             return
-        if self.size or self.extents:
-            self.flush()
+        try:
+            if self.size or self.extents:
+                self.flush()
+            else:
+                self.discard()
+        finally:
             self.close()
-        else:
-            self.discard()
 
     def keep(self) -> None:
         """The whole file got no name: the next run need not fetch it all again."""
-        with contextlib.suppress(OSError):
-            self.flush()
-            self.close()
+        self._open()
+        self.suspend()
 
     def give_back(self) -> None:
         """The disk is full: drop the last bytes, so that the catalogue has room for its own."""
         with contextlib.suppress(OSError):
-            size = max(0, os.stat(self.path).st_size - _GIVEN_BACK)
-            os.truncate(self.path, size)
-            self.size = min(self.size, size)
-            self.extents = [(a, min(b, size)) for a, b in self.extents if a < size]
+            os.truncate(self.path, max(0, os.stat(self.path).st_size - _GIVEN_BACK))
             self.write_note()
         self.close()
 

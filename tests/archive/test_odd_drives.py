@@ -103,6 +103,19 @@ def test_a_flush_that_fails_is_no_flush_that_is_missing(
     assert_archive_equals(service, root)
 
 
+def test_a_share_that_tells_of_its_quota_at_a_close_too(
+    service: SimulatedService, root: Path
+) -> None:
+    """It is one file's failure all the same, as others can be written."""
+    bad = min(service.recordings)
+    part = f"*/partial/{bad}.mp4.part"
+    faults = [Fault("write", part, errno.EDQUOT), Fault("close", part, errno.EDQUOT)]
+    report = report_of(odd_run(service, root, *faults))
+    assert (report["exit_code"], report["archived"]) == (ExitCode.FAILED, 4)
+    assert [(one["id"], one["file"]) for one in report["failed"]] == [(bad, "mp4")]
+    assert "the quota is used up" in report["failed"][0]["reason"]
+
+
 def test_a_drive_that_takes_less_at_a_time_than_is_written(
     service: SimulatedService, root: Path
 ) -> None:

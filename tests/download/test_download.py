@@ -78,6 +78,23 @@ def test_the_proof_notices_what_is_wrong(service: SimulatedService, root: Path) 
         assert_archive_equals(service, root)
 
 
+def test_files_that_are_too_large_for_the_disk_leave_nothing_open(serve: Serve, root: Path) -> None:
+    """As of some file systems and quotas, which tell it only as the bytes come."""
+    service = serve(sample_recordings(100, mp4_size=600_000))
+    args = command(download_args(root, *service.recordings))
+    result = subprocess.run(
+        ["bash", "-c", 'ulimit -n 80 && ulimit -f 500 && exec "$@"', "bash", *args],
+        env=clean_environment(service.environment()),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    report = report_of(result)
+    assert (report["exit_code"], report["files"]) == (1, 200)
+    assert {one["file"] for one in report["failed"]} == {"mp4"}
+    assert all("File too large" in one["reason"] for one in report["failed"])
+
+
 def test_what_is_adopted_day_by_day_takes_little_memory(serve: Serve, root: Path) -> None:
     """Each file's sum is looked for in its day's list, which is not kept to the run's end."""
     service = serve(sample_recordings(50, days=80, mp4_size=5_000, events_size=None))

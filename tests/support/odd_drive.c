@@ -153,6 +153,15 @@ ON_FD(int, ftruncate64, "truncate", (int fd, off64_t n), (fd, n))
 ON_FD(int, flock, "flock", (int fd, int how), (fd, how))
 ON_FD(int, fchmod, "chmod", (int fd, mode_t mode), (fd, mode))
 
+int close(int fd) {
+    char path[PATH_MAX];
+    int code = count ? met("close", of_fd(fd, path)) : 0;
+    int result = REAL(close)(fd); /* in any case */
+    if (code <= 0) return result;
+    errno = code;
+    return -1;
+}
+
 static int controlled(const char *name, int fd, int command, void *arg) {
     char path[PATH_MAX];
     int lock = command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK;

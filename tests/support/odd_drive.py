@@ -33,8 +33,8 @@ class Fault:
     """`call` on paths that match `pattern` fails with `code`: after so many calls, so many times.
 
     Calls: open, create, openw (for writing), read, pread (as SQLite does), write, truncate, fsync,
-    syncfs, rename, replace (of a file that is there), mkdir, unlink, rmdir, stat, access, list,
-    flock, lock (SQLite's), chmod, statvfs, statfs (statfs32: not that of 64 bits).
+    syncfs, close, rename, replace (of a file that is there), mkdir, unlink, rmdir, stat, access,
+    list, flock, lock (SQLite's), chmod, statvfs, statfs (statfs32: not that of 64 bits).
     """
 
     call: str

@@ -32,6 +32,7 @@ from g2a_archive.download.transfer.results import (
 )
 from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.download.transfer.sharing import share, splittable
+from g2a_archive.errors import StorageError
 from g2a_archive.models import LINK_LIFETIME, FileKind, Link, size_text
 from g2a_archive.service.pace import retry_after
 from g2a_archive.transport.answer import Answer
@@ -50,11 +51,18 @@ def fetch(tools: Tools, transfer: Transfer) -> Result | Whole:
         if adopted is not None:
             _leftover(transfer, tools.storage).discard()
             return adopted
-        return _attempt(tools, transfer)
-    except OSError as error:
-        path = transfer.part.path if transfer.part else tools.storage.partial
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and transfer.part is not None:
-            transfer.part.give_back()
+        found = _attempt(tools, transfer)
+        if transfer.part is not None and not isinstance(found, Whole):
+            transfer.part.suspend()
+        return found
+    except (OSError, StorageError) as error:
+        part, code = transfer.part, getattr(error, "errno", 0)
+        if part is not None:
+            with suppress(OSError):
+                (part.give_back if code in (errno.ENOSPC, errno.EDQUOT) else part.suspend)()
+        if isinstance(error, StorageError):
+            raise
+        path = part.path if part else tools.storage.partial
         raise local_error(error, Doing.WRITE, error.filename or path) from error
 
 
@@ -101,7 +109,6 @@ def _ask(tools: Tools, transfer: Transfer, part: Partial) -> Result | Whole | No
         return _Answered(tools, transfer, part, answer).take(ranged="Range" in headers)
     except NetworkError as error:
         slow = answer is not None and answer.floor.slow
-        part.suspend()
         return Stopped() if tools.stop.is_set() else _broken(transfer, part, error, slow=slow)
     finally:
         transfer.splittable = False
@@ -230,7 +237,6 @@ class _Answered:
         part.resume(None, self.tools.stop.is_set)
         at, rest = self.body.compare(0)
         if self.tools.stop.is_set():
-            part.suspend()
             return Stopped()
         total = answer.whole_length
         if at == part.size:
@@ -282,7 +288,6 @@ class _Answered:
             part.discard()
             return self._give_up(wrong)
         if tools.stop.is_set():
-            part.suspend()
             return Stopped()
         known = transfer.held().known
         left = part.size < known if known is not None else answer.status == 206
@@ -324,7 +329,6 @@ class _Answered:
     def _finish(self) -> Result | Whole:
         """All bytes came: prove that they are all, and right."""
         if self.tools.stop.is_set():
-            self.part.suspend()
             return Stopped()
         wrong = self._not_whole()
         if wrong is None:

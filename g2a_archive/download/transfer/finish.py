@@ -20,7 +20,7 @@ from g2a_archive.archive.layout import file_name, file_names
 from g2a_archive.archive.partial import Partial
 from g2a_archive.archive.storage import Storage
 from g2a_archive.download.transfer.results import UNASKED, Again, Stored, Transfer, Whole
-from g2a_archive.errors import StorageError, storage_error
+from g2a_archive.errors import storage_error
 from g2a_archive.models import StoredFile
 from g2a_archive.threads import no_threads, spawn
 
@@ -170,6 +170,9 @@ class Finisher:
             outcome = local_error(error, Doing.WRITE, part.path)
         except BaseException as error:
             outcome = error
+        if isinstance(outcome, BaseException):
+            with suppress(Exception):
+                part.keep()
         self._ended(transfer, outcome)
 
     def _name(self, transfer: Transfer, part: Partial) -> Stored:
@@ -181,15 +184,11 @@ class Finisher:
         name = file_name(transfer.recording, transfer.kind, head)
         path = f"{transfer.directory}/{name}"
         stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
-        try:
-            self._storage.make_directory(transfer.directory)
-            if self._is_there(f"{self._storage.root}/{path}", stored):
-                part.discard()
-                return Stored(stored, adopted=True)
-            aside = self._storage.publish(part.path, transfer.directory, names, name)
-        except StorageError:
-            part.keep()
-            raise
+        self._storage.make_directory(transfer.directory)
+        if self._is_there(f"{self._storage.root}/{path}", stored):
+            part.discard()
+            return Stored(stored, adopted=True)
+        aside = self._storage.publish(part.path, transfer.directory, names, name)
         part.done()
         return Stored(stored, aside=aside)
 

@@ -75,8 +75,7 @@ class Tools:
         return True
 
     def claim(self, transfer: Transfer, need: int, *, try_only: bool = False) -> None:
-        """So many bytes more are to be written. Raises `StorageError`; of them, a `CrowdedError`
-        once what is here is put away for later."""
+        """So many bytes more are to be written. Raises `StorageError`."""
         try:
             self.storage.space.claim(
                 transfer,
@@ -87,8 +86,6 @@ class Tools:
             )
         except CrowdedError:
             transfer.wants = need
-            if transfer.part is not None:
-                transfer.part.suspend()
             raise
 
 
