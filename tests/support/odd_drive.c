@@ -164,7 +164,8 @@ int close(int fd) {
 
 static int controlled(const char *name, int fd, int command, void *arg) {
     char path[PATH_MAX];
-    int lock = command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK;
+    int lock = command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK ||
+               command == F_SETLK64 || command == F_SETLKW64; /* others where words have 32 bits */
     if (lock && ((struct flock *)arg)->l_type != F_UNLCK && fails("lock", of_fd(fd, path)))
         return -1;
     return ((int (*)(int, int, ...))real(name))(fd, command, arg);
