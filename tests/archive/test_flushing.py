@@ -211,8 +211,8 @@ def test_a_python_without_ctypes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @linux
 def test_the_errno_of_a_failing_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group = GroupFlush(str(tmp_path))
-    failing = "g2a_archive.archive.disk.flushing.c_call"
-    monkeypatch.setattr(failing, lambda _: lambda _: -errno.EDQUOT)
+    failing = "g2a_archive.archive.disk.flushing._syncfs"
+    monkeypatch.setattr(failing, lambda: lambda _: -errno.EDQUOT)
     with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
         group.flush()
     group.close()
@@ -250,7 +250,7 @@ def test_what_was_just_copied_here_is_on_disk_before_a_rebuilt_catalogue_claims_
     assert run_here(service, root, service.recordings).exit_code == 0
     catalog_path(root).unlink()
     args = ("verify", "--rebuild", "--dest", root)
-    result = run_cli(args, playing([Fault("syncfs", "*", errno.EIO, times=1)]))
+    result = run_cli(args, playing([Fault("syncfs", f"{root}*", errno.EIO, times=1)]))
     assert result.returncode == 6
     assert "cannot flush the directory" in result.stderr
     assert states(root) == {}

@@ -150,6 +150,28 @@ def test_what_failed_is_told_once_where_its_directory_fails_too(serve: Serve, ro
     assert sorted(failed) == sorted(KINDS)
 
 
+# --- what a container's filter forbids --------------------------------------------------------
+
+
+def test_calls_that_are_forbidden_where_others_do(
+    service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    """An old Docker answers EPERM to each call that it has never heard of."""
+    env = {
+        **service.environment(),
+        **playing([Fault("syncfs", "*", errno.EPERM), Fault("access", f"{root}*", errno.EPERM)]),
+    }
+    assert run_cli(plain_args(root, *service.recordings), env).returncode == 0
+    assert_archive_equals(service, root)
+    other, bag = tmp_path / "other", tmp_path / "bag"
+    assert run_cli(["merge", root, "--dest", other], env).returncode == 0
+    assert_archive_equals(service, other)
+    assert run_cli(["bag", bag, *service.recordings, "--dest", root], env).returncode == 0
+    catalog_path(root).unlink()
+    assert run_cli(["verify", "--rebuild", "--dest", root], env).returncode == 0
+    assert_archive_equals(service, root)
+
+
 # --- space ------------------------------------------------------------------------------------
 
 

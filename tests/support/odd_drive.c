@@ -193,6 +193,8 @@ ON_PATH(int, mkdirat, "mkdir", (int dir, const char *path, mode_t mode), dir, RE
 ON_PATH(int, unlink, "unlink", (const char *path), AT_FDCWD, REAL(unlink)(full))
 ON_PATH(int, rmdir, "rmdir", (const char *path), AT_FDCWD, REAL(rmdir)(full))
 ON_PATH(int, access, "access", (const char *path, int how), AT_FDCWD, REAL(access)(full, how))
+ON_PATH(int, faccessat, "access", (int dir, const char *path, int how, int flags), dir,
+        REAL(faccessat)(AT_FDCWD, full, how, flags))
 ON_PATH(int, truncate, "truncate", (const char *path, off_t n), AT_FDCWD, REAL(truncate)(full, n))
 ON_PATH(int, stat, "stat", (const char *path, struct stat *s), AT_FDCWD, REAL(stat)(full, s))
 ON_PATH(int, stat64, "stat", (const char *path, struct stat64 *s), AT_FDCWD, REAL(stat64)(full, s))

@@ -18,6 +18,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -107,9 +108,18 @@ def make_flushed(path: Path) -> tuple[bool, bool]:
     return files, files and flush_directory(path.parent)
 
 
+@cache
+def _syncfs() -> Callable[..., int] | None:
+    """The call `syncfs`; None where there is none, or a container's filter forbids it."""
+    syncfs = c_call("syncfs")
+    if syncfs is None or syncfs(-1) in (-errno.EPERM, -errno.ENOSYS):  # else it says EBADF
+        return None
+    return syncfs
+
+
 def _sync_all(fd: int) -> None:
     """Write all that is held back of the file system of an open directory. Raises `OSError`."""
-    syncfs = c_call("syncfs")
+    syncfs = _syncfs()
     if syncfs is None:
         os.sync()
     elif result := syncfs(fd):
@@ -151,7 +161,7 @@ class Settled:
 
 def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:
     """Write, flush and remove a file of `size` bytes in a directory; raises `OSError`."""
-    path = os.path.join(directory, f"trial-{os.getpid()}")
+    path = os.path.join(directory, f".trial-{os.getpid()}")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         block = os.urandom(min(size, 1 << 20))  # such as no file system can make smaller
@@ -194,7 +204,7 @@ class GroupFlush:
         """
         if sys.platform != "linux" or _kernel(os.uname().release) < _TELLS_ERRORS:
             return None
-        if c_call("syncfs") is None or file_system_type(directory) not in _MAGIC:
+        if _syncfs() is None or file_system_type(directory) not in _MAGIC:
             return None
         return cls(directory)
 
