@@ -182,7 +182,7 @@ def replacing(path: str, *, option: str) -> Iterator[TextIO]:
         aside = target.with_name(f".{target.name}.{os.getpid()}.new")
         with _made_beside(aside, target) as out:
             yield out
-        if look.exists(aside):
+        if out.name == str(aside):
             _put(aside, target)
     except OSError as error:
         raise storage_error(error, "write", path, instead=option) from error

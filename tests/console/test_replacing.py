@@ -48,6 +48,22 @@ def test_a_share_that_does_not_rename_over_a_file(
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_a_share_that_does_not_tell_of_what_is_new(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def told(one: int | str | Path, **more: Any) -> os.stat_result:
+        if str(one).endswith(".new"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return stat(one, **more)
+
+    monkeypatch.setattr(os, "stat", told)
+    rewrite(path)
+    assert path.read_text() == "new\n"
+    assert os.listdir(path.parent) == [path.name]
+
+
 def test_owner_and_mode_stay(path: Path) -> None:
     """Whoever is to read it was given it once; cron's umask need not know."""
     path.chmod(0o646)
