@@ -10,6 +10,7 @@ file, where nothing is to be kept.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -131,8 +132,10 @@ class Shelf:
 
     def _is_busy(self) -> bool:
         """Whether a lock is held, rather than not to be had at all."""
-        with suppress(OSError):
-            return self._path is not None and self._path.stat().st_size > 0
+        if self._path is not None:
+            with suppress(OSError), open(self._path, "rb") as file:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)  # of a byte that is never used
+                return True
         return False
 
     def _clear(self) -> None:

@@ -373,6 +373,19 @@ def test_a_share_without_working_locks(service: SimulatedService, root: Path) ->
     assert_archive_equals(service, root)
 
 
+def test_a_share_whose_locks_are_gone_has_its_pages(service: SimulatedService, root: Path) -> None:
+    """Nobody else is writing them."""
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert cli_here(["browse", "--dest", root]).returncode == 0
+    index = root / "index.html"
+    index.unlink()
+    gone = playing([Fault("lock", "*/.shelf.sqlite3", errno.ENOLCK)])
+    soon = "from g2a_archive.browse import shelf; shelf._PATIENCE = 0.1"
+    result = run_cli(["browse", "--dest", root], gone, before=soon)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert index.is_file()
+
+
 _KILLED_COMMIT = """
 import os, signal
 from g2a_archive.archive.database.catalog import Catalog
