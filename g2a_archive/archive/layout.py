@@ -35,9 +35,11 @@ _LEFT_ABOUT = frozenset(
         # Synology, QNAP, NetApp
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb"),
         *("#recycle", "#snapshot", "~snapshot", ".snapshot", ".snapshots"),
+        *("@sharebin", "@appstore", "@synofinder-log", "@quarantine"),
         # Windows
         *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
         *("$recycle.bin", "recycler", "system volume information", "found.000", "found.001"),
+        *("wpsettings.dat", "folder.jpg", "albumartsmall.jpg", "autorun.inf"),
         # macOS
         *(".ds_store", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems", ".apdisk"),
         *("icon\r", "network trash folder", "temporary items"),
@@ -210,17 +212,19 @@ def is_left_about(name: str) -> bool:
     lower = name.lower()
     return (
         lower in _LEFT_ABOUT
-        or lower.startswith(("._", ".trash-"))
+        or lower.startswith(
+            ("._", ".trash-", ".nfs", ".fuse_hidden", ".smbdelete", "~$", "albumart_{")
+        )
         or lower.endswith((":zone.identifier", "@synoeastream", "@synoresource"))
     )
 
 
 def is_passed_over(name: str, *, top: bool) -> bool:
-    """Whether what is called so is no recording's: the program's own, or left about.
+    """Whether what is called so is no recording's: the program's own, left about, or hidden.
 
     `top`: directly in the archive, where the pages of `browse` lie.
     """
-    if _OURS.fullmatch(name) or is_left_about(name):
+    if _OURS.fullmatch(name) or is_left_about(name) or name.startswith("."):
         return True
     return top and name.lower() in _OURS_AT_TOP
 

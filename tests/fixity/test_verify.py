@@ -151,6 +151,9 @@ LEFT_ABOUT = (
     *("2014/05/06/desktop.ini", "$RECYCLE.BIN/S-1-5/x.mp4", "System Volume Information/x"),
     *(".DS_Store", "2014/._05", ".snapshot/daily/2014/1.mp4", "2014/@EADIR/x", "2014/Icon\r"),
     *(".Trash-1000/files/1.mp4", "#snapshot/x/1.mp4", "2014/05/06/THUMBS.DB"),
+    *("2014/05/06/.nfs0000000000a1b2c3000000d4", "2014/05/06/.fuse_hidden0000002a00000001"),
+    *("2014/05/06/.smbdeleteAAA1", ".@__thumb/1.mp4", ".stversions/2014/1.mp4", ".localized"),
+    *("2014/05/06/~$notes.docx", "2014/Folder.jpg", "2014/AlbumArt_{8B7F}_Large.jpg"),
 )
 """What NAS systems, desktops and file systems leave about."""
 
