@@ -183,11 +183,13 @@ class Interrupted(Exception):  # noqa: N818 - it is not an error
 def unexpected(error: Exception) -> ArchiverError:
     """What to say of a bug: where, and no more, as an exception's text may hold secrets.
 
-    Memory that is not to be had is none.
+    Memory that is not to be had is none, nor what the system says of a file, be it our own code.
     """
     import traceback
 
-    if isinstance(error, MemoryError):
+    if isinstance(error, OSError) and error.errno and error.filename is not None:
+        return untold(error)
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error):
         return StorageError(
             "the system gives this program no more memory",
             hint="raise its limit (ulimit -v, or the container's), or lower --jobs",

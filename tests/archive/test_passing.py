@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 from pathlib import Path
 
 import pytest
-from support import assert_archive_equals, download_args, report_of, run_cli, run_here
+from support import (
+    assert_archive_equals,
+    clean_environment,
+    command,
+    download_args,
+    report_of,
+    run_cli,
+    run_here,
+)
 from support.odd_drive import Fault, playing
 from support.service import Serve
 
@@ -56,10 +65,32 @@ def test_reading_what_is_there(service: SimulatedService, root: Path, tmp_path: 
         ("open", f"/{DAY}/*.events"),
         ("read", f"/{DAY}/*.jpg"),
     )
-    for command in (["verify", "--dest"], ["merge", "--dest", tmp_path / "one"]):
-        result = run_cli([*command, root], moments)
+    for words in (["verify", "--dest"], ["merge", "--dest", tmp_path / "one"]):
+        result = run_cli([*words, root], moments)
         assert (result.returncode, result.stderr) == (ExitCode.OK, ""), result.stdout
     assert_archive_equals(service, tmp_path / "one")
+
+
+def test_the_program_s_own_files_cannot_be_opened(service: SimulatedService, root: Path) -> None:
+    """Parts of it are read when they are needed; it was called a bug."""
+    fault = playing([Fault("open", "*/download/*engine.*", errno.EMFILE)])
+    env = clean_environment({**service.environment(), **fault})
+    words = command(download_args(root, *service.recordings))  # not of a process that has it all
+    result = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert report_of(result)["exit_code"] == ExitCode.STORAGE
+    assert "Too many open files (lower --jobs, or raise the limit" in result.stderr
+    assert "bug" not in result.stderr
+
+
+def test_a_try_leaves_nothing_where_the_close_fails(service: SimulatedService, root: Path) -> None:
+    """As on a share whose quota is used up."""
+    assert run_here(service, root, service.recordings).exit_code == ExitCode.OK
+    fault = playing([Fault("close", "*/.trial-*", errno.EDQUOT)])
+    beside = ("--error-file", root.parent / "errors")
+    result = run_cli(["check", "--dest", root, *beside], {**service.environment(), **fault})
+    assert result.returncode == ExitCode.STORAGE
+    assert "quota" in result.stdout
+    assert not list(root.parent.rglob(".trial-*"))
 
 
 @pytest.mark.parametrize("call", ["list", "stat"])

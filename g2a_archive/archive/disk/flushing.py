@@ -169,8 +169,10 @@ def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:
             size -= os.write(fd, block[:size])
         flush_file(fd)
     finally:
-        os.close(fd)
-        os.unlink(path)
+        try:
+            os.close(fd)  # where a share may tell that its quota is used up
+        finally:
+            os.unlink(path)
 
 
 def tell_again() -> None:
