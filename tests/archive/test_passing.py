@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from pathlib import Path
 
@@ -82,14 +83,22 @@ def test_the_program_s_own_files_cannot_be_opened(service: SimulatedService, roo
     assert "bug" not in result.stderr
 
 
-def test_a_try_leaves_nothing_where_the_close_fails(service: SimulatedService, root: Path) -> None:
-    """As on a share whose quota is used up."""
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault("close", "*/.trial-*", errno.EDQUOT), ExitCode.STORAGE),  # as a share tells
+        (Fault("unlink", "*/.trial-*", errno.EBUSY, times=1), ExitCode.OK),
+    ],
+)
+def test_a_try_leaves_nothing(
+    service: SimulatedService, root: Path, fault: Fault, code: ExitCode
+) -> None:
     assert run_here(service, root, service.recordings).exit_code == ExitCode.OK
-    fault = playing([Fault("close", "*/.trial-*", errno.EDQUOT)])
     beside = ("--error-file", root.parent / "errors")
-    result = run_cli(["check", "--dest", root, *beside], {**service.environment(), **fault})
-    assert result.returncode == ExitCode.STORAGE
-    assert "quota" in result.stdout
+    env = {**service.environment(), **playing([fault])}
+    result = run_cli(["check", "--dest", root, *beside], env)
+    assert result.returncode == code, result.stdout
+    assert (os.strerror(fault.code) in result.stdout) == (code != ExitCode.OK)
     assert not list(root.parent.rglob(".trial-*"))
 
 

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.archive.disk.space import FAT, file_system_type
 
@@ -172,7 +173,7 @@ def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:
         try:
             os.close(fd)  # where a share may tell that its quota is used up
         finally:
-            os.unlink(path)
+            persistently(os.unlink, path)
 
 
 def tell_again() -> None:
