@@ -278,8 +278,8 @@ class Files:
                 raise
         raise NotTakenError(str(error), here=True) from error
 
-    def flush(self) -> set[str]:
-        """Flush all names that files have got; returns the directories that could not be."""
+    def flush(self) -> dict[str, LocalError]:
+        """Flush all names that files have got; returns where that failed, and why."""
         touched, self._touched = self._touched, set()
         device = os.stat(self.storage.root).st_dev
         near = [path for path in touched if device_of(path) == device]
@@ -290,7 +290,7 @@ class Files:
         failed = self.storage.flush(touched)
         for problem in failed.values():
             self.storage.try_out(problem)
-        return set(failed)
+        return failed
 
     # --- going ------------------------------------------------------------------------------
 

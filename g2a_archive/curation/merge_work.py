@@ -262,10 +262,11 @@ class Taker:
             if work.untouched or not settled >= set(work.plan.take):  # or asked to stop
                 self.partly.add(source.name)
                 continue
-            if unflushed and f"{self.root}/{work.directory}" in unflushed:
-                reason = "its directory here could not be flushed to disk"
+            place = f"{self.root}/{work.directory}/" if work.directory else ""
+            why = [error for path, error in unflushed.items() if place.startswith(f"{path}/")]
+            if why:
                 self.partly.add(source.name)
-                self._tell(self.report.failed, source, work.source.id, None, reason)
+                self._tell(self.report.failed, source, work.source.id, None, str(why[0]))
                 continue
             entry = self._merged(work)
             if self._tally(work, entry):

@@ -49,11 +49,13 @@ service = merging.service
 parts = merging.parts
 
 
+@pytest.mark.parametrize("above", [0, 1, 2])
 def test_what_was_not_flushed_is_not_recorded(
-    service: SimulatedService, parts: list[Path], root: Path
+    above: int, service: SimulatedService, parts: list[Path], root: Path
 ) -> None:
+    """Be it the name of its directory, in the one above, which may be lost."""
     first = min(service.recordings)
-    day = (root / relative_path(service.recordings[first], "mp4")).parent
+    day = (root / relative_path(service.recordings[first], "mp4")).parents[above]
     held = {
         i
         for i, r in service.recordings.items()
@@ -63,7 +65,7 @@ def test_what_was_not_flushed_is_not_recorded(
         merge_args(root, parts, "--move"), playing([Fault("fsync", str(day), errno.EIO)])
     )
     assert result.returncode == 1
-    assert "its directory here could not be flushed to disk" in result.stderr
+    assert f"cannot flush the directory {day}: Input/output error" in result.stderr
     assert states(root).keys() == service.recordings.keys() - held
     assert {id_ for part in parts for id_ in states(part)} == held
     assert run_cli(merge_args(root, parts, "--move")).returncode == 0

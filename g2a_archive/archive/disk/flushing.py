@@ -197,7 +197,7 @@ class GroupFlush:
 
     def __init__(self, directory: str) -> None:
         # Errors are told that happen from here on: this is opened before anything is written.
-        self._fd = os.open(directory, _DIRECTORY)
+        self._fd = persistently(os.open, directory, _DIRECTORY)
 
     @classmethod
     def of(cls, directory: str) -> Self | None:
