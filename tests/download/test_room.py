@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,10 +13,10 @@ from pathlib import Path
 import pytest
 from support import archive_files, assert_nothing_false, mounts, run_here
 from support.host import Host, answer
-from support.odd import act
+from support.odd import START, act, bytes_of
 from support.service import Serve
 
-from g2a_archive.demo import sample_recordings
+from g2a_archive.demo import SimulatedRecording, sample_recordings
 from g2a_archive.demo.faults import reset
 from g2a_archive.demo.recordings import Kind
 from g2a_archive.errors import ExitCode
@@ -112,6 +113,32 @@ def test_a_disk_is_used_as_far_as_its_room_goes(serve: Serve, root: Path) -> Non
         assert len([one for one in archive_files(root) if one.endswith(".mp4")]) == 8
 
 
+def test_where_one_has_no_room_what_is_under_way_and_what_is_small_still_comes(
+    serve: Serve, plain_host: Host, root: Path
+) -> None:
+    sizes = (16 << 20, 36 << 20, 30_000)
+    service = serve([SimulatedRecording(n, START, size) for n, size in enumerate(sizes, 1)])
+    act(service, plain_host, {id_: ("mp4", lambda _, b: answer(b)) for id_ in service.recordings})
+    right, small = plain_host.script, threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        if b"GET /a/1?" in plain_host.head:
+            data = answer(bytes_of(service, "mp4", 1))
+            sock.sendall(data[: 8 << 20])
+            small.wait(30)
+            return sock.sendall(data[8 << 20 :])
+        if b"GET /a/3?" in plain_host.head:
+            small.set()
+        return right(sock)
+
+    plain_host.script = script
+    with mounts.tmpfs(root, "40m"):
+        report = run_here(service, root, service.recordings, jobs=2)
+        assert report.exit_code == ExitCode.STORAGE
+        assert (report.archived, list(report.unfinished)) == (2, [2])
+        assert_nothing_false(service, root)
+
+
 @pytest.mark.parametrize("begun", [0, 1 << 20])
 def test_what_does_not_fit_beside_others_waits_for_them(
     begun: int, serve: Serve, root: Path, no_backoff: None
@@ -128,6 +155,7 @@ def test_what_does_not_fit_beside_others_waits_for_them(
         report = run_here(service, root, service.recordings, ignore_size=True, jobs=6)
         assert report.exit_code == 0, [*report.stops, *report.failed]
         assert_nothing_false(service, root)
+    assert len(service.requests.file_requests("mp4")) < 40  # asked for again once there is room
 
 
 def test_a_year_s_disk_has_room_again_where_others_failed(
