@@ -28,7 +28,7 @@ from g2a_archive.download.plan import Plan
 from g2a_archive.download.recorder import Recorder
 from g2a_archive.download.schedule import Schedule
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.download.transfer.results import Again, Failed, NewLink, Stopped, Stored, Transfer
+from g2a_archive.download.transfer.results import Again, Failed, NewLink, Stored, Transfer
 from g2a_archive.download.workers import Assisted, Attempted, Event, Linked, Workers
 from g2a_archive.errors import (
     ArchiverError,
@@ -86,7 +86,7 @@ class Engine:
             segments=settings.segments,
             unreachable=self._not_asked,
         )
-        self._queued = self._no_large = False
+        self._queued = False
         self._cores = Cores()
 
     def look(self) -> Snapshot:
@@ -277,13 +277,11 @@ class Engine:
             self._new_link(transfer, outcome)
         elif isinstance(outcome, Failed):
             self._recorder.fail_file(transfer, outcome.reason)
-        elif isinstance(outcome, Stopped):
-            self._recorder.drop(transfer)
         elif isinstance(outcome, LocalError):
             self._refused_here(transfer, outcome)
         elif isinstance(outcome, NoRoomError):
             self._no_room(transfer, outcome)
-        else:
+        elif isinstance(outcome, BaseException):
             raise outcome
 
     def _returned(self, transfer: Transfer) -> None:
@@ -303,10 +301,8 @@ class Engine:
 
     def _no_room(self, transfer: Transfer, error: NoRoomError) -> None:
         """The run ends for large files; what is under way, and what is small, still comes."""
-        if not self._no_large:
-            self._no_large = True
-            self._report.note(error)
-            self._report.unfinished.extend(self._links.close())
+        self._report.note(error)  # once
+        self._report.unfinished.extend(self._links.close())
         for one in (transfer, *self._schedule.take_large()):
             self._recorder.drop(one)
 

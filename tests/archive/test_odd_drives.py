@@ -141,6 +141,17 @@ def test_one_directory_that_fails_to_be_flushed(service: SimulatedService, root:
     assert_archive_equals(service, root)
 
 
+def test_a_whole_file_that_gets_no_name_is_not_fetched_again(
+    service: SimulatedService, root: Path
+) -> None:
+    bad = [i for i, r in service.recordings.items() if f"{r.start:%Y/%m/%d}" == "2016/02/29"]
+    fault = Fault("rename", f"{root}/2016/02/29/*", errno.EROFS)
+    assert len(report_of(odd_run(service, root, fault))["failed"]) == 3 * len(bad) > 0
+    report = report_of(odd_run(service, root))
+    assert (report["exit_code"], report["archived"], report["bytes"]) == (0, len(bad), 0)
+    assert_archive_equals(service, root)
+
+
 def test_what_failed_is_told_once_where_its_directory_fails_too(serve: Serve, root: Path) -> None:
     service = serve([SimulatedRecording(i, datetime(2016, 2, 29, tzinfo=UTC)) for i in (7, 8)])
     bad = 7

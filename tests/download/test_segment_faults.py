@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,6 +18,7 @@ import pytest
 import requests
 from support import (
     LONG,
+    PATIENCE,
     archive_size,
     assert_archive_equals,
     assert_nothing_false,
@@ -22,7 +26,8 @@ from support import (
     run_here,
     start_cli,
 )
-from support.odd import bytes_of
+from support.host import Host, answer
+from support.odd import act, bytes_of
 from support.service import Serve
 
 from g2a_archive.archive.partial import Partial, Validator
@@ -251,23 +256,29 @@ def test_the_disk_fails_while_others_help(
     assert_archive_equals(service, root)
 
 
+@pytest.mark.parametrize(("first", "begin"), [(1000, 50_000), (100, 150)])
 def test_what_is_here_behind_a_hole_is_not_fetched_again(
-    service: SimulatedService, root: Path
+    first: int, begin: int, service: SimulatedService, root: Path
 ) -> None:
+    """But for what the first bytes that are looked at bring."""
     body = bytes_of(service, "mp4", BIG)
     told = requests.head(service.link(BIG, "mp4"), timeout=10).headers
     folder = root / ".g2a-archive/partial"
     folder.mkdir(parents=True)
     part = Partial(folder, f"{BIG}.mp4")
     part.begin(SIZE, Validator.checked(told["ETag"], told["Last-Modified"]))
-    part.append(body[:1000])
-    part.write_at(body[50_000:100_000], 50_000)
-    part.sparse, part.extents = True, [(50_000, 100_000)]
+    part.append(body[:first])
+    part.write_at(body[begin:100_000], begin)
+    part.sparse, part.extents = True, [(begin, 100_000)]
     part.flush()
     part.close()
     service.requests.clear()
-    report = run_here(service, root, [BIG])
-    assert (report.exit_code, report.bytes) == (0, SIZE - 51_000)
+    report = run_here(service, root, [BIG], retries=0, jobs=1)
+    assert report.exit_code == 0
+    if first == 1000:
+        assert report.bytes == SIZE - first - (100_000 - begin)
+        begun = [int(part.removeprefix("bytes=").split("-")[0]) for part in parts(service)]
+        assert [at for at in begun if at < 100_000] == [1000]  # the answer goes on to the hole
     assert_archive_equals(service, root, [BIG])
 
 
@@ -320,4 +331,50 @@ def test_killed_while_several_connections_fetch_one_file(
     service.behaviour.rate = 600_000.0
     report = run_here(service, root, service.recordings)
     assert (report.exit_code, report.bytes) == (0, size - here)
+    assert_archive_equals(service, root)
+
+
+_SOON = """
+from g2a_archive.download import schedule
+schedule.WORTH_IT = 17_000
+"""
+
+
+def test_killed_as_soon_as_there_is_a_hole(serve: Serve, plain_host: Host, root: Path) -> None:
+    """The note says so by then: what is between would pass for zeros of the file's own."""
+    service = serve([SimulatedRecording(BIG, START, 3_000_000)])
+    act(service, plain_host, {BIG: ("mp4", lambda _, b: answer(b))})
+    helped = threading.Event()
+    body = bytes_of(service, "mp4", BIG)
+    tag = 'ETag: "1"'
+
+    def in_parts(sock: socket.socket) -> None:
+        asked = re.search(rb"(?i)range: bytes=(\d+)-(\d*)", plain_host.head)
+        assert asked
+        begin, end = int(asked[1]), int(asked[2] or len(body) - 1) + 1
+        span = f"Content-Range: bytes {begin}-{end - 1}/{len(body)}"
+        sock.sendall(answer(body[begin:end], span, tag, status="206 Partial Content"))
+        helped.set()
+
+    def script(sock: socket.socket) -> None:
+        if b"range: bytes=" in plain_host.head.lower():
+            return in_parts(sock)
+        whole, at = answer(body, tag, "Accept-Ranges: bytes"), 400_000
+        sock.sendall(whole[:at])
+        while not helped.wait(0.01):
+            sock.sendall(whole[at : at + 100])
+            at += 100
+        return plain_host.silence()
+
+    plain_host.script = script
+    part = root / f".g2a-archive/partial/{BIG}.mp4.part"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    args = plain_args(root, *service.recordings)
+    with start_cli(args, service.environment(), before=_SOON, **quiet) as process:
+        assert helped.wait(PATIENCE)
+        while part.stat().st_size < 1 << 20:
+            assert process.poll() is None
+        process.kill()
+    plain_host.script = in_parts
+    assert run_here(service, root, [BIG]).exit_code == 0
     assert_archive_equals(service, root)

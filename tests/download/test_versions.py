@@ -329,6 +329,22 @@ def test_an_end_that_nothing_marks_is_no_shorter_file(
     assert whole(root, service, kind)
 
 
+def test_an_end_that_nothing_marks_is_the_end_only_where_it_comes_twice(
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    plain_host: Host,
+    root: Path,
+) -> None:
+    def further_each_time(head: bytes, body: bytes) -> bytes:
+        if len(plain_host.requests) == 1:
+            return cut(answer(body), 4_000)
+        return cut(answer(body, length=False), 6_000 * len(plain_host.requests))
+
+    odd("events", further_each_time)
+    assert run_here(service, root, [ID], retries=1).exit_code == 0
+    assert whole(root, service, "events")
+
+
 @pytest.mark.parametrize("most", [OVERLAP // 2, OVERLAP, 7_000])
 @pytest.mark.parametrize("tags", ["none", "one each"])
 def test_parts_that_are_no_longer_than_what_must_prove_them(
@@ -350,6 +366,14 @@ def test_parts_that_are_no_longer_than_what_must_prove_them(
     assert run_here(service, root, [ID], retries=2).exit_code == 0
     assert whole(root, service, "mp4")
     assert len(plain_host.requests) < 20 + 2 * SIZE // most
+
+
+def test_an_mp4_that_nothing_tells_the_length_of_must_add_up(
+    service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+) -> None:
+    odd("mp4", lambda _, body: cut(answer(body, length=False), CUT))
+    report = run_here(service, root, [ID], retries=1, ignore_size=True)
+    assert [(one.file, one.reason) for one in report.failed] == [("mp4", "the MP4 ended early")]
 
 
 def test_what_must_prove_the_rest_comes_by_itself_first(

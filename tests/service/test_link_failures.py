@@ -265,4 +265,5 @@ def test_a_recording_that_is_gone_when_its_link_is_renewed(
     assert {failure.id for failure in report.failed} == {id_}
     reasons = {failure.reason for failure in report.failed}
     assert reasons == {"no new link: no longer in the service's answer"}
+    assert (list(report.unavailable), len(report.failed)) == ([], 3)
     assert_nothing_false(service, root)

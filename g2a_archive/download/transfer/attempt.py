@@ -302,7 +302,7 @@ class _Answered:
             transfer.high_water = part.size
             transfer.attempts, transfer.renewed = 0, False
             return None
-        plain = answer.status == 200 and not answer.announced and transfer.expected is None
+        plain = answer.status == 200 and transfer.expected is None
         if plain and part.size == transfer.high_water:
             # Another answer ended at the same byte, too, and announced more than it had.
             part.total = None
