@@ -251,6 +251,18 @@ def test_a_reader_leaves_a_change_of_another_machine_alone(
     assert "half done" not in result.stdout
 
 
+def test_a_reader_that_was_there_before_goes_on_with_a_copy(
+    service: SimulatedService, root: Path
+) -> None:
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    with Catalog(catalog_path(root), readonly=True) as catalog:
+        assert catalog.scalar("SELECT count(*) FROM recording") == 3
+        with half_written(root):
+            before = catalog_path(root).read_bytes()
+            assert catalog.scalar("SELECT count(*) FROM recording") == 3
+            assert catalog_path(root).read_bytes() == before
+
+
 def test_a_check_records_nothing_once_another_machine_works(
     service: SimulatedService, root: Path
 ) -> None:

@@ -15,12 +15,11 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from g2a_archive.archive.database import schema
-from g2a_archive.archive.database.copying import copy_in_memory
+from g2a_archive.archive.database.copying import copy_in_memory, keep_copy
 from g2a_archive.archive.database.statements import VALUES
 from g2a_archive.archive.disk.domains import persistently
-from g2a_archive.archive.disk.flushing import flush_file, make_flushed, write_trial
+from g2a_archive.archive.disk.flushing import make_flushed, write_trial
 from g2a_archive.archive.disk.lock import leased_elsewhere
-from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.disk.space import on_share
 from g2a_archive.archive.layout import option_of
 from g2a_archive.errors import (
@@ -161,34 +160,32 @@ class Database:
         with self.transaction() as db:
             version = schema.version_of(db)
             if version < schema.VERSION:
-                self._keep_copy(version)
+                keep_copy(self.path, self._uri, version)
             if not schema.is_current(db):  # two programs may have come here
                 schema.migrate(db)
 
-    def _keep_copy(self, version: int) -> None:
-        """Copy the catalogue to `NAME.schema-VERSION` beside it, whole or not at all."""
-        kept = self.path.with_name(f"{self.path.name}.schema-{version}")
-        aside = kept.with_name(f".{kept.name}.part")
-        try:
-            aside.unlink(missing_ok=True)  # left by a killed run
-            # A connection of its own: the file as it was before this transaction.
-            own = sqlite3.connect(self._uri, uri=True)
-            with closing(own) as old, closing(sqlite3.connect(aside)) as copy:
-                old.backup(copy)
-            with open(aside, "rb") as file:
-                flush_file(file.fileno())
-            replace(aside, kept)
-        except BaseException:
-            with suppress(OSError):
-                aside.unlink()
-            raise
+    def _only_read(self) -> str:
+        """Why that is so, of a run elsewhere that may write; "" where there is none."""
+        by = leased_elsewhere(self.path)
+        return f"is only read: a run elsewhere works on it, or was killed: {by}" if by else ""
+
+    def _unseen(self, error: sqlite3.DatabaseError) -> str:
+        """What may have come between a reader and the file: a writer whose locks it does not see.
+
+        "" where that can't be, or for who writes.
+        """
+        if self._copied or self._db.in_transaction or not (self.readonly or self._beside):
+            return ""
+        if self.readonly and _code(error) in _HALF_DONE:
+            return "was being written when a run was killed: it is read as it was before that"
+        return self._only_read()
 
     def _read_copy(self, why: str = "") -> None:
         """Go on with a copy in memory, without what was half done; say why."""
         if why:
             log.warning("the catalogue %s %s", self.path, why)
         self._db.close()
-        self._copied = True
+        self.readonly, self._beside, self._copied = True, False, True
         with self._translated("copy"):
             self._db = copy_in_memory(self.path, self.check_interrupted, seconds=_PATIENCE)
 
@@ -288,17 +285,14 @@ class Database:
         """
         began = time.monotonic()
         deadline, tell_at = began + _PATIENCE, began + _SILENCE
-        if self._beside and not self._db.in_transaction and (by := leased_elsewhere(self.path)):
-            self.readonly, self._beside = True, False
-            self._read_copy(f"is only read: a run elsewhere works on it, or was killed: {by}")
+        if self._beside and not self._db.in_transaction and (why := self._only_read()):
+            self._read_copy(why)
         while True:
             try:
                 return action()
             except sqlite3.DatabaseError as error:
-                if self.readonly and not self._copied and _code(error) in _HALF_DONE:
-                    self._read_copy(
-                        "was being written when a run was killed: it is read as it was before that"
-                    )
+                if why := self._unseen(error):
+                    self._read_copy(why)
                     continue
                 busy = _code(error) & 0xFF == sqlite3.SQLITE_BUSY
                 now = time.monotonic()

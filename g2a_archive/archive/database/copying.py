@@ -1,4 +1,4 @@
-"""A copy of a catalogue that a run elsewhere may be writing, or that a killed one left half done.
+"""Copies of the catalogue: before its schema is changed, and of one that may be half written.
 
 SQLite takes a journal whose writer it does not see for that of a killed run, and undoes its change
 where the file lies: under the hands of a run on another machine, that damages the catalogue. So
@@ -15,7 +15,28 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
+from g2a_archive.archive.disk.flushing import flush_file
+from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.errors import CatalogError
+
+
+def keep_copy(path: Path, uri: str, version: int) -> None:
+    """Copy the catalogue to `NAME.schema-VERSION` beside it, whole or not at all."""
+    kept = path.with_name(f"{path.name}.schema-{version}")
+    aside = kept.with_name(f".{kept.name}.part")
+    try:
+        aside.unlink(missing_ok=True)  # left by a killed run
+        # A connection of its own: the file as it was before this transaction.
+        own = sqlite3.connect(uri, uri=True)
+        with closing(own) as old, closing(sqlite3.connect(aside)) as copy:
+            old.backup(copy)
+        with open(aside, "rb") as file:
+            flush_file(file.fileno())
+        replace(aside, kept)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
 
 
 def copy_in_memory(path: Path, check: Callable[[], None], *, seconds: float) -> sqlite3.Connection:
