@@ -159,7 +159,8 @@ def _directory(layout: str, when: date) -> str:
     # Some C libraries write the year 1 as 1, others as 0001.
     codes = {"%Y": f"{when.year:04}", "%F": f"{when.year:04}-%m-%d"}
     layout = re.sub("%.", lambda code: codes.get(code[0], code[0]), layout)
-    directory = checked_directory(when.strftime(layout))
+    # Of a code that it does not know, musl makes nothing at all.
+    directory = checked_directory(when.strftime(layout) or layout)
     for place, part in enumerate(directory.split("/")):
         if is_passed_over(part, top=not place):
             raise ValueError(f"what is called {part} is passed over when the archive is checked")

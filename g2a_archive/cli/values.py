@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -45,16 +46,32 @@ def timeout(value: str) -> float:
 
 def text(value: str) -> str:
     """Any text, such as a path; an empty one is a variable that a script forgot to set."""
-    if not value:
-        raise ValueError("it must not be empty")
+    _set(value)
     if "\0" in value:
         raise ValueError("it must not hold a NUL")
+    _nameable(value)
     return value
+
+
+def _set(value: str) -> None:
+    if not value:
+        raise ValueError("it must not be empty")
+
+
+def _nameable(value: str) -> None:
+    """Refuse what no file can be called by in this locale, as it is not one of UTF-8."""
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{value!r} cannot be written in this locale ({error.encoding}); set LC_ALL=C.UTF-8"
+        ) from None
 
 
 def line(value: str) -> str:
     """Some words on one line, such as a person's name."""
-    if not text(value).isprintable() or not value.strip():
+    _set(value)
+    if not value.isprintable() or not value.strip():
         raise ValueError("it must be some words on one line")
     return value.strip()
 
@@ -86,6 +103,7 @@ def shard(value: str) -> Shard:
 def layout_text(value: str) -> str:
     """A layout that can name directories."""
     layout.check_layout(value)
+    _nameable(value)
     return value
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +19,7 @@ from g2a_archive.cli.config import AUTH_KEYS, Config, auth_values
 from g2a_archive.cli.options import option_names, run_options
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.demo import SimulatedService
+from g2a_archive.errors import ExitCode
 from g2a_archive.models import ALL_KINDS, FileKind
 
 still = cli_support.still
@@ -365,3 +368,22 @@ def test_show_masks_what_is_secret(tmp_path: Path) -> None:
     )
     assert "hidden" not in result.stdout
     assert 'token_url = "https://h/t"  # environment' in result.stdout
+
+
+@pytest.mark.parametrize("name", ["dest", "layout", "log_file"])
+def test_a_name_that_this_locale_cannot_write(
+    name: str, service: SimulatedService, tmp_path: Path
+) -> None:
+    """The file is UTF-8 in every locale; names of files are not."""
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    asked = "import sys; sys.exit(sys.getfilesystemencoding() == 'utf-8')"
+    if subprocess.run([sys.executable, "-c", asked], env=ascii_only).returncode:
+        pytest.skip("file names are UTF-8 in every locale here")
+    (tmp_path / "config.toml").write_text(f'{name} = "Räume"', encoding="utf-8")
+    args: Args = ["download", "--config", tmp_path / "config.toml", *service.recordings]
+    result = run_cli(args, {**service.environment(), **ascii_only}, cwd=tmp_path)
+    assert result.returncode == ExitCode.USAGE
+    assert result.stderr.count("\n") == 1
+    assert "cannot be written in this locale (ascii); set LC_ALL=C.UTF-8" in result.stderr
+    assert service.requests.count == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["config.toml"]
