@@ -52,7 +52,7 @@ def check_destination(dest: Path) -> None:
     for path in (dest, *dest.parents):
         if is_there(path, look.is_dir):
             return
-        if is_there(path):
+        if is_there(path, look.is_no_dir):  # one look: another run may make it just now
             where = "" if path == dest else f" cannot be a directory: {path}"
             raise InputError(
                 f"the destination {dest}{where} is a file", hint="choose another --dest"
@@ -70,8 +70,7 @@ def is_there(path: Path, told: Callable[[Path], bool] = look.exists) -> bool:
 def has_catalog(path: Path) -> bool:
     """Whether there is a catalogue. An empty file is none yet: a share without working locks, or
     a run that was killed at its very beginning, leaves that. Raises `StorageError`."""
-    empty = is_there(path, lambda file: look.is_file(file) and not file.stat().st_size)
-    return is_there(path) and not empty
+    return is_there(path, look.has_bytes)
 
 
 class Storage:

@@ -29,6 +29,8 @@ from support import (
 )
 from support.service import Serve
 
+from g2a_archive.archive.disk import look
+from g2a_archive.archive.storage import check_destination, has_catalog
 from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.demo.recordings import KINDS
 from g2a_archive.errors import ExitCode
@@ -368,3 +370,23 @@ def test_a_recording_whose_date_changed_stays_where_it_is(serve: Serve, root: Pa
     )
     assert run_here(service, root, [id_]).exit_code == 0
     assert_archive_equals(service, root, [id_])
+
+
+def test_an_archive_that_another_run_makes_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks there was a directory, and so "a file"; or a catalogue, still empty."""
+    looked = look._looked
+
+    def then_it_is_there(path: Path) -> os.stat_result | None:
+        found = looked(path)
+        if path.name == "archive":
+            path.mkdir(exist_ok=True)
+        else:
+            path.touch()
+        return found
+
+    monkeypatch.setattr(look, "_looked", then_it_is_there)
+    check_destination(tmp_path / "archive")
+    assert not has_catalog(tmp_path / "archive" / "catalog.sqlite3")
+    assert not has_catalog(tmp_path / "archive" / "catalog.sqlite3")

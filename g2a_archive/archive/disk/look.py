@@ -16,14 +16,19 @@ from g2a_archive.archive.disk.domains import persistently
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
-def _mode(path: str | Path) -> int:
-    """`st_mode`, 0 where there is nothing. Raises `OSError`."""
+def _looked(path: str | Path) -> os.stat_result | None:
+    """None where there is nothing. Raises `OSError`."""
     try:
-        return persistently(os.stat, path).st_mode
+        return persistently(os.stat, path)
     except OSError as error:
         if error.errno in _NOTHING:
-            return 0
+            return None
         raise
+
+
+def _mode(path: str | Path) -> int:
+    found = _looked(path)
+    return found.st_mode if found else 0
 
 
 def exists(path: str | Path) -> bool:
@@ -34,6 +39,18 @@ def exists(path: str | Path) -> bool:
 def is_dir(path: str | Path) -> bool:
     """Whether there is a directory. Raises `OSError` where that cannot be told."""
     return stat.S_ISDIR(_mode(path))
+
+
+def is_no_dir(path: str | Path) -> bool:
+    """Whether there is something else than a directory. Raises `OSError`."""
+    mode = _mode(path)
+    return mode != 0 and not stat.S_ISDIR(mode)
+
+
+def has_bytes(path: str | Path) -> bool:
+    """Whether there is anything but an empty file. Raises `OSError`."""
+    found = _looked(path)
+    return found is not None and not (stat.S_ISREG(found.st_mode) and found.st_size == 0)
 
 
 def is_file(path: str | Path) -> bool:
