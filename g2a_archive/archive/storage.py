@@ -114,11 +114,11 @@ class Storage:
             )
         flushing.tell_again()
         try:
-            persistently(self.partial.mkdir, parents=True, exist_ok=True)
+            self._unflushed.update(flushing.make_directories(self.partial))
             self._device = persistently(os.stat, self._root).st_dev
             self._drives = persistently(drives_in, self._root, self._device)
             if self._catalog_elsewhere:
-                persistently(self.catalog.parent.mkdir, parents=True, exist_ok=True)
+                self._unflushed.update(flushing.make_directories(self.catalog.parent))
             self.lock.acquire(keeper)
             self.leftovers = set(persistently(os.listdir, self.partial))
         except OSError as error:

@@ -16,6 +16,7 @@ from typing import TextIO
 
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.renaming import is_mount, recover, replace
 from g2a_archive.console.logs import redact
 from g2a_archive.console.progress import can_paint
@@ -209,6 +210,8 @@ def _made_beside(aside: Path, target: Path) -> Iterator[TextIO]:
                     os.fchown(out.fileno(), old.st_uid, old.st_gid)
                 os.fchmod(out.fileno(), stat.S_IMODE(old.st_mode))
             yield out
+            out.flush()
+            flush_file(out.fileno())
     except BaseException:
         aside.unlink(missing_ok=True)
         raise

@@ -217,14 +217,18 @@ def test_a_directory_that_is_busy_for_a_moment(
 def test_what_was_made_is_flushed_by_whoever_flushes_next(
     storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also by one whose own directory had been there: both may be claimed in one step."""
+    """Also by one whose own directory had been there: both may be claimed in one step.
+
+    The archive itself was made, too.
+    """
     flushed: list[str] = []
     monkeypatch.setattr(
         "g2a_archive.archive.disk.flushing.flush_directory", lambda path: flushed.append(str(path))
     )
     storage.make_directory("2014/05/06")
     assert storage.flush([f"{root}/2013"]) == {}
-    assert sorted(flushed) == sorted(f"{root}{end}" for end in ("", "/2013", "/2014", "/2014/05"))
+    ends = ("", "/.g2a-archive", "/2013", "/2014", "/2014/05")
+    assert sorted(flushed) == sorted([str(root.parent), *(f"{root}{end}" for end in ends)])
 
 
 def test_a_directory_that_cannot_be_flushed_is_told(

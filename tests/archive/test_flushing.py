@@ -242,6 +242,19 @@ def test_on_fat_no_name_is_claimed_before_all_is_written(serve: Serve, root: Pat
 
 
 @linux
+def test_the_archive_s_own_name_is_on_disk_before_anything_is_claimed(
+    serve: Serve, root: Path
+) -> None:
+    """A power cut could take all that the first night had archived."""
+    service = serve(2)
+    fault = playing([Fault("fsync", str(root.parent), errno.EIO)])
+    result = run_cli(download_args(root, *service.recordings), {**service.environment(), **fault})
+    assert report_of(result)["archived"] == 0
+    assert f"cannot flush the directory {root.parent}: Input/output error" in result.stderr
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)
+
+
 def test_what_was_just_copied_here_is_on_disk_before_a_rebuilt_catalogue_claims_it(
     serve: Serve, root: Path
 ) -> None:

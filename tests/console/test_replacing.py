@@ -64,6 +64,21 @@ def test_a_share_that_does_not_tell_of_what_is_new(
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_what_could_not_be_flushed_replaces_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut it would be empty, and the old one gone."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StorageError, match=f"cannot write {path}"):
+        rewrite(path)
+    assert path.read_text() == "old\n" * 5
+    assert os.listdir(path.parent) == [path.name]
+
+
 def test_owner_and_mode_stay(path: Path) -> None:
     """Whoever is to read it was given it once; cron's umask need not know."""
     path.chmod(0o646)

@@ -96,6 +96,16 @@ def flush_directory(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def make_directories(path: Path) -> list[str]:
+    """Make a directory, and those that it lies in; returns the ones that are to be flushed for it.
+
+    Raises `OSError`.
+    """
+    made = [one for one in (path, *path.parents) if not os.path.lexists(one)]
+    persistently(path.mkdir, parents=True, exist_ok=True)
+    return [str(one.parent) for one in made]
+
+
 def make_flushed(path: Path) -> tuple[bool, bool]:
     """Make a file, where there is none, with the mode that the umask gives, and flush it.
 
