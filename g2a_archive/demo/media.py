@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import Final
-
-ASSETS: Final = Path(__file__).with_name("assets")
 
 BLOCK: Final = 65536
 STAMP: Final = 16
@@ -76,7 +74,7 @@ class Content:
 @cache
 def asset(name: str) -> bytes:
     """Return one of the sample files that come with the package."""
-    return (ASSETS / name).read_bytes()
+    return files(__package__).joinpath("assets", name).read_bytes()
 
 
 @cache

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from support import catalog_rows, run_here
+from support import catalog_rows, clean_environment, command, run_here
 from support.cli import Say, tree
 
+import g2a_archive
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.cli import main
@@ -97,3 +100,14 @@ def test_quiet_is_as_good_and_a_report_tells_its_own_code(root: Path, say: Say) 
     assert say("demo", "-q") == (0, "", "")
     code, out, _ = say("demo", "--json")
     assert code == json.loads(out)["exit_code"] == 3
+
+
+def test_a_program_in_one_file(root: Path, tmp_path: Path) -> None:
+    """As zipapp makes it: nothing of the package is a file of its own."""
+    package = Path(g2a_archive.__file__).parent
+    shutil.make_archive(str(tmp_path / "program"), "zip", package.parent, package.name)
+    env = clean_environment({"PYTHONPATH": str(tmp_path / "program.zip")})
+    subprocess.run(
+        command(["demo", "--dest", root]), env=env, check=True, stdout=subprocess.DEVNULL
+    )
+    assert archived(root) == EXPECTED
