@@ -35,6 +35,7 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.console.report import Report
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
 from g2a_archive.demo.recordings import Kind
+from g2a_archive.download.transfer import finish
 from g2a_archive.errors import ExitCode
 
 SIZE = 50_000
@@ -151,6 +152,15 @@ def test_a_time_that_cannot_be_set_is_a_warning_unless_the_disk_fails(
     assert run_here(service, root, service.recordings, set_mtime=True).exit_code == 0
     told = "cannot set the time of its file: Operation not permitted (told once)"
     assert caplog.text.count(told) == 1
+
+
+def test_small_files_that_are_flushed_together_get_their_time_too(
+    service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finish, "_MANY", 1)
+    assert run_here(service, root, service.recordings, set_mtime=True).exit_code == 0
+    times = {one.start.timestamp() for one in service.recordings.values()}
+    assert {path.stat().st_mtime for path in archive_files(root).values()} == times
 
 
 def test_one_file_that_has_no_room_keeps_no_others_out(

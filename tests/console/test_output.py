@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.cli import main
 from g2a_archive.console.outputs import metrics_text
 from g2a_archive.console.report import Report
-from g2a_archive.demo import Request, SimulatedService, sample_recordings
+from g2a_archive.demo import Request, SimulatedRecording, SimulatedService, sample_recordings
 from g2a_archive.demo.faults import status
 from g2a_archive.models import FileKind
 
@@ -123,6 +123,20 @@ def test_a_dry_run_says_what_it_would_fetch(serve: Serve, tmp_path: Path) -> Non
     )
     assert list(tmp_path.iterdir()) == []
     assert service.requests.counts["file"] == 0
+
+
+def test_a_dry_run_fails_what_a_run_would(serve: Serve, tmp_path: Path) -> None:
+    """One without an MP4's link, one whose start is no time."""
+    odd: list[dict[str, object]] = [{"recordingUrl": None}, {"recordingStartTime": "soon"}, {}]
+    start = datetime(2014, 5, 6, tzinfo=UTC)
+    service = serve([SimulatedRecording(n, start, fields=one) for n, one in enumerate(odd, 1)])
+    failed = []
+    for dry in (["--dry-run"], []):
+        args: Args = [*RUN, "--json", *dry, *service.recordings]
+        report = report_of(run_cli(args, service.environment(), cwd=tmp_path))
+        assert report["exit_code"] == 1
+        failed.append(sorted((one["id"], one["reason"]) for one in report["failed"]))
+    assert failed[0] == failed[1]
 
 
 # --- JSON ----------------------------------------------------------------------------------

@@ -227,9 +227,10 @@ def test_what_is_called_a_web_page(named: str) -> None:
 @pytest.mark.parametrize("kind", FileKind)
 def test_an_error_document_is_no_file(kind: FileKind) -> None:
     xml = b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>'
-    verdict = wrong_content(kind, xml)
-    assert verdict is not None
-    assert verdict.action is Action.NEW_LINK
+    for head in [xml] if kind is EVENTS else [xml, b'{"error": "expired"}']:
+        verdict = wrong_content(kind, head)
+        assert verdict is not None
+        assert verdict.action is Action.NEW_LINK
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import re
 import socket
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -103,6 +104,12 @@ WRONG: dict[str, tuple[Answers, str]] = {
             gzip.compress(b[:99]) + gzip.compress(b[99:])[:-9], "Content-Encoding: gzip"
         ),
         "ended early",
+    ),
+    "deflate, twice": (
+        lambda _, b: answer(
+            zlib.compress(b[:99]) + zlib.compress(b[99:]), "Content-Encoding: deflate"
+        ),
+        "damaged",
     ),
     "a wrong digest": (lambda _, b: answer(b, f"Content-MD5: {md5(b + b'x')}"), "digest"),
     "an XML error with 200": (lambda _, b: answer(XML), "error document|recordingSize is|bytes"),

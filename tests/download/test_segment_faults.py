@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import socket
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import requests
@@ -32,6 +33,8 @@ from support.service import Serve
 
 from g2a_archive.archive.partial import Partial, Validator
 from g2a_archive.demo import Fault, Request, SimulatedRecording, SimulatedService, faults
+from g2a_archive.demo.recordings import KINDS
+from g2a_archive.download.transfer import attempt, sharing
 from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.downloads import Downloads
@@ -54,6 +57,25 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("g2a_archive.download.schedule.WORTH_IT", 17_000)
     monkeypatch.setattr("g2a_archive.download.transfer.segments.SMALLEST", 14_000)
     monkeypatch.setattr("g2a_archive.download.transfer.segments.LARGEST", 40_000)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_writes_into_a_file_that_is_no_longer_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """Its descriptor may be another file's by then."""
+    busy = []
+    share = sharing.share
+
+    def note(tools: Any, transfer: Any, part: Any, answer: Any, pieces: Pieces) -> None:
+        try:
+            share(tools, transfer, part, answer, pieces)
+        finally:
+            busy.append(pieces._busy)
+
+    monkeypatch.setattr(attempt, "share", note)
+    yield
+    assert not any(busy)
 
 
 @pytest.fixture(autouse=True)
@@ -332,6 +354,38 @@ def test_killed_while_several_connections_fetch_one_file(
     report = run_here(service, root, service.recordings)
     assert (report.exit_code, report.bytes) == (0, size - here)
     assert_archive_equals(service, root)
+
+
+def test_what_a_helper_brought_counts_where_the_first_connection_ends(
+    serve: Serve, plain_host: Host, root: Path, no_backoff: None
+) -> None:
+    service = serve([SimulatedRecording(BIG, START, SIZE)])
+    act(service, plain_host, {BIG: ("mp4", lambda _, b: answer(b))})
+    helped = threading.Event()
+    body = bytes_of(service, "mp4", BIG)
+    written = root / f".g2a-archive/partial/{BIG}.mp4.part"
+    tag = 'ETag: "1"'
+
+    def script(sock: socket.socket) -> None:
+        asked = re.search(rb"(?i)range: bytes=(\d+)-(\d*)", plain_host.head)
+        if asked is None:
+            whole, at = answer(body, tag, "Accept-Ranges: bytes"), 20_000
+            sock.sendall(whole[:at])
+            while not helped.wait(0.01):
+                sock.sendall(whole[at : at + 10])
+                at += 10
+            raise OSError  # the connection ends
+        begin, end = int(asked[1]), int(asked[2] or len(body) - 1) + 1
+        span = f"Content-Range: bytes {begin}-{end - 1}/{len(body)}"
+        sock.sendall(answer(body[begin:end], span, tag, status="206 Partial Content"))
+        while not helped.is_set() and written.stat().st_size < end:
+            os.sched_yield()
+        helped.set()
+
+    plain_host.script = script
+    report = run_here(service, root, [BIG], jobs=2)
+    assert report.exit_code == 0
+    assert report.bytes == sum(len(bytes_of(service, kind, BIG)) for kind in KINDS)
 
 
 _SOON = """

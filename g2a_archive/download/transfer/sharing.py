@@ -125,7 +125,6 @@ class _Helper:
             raise NetworkError("the file host no longer names the file's version")
         headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": condition}
         answer = self.tools.downloads.get(self.transfer.link.url, headers)
-        self.at = begin
         same = not part.validator.contradicts(validator_of(answer))
         right = answer.content_range() == (begin, end - 1, part.total)
         if answer.status == 206 and right and same and not answer.encoded:
