@@ -231,9 +231,8 @@ class Partial:
 
     def confirm(self, total: int | None, validator: Validator, *, varies: bool) -> None:
         """The bytes that are here are those of a file of this length and validator, too."""
-        known = self.total, self.validator, self.varies
         self.total, self.validator, self.varies = total, validator, self.varies or varies
-        if self._noted and known != (self.total, self.validator, self.varies):
+        if self._noted:
             self.write_note()
 
     def replace_from(self, size: int, total: int | None, validator: Validator) -> None:

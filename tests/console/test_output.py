@@ -139,6 +139,13 @@ def test_a_dry_run_fails_what_a_run_would(serve: Serve, tmp_path: Path) -> None:
     assert failed[0] == failed[1]
 
 
+def test_a_dry_run_that_no_call_answers(serve: Serve, tmp_path: Path) -> None:
+    service = mixed(serve)
+    service.fail(status(500), call="links")
+    args: Args = [*RUN, *IDS, "--retries", "0", "--dry-run"]
+    assert run_cli(args, service.environment(), cwd=tmp_path).returncode == 7
+
+
 # --- JSON ----------------------------------------------------------------------------------
 
 

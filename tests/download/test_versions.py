@@ -78,9 +78,14 @@ VERSIONS: dict[str, Version] = {
 }
 
 
+@pytest.mark.parametrize("length", [True, False], ids=["a length", "none"])
 @pytest.mark.parametrize("name", VERSIONS)
 def test_another_file_of_the_same_length_from_a_host_that_ignores_if_range(
-    name: str, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+    name: str,
+    length: bool,
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    root: Path,
 ) -> None:
     first, then, another = VERSIONS[name]
 
@@ -90,7 +95,9 @@ def test_another_file_of_the_same_length_from_a_host_that_ignores_if_range(
     def changed(head: bytes, body: bytes) -> bytes:
         begin = asked_from(head)
         body = another(body)
-        return answer(body, *then) if begin is None else part_of(body, begin, *then)
+        if begin is None:
+            return answer(body, *then, length=length)
+        return part_of(body, begin, *then)
 
     odd("mp4", half)
     assert run_here(service, root, [ID], retries=0).exit_code == 1

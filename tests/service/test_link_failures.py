@@ -6,6 +6,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from g2a_archive.demo import (
     Fault,
     Request,
     Response,
+    SimulatedRecording,
     SimulatedService,
     faults,
     sample_recordings,
@@ -254,6 +256,21 @@ def test_a_link_older_than_47_hours_is_renewed_before_it_is_used(
 
 
 @pytest.mark.usefixtures("at_once")
+def test_a_file_that_is_not_offered_any_more_when_its_link_is_renewed(
+    serve: Serve, root: Path
+) -> None:
+    fields: dict[str, object] = {}
+    recording = SimulatedRecording(7, datetime(2014, 5, 6, tzinfo=UTC), fields=fields)
+    service = serve([recording])
+    service.on_links.append(lambda _: fields.update(eventsUrl=None))
+    service.fail_files(faults.status(410), "events")
+    report = run_here(service, root, [7])
+    assert (report.exit_code, list(report.unfinished)) == (1, [])
+    reason = "the service no longer gives a link to it"
+    assert [(one.file, one.reason) for one in report.failed] == [("events", reason)]
+    assert states(root) == {7: "failed"}
+
+
 def test_a_recording_that_is_gone_when_its_link_is_renewed(
     service: SimulatedService, root: Path
 ) -> None:
