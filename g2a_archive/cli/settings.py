@@ -46,9 +46,14 @@ class Settings:
         return [(option, path) for option, path in named.items() if path is not None]
 
 
+HOMELESS = Path(os.devnull, "g2a-archive")
+"""What nobody can make: instead of a directory "~" wherever a user without a home is."""
+
+
 def app_dir() -> Path:
-    """The directory of the configuration file and of a stored sign-in."""
-    return Path(click.get_app_dir("g2a-archive"))
+    """The directory of the configuration file and of a stored sign-in, or `HOMELESS`."""
+    found = Path(click.get_app_dir("g2a-archive"))
+    return found if found.is_absolute() else HOMELESS
 
 
 class Documented(click.Command):

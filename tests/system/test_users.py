@@ -70,6 +70,20 @@ def test_a_home_that_is_no_directory(service: SimulatedService, tmp_path: Path) 
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_no_home_at_all(service: SimulatedService, tmp_path: Path) -> None:
+    """A container's user may have none; a directory called "~" where it is run is not meant."""
+    stray = tmp_path / "~/.config/g2a-archive"
+    stray.mkdir(parents=True)
+    (stray / "config.toml").write_text("jobs = 'not for you'\n")
+    env = {**service.environment(renewable=True), "XDG_CONFIG_HOME": "~/.config"}
+    result = run_cli(["download", FIRST, "--min-free", "0"], env, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    result = run_cli(["login", "--paste"], env, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "no home directory to keep a sign-in in (set HOME or XDG_CONFIG_HOME" in result.stderr
+    assert [file.name for file in stray.iterdir()] == ["config.toml"]
+
+
 def variables() -> Iterator[str]:
     commands = [cli.get_command(None, name) for name in ("sync", "download")]  # type: ignore[arg-type]
     yield from {str(p.envvar) for one in commands if one for p in one.params if p.envvar}

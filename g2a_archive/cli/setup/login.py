@@ -13,7 +13,7 @@ from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.cli import values
 from g2a_archive.cli.config import auth_values
 from g2a_archive.cli.options import Parsed, option, options, service_options
-from g2a_archive.cli.settings import ConfiguredCommand, Documented, app_dir, settings_of
+from g2a_archive.cli.settings import HOMELESS, ConfiguredCommand, Documented, app_dir, settings_of
 from g2a_archive.console.outputs import complain, say
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
@@ -51,6 +51,11 @@ def login_command(
     Needs a client ID and secret in the environment or the configuration file. The refresh token is
     kept in the configuration directory, for this user alone; later runs use it by themselves.
     """
+    if app_dir() == HOMELESS:
+        raise InputError(
+            "this user has no home directory to keep a sign-in in",
+            hint="set HOME or XDG_CONFIG_HOME to a directory",
+        )
     settings = settings_of(ctx)
     values = {key: value for key, (value, _) in auth_values(settings.config, os.environ).items()}
     client = AuthSettings(
