@@ -148,7 +148,9 @@ class Merge:
         storage.open(self._switch.keeper(), create=not settings.no_create)
         stack.callback(storage.close)
         stop = self._switch.event.is_set
-        self._catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
+        self._catalog = stack.enter_context(
+            Catalog(storage.catalog, interrupted=stop, held=storage.lock.require)
+        )
         resume(self._catalog, self._root)  # what a killed `remove` has left
         self._look_for_drives(self._catalog)
         storage.unmounted = self._away
@@ -216,19 +218,20 @@ class Merge:
         for source in self._sources:
             with ExitStack() as stack:
                 try:
-                    if not self._settings.dry_run:
-                        self._lock(source, stack)
+                    locks = [] if self._settings.dry_run else self._locked(source, stack)
                     readonly = self._settings.dry_run or not self._move
-                    catalog = stack.enter_context(self._opened(source.catalog, readonly=readonly))
+                    catalog = self._opened(source.catalog, readonly=readonly, locks=locks)
+                    stack.enter_context(catalog)
                 except ArchiverError as error:
                     self.report.note(error, source.name)
                     continue
                 self._take_source(taker, source, catalog)
 
-    def _lock(self, source: Source, stack: ExitStack) -> None:
+    def _locked(self, source: Source, stack: ExitStack) -> list[RunLock]:
         """Both locks of a source, as a run there would take them; or as much as can be had."""
         own, beside = map(RunLock, lock_paths(source.root / layout.ARCHIVE_DIR, source.catalog))
-        for lock in [beside, own] if source.elsewhere else [own]:
+        locks = [beside, own] if source.elsewhere else [own]
+        for lock in locks:
             with suppress(NoLocksError):
                 try:
                     lock.acquire(self._switch.keeper())
@@ -238,6 +241,7 @@ class Merge:
                         raise
                     lock.share(self._switch.keeper())
                 stack.callback(lock.release)
+        return locks
 
     def _take_source(self, taker: Taker, source: Source, catalog: Catalog) -> None:
         if self._files is not None:
@@ -294,5 +298,10 @@ class Merge:
         with self._opened(source.catalog, readonly=True) as catalog:
             return int(catalog.scalar("SELECT count(*) FROM recording"))
 
-    def _opened(self, path: Path, *, readonly: bool) -> Catalog:
-        return Catalog(path, readonly=readonly, interrupted=self._switch.event.is_set)
+    def _opened(self, path: Path, *, readonly: bool, locks: Sequence[RunLock] = ()) -> Catalog:
+        def held() -> None:
+            for lock in locks:
+                lock.require()
+
+        stop = self._switch.event.is_set
+        return Catalog(path, readonly=readonly, interrupted=stop, held=held)

@@ -213,7 +213,9 @@ class Download:
                 storage.open(self.switch.keeper(), create=not settings.no_create)
                 stack.callback(storage.close)
                 self._storage = storage
-                self.catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stopped))
+                self.catalog = stack.enter_context(
+                    Catalog(storage.catalog, interrupted=stopped, held=storage.lock.require)
+                )
                 stack.callback(self._sweep, storage, self.catalog)
                 resume(self.catalog, storage.root)
             yield

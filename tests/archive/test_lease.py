@@ -29,10 +29,10 @@ from support.odd_mount import odd_mount
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.copying import copy_in_memory
 from g2a_archive.archive.disk import lease
-from g2a_archive.archive.disk.lease import Lease
+from g2a_archive.archive.disk.lease import Lease, this_run
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.demo.messages import Request
-from g2a_archive.errors import CatalogError
+from g2a_archive.errors import CatalogError, LockedError
 
 OFTEN = """
 from g2a_archive.archive.disk import lease
@@ -177,6 +177,7 @@ def test_a_run_that_loses_its_lease_stops(service: SimulatedService, root: Path)
     often = OFTEN.format(watched=60)
     with start_cli(args, env, before=often) as process, held_up(service) as asked:
         assert asked.wait(30)
+        before = catalog_path(root).read_bytes()
         lease_of(root).unlink()
         lease_of(root).write_text(OTHER)
         out, err = process.communicate(timeout=60)
@@ -184,7 +185,95 @@ def test_a_run_that_loses_its_lease_stops(service: SimulatedService, root: Path)
     assert "stopping, as another run works on this archive: host nas2" in err
     assert "not finished: 3" in out
     assert lease_of(root).read_text() == OTHER
+    assert catalog_path(root).read_bytes() == before
     assert "archived" not in states(root).values()
+
+
+def test_a_check_that_watches_a_lease_keeps_no_run_out(
+    service: SimulatedService, root: Path
+) -> None:
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    lease_of(root).write_text(OTHER)
+    check: Args = ["check", "--dest", root]
+    env = service.environment()
+    with start_cli(check, env, before=OFTEN.format(watched=1e6)) as process:
+        assert process.stderr is not None
+        assert "watching" in process.stderr.readline()
+        quick = OFTEN.format(watched=0.1)
+        result = run_cli(download(service, root), env, before=quick)
+        assert result.returncode == 0, result.stderr
+        process.communicate(timeout=30)
+    assert process.returncode in {0, 5}  # it may have seen the run's own lease
+
+
+def test_no_longer_than_max_duration_is_watched(service: SimulatedService, root: Path) -> None:
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    lease_of(root).write_text(OTHER)
+    args: Args = ["verify", "--rebuild", "--dest", root, "--max-duration", "1s"]
+    result = run_cli(args, before=OFTEN.format(watched=1e6))
+    assert result.returncode == 8, result.stderr
+    assert lease_of(root).read_text() == OTHER
+
+
+@pytest.mark.parametrize("kind", ["unreadable", "link", "fifo", "garbage"])
+def test_an_odd_thing_in_the_place_of_a_lease(
+    kind: str, service: SimulatedService, root: Path
+) -> None:
+    """It keeps nobody out for longer than a lease that nobody renews."""
+    path = lease_of(root)
+    path.parent.mkdir(parents=True)
+    if kind == "link":
+        path.symlink_to("nowhere")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(os.urandom(5000))
+    faults = [Fault("open", "*/lock.lease", errno.EACCES)] if kind == "unreadable" else []
+    often = OFTEN.format(watched=0.1)
+    env = {**service.environment(), **playing(faults)}
+    result = run_cli(download(service, root), env, before=often)
+    assert result.returncode == 0, result.stderr
+    assert "its holder cannot be read" in result.stderr
+    assert_archive_equals(service, root)
+    assert not os.path.lexists(path)
+
+
+def test_of_two_that_watched_a_lease_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one, which is a little later, removes ours for the one that was left."""
+    monkeypatch.setattr(lease, "_WATCHED", 0.01)
+    monkeypatch.setattr(lease, "_LOOKS", 0.5)
+    monkeypatch.setattr(lease, "_STEP", 0.01)
+    own, path = Lease(tmp_path / "lock"), tmp_path / "lock.lease"
+    path.write_text(OTHER)
+    later = OTHER.replace("nas2", "nas3")
+
+    def meanwhile() -> bool:
+        if path.read_text().startswith(this_run()[:20]):
+            path.unlink()
+            path.write_text(later)
+        return False
+
+    with pytest.raises(LockedError, match="nas3"):
+        own.take(lease.Keeper(meanwhile, lambda: None))
+    own.release()
+    assert path.read_text() == later
+
+
+def test_a_run_that_stood_still_looks_first(tmp_path: Path) -> None:
+    """Before its lease is renewed again, another run may have taken it over."""
+    own, path = Lease(tmp_path / "lock"), tmp_path / "lock.lease"
+    own.take(lease.NOBODY)
+    own.require()
+    path.unlink()
+    path.write_text(OTHER)
+    own.require()  # it was renewed just now
+    own._renewed_at -= 45
+    with pytest.raises(LockedError, match="nas2"):
+        own.require()
+    own.release()
+    assert path.read_text() == OTHER
 
 
 def test_a_lease_that_is_gone_is_made_again(tmp_path: Path) -> None:
@@ -194,10 +283,10 @@ def test_a_lease_that_is_gone_is_made_again(tmp_path: Path) -> None:
     try:
         text = path.read_text()
         path.unlink()
-        assert own._renewed(1) == ""
+        assert own._renewed() == ""
         assert path.read_text() == text
         path.write_bytes(bytes(100))
-        assert own._renewed(2) == ""
+        assert own._renewed() == ""
         assert path.read_text().startswith(text)
     finally:
         own.release()
@@ -299,3 +388,18 @@ def test_a_copy_is_made_again_if_something_was_committed_meanwhile(
     with closing(copy_in_memory(catalog_path(root), lambda: None, seconds=30)) as copy:
         assert copy.execute("SELECT DISTINCT reason FROM recording").fetchall() == [("later",)]
     assert copied.count(catalog_path(root)) == 2
+
+
+def test_what_is_half_done_in_a_catalogue_behind_a_link(
+    service: SimulatedService, root: Path, tmp_path: Path
+) -> None:
+    """Its journal is where the file itself is."""
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    catalog_path(root).rename(tmp_path / "elsewhere.sqlite3")
+    catalog_path(root).symlink_to(tmp_path / "elsewhere.sqlite3")
+    with (
+        half_written(root),
+        closing(copy_in_memory(catalog_path(root), lambda: None, seconds=30)) as copy,
+    ):
+        assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert copy.execute("SELECT count(*) FROM recording").fetchone() == (3,)

@@ -71,8 +71,8 @@ def _code(error: sqlite3.DatabaseError) -> int:
 class Database:
     """An open database file. Every method may raise `CatalogError` (exit code 6).
 
-    It is written by whoever has the archive's lock, or `beside` a run, which may come on a machine
-    whose SQLite does not see ours: from then on it is only read.
+    It is written by whoever has the archive's lock, as long as `held` does not raise; or `beside`
+    a run, which may come on a machine whose SQLite does not see ours: from then on it is only read.
     """
 
     def __init__(
@@ -82,13 +82,14 @@ class Database:
         readonly: bool = False,
         beside: bool = False,
         interrupted: Callable[[], bool] = lambda: False,
+        held: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self.readonly = readonly
         self._beside = beside and not readonly
         self._copied = False
         self.now: Callable[[], str] = utc_now  # a run knows better, once the service told the time
-        self._interrupted = interrupted
+        self._interrupted, self._held = interrupted, held
         self._looked: list[int] = []
         self._synchronous = "EXTRA" if readonly else self._make_file()
         # A reader that could undo what looks half done would take it from a run on another machine.
@@ -285,8 +286,10 @@ class Database:
         """
         began = time.monotonic()
         deadline, tell_at = began + _PATIENCE, began + _SILENCE
-        if self._beside and not self._db.in_transaction and (why := self._only_read()):
-            self._read_copy(why)
+        if not self._db.in_transaction:
+            self._held()
+            if self._beside and (why := self._only_read()):
+                self._read_copy(why)
         while True:
             try:
                 return action()

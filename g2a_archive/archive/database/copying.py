@@ -7,6 +7,7 @@ only who has the archive's lock lets SQLite do so; who reads has it done in a co
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -48,6 +49,7 @@ def copy_in_memory(path: Path, check: Callable[[], None], *, seconds: float) -> 
     with tempfile.TemporaryDirectory(prefix="g2a-archive-") as place:
         copy = Path(place) / "catalog.sqlite3"
         until = time.monotonic() + seconds
+        path = Path(os.path.realpath(path))  # which SQLite has the journal beside
         while not _copied(path, copy):
             check()
             if time.monotonic() > until:

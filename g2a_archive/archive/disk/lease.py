@@ -42,6 +42,8 @@ _STEP = 0.2
 _MOST = 512
 """Bytes of a lease that are read."""
 
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+
 _LEASE = re.compile(r"host [^\n]+\n([^\n]+)\n")
 """Who has it, and the machine that its lock is good on; what follows changes as it is renewed."""
 
@@ -65,7 +67,8 @@ class Lease:
 
     def __init__(self, lock: Path) -> None:
         self.path = lock.with_name(f"{lock.name}.lease")
-        self._mine = ""
+        self._mine = self._lost = ""
+        self._number, self._renewed_at = 0, 0.0
         self._over = threading.Event()
         self._renewing: threading.Thread | None = None
 
@@ -74,31 +77,48 @@ class Lease:
         left = self.watch(keeper)
         mine = f"{this_run()}\n{self._machine()}\n"
         try:
-            if left:  # nothing that came since
+            if left is not None:  # nothing that came since
                 self.path.unlink()
             self._make(mine)
         except FileExistsError:
             raise taken(self._read() or "") from None  # by one that was quicker
         except OSError:
             return
-        self._mine = mine
+        self._mine, self._lost, self._renewed_at = mine, "", _now()
         self._over.clear()
+        if left is not None and self._is_elsewhere(left):
+            # Another run may have watched it as long, and removed ours for the one that was left.
+            self._wait(keeper)
+            if not (there := self._read() or "").startswith(mine):
+                raise taken(there)
         self._renewing = spawn(self._renew, keeper.lost)
+
+    def require(self) -> None:
+        """Raise `LockedError` where another run has it by now.
+
+        It may where this run stood still for long, in a machine that slept, say: then it is looked
+        at first.
+        """
+        if self._mine and not self._lost and _now() - self._renewed_at > _WATCHED / 2:
+            with suppress(OSError):
+                self._lost = self._renewed()
+        if self._lost:
+            raise taken(self._lost)
 
     def elsewhere(self) -> str | None:
         """What it says, if another machine's run has it, or has left it; else None."""
         seen = self._read()
         return seen if seen is not None and self._is_elsewhere(seen) else None
 
-    def watch(self, keeper: Keeper) -> bool:
+    def watch(self, keeper: Keeper) -> str | None:
         """Return once no run elsewhere has it: after `_WATCHED` seconds where one has left it.
 
-        Tells whether it is still there, of a run that was killed. Raises `LockedError` where it is
-        renewed, and `Interrupted` where the keeper is told to stop.
+        Returns what it says if it is still there, of a run that was killed. Raises `LockedError`
+        where it is renewed, and `Interrupted` where the keeper is told to stop.
         """
         seen = self._read()
         if seen is None or not self._is_elsewhere(seen):
-            return seen is not None
+            return seen
         log.warning(
             "a run elsewhere works on this archive, or was killed: %s; watching for up to %.0f s "
             "whether it renews its lease",
@@ -107,17 +127,20 @@ class Lease:
         )
         until = time.monotonic() + _WATCHED
         while time.monotonic() < until:
-            look_at = time.monotonic() + _LOOKS
-            while time.monotonic() < look_at:
-                if keeper.stopped():
-                    raise Interrupted
-                time.sleep(_STEP)
+            self._wait(keeper)
             now = self._read()
             if now is None:
-                return False
+                return None
             if now != seen:
                 raise taken(now)
-        return True
+        return seen
+
+    def _wait(self, keeper: Keeper) -> None:
+        until = time.monotonic() + _LOOKS
+        while time.monotonic() < until:
+            if keeper.stopped():
+                raise Interrupted
+            time.sleep(_STEP)
 
     def release(self) -> None:
         """Give it back, if it is still ours."""
@@ -133,30 +156,33 @@ class Lease:
 
     def _renew(self, lost: Callable[[], None]) -> None:
         """Until it is over; a share that fails for a while is told by all else that is done."""
-        number = 0
         while not self._over.wait(_RENEWED):
-            number += 1
             with suppress(OSError):
-                if other := self._renewed(number):
-                    log.error("stopping, as another run works on this archive: %s", told(other))
-                    lost()
-                    return
+                self._lost = self._lost or self._renewed()
+            if self._lost:
+                log.error("stopping, as another run works on this archive: %s", told(self._lost))
+                lost()
+                return
 
-    def _renewed(self, number: int) -> str:
+    def _renewed(self) -> str:
         """Write that we are still there; the other's lease, unwritten to, where it is lost."""
+        mine = self._mine
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:  # somebody removed it
-            self._make(self._mine)
+            if not self._over.is_set():
+                self._make(mine)
             return ""
         try:
             text = text_in(fd)
-            if _LEASE.match(text) and not text.startswith(self._mine):
+            if _LEASE.match(text) and not text.startswith(mine):
                 return text
-            os.pwrite(fd, f"{self._mine}{number:010}\n".encode(), 0)
+            self._number += 1
+            os.pwrite(fd, f"{mine}{self._number:010}\n".encode(), 0)
             os.fsync(fd)  # other machines see what was sent away
         finally:
             os.close(fd)
+        self._renewed_at = _now()
         return ""
 
     def _make(self, text: str) -> None:
@@ -170,10 +196,12 @@ class Lease:
             os.close(fd)
 
     def _read(self) -> str | None:
-        """What it says; None where there is none, or none that can be read."""
+        """What it says, or when it was written where that cannot be read; None if there is none."""
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(self.path, _READ)
         except OSError:
+            with suppress(OSError):
+                return f"\n{os.lstat(self.path).st_mtime_ns}"
             return None
         try:
             return text_in(fd)
@@ -187,6 +215,11 @@ class Lease:
     def _machine(self) -> str:
         """Names what sees one lock: this machine since it started, and this mount of the device."""
         return f"{boot_id() or os.uname().nodename}/{self.path.parent.stat().st_dev}"
+
+
+def _now() -> float:
+    """Seconds, those included in which the machine slept."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def this_run() -> str:
@@ -204,8 +237,8 @@ def taken(text: str) -> LockedError:
 
 def told(text: str) -> str:
     """Who the holder is, for a sentence."""
-    first = text.strip().partition("\n")[0]
-    return "".join(c for c in first if c.isprintable()) or "its holder cannot be read"
+    first = "".join(c for c in text.partition("\n")[0] if c.isprintable())
+    return first if first.startswith("host ") else "its holder cannot be read"
 
 
 def text_in(fd: int) -> str:

@@ -67,12 +67,13 @@ class RunLock:
         A file that is not there is made by a run, where its directory can be written.
         """
         try:
-            self._watched(self._locked(os.O_RDWR, fcntl.LOCK_SH), keeper)
+            os.close(self._locked(os.O_RDWR, fcntl.LOCK_SH))
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not os.path.lexists(self.path):
                 return
             raise self._failure(error, "open the lock") from error
-        self.release()
+        if self._lease is not None:
+            self._lease.watch(keeper)  # without the lock, which a run may want meanwhile
 
     def share(self, keeper: Keeper = NOBODY) -> None:
         """Keep runs out where nothing can be written: read-only media, another user's archive.
@@ -81,14 +82,15 @@ class RunLock:
         `LockedError` and `NoLocksError`.
         """
         with suppress(OSError):
-            self._watched(self._locked(os.O_RDONLY, fcntl.LOCK_SH), keeper)
+            self._fd = self._locked(os.O_RDONLY, fcntl.LOCK_SH)
+            with self._released_on_failure():
+                if self._lease is not None:
+                    self._lease.watch(keeper)
 
-    def _watched(self, fd: int, keeper: Keeper) -> None:
-        """Have what is locked, unless a run elsewhere has the lease."""
-        self._fd = fd
-        with self._released_on_failure():
-            if self._lease is not None:
-                self._lease.watch(keeper)
+    def require(self) -> None:
+        """Raise `LockedError` where a run elsewhere took over what was acquired."""
+        if self._lease is not None:
+            self._lease.require()
 
     @contextmanager
     def _released_on_failure(self) -> Iterator[None]:
@@ -153,6 +155,11 @@ class ArchiveLock:
     def look(self, keeper: Keeper = NOBODY) -> None:
         """Tell whether they could be taken; nothing is made, kept or written."""
         self._both(lambda lock: lock.look(keeper))
+
+    def require(self) -> None:
+        """Raise `LockedError` where a run elsewhere took over what was acquired."""
+        self._lock.require()
+        self._beside.require()
 
     def _both(self, take: Callable[[RunLock], None]) -> None:
         apart = False

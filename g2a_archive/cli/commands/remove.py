@@ -95,7 +95,9 @@ def _remove(
             storage.open(switch.keeper(), create=False)
             stack.callback(storage.close)
             root = storage.root
-            catalog = stack.enter_context(Catalog(storage.catalog, interrupted=stop))
+            catalog = stack.enter_context(
+                Catalog(storage.catalog, interrupted=stop, held=storage.lock.require)
+            )
             left = resume(catalog, root)
         else:
             root, catalog = stack.enter_context(reading(settings.run, stop))

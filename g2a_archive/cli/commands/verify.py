@@ -208,9 +208,19 @@ def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
     until = math.inf if most is None else time.monotonic() + most
     storage = Storage(Path(run.dest), catalog=run.catalog)
     require_files(storage.root, switch.event.is_set)
-    storage.open(switch.keeper())
+
+    def stop() -> bool:
+        return switch.event.is_set() or time.monotonic() >= until
+
     try:
-        with Catalog(storage.catalog, interrupted=switch.event.is_set) as catalog:
+        storage.open(replace(switch.keeper(), stopped=stop))
+    except Interrupted:
+        if switch.code is not None:
+            raise
+        return Outcome(timed_out=True)
+    try:
+        interrupted, held = switch.event.is_set, storage.lock.require
+        with Catalog(storage.catalog, interrupted=interrupted, held=held) as catalog:
             outcome = rebuild(
                 catalog,
                 storage.root,
@@ -218,7 +228,7 @@ def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
                 on_begin=view.begin,
                 on_files=view.more,
                 on_bytes=view.more_bytes,
-                stop=lambda: switch.event.is_set() or time.monotonic() >= until,
+                stop=stop,
             )
             if outcome.interrupted and switch.code is None:
                 outcome.interrupted, outcome.timed_out = False, True
