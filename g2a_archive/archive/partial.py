@@ -320,7 +320,6 @@ class Partial:
         with contextlib.suppress(OSError):
             if self.size:
                 os.truncate(self.path, self.size)
-                self.write_note()
             else:
                 self.discard()
 

@@ -64,6 +64,19 @@ def test_a_suspended_file_without_bytes_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_suspended_file_is_closed_though_it_cannot_be_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    part = begun(tmp_path, 5000)
+    monkeypatch.setattr(partial, "flush_file", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        part.suspend()
+    assert part.fd == -1
+
+
 def test_after_a_killed_process_all_written_bytes_count(tmp_path: Path) -> None:
     part = begun(tmp_path, 5000)
     part.write_note()  # and not flushed

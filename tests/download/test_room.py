@@ -7,11 +7,11 @@ import re
 import socket
 import threading
 from collections.abc import Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from support import archive_files, assert_nothing_false, mounts, run_here
+from support import archive_files, assert_nothing_false, catalog_rows, mounts, run_here
 from support.host import Host, answer
 from support.odd import START, act, bytes_of
 from support.service import Serve
@@ -169,3 +169,31 @@ def test_a_year_s_disk_has_room_again_where_others_failed(
         report = run_here(service, root, ids, timeout=3.0, retries=0, jobs=4)
         assert {one.id for one in report.failed} == set(ids[:2])
         assert report.archived == 2
+
+
+def test_a_disk_that_others_fill_has_room_for_what_is_recorded(
+    serve: Serve, plain_host: Host, root: Path
+) -> None:
+    service = serve([SimulatedRecording(1, START, 8 << 20)])
+    act(service, plain_host, {1: ("mp4", lambda _, b: answer(b))})
+    right, part = plain_host.script, root / ".g2a-archive/partial/1.mp4.part"
+
+    def script(sock: socket.socket) -> None:
+        data = answer(bytes_of(service, "mp4", 1))
+        sock.sendall(data[: 4 << 20])
+        while part.stat().st_size < 3 << 20:
+            os.sched_yield()
+        with suppress(OSError), open(root / "others", "wb", buffering=0) as others:
+            while others.write(bytes(4096)):
+                pass
+        sock.sendall(data[4 << 20 :])
+
+    plain_host.script = script
+    with mounts.tmpfs(root, "32m"):
+        report = run_here(service, root, [1])
+        assert (report.exit_code, len(report.stops)) == (ExitCode.STORAGE, 1)
+        assert "No space left on device" in report.stops[0]
+        assert catalog_rows(root, "SELECT exit_code FROM run") == [(ExitCode.STORAGE,)]
+        (root / "others").unlink()
+        plain_host.script = right
+        assert run_here(service, root, [1]).exit_code == 0
