@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from g2a_archive.archive import partial
+from g2a_archive.archive.disk.flushing import boot_id
 from g2a_archive.archive.partial import Partial, Validator
 
 ETAG = Validator('"1"', "Tue, 06 May 2014 07:08:09 GMT")
@@ -71,10 +72,12 @@ def test_a_suspended_file_is_closed_though_it_cannot_be_flushed(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     part = begun(tmp_path, 5000)
+    part.flush()
+    part.append(b"more")
     monkeypatch.setattr(partial, "flush_file", fail)
     with pytest.raises(OSError, match="Input/output"):
         part.suspend()
-    assert part.fd == -1
+    assert (part.fd, loaded(tmp_path).size) == (-1, 5000)
 
 
 def test_after_a_killed_process_all_written_bytes_count(tmp_path: Path) -> None:
@@ -153,6 +156,15 @@ def test_a_note_that_cannot_be_read_means_starting_over(text: str, tmp_path: Pat
 def test_a_length_that_the_bytes_contradict(total: object, tmp_path: Path) -> None:
     begun(tmp_path, 5000).suspend()
     change_note(tmp_path, total=total)
+    assert loaded(tmp_path).size == 0
+
+
+@pytest.mark.parametrize("field", ["flushed", "size"])
+def test_a_note_of_less_than_nothing(field: str, tmp_path: Path) -> None:
+    begun(tmp_path, 5000).suspend()
+    boot = "another" if field == "flushed" else boot_id()
+    fields: dict[str, object] = {"boot": boot, field: -1}
+    change_note(tmp_path, **fields)
     assert loaded(tmp_path).size == 0
 
 
