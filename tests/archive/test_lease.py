@@ -390,6 +390,17 @@ def test_a_copy_is_made_again_if_something_was_committed_meanwhile(
     assert copied.count(catalog_path(root)) == 2
 
 
+def test_no_room_for_a_copy(service: SimulatedService, root: Path) -> None:
+    """It is not the archive's disk that is full."""
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    with half_written(root):
+        fault = Fault("create", "*/g2a-archive-*/catalog.sqlite3", errno.ENOSPC)
+        result = run_cli(["status", "--dest", root], playing([fault]))
+        assert result.returncode == 6
+        assert "or set TMPDIR" in result.stderr
+        assert "--dest" not in result.stderr
+
+
 def test_what_is_half_done_in_a_catalogue_behind_a_link(
     service: SimulatedService, root: Path, tmp_path: Path
 ) -> None:

@@ -7,18 +7,21 @@ only who has the archive's lock lets SQLite do so; who reads has it done in a co
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.errors import CatalogError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def keep_copy(path: Path, uri: str, version: int) -> None:
@@ -46,7 +49,7 @@ def copy_in_memory(path: Path, check: Callable[[], None], *, seconds: float) -> 
     Commits of another machine are waited for, `seconds` at most. Raises `CatalogError` after that,
     `OSError`, `sqlite3.DatabaseError`, and whatever `check` raises meanwhile.
     """
-    with tempfile.TemporaryDirectory(prefix="g2a-archive-") as place:
+    with _needing_room(path), tempfile.TemporaryDirectory(prefix="g2a-archive-") as place:
         copy = Path(place) / "catalog.sqlite3"
         until = time.monotonic() + seconds
         path = Path(os.path.realpath(path))  # which SQLite has the journal beside
@@ -59,6 +62,30 @@ def copy_in_memory(path: Path, check: Callable[[], None], *, seconds: float) -> 
             memory = sqlite3.connect(":memory:", isolation_level=None)
             whole.backup(memory)
             return memory
+
+
+@contextmanager
+def _needing_room(path: Path) -> Iterator[None]:
+    """Says so where the directory for temporary files has no room for a copy, or isn't there."""
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise _no_room(path, str(error.strerror)) from error
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _no_room(path, f"{tempfile.gettempdir()}: {os.strerror(error.errno)}") from error
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL:
+            raise
+        raise _no_room(path, f"{tempfile.gettempdir()}: it is full") from error
+
+
+def _no_room(path: Path, why: str) -> CatalogError:
+    hint = "free some space in the directory for temporary files, or set TMPDIR"
+    return CatalogError(f"cannot read a copy of the catalogue {path}: {why}", hint=hint)
 
 
 def _copied(path: Path, copy: Path) -> bool:
