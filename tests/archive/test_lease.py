@@ -371,6 +371,25 @@ def test_a_check_records_nothing_once_another_machine_works(
     assert "lost" not in states(root).values()
 
 
+@pytest.mark.parametrize("command", [["status"], ["verify"], ["export", "--csv"]])
+def test_no_copy_where_the_locks_of_another_machine_are_seen(
+    command: list[str], service: SimulatedService, root: Path
+) -> None:
+    """As over NFS: SQLite's are seen, too, and a large catalogue may change while it is copied."""
+    often = OFTEN.format(watched=60)
+    elsewhere = f"{often}lease.boot_id = lambda: 'another-machine'"
+    env = service.environment()
+    with start_cli(download(service, root), env, before=elsewhere) as first:
+        with held_up(service) as asked:
+            assert asked.wait(30)
+            assert lease_of(root).exists()
+            fault = Fault("create", "*/g2a-archive-*/catalog.sqlite3", errno.ENOSPC)
+            result = run_cli([*command, "--dest", root], playing([fault]))
+            assert result.returncode == 0, result.stderr
+        _, err = first.communicate(timeout=60)
+    assert first.returncode == 0, err
+
+
 def test_a_copy_is_made_again_if_something_was_committed_meanwhile(
     service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from g2a_archive.archive.database.copying import copy_in_memory, keep_copy
 from g2a_archive.archive.database.statements import VALUES
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import make_flushed, write_trial
-from g2a_archive.archive.disk.lock import leased_elsewhere
+from g2a_archive.archive.disk.lock import leased_elsewhere, locks_seen
 from g2a_archive.archive.disk.space import on_share
 from g2a_archive.archive.layout import option_of
 from g2a_archive.errors import (
@@ -51,7 +51,6 @@ _HINTS = {
     sqlite3.SQLITE_CANTOPEN: "is the directory there, and may this user write to it?",
     sqlite3.SQLITE_IOERR: "check the drive or the share, or use --catalog",
 }
-
 
 _PATIENCE = 30.0
 """Seconds to wait for a reader's or another program's lock on the catalogue."""
@@ -92,25 +91,28 @@ class Database:
         self._interrupted, self._held = interrupted, held
         self._looked: list[int] = []
         self._synchronous = "EXTRA" if readonly else self._make_file()
-        # A reader that could undo what looks half done would take it from a run on another machine.
-        self._uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={'ro' if readonly else 'rwc'}"
         with self._translated("open"):
-            # One thread writes at a time; the archiver's main thread owns the connection.
-            self._db = sqlite3.connect(self._uri, uri=True, timeout=0.25, isolation_level=None)
+            self._db = self._connected()
         try:
-            if readonly and leased_elsewhere(path):
-                self._read_copy()
+            if readonly and leased_elsewhere(path) and not locks_seen(path):
+                self._only_read(copied=True)
             self._prepare()
         except BaseException:
             self.close()
             raise
 
+    def _connected(self) -> sqlite3.Connection:
+        # A reader that could undo what looks half done would take it from a run on another machine.
+        mode = "ro" if self.readonly else "rwc"
+        self._uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode={mode}"
+        # One thread writes at a time; the archiver's main thread owns the connection.
+        return sqlite3.connect(self._uri, uri=True, timeout=0.25, isolation_level=None)
+
     def _make_file(self) -> str:
         """Make the file; SQLite's own would have the mode 0644.
 
-        Returns how SQLite is to flush: as far as the file system can. EXTRA also flushes the
-        directory after the journal is gone: a commit is a commit. FULL does without that, OFF
-        without any flush.
+        Returns how SQLite is to flush, as far as the file system can: EXTRA also flushes the
+        directory once the journal is gone, FULL does without that, OFF without any flush.
         """
         try:
             # Before SQLite has it open: closing it later would let go of SQLite's locks.
@@ -165,30 +167,29 @@ class Database:
             if not schema.is_current(db):  # two programs may have come here
                 schema.migrate(db)
 
-    def _only_read(self) -> str:
-        """Why that is so, of a run elsewhere that may write; "" where there is none."""
+    def _writer(self) -> str:
+        """What is said of a run elsewhere that may write; "" where there is none."""
         by = leased_elsewhere(self.path)
         return f"is only read: a run elsewhere works on it, or was killed: {by}" if by else ""
 
     def _unseen(self, error: sqlite3.DatabaseError) -> str:
-        """What may have come between a reader and the file: a writer whose locks it does not see.
-
-        "" where that can't be, or for who writes.
-        """
+        """What may have come between a reader and the file: a writer whose locks are not seen."""
         if self._copied or self._db.in_transaction or not (self.readonly or self._beside):
             return ""
         if self.readonly and _code(error) in _HALF_DONE:
             return "was being written when a run was killed: it is read as it was before that"
-        return self._only_read()
+        busy = _code(error) & 0xFF == sqlite3.SQLITE_BUSY
+        return "" if busy and locks_seen(self.path) else self._writer()
 
-    def _read_copy(self, why: str = "") -> None:
-        """Go on with a copy in memory, without what was half done; say why."""
+    def _only_read(self, why: str = "", *, copied: bool) -> None:
+        """From now on, and say why; `copied`: in memory, without what was half done."""
         if why:
             log.warning("the catalogue %s %s", self.path, why)
         self._db.close()
-        self.readonly, self._beside, self._copied = True, False, True
-        with self._translated("copy"):
-            self._db = copy_in_memory(self.path, self.check_interrupted, seconds=_PATIENCE)
+        self.readonly, self._beside, self._copied = True, False, copied
+        check = self.check_interrupted
+        with self._translated("read"):
+            self._db = copy_in_memory(self.path, check, _PATIENCE) if copied else self._connected()
 
     def _migrate_in_memory(self) -> None:
         """A reader may not change the file, nor need it be able to: it reads a migrated copy."""
@@ -288,14 +289,14 @@ class Database:
         deadline, tell_at = began + _PATIENCE, began + _SILENCE
         if not self._db.in_transaction:
             self._held()
-            if self._beside and (why := self._only_read()):
-                self._read_copy(why)
+            if self._beside and (why := self._writer()):
+                self._only_read(why, copied=not locks_seen(self.path))
         while True:
             try:
                 return action()
             except sqlite3.DatabaseError as error:
                 if why := self._unseen(error):
-                    self._read_copy(why)
+                    self._only_read(why, copied=True)
                     continue
                 busy = _code(error) & 0xFF == sqlite3.SQLITE_BUSY
                 now = time.monotonic()

@@ -43,7 +43,7 @@ def keep_copy(path: Path, uri: str, version: int) -> None:
         raise
 
 
-def copy_in_memory(path: Path, check: Callable[[], None], *, seconds: float) -> sqlite3.Connection:
+def copy_in_memory(path: Path, check: Callable[[], None], seconds: float) -> sqlite3.Connection:
     """What was committed last to the database at `path`; nothing there is changed.
 
     Commits of another machine are waited for, `seconds` at most. Raises `CatalogError` after that,

@@ -104,7 +104,10 @@ class RunLock:
         """The lock file, open and locked. Raises `OSError` where it cannot be opened."""
         fd = persistently(os.open, self.path, flags | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
+            if how == fcntl.LOCK_EX:  # who only looks whether it is held has it for a moment
+                persistently(fcntl.flock, fd, how | fcntl.LOCK_NB)
+            else:
+                fcntl.flock(fd, how | fcntl.LOCK_NB)
         except OSError as error:
             holder = text_in(fd)
             os.close(fd)
@@ -200,8 +203,17 @@ def leased_elsewhere(catalog: Path) -> str:
     return next((told(text) for text in found if text is not None), "")
 
 
+def locks_seen(catalog: Path) -> bool:
+    """Whether a lock on the archive of a catalogue is seen to be held, be it on another machine."""
+    return any(map(_is_held, lock_paths(catalog.parent, catalog)))
+
+
 def is_locked(path: Path) -> bool:
     """Whether a run holds the lock at `path` now, or its lease elsewhere. Writes nothing."""
+    return _is_held(path) or Lease(path).elsewhere() is not None
+
+
+def _is_held(path: Path) -> bool:
     lock = RunLock(path, leased=False)
     try:
         lock.share()  # whoever may only read may ask, too
@@ -210,4 +222,4 @@ def is_locked(path: Path) -> bool:
     except (LockedError, StorageError):
         return True
     lock.release()
-    return Lease(path).elsewhere() is not None
+    return False
