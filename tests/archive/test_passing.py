@@ -88,6 +88,7 @@ def test_the_program_s_own_files_cannot_be_opened(service: SimulatedService, roo
     [
         (Fault("close", "*/.trial-*", errno.EDQUOT), ExitCode.STORAGE),  # as a share tells
         (Fault("unlink", "*/.trial-*", errno.EBUSY, times=1), ExitCode.OK),
+        (Fault("create", "*/.trial-*", errno.ESTALE, times=1), ExitCode.OK),
     ],
 )
 def test_a_try_leaves_nothing(

@@ -17,6 +17,7 @@ import click
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import write_trial
 from g2a_archive.archive.disk.lease import Keeper
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
@@ -216,7 +217,7 @@ def _try(place: Path, instead: str) -> Path:
     while not os.path.lexists(place):
         place = place.parent
     try:
-        write_trial(place)
+        persistently(write_trial, place)
     except OSError as error:
         raise storage_error(error, "write to", place, instead=instead) from error
     return place
