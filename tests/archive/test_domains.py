@@ -113,6 +113,22 @@ def test_what_passes_is_tried_again(
     assert sum(waits) < 1
 
 
+def test_what_takes_long_to_fail_is_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a share whose server is gone each try lasts until its time-out."""
+    now, tries = [0.0], []
+
+    def action() -> None:
+        tries.append(now[0])
+        now[0] += 180
+        raise error_of(errno.ETIMEDOUT)
+
+    monkeypatch.setattr(domains, "_wait", lambda _: None)
+    monkeypatch.setattr("g2a_archive.archive.disk.domains.time.monotonic", lambda: now[0])
+    with pytest.raises(OSError, match=os.strerror(errno.ETIMEDOUT)):
+        persistently(action)
+    assert len(tries) == 2
+
+
 # --- the try ----------------------------------------------------------------------------------
 
 

@@ -12,8 +12,10 @@ and the run goes on, or raises the `StorageError` that ends it (exit code 6).
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum
 from typing import ParamSpec, TypeVar
@@ -105,6 +107,9 @@ _VERBS = {
 }
 
 
+_LONG = 15.0
+"""Seconds after the first failure, after which nothing is tried again."""
+
 _wait = threading.Event().wait
 """`time.sleep` fails where libfaketime sets the clock."""
 
@@ -112,16 +117,19 @@ _wait = threading.Event().wait
 def persistently(action: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
     """What `action` returns, tried again while what stops it passes by itself, six times at most.
 
+    Where the next one takes long to fail, as on a share whose server is gone, it was the last.
     Raises the `OSError` of the last try, or what has been made of it.
     """
-    pause = _FIRST_WAIT
+    pause, until = _FIRST_WAIT, math.inf
     for _ in range(_TRIES - 1):
         try:
             return action(*args, **named)
         except (OSError, LocalError) as error:
             code = error.code if isinstance(error, LocalError) else error.errno
-            if code not in PASSING:
+            now = time.monotonic()
+            if code not in PASSING or now > until:
                 raise
+            until = min(until, now + _LONG)
         _wait(pause)
         pause *= 2
     return action(*args, **named)
