@@ -183,7 +183,8 @@ class Interrupted(Exception):  # noqa: N818 - it is not an error
 def unexpected(error: Exception) -> ArchiverError:
     """What to say of a bug: where, and no more, as an exception's text may hold secrets.
 
-    Memory that is not to be had is none, nor what the system says of a file, be it our own code.
+    Memory that is not to be had is none, nor what the system says of a file, be it our own code,
+    nor a Python that was built without something.
     """
     import traceback
 
@@ -193,6 +194,11 @@ def unexpected(error: Exception) -> ArchiverError:
         return StorageError(
             "the system gives this program no more memory",
             hint="raise its limit (ulimit -v, or the container's), or lower --jobs",
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return ArchiverError(
+            f"this Python has no module {error.name}",
+            hint="install the package that brings it, or use another Python",
         )
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     where = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(frames))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import clean_environment, run_cli
+from support import clean_environment, command, run_cli
 from support.cli import FIRST, Args
 
 from g2a_archive.demo import SimulatedService
@@ -72,3 +72,18 @@ def test_a_run_off_a_terminal_needs_no_rich(service: SimulatedService, tmp_path:
     assert not RICH & found
     # The bytes come over the standard library alone, the calls over requests.
     assert "requests" in found
+
+
+def test_a_python_without_sqlite(tmp_path: Path) -> None:
+    """As one is that was built where SQLite's headers were not to be had."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['_sqlite3'] = None")
+    env = clean_environment()
+    env["PYTHONPATH"] = f"{tmp_path}:{env['PYTHONPATH']}"
+    result = subprocess.run(
+        command(["status"]), env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "g2a-archive: this Python has no module _sqlite3 "
+        "(install the package that brings it, or use another Python)\n"
+    )
