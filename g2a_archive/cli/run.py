@@ -78,11 +78,8 @@ def require_place(option: str, path: str, run: RunSettings) -> None:
         )
 
 
-@contextmanager
-def reading(
-    run: RunSettings, interrupted: Callable[[], bool] = lambda: False
-) -> Iterator[tuple[Path, Catalog]]:
-    """The archive's root and its catalogue, read without the archive's lock."""
+def find_archive(run: RunSettings) -> tuple[Path, Path]:
+    """The archive's root, and where its catalogue is. Raises `StorageError` if there is none."""
     root = Path(run.dest).absolute()
     path = catalog_path(root, run.catalog)
     if not has_catalog(path):
@@ -93,6 +90,15 @@ def reading(
         elif os.path.isdir(root / ARCHIVE_DIR):
             hint = "`verify --rebuild`, or the next download, makes a catalogue of what is there"
         raise StorageError(f"there is no archive at {root}: {path} {why}", hint=hint)
+    return root, path
+
+
+@contextmanager
+def reading(
+    run: RunSettings, interrupted: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[Path, Catalog]]:
+    """The archive's root and its catalogue, read without the archive's lock."""
+    root, path = find_archive(run)
     with Catalog(path, readonly=True, interrupted=interrupted) as catalog:
         yield root, catalog
 

@@ -117,7 +117,7 @@ class Download:
     def _look_beside(self) -> None:
         """Another run has the lock: what is archived already is told from its catalogue."""
         path = catalog_path(self.root, self.settings.catalog)
-        with suppress(ArchiverError), Catalog(path, readonly=True) as catalog:
+        with suppress(ArchiverError, Interrupted), self._read(path) as catalog:
             rows = archived(catalog, self._left, kinds_mask(self.settings.kinds))
             done = IdSet(row[0] for row in rows)
             left = array("q", (id_ for id_ in self._left if id_ not in done))
@@ -333,14 +333,18 @@ class Download:
         could not begin. None where that is not known.
         """
         path = catalog_path(self.root, self.settings.catalog)
-        with suppress(ArchiverError, OSError):
+        with suppress(ArchiverError, Interrupted, OSError):
             if has_catalog(path):
-                with Catalog(path, readonly=True) as catalog:
+                with self._read(path) as catalog:
                     if self._service is not None:
                         catalog.now = self._service.clock.text
                     self.report.fingerprint = self.report.fingerprint or catalog.fingerprint()
                     return catalog.owed_count(), catalog.last_success()
         return None, None
+
+    def _read(self, path: Path) -> Catalog:
+        """For what it is nice to know at the end: a signal ends any wait."""
+        return Catalog(path, readonly=True, interrupted=lambda: self.switch.code is not None)
 
     def _rehearse(self, plan: Plan) -> None:
         if not plan.todo:

@@ -371,6 +371,23 @@ def test_a_check_records_nothing_once_another_machine_works(
     assert "lost" not in states(root).values()
 
 
+def test_a_signal_while_a_copy_changes_all_the_time(service: SimulatedService, root: Path) -> None:
+    """As at the end of a run that found another one elsewhere at work on a large catalogue."""
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    lease_of(root).write_text(OTHER)
+    never = "from g2a_archive.archive.database import copying\ncopying._copied = lambda *_: False"
+    stopping = "from g2a_archive.archive.disk import lease\nlease.Lease.take = "
+    refuse = "lambda *_: (_ for _ in ()).throw(lease.taken('host nas2, process 1'))"
+    before = f"{never}\n{stopping}{refuse}"
+    args, env = download(service, root), service.environment()
+    with start_cli(args, env, before=before) as process:
+        assert process.stderr is not None
+        assert "another run is working" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    assert process.returncode == 5
+
+
 @pytest.mark.parametrize("command", [["status"], ["verify"], ["export", "--csv"]])
 def test_no_copy_where_the_locks_of_another_machine_are_seen(
     command: list[str], service: SimulatedService, root: Path
@@ -418,6 +435,23 @@ def test_no_room_for_a_copy(service: SimulatedService, root: Path) -> None:
         assert result.returncode == 6
         assert "or set TMPDIR" in result.stderr
         assert "--dest" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [["verify"], ["remove", "--yes", "1400000001"]])
+def test_whoever_may_undo_what_a_killed_run_left_needs_no_copy(
+    command: list[str], service: SimulatedService, root: Path
+) -> None:
+    assert run_cli(download(service, root), service.environment()).returncode == 0
+    args, env = download(service, root), service.environment()
+    fault = Fault("create", "*/g2a-archive-*/catalog.sqlite3", errno.ENOSPC)
+    with half_written(root):
+        names = [catalog_path(root), Path(f"{catalog_path(root)}-journal")]
+        killed = [name.read_bytes() for name in names]
+    for name, was in zip(names, killed, strict=True):
+        name.write_bytes(was)
+    result = run_cli([*command, "--dest", root], playing([fault]))
+    assert result.returncode == 0, result.stderr
+    assert run_cli(args, env).returncode == 0
 
 
 def test_what_is_half_done_in_a_catalogue_behind_a_link(

@@ -16,7 +16,7 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, FILES, JSON, LOG, Parsed, option, options
-from g2a_archive.cli.run import ending, reading, staged
+from g2a_archive.cli.run import ending, find_archive, reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.curation import remove as removing
@@ -89,8 +89,7 @@ def _remove(
     stop = switch.event.is_set
     with staged(settings, switch) as (_, logs), ExitStack() as stack:
         if yes:
-            with reading(settings.run, stop):
-                pass  # there must be an archive: `open` would make one
+            find_archive(settings.run)  # there must be one: `open` would make it
             storage = Storage(Path(settings.run.dest), catalog=settings.run.catalog)
             storage.open(switch.keeper(), create=False)
             stack.callback(storage.close)
