@@ -171,9 +171,12 @@ def test_a_signal_while_a_lease_is_watched(service: SimulatedService, root: Path
     assert lease_of(root).read_text() == OTHER
 
 
-def test_a_run_that_loses_its_lease_stops(service: SimulatedService, root: Path) -> None:
-    """It stood still for so long that another machine took the archive over."""
-    args, env = download(service, root), service.environment()
+@pytest.mark.parametrize("faults", [[], [Fault("openw", "*/lock.lease", errno.EACCES, after=1)]])
+def test_a_run_that_loses_its_lease_stops(
+    faults: list[Fault], service: SimulatedService, root: Path
+) -> None:
+    """It stood still for so long that another machine, or user, took the archive over."""
+    args, env = download(service, root), {**service.environment(), **playing(faults)}
     often = OFTEN.format(watched=60)
     with start_cli(args, env, before=often) as process, held_up(service) as asked:
         assert asked.wait(30)

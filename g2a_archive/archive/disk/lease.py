@@ -159,7 +159,7 @@ class Lease:
         while not self._over.wait(_RENEWED):
             with suppress(OSError):
                 self._lost = self._lost or self._renewed()
-            if self._lost:
+            if self._lost and not self._over.is_set():
                 log.error("stopping, as another run works on this archive: %s", told(self._lost))
                 lost()
                 return
@@ -173,10 +173,13 @@ class Lease:
             if not self._over.is_set():
                 self._make(mine)
             return ""
+        except OSError:
+            if other := _of_another(self._read() or "", mine):  # another user's
+                return other
+            raise
         try:
-            text = text_in(fd)
-            if _LEASE.match(text) and not text.startswith(mine):
-                return text
+            if other := _of_another(text_in(fd), mine):
+                return other
             self._number += 1
             os.pwrite(fd, f"{mine}{self._number:010}\n".encode(), 0)
             os.fsync(fd)  # other machines see what was sent away
@@ -215,6 +218,10 @@ class Lease:
     def _machine(self) -> str:
         """Names what sees one lock: this machine since it started, and this mount of the device."""
         return f"{boot_id() or os.uname().nodename}/{self.path.parent.stat().st_dev}"
+
+
+def _of_another(text: str, mine: str) -> str:
+    return text if _LEASE.match(text) and not text.startswith(mine) else ""
 
 
 def _now() -> float:
