@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,11 +14,14 @@ import pytest
 from support import (
     archive_files,
     catalog_path,
+    plain_args,
     removal,
+    run_cli,
     run_here,
     states,
 )
 from support.cli import Say
+from support.odd_drive import Fault, playing
 from support.removal import assert_removed, files_of
 
 from g2a_archive.archive.disk.lock import RunLock
@@ -243,3 +247,18 @@ def test_an_archive_of_nothing_but_tombstones(
     assert run_here(service, root, ids).exit_code == 0
     shutil.rmtree(root / ".g2a-archive" / "partial")
     assert run_here(service, root, ids, again=True).archived == len(ids)
+
+
+def test_a_list_of_what_was_removed_that_cannot_be_read_is_said(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    """A run goes on, with the catalogue's word; an older catalogue would not know of a removal."""
+    say("remove", "--yes", ids[0])
+    run = plain_args(root, *ids)
+    assert "removed.csv" not in run_cli(run, service.environment()).stderr
+    fault = Fault("open", "*/removed.csv", errno.EIO)
+    result = run_cli(run, {**service.environment(), **playing([fault])})
+    assert result.returncode == 0, result.stderr
+    assert "cannot read" in result.stderr
+    assert "removed.csv: Input/output error" in result.stderr
+    assert_removed(root, ids[0])

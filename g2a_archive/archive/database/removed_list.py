@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import StorageError, storage_error
@@ -92,11 +93,16 @@ def files_of(line: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def last(root: Path) -> dict[str, Any] | None:
-    """The last line that is a tombstone; None where there is none."""
-    with suppress(OSError, csv.Error), open(root / ARCHIVE_DIR / NAME, "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-        rows = [*csv.reader(file.read().decode("utf-8", "replace").splitlines())]
-        return next((line for row in reversed(rows) if (line := _tombstone(row))), None)
+    """The last line that is a tombstone; None where there is none, or it cannot be read."""
+    path = root / ARCHIVE_DIR / NAME
+    try:
+        with suppress(FileNotFoundError, csv.Error), persistently(open, path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            rows = [*csv.reader(file.read().decode("utf-8", "replace").splitlines())]
+            return next((line for row in reversed(rows) if (line := _tombstone(row))), None)
+    except OSError as error:
+        # The catalogue knows the same, unless it is older, as from a backup.
+        log.warning("%s", storage_error(error, "read", path))
     return None
 
 
