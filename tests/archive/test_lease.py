@@ -279,6 +279,21 @@ def test_a_run_that_stood_still_looks_first(tmp_path: Path) -> None:
     assert path.read_text() == OTHER
 
 
+def test_what_was_begun_before_a_run_stood_still_is_not_committed(tmp_path: Path) -> None:
+    lost: list[LockedError] = []
+
+    def held() -> None:
+        for error in lost:
+            raise error
+
+    with Catalog(tmp_path / "catalog.sqlite3", held=held) as catalog:
+        with pytest.raises(LockedError), catalog.transaction() as db:
+            db.execute("INSERT INTO recording (id, state) VALUES (1, 'queued')")
+            lost.append(lease.taken(OTHER))
+        lost.clear()
+        assert catalog.scalar("SELECT count(*) FROM recording") == 0
+
+
 def test_a_lease_that_is_gone_is_made_again(tmp_path: Path) -> None:
     """Somebody removed it, or the share lost a page of it: neither is another run's."""
     own, path = Lease(tmp_path / "lock"), tmp_path / "lock.lease"

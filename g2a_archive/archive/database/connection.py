@@ -383,6 +383,7 @@ class Database:
                 raise CatalogError(f"the catalogue {self.path} is opened read-only")
             with self._translated("write"):
                 yield self._db
+            self._held()  # still
             self._patiently(lambda: self._db.execute("COMMIT"), "write")
         except BaseException:
             if self._db.in_transaction:
