@@ -286,10 +286,14 @@ def test_what_was_begun_before_a_run_stood_still_is_not_committed(tmp_path: Path
         for error in lost:
             raise error
 
-    with Catalog(tmp_path / "catalog.sqlite3", held=held) as catalog:
-        with pytest.raises(LockedError), catalog.transaction() as db:
+    def stand_still(catalog: Catalog) -> None:
+        with catalog.transaction() as db:
             db.execute("INSERT INTO recording (id, state) VALUES (1, 'queued')")
             lost.append(lease.taken(OTHER))
+
+    with Catalog(tmp_path / "catalog.sqlite3", held=held) as catalog:
+        with pytest.raises(LockedError):
+            stand_still(catalog)
         lost.clear()
         assert catalog.scalar("SELECT count(*) FROM recording") == 0
 
