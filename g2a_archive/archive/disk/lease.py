@@ -78,7 +78,7 @@ class Lease:
         mine = f"{this_run()}\n{self._machine()}\n"
         try:
             if left is not None:  # nothing that came since
-                self.path.unlink()
+                self.path.unlink(missing_ok=True)
             self._make(mine)
         except FileExistsError:
             raise taken(self._read() or "") from None  # by one that was quicker
@@ -151,7 +151,7 @@ class Lease:
             self._renewing.join(_STEP)
         with suppress(OSError):
             if (self._read() or "").startswith(self._mine):
-                self.path.unlink()
+                self.path.unlink(missing_ok=True)
         self._mine = ""
 
     def _renew(self, lost: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, option, options
-from g2a_archive.cli.run import ending, find_archive, reading, staged
+from g2a_archive.cli.run import ending, reading, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, require_past, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.fixity import outcome_json, outcome_text, proof_json, proof_text, proven
@@ -190,7 +190,8 @@ def _verify(
 
 def _checked(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch) -> Outcome:
     stop = switch.event.is_set
-    root, path = find_archive(run)
+    with reading(run, stop) as (root, catalog):
+        path = catalog.path
     with open_catalog(path, stop) as catalog:
         return verify(
             catalog,
