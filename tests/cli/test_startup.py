@@ -78,6 +78,7 @@ def test_a_python_without_sqlite(tmp_path: Path) -> None:
     """As one is that was built where SQLite's headers were not to be had."""
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['_sqlite3'] = None")
     env = clean_environment()
+    env.pop("COVERAGE_PROCESS_START", None)  # which needs SQLite itself
     env["PYTHONPATH"] = f"{tmp_path}:{env['PYTHONPATH']}"
     result = subprocess.run(
         command(["status"]), env=env, cwd=tmp_path, capture_output=True, text=True, check=False
