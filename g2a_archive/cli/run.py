@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk.lease import Lease
+from g2a_archive.archive.disk.lock import lock_paths
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.archive.storage import catalog_path, has_catalog, is_there
 from g2a_archive.cli.config import auth_values, exposed
@@ -68,8 +70,9 @@ def require_place(option: str, path: str, run: RunSettings) -> None:
     if look.is_dir(target):
         raise InputError(f"{option}: {path} is a directory", hint="name a file in it")
     root = Path(run.dest)
-    own = [root / ARCHIVE_DIR / name for name in ("lock", "lock.lease")]
-    own.append(catalog_path(root, run.catalog))
+    catalog = catalog_path(root, run.catalog)
+    locks = lock_paths(root / ARCHIVE_DIR, catalog)
+    own = [catalog, *locks, *(Lease(lock).path for lock in locks)]
     if str(target) in map(os.path.realpath, own):
         raise InputError(f"{option}: {path} is the archive's own", hint="name another file")
     if not look.is_dir(target.parent):

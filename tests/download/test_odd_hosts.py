@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import archive_files, report_of, run_cli, run_here, states
-from support.host import Host, answer, chunks
+from support.host import Host, answer, asked_from, chunks, part_of
 from support.odd import ID, START, Answers, act, bytes_of, name_of, sent_by, whole
 from support.service import Serve
 
@@ -222,11 +222,8 @@ def test_parts_that_are_shorter_than_asked_for_are_progress(
     root: Path,
 ) -> None:
     def part(head: bytes, body: bytes) -> bytes:
-        asked = re.search(rb"(?i)range: bytes=(\d+)-", head)
-        begin = int(asked[1]) if asked else 0
-        end = min(len(body), begin + 7_000)
-        span = f"Content-Range: bytes {begin}-{end - 1}/{len(body)}"
-        return answer(body[begin:end], span, 'ETag: "1"', status="206 Partial Content")
+        begin = asked_from(head) or 0
+        return part_of(body, begin, 'ETag: "1"', end=begin + 7_000)
 
     odd("mp4", part)
     report = run_here(service, root, [ID], retries=0)
@@ -247,8 +244,7 @@ def test_a_length_that_only_the_rest_tells_is_believed(
 
     def cut_once(head: bytes, body: bytes) -> bytes:
         if b"range: bytes=15000-" in head.lower():
-            span = f"Content-Range: bytes 15000-{len(body) - 1}/{len(body)}"
-            return answer(body[15_000:], span, 'ETag: "1"', status="206 Partial Content")
+            return part_of(body, 15_000, 'ETag: "1"')
         return answer(chunks(body[:15_000])[:-5], CHUNKED, 'ETag: "1"', length=False)
 
     odd("events", cut_once)
@@ -268,9 +264,7 @@ def test_a_digest_that_came_with_the_first_half_counts_to_the_end(
 
     def damaged_once(head: bytes, body: bytes) -> bytes:
         if b"range: bytes=15000-" in head.lower():
-            span = f"Content-Range: bytes 15000-{len(body) - 1}/{len(body)}"
-            lines = [span, 'ETag: "1"', f"Content-MD5: {md5(body[15_000:])}"]
-            return answer(body[15_000:], *lines, status="206 Partial Content")
+            return part_of(body, 15_000, 'ETag: "1"', f"Content-MD5: {md5(body[15_000:])}")
         whole = answer(body, f"Content-MD5: {md5(body)}", 'ETag: "1"')
         begin = len(whole) - len(body)
         if len(plain_host.requests) > 1:
@@ -292,10 +286,8 @@ def test_nothing_is_kept_of_a_compressed_body_that_was_damaged(
     service.set_recordings([SimulatedRecording(ID, START, 300_000, 20_000, 6_000)])
 
     def damaged_once(head: bytes, body: bytes) -> bytes:
-        if b"range: bytes=" in head.lower():
-            begin = int(re.search(rb"(?i)range: bytes=(\d+)-", head)[1])  # type: ignore[index]
-            span = f"Content-Range: bytes {begin}-{len(body) - 1}/{len(body)}"
-            return answer(body[begin:], span, status="206 Partial Content")
+        if (begin := asked_from(head)) is not None:
+            return part_of(body, begin)
         packed = gzip.compress(body, 0)  # as it is, between a head and a checksum
         packed = packed[:1000] + bytes([packed[1000] ^ 1]) + packed[1001 : len(packed) - cut]
         return answer(packed, "Content-Encoding: gzip")
@@ -373,13 +365,11 @@ def test_back_ends_with_validators_of_their_own(
     """
 
     def one_of_many(head: bytes, body: bytes) -> bytes:
-        asked = re.search(rb"(?i)\r\nrange: bytes=(\d+)-", head)
+        begin = asked_from(head)
         lines = [f'ETag: "{len(plain_host.requests)}"', "Accept-Ranges: bytes"]
-        if asked is None or (honours and b"if-range" in head.lower()):
+        if begin is None or (honours and b"if-range" in head.lower()):
             return answer(body, *lines)[: len(body) // 2]
-        begin = int(asked[1])
-        span = f"Content-Range: bytes {begin}-{len(body) - 1}/{len(body)}"
-        return answer(body[begin:], span, *lines, status="206 Partial Content")
+        return part_of(body, begin, *lines)
 
     odd("mp4", one_of_many)
     report = run_here(service, root, [ID], retries=3)

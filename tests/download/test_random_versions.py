@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import LONG, archive_files, relative_path, run_here
-from support.host import Host, answer, cut_off
+from support.host import Host, answer, asked_from, cut_off, part_of
 from support.odd import bytes_of
 from support.service import Serve
 
@@ -62,16 +62,15 @@ class Changing:
         return data
 
     def _answer(self, head: bytes, body: bytes, tag: str) -> bytes:
-        begin = re.search(rb"(?i)\r\nrange: bytes=(\d+)-", head)
+        begin = asked_from(head)
         condition = re.search(rb"(?i)\r\nif-range: ([^\r]*)", head)
         same = condition is None or condition[1].decode() == tag.partition(": ")[2]
         if begin is None or not (same or self._chance.random() < 0.5):  # or it ignores If-Range
             return answer(body, tag)
-        if int(begin[1]) >= len(body):
+        if begin >= len(body):
             span = f"Content-Range: bytes */{len(body)}"
             return answer(b"", span, status="416 Range Not Satisfiable")
-        span = f"Content-Range: bytes {int(begin[1])}-{len(body) - 1}/{len(body)}"
-        return answer(body[int(begin[1]) :], span, tag, status="206 Partial Content")
+        return part_of(body, begin, tag)
 
 
 @pytest.mark.usefixtures("no_backoff")

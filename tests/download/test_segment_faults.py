@@ -27,7 +27,7 @@ from support import (
     run_here,
     start_cli,
 )
-from support.host import Host, answer
+from support.host import Host, answer, part_of
 from support.odd import act, bytes_of
 from support.service import Serve
 
@@ -376,8 +376,7 @@ def test_what_a_helper_brought_counts_where_the_first_connection_ends(
                 at += 10
             raise OSError  # the connection ends
         begin, end = int(asked[1]), int(asked[2] or len(body) - 1) + 1
-        span = f"Content-Range: bytes {begin}-{end - 1}/{len(body)}"
-        sock.sendall(answer(body[begin:end], span, tag, status="206 Partial Content"))
+        sock.sendall(part_of(body, begin, tag, end=end))
         while not helped.is_set() and written.stat().st_size < end:
             os.sched_yield()
         helped.set()
@@ -406,8 +405,7 @@ def test_killed_as_soon_as_there_is_a_hole(serve: Serve, plain_host: Host, root:
         asked = re.search(rb"(?i)range: bytes=(\d+)-(\d*)", plain_host.head)
         assert asked
         begin, end = int(asked[1]), int(asked[2] or len(body) - 1) + 1
-        span = f"Content-Range: bytes {begin}-{end - 1}/{len(body)}"
-        sock.sendall(answer(body[begin:end], span, tag, status="206 Partial Content"))
+        sock.sendall(part_of(body, begin, tag, end=end))
         helped.set()
 
     def script(sock: socket.socket) -> None:

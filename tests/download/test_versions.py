@@ -6,14 +6,13 @@ import base64
 import hashlib
 import json
 import random
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 from support import archive_files, run_here
-from support.host import Host, answer, chunks
+from support.host import Host, answer, asked_from, chunks, part_of
 from support.odd import ID, START, Answers, act, bytes_of, name_of, whole
 from support.service import Serve
 
@@ -35,19 +34,6 @@ pytestmark = pytest.mark.usefixtures("no_backoff")
 @pytest.fixture
 def service(serve: Serve) -> SimulatedService:
     return serve([SimulatedRecording(ID, START, SIZE, 20_000, 6_000)])
-
-
-def asked_from(head: bytes) -> int | None:
-    """The first byte that a request wants, if it is for a part."""
-    found = re.search(rb"(?i)\r\nrange: bytes=(\d+)-", head)
-    return int(found[1]) if found else None
-
-
-def part_of(body: bytes, begin: int, *lines: str, end: int | None = None, total: str = "") -> bytes:
-    """A 206 with the bytes from `begin` on."""
-    end = len(body) if end is None else min(end, len(body))
-    span = f"Content-Range: bytes {begin}-{end - 1}/{total or len(body)}"
-    return answer(body[begin:end], span, *lines, status="206 Partial Content")
 
 
 def cut(sent: bytes, body: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import fcntl
 import os
+import re
 import socket
 import ssl
 import struct
@@ -99,6 +100,19 @@ def answer(body: bytes, *lines: str, status: str = "200 OK", length: bool = True
     told = [f"Content-Length: {len(body)}"] if length else []
     head = "\r\n".join([f"HTTP/1.1 {status}", *told, *lines])
     return head.encode("utf-8") + b"\r\n\r\n" + body
+
+
+def asked_from(head: bytes) -> int | None:
+    """The first byte that a request wants, if it is for a part."""
+    found = re.search(rb"(?i)\r\nrange: bytes=(\d+)-", head)
+    return int(found[1]) if found else None
+
+
+def part_of(body: bytes, begin: int, *lines: str, end: int | None = None, total: str = "") -> bytes:
+    """A 206 with the bytes from `begin` on."""
+    end = len(body) if end is None else min(end, len(body))
+    span = f"Content-Range: bytes {begin}-{end - 1}/{total or len(body)}"
+    return answer(body[begin:end], span, *lines, status="206 Partial Content")
 
 
 def has_arrived(sock: socket.socket) -> None:
