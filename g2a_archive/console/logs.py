@@ -107,6 +107,7 @@ class Logs:
             handler.setFormatter(_Formatter())
             handler.addFilter(_Redact(secrets))
             log.addHandler(handler)
+        self._was = log.level, log.propagate
         # What nobody reads should cost nothing.
         log.setLevel(min(handler.level for handler in self._handlers))
         log.propagate = False
@@ -121,7 +122,9 @@ class Logs:
         )
 
     def close(self) -> None:
-        """Let go of the handlers."""
+        """Let go of the handlers, and leave the log as it was."""
+        level, log.propagate = self._was
+        log.setLevel(level)
         for handler in self._handlers:
             log.removeHandler(handler)
             with suppress(OSError):  # a full disk was told by the line that did not fit

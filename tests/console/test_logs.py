@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.odd_drive import Fault, playing
 from support.service import Serve
 from test_output import IDS, RUN, mixed
 
+from g2a_archive.cli import main
 from g2a_archive.console.report import PRECEDENCE, Report, exit_code_of
 from g2a_archive.demo import SimulatedService
 from g2a_archive.demo.faults import status
@@ -237,3 +239,11 @@ def test_a_log_file_on_a_full_disk_is_said_everywhere(
     result = run_cli(args, service.environment(), cwd=tmp_path)
     assert report_of(result)["exit_code"] == 6
     assert "cannot write the log file /dev/full: No space left on device" in result.stderr
+
+
+def test_the_log_is_left_as_it_was(tmp_path: Path) -> None:
+    """Else a command that another program runs would have it hear of every file from then on."""
+    log = logging.getLogger("g2a_archive")
+    before = log.level, log.propagate, [*log.handlers]
+    assert main.run(["verify", "-v", "--dest", str(tmp_path / "none")]) == 6
+    assert (log.level, log.propagate, [*log.handlers]) == before
