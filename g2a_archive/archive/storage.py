@@ -12,9 +12,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import flushing, look
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
@@ -24,12 +25,6 @@ from g2a_archive.archive.disk.mounts import MissingPart, drives_in
 from g2a_archive.archive.disk.space import NOT_FULL, Space, largest_file
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import Domain, InputError, LocalError, StorageError, storage_error
-
-_MOST_LISTED = 64
-"""Directories whose names are kept in memory."""
-
-_LOOKED_FOR = 24
-"""Files of a directory that are looked for by name before it is listed."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -85,9 +80,7 @@ class Storage:
         self._catalog_elsewhere = catalog is not None
         self.lock = ArchiveLock(self.root, self.own, self.catalog, elsewhere=catalog is not None)
         self._made: set[str] = set()
-        self._listed: dict[str, set[str]] = {}
-        self._looks: dict[str, int] = {}
-        self._list_lock, self._made_lock = threading.Lock(), threading.Lock()
+        self._made_lock = threading.Lock()
         self._refused: dict[str, LocalError] = {}
         self._unflushed: set[str] = set()
         self._largest: dict[str, int | None] = {}
@@ -156,6 +149,10 @@ class Storage:
                 hint="is its disk mounted? `verify --rebuild` brings back a lost one",
             )
 
+    def open_catalog(self, stopped: Callable[[], bool]) -> Catalog:
+        """The catalogue, which is written as long as no other run has taken over the archive."""
+        return Catalog(self.catalog, interrupted=stopped, held=self.lock.require)
+
     def close(self) -> None:
         """Let go of the locks."""
         self.lock.release()
@@ -164,38 +161,17 @@ class Storage:
 
     def find(self, directory: str, names: Iterable[str]) -> str | None:
         """The path of the first of `names` that exists in a directory of the archive."""
+        return next(self._found(directory, names), None)
+
+    def _found(self, directory: str, names: Iterable[str]) -> Iterator[str]:
         # Plain strings here and in `publish`: pathlib costs more than all else done with a path.
         place = f"{self._root}/{directory}"
-        there = self._names_in(directory, names)
-        for name in names:
-            if is_named(name, there, place):
-                return f"{place}/{name}"
-        return None
-
-    def _names_in(self, directory: str, wanted: Iterable[str]) -> Collection[str]:
-        """What a directory held when this run first came to it: the first few files are looked for
-        by name, as there may be a hundred thousand others; then one listing, not a look a file."""
-        path = f"{self._root}/{directory}"
         try:
-            looks = self._looks[directory] = self._looks.get(directory, 0) + 1
-            if looks <= _LOOKED_FOR and directory not in self._listed:
-                return {name for name in wanted if persistently(_is, path, name)}
-            with self._list_lock:  # of eight threads that come at once one lists, not all
-                names = self._listed.get(directory)
-                if names is None:
-                    names = self._list(path)
-                    while len(self._listed) >= _MOST_LISTED:
-                        del self._listed[next(iter(self._listed))]
-                    self._listed[directory] = names
-                return names
+            for name in names:
+                if persistently(_is, path := f"{place}/{name}"):
+                    yield path
         except OSError as error:
-            raise local_error(error, Doing.LIST, path) from error
-
-    @staticmethod
-    def _list(path: str) -> set[str]:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return set(persistently(os.listdir, path))
-        return set()
+            raise local_error(error, Doing.LIST, place) from error
 
     def make_directory(self, directory: str) -> None:
         """Make a directory of the archive; `flush` also flushes those that it was made in.
@@ -257,13 +233,8 @@ class Storage:
         `partial/`, whole, and the next run need not fetch them again.
         """
         final = f"{self._root}/{directory}/{name}"
-        aside = []
         try:
-            old = self.find(directory, names)
-            # The listing may be older than what somebody has put there meanwhile.
-            for path in {final, old or final}:
-                if os.path.lexists(path):
-                    aside.append(keep_aside(path))
+            aside = [keep_aside(path) for path in self._found(directory, names)]
             try:
                 persistently(os.rename, part, final)
             except OSError as error:
@@ -338,20 +309,10 @@ class Storage:
         return most
 
 
-def is_named(name: str, there: Collection[str], directory: str) -> bool:
-    """Whether `name` is among the names of a directory, also where a share shows `NAME`.
-
-    Some shares tell all names in one case, and open them by any.
-    """
-    if name in there:
-        return True
-    return name.upper() in there and os.path.lexists(f"{directory}/{name}")
-
-
-def _is(directory: str, name: str) -> bool:
-    """Whether a directory has something of this name. Raises `OSError` where that is not told."""
+def _is(path: str) -> bool:
+    """Whether there is something of this name. Raises `OSError` where that is not told."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return bool(os.lstat(f"{directory}/{name}"))
+        return bool(os.lstat(path))
     return False
 
 

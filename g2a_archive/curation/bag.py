@@ -26,7 +26,7 @@ from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
 from g2a_archive.archive.disk.hashing import pieces
-from g2a_archive.archive.disk.lock import NoLocksError, RunLock
+from g2a_archive.archive.disk.lock import FileLock, NoLocksError
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts
 from g2a_archive.archive.disk.renaming import name_new
 from g2a_archive.archive.disk.space import free_space
@@ -108,7 +108,7 @@ def _workplace(where: Place) -> Iterator[Path]:
     What a killed run left of it is removed, nothing else. Raises `LockedError`, `StorageError`.
     """
     work = where.work
-    lock = RunLock(work / "lock", instead="DIR", leased=False)
+    lock = FileLock(work / "lock", instead="DIR")
     try:
         work.mkdir(exist_ok=True)
     except OSError as error:

@@ -148,9 +148,7 @@ class Merge:
         storage.open(self._switch.keeper(), create=not settings.no_create)
         stack.callback(storage.close)
         stop = self._switch.event.is_set
-        self._catalog = stack.enter_context(
-            Catalog(storage.catalog, interrupted=stop, held=storage.lock.require)
-        )
+        self._catalog = stack.enter_context(storage.open_catalog(stop))
         resume(self._catalog, self._root)  # what a killed `remove` has left
         self._look_for_drives(self._catalog)
         storage.unmounted = self._away

@@ -23,7 +23,6 @@ from g2a_archive.archive.database.lookup import Known, archived, begun, failures
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.mounts import MissingPart, missing_date, missing_parts
 from g2a_archive.archive.layout import file_names
-from g2a_archive.archive.storage import is_named
 from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, Rows, State, kinds_mask
 
 _FEW = 3
@@ -165,7 +164,7 @@ class _Look:
                     continue  # the usual case, quickly
                 for kind in ALL_KINDS:
                     if bits & kind.bit and not any(
-                        is_named(name, names, place) for name in file_names(id_, kind)
+                        _is_named(name, names, place) for name in file_names(id_, kind)
                     ):
                         self._plan.missing.append((id_, kind, "missing"))
                         yield id_, kind
@@ -197,6 +196,16 @@ class _Look:
             plan.unreachable.extend(recordings)
             return None
         return names
+
+
+def _is_named(name: str, there: set[str], directory: str) -> bool:
+    """Whether `name` is among the names of a directory, also where a share shows `NAME`.
+
+    Some shares tell all names in one case, and open them by any.
+    """
+    if name in there:
+        return True
+    return name.upper() in there and os.path.lexists(f"{directory}/{name}")
 
 
 def _wanted(path: Path, bits: int, recordings: array[int]) -> set[str]:

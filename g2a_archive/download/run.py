@@ -213,9 +213,7 @@ class Download:
                 storage.open(self.switch.keeper(), create=not settings.no_create)
                 stack.callback(storage.close)
                 self._storage = storage
-                self.catalog = stack.enter_context(
-                    Catalog(storage.catalog, interrupted=stopped, held=storage.lock.require)
-                )
+                self.catalog = stack.enter_context(storage.open_catalog(stopped))
                 stack.callback(self._sweep, storage, self.catalog)
                 resume(self.catalog, storage.root)
             yield

@@ -6,7 +6,6 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -274,27 +273,18 @@ def test_names_that_a_share_shows_in_capitals(storage: Storage, root: Path) -> N
     assert storage.find("day", ["7.mp4"]) == f"{root}/day/7.mp4"
 
 
-def test_a_large_directory_is_listed_for_many_files_only(
-    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (root / "day").mkdir()
-    (root / "day" / "1.mp4").touch()
-    listed: list[str] = []
-    real = os.listdir
-
-    def listing(path: str) -> list[str]:
-        listed.append(path)
-        return real(path)
-
-    monkeypatch.setattr(os, "listdir", listing)
-    for number in range(2, 10):
-        assert storage.find("day", [f"{number}.jpg", f"{number}.png"]) is None
-        assert storage.find("day", [f"{number}.mp4", "1.mp4"]) == f"{root}/day/1.mp4"
-    assert listed == []
-    with ThreadPoolExecutor(8) as threads:
-        found = threads.map(lambda n: storage.find("day", [f"{n}.mp4"]), [1, *range(2, 90)])
-        assert [*found] == [f"{root}/day/1.mp4", *[None] * 88]
-    assert listed == [f"{root}/day"]
+def test_all_that_stands_in_a_file_s_place_is_kept_aside(storage: Storage, root: Path) -> None:
+    """Also what has come since it was looked for, and under which of its names ever."""
+    storage.make_directory("day")
+    names = ("7.jpg", "7.png", "7.gif")
+    assert storage.find("day", names) is None
+    for name in names[1:]:
+        (root / "day" / name).write_text(name)
+    part = storage.partial / "7.part"
+    part.write_text("new")
+    assert storage.publish(str(part), "day", names, "7.png") == ["7.png.kept-1", "7.gif.kept-1"]
+    there = {path.name: path.read_text() for path in (root / "day").iterdir()}
+    assert there == {"7.png": "new", "7.png.kept-1": "7.png", "7.gif.kept-1": "7.gif"}
 
 
 # --- space ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from support.mounts import tmpfs
 from support.odd_drive import Fault, playing
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.disk.lock import RunLock
+from g2a_archive.archive.disk.lock import FileLock
 from g2a_archive.curation import bag as module
 from g2a_archive.curation.bag import Bagging, place
 from g2a_archive.curation.selection import choose_time
@@ -236,7 +236,7 @@ def test_two_at_the_same_place(archive: Path) -> None:
     work = archive.parent / ".case.g2a-bag"
     (work / "bag").mkdir(parents=True)
     (work / "bag" / "half.mp4").write_text("of the other one")
-    lock = RunLock(work / "lock")
+    lock = FileLock(work / "lock")
     lock.acquire()
     try:
         said = refused(archive, "case", "1400000001", code=5)
@@ -253,8 +253,8 @@ def test_two_at_the_same_place(archive: Path) -> None:
 # --- killed ------------------------------------------------------------------------------------
 
 STEPS = [
-    ("case", "RunLock.acquire", 1, "before"),
-    ("case", "RunLock.acquire", 1, "after"),
+    ("case", "FileLock.acquire", 1, "before"),
+    ("case", "FileLock.acquire", 1, "after"),
     ("case", "BagWriter.payload", 1, "before"),
     ("case", "BagWriter.payload", 8, "after"),
     ("case", "BagWriter.finish", 1, "after"),

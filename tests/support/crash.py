@@ -38,7 +38,7 @@ _MODULES = {
     "Files": "g2a_archive.curation.merge_files",
     "Partial": "g2a_archive.archive.partial",
     "Path": "pathlib",
-    "RunLock": "g2a_archive.archive.disk.lock",
+    "FileLock": "g2a_archive.archive.disk.lock",
     "Storage": "g2a_archive.archive.storage",
 }
 _FOLDERS = {

@@ -26,71 +26,48 @@ class NoLocksError(Exception):
     """The file system has no locks."""
 
 
-class RunLock:
-    """A lock file that names its holder; `instead`: the option that names another place for it.
+class FileLock:
+    """A lock file that names its holder; `instead`: the option that names another place for it."""
 
-    There is a lease beside it, unless it is not `leased`.
-    """
-
-    def __init__(self, path: Path, *, instead: str = "--dest", leased: bool = True) -> None:
+    def __init__(self, path: Path, *, instead: str = "--dest") -> None:
         self.path = path
         self._instead = instead
         self._fd = -1
-        self._lease = Lease(path) if leased else None
 
-    def acquire(self, keeper: Keeper = NOBODY) -> None:
+    def acquire(self) -> None:
         """Take the lock, or raise `LockedError` naming the holder; `NoLocksError`; `StorageError`.
 
         A file's lock is the system's own (flock), which ends with the process, so that a killed
-        run leaves nothing behind that someone would have to remove. `Interrupted` is raised where
-        the keeper is told to stop while another machine's lease is watched.
+        run leaves nothing behind that someone would have to remove.
         """
-        try:
-            fd = self._fd = self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
-        except OSError as error:
-            raise self._failure(error, "open the lock") from error
+        self._take()
         with self._released_on_failure():
-            if self._lease is not None:
-                self._lease.take(keeper)
-            try:
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, f"{this_run()}\n".encode(), 0)
-            except OSError as error:
-                raise self._failure(error, "write the lock") from error
-        # Other machines see what NFS has sent away, not what is held back until a close.
-        with suppress(OSError):
-            os.fsync(fd)
+            self._sign()
 
-    def look(self, keeper: Keeper = NOBODY) -> None:
-        """Raise what `acquire` would, as far as a file that is there tells; keep and write nothing.
-
-        A file that is not there is made by a run, where its directory can be written.
-        """
-        try:
-            os.close(self._locked(os.O_RDWR, fcntl.LOCK_SH))
-        except OSError as error:
-            if isinstance(error, FileNotFoundError) and not os.path.lexists(self.path):
-                return
-            raise self._failure(error, "open the lock") from error
-        if self._lease is not None:
-            self._lease.watch(keeper)  # without the lock, which a run may want meanwhile
-
-    def share(self, keeper: Keeper = NOBODY) -> None:
-        """Keep runs out where nothing can be written: read-only media, another user's archive.
+    def share(self) -> None:
+        """Keep others out where nothing can be written: read-only media, another user's archive.
 
         There may be no lock file: then no run has ever been there, or none can be. Raises
         `LockedError` and `NoLocksError`.
         """
         with suppress(OSError):
             self._fd = self._locked(os.O_RDONLY, fcntl.LOCK_SH)
-            with self._released_on_failure():
-                if self._lease is not None:
-                    self._lease.watch(keeper)
 
-    def require(self) -> None:
-        """Raise `LockedError` where a run elsewhere took over what was acquired."""
-        if self._lease is not None:
-            self._lease.require()
+    def _take(self) -> None:
+        try:
+            self._fd = self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+        except OSError as error:
+            raise self._failure(error, "open the lock") from error
+
+    def _sign(self) -> None:
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{this_run()}\n".encode(), 0)
+        except OSError as error:
+            raise self._failure(error, "write the lock") from error
+        # Other machines see what NFS has sent away, not what is held back until a close.
+        with suppress(OSError):
+            os.fsync(self._fd)
 
     @contextmanager
     def _released_on_failure(self) -> Iterator[None]:
@@ -126,12 +103,57 @@ class RunLock:
 
     def release(self) -> None:
         """Let go of the lock; the file stays, as removing it would let two runs in."""
-        if self._lease is not None:
-            self._lease.release()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             with suppress(OSError):  # what is in it matters to nobody any more
                 os.close(fd)
+
+
+class RunLock(FileLock):
+    """One on an archive, with a lease beside it, for runs that do not see it.
+
+    A `keeper` that is told to stop while another machine's lease is watched raises `Interrupted`.
+    """
+
+    def __init__(self, path: Path, *, instead: str = "--dest") -> None:
+        super().__init__(path, instead=instead)
+        self._lease = Lease(path)
+
+    def acquire(self, keeper: Keeper = NOBODY) -> None:
+        """Take both; otherwise as a `FileLock`."""
+        self._take()
+        with self._released_on_failure():
+            self._lease.take(keeper)
+            self._sign()
+
+    def share(self, keeper: Keeper = NOBODY) -> None:
+        """As a `FileLock`, once no lease is renewed."""
+        super().share()
+        with suppress(OSError), self._released_on_failure():
+            if self._fd >= 0:
+                self._lease.watch(keeper)
+
+    def look(self, keeper: Keeper = NOBODY) -> None:
+        """Raise what `acquire` would, as far as a file that is there tells; keep and write nothing.
+
+        A file that is not there is made by a run, where its directory can be written.
+        """
+        try:
+            os.close(self._locked(os.O_RDWR, fcntl.LOCK_SH))
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not os.path.lexists(self.path):
+                return
+            raise self._failure(error, "open the lock") from error
+        self._lease.watch(keeper)  # without the lock, which a run may want meanwhile
+
+    def require(self) -> None:
+        """Raise `LockedError` where a run elsewhere took over what was acquired."""
+        self._lease.require()
+
+    def release(self) -> None:
+        """Let go of both."""
+        self._lease.release()
+        super().release()
 
 
 class ArchiveLock:
@@ -214,7 +236,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _is_held(path: Path) -> bool:
-    lock = RunLock(path, leased=False)
+    lock = FileLock(path)
     try:
         lock.share()  # whoever may only read may ask, too
     except NoLocksError:

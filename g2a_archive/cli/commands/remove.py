@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import Removed, resume
 from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
@@ -94,9 +93,7 @@ def _remove(
             storage.open(switch.keeper(), create=False)
             stack.callback(storage.close)
             root = storage.root
-            catalog = stack.enter_context(
-                Catalog(storage.catalog, interrupted=stop, held=storage.lock.require)
-            )
+            catalog = stack.enter_context(storage.open_catalog(stop))
             left = resume(catalog, root)
         else:
             root, catalog = stack.enter_context(reading(settings.run, stop))

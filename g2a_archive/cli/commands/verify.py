@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.revisions import Fingerprint
 from g2a_archive.archive.database.tombstones import resume
 from g2a_archive.archive.disk.mounts import unmounted_error
@@ -219,8 +218,7 @@ def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
             raise
         return Outcome(timed_out=True)
     try:
-        interrupted, held = switch.event.is_set, storage.lock.require
-        with Catalog(storage.catalog, interrupted=interrupted, held=held) as catalog:
+        with storage.open_catalog(switch.event.is_set) as catalog:
             outcome = rebuild(
                 catalog,
                 storage.root,
