@@ -80,12 +80,7 @@ class Engine:
         self._network = tools.downloads.network
         self._links = LinkQueue(plan.todo, service, self._workers.ask)
         self._recorder = Recorder(report, catalog, storage)
-        self._schedule = Schedule(
-            hosts,
-            jobs=tools.jobs,
-            segments=settings.segments,
-            unreachable=self._not_asked,
-        )
+        self._schedule = Schedule(hosts, jobs=tools.jobs, segments=settings.segments)
         self._queued = False
         self._cores = Cores()
 
@@ -154,9 +149,6 @@ class Engine:
         schedule.hand_out(self._workers, now, more=self._links.pending)
         if now >= self._recorder.commit_at:
             self._recorder.commit()
-
-    def _not_asked(self, transfer: Transfer, reason: str) -> None:
-        self._recorder.fail_file(transfer, f"the file host is not to be reached: {reason}")
 
     def _assisted(self, event: Assisted) -> None:
         self._schedule.helped(event.transfer, well=event.outcome is True)

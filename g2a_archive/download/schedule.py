@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 
 from g2a_archive.download.transfer.finish import SMALL
@@ -22,18 +22,9 @@ _MOST_DELAYED = 30_000
 class Schedule:
     """Hands files to the workers. Kept by the run's main thread; others may look at `active`."""
 
-    def __init__(
-        self,
-        hosts: Hosts,
-        *,
-        jobs: int,
-        segments: int,
-        unreachable: Callable[[Transfer, str], None],
-    ) -> None:
-        """`unreachable` hears of files whose host was given up, and why."""
+    def __init__(self, hosts: Hosts, *, jobs: int, segments: int) -> None:
         self._jobs = jobs
         self._segments = segments
-        self._unreachable = unreachable
         self._ready: deque[Transfer] = deque()
         self._delayed: list[tuple[float, int, Transfer, bool]] = []
         self._serial = count()
@@ -96,26 +87,15 @@ class Schedule:
             self._assign_helpers(workers)
 
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:
-        """Have a file fetched, unless its host is down."""
-        if self._hosts_up(transfer, now):
-            transfer.answered, transfer.waits_for = False, ""
-            self.active.add(transfer)
-            workers.fetch(transfer)
-
-    def _hosts_up(self, transfer: Transfer, now: float) -> bool:
-        """Whether all hosts that the file needs may be asked; else it is put off, or given up."""
-        hosts = {host_of(transfer.link.url), transfer.waits_for} - {""}
-        for host in hosts:
-            due = self._hosts.wait_until(host, now)
-            if due is None:
-                self._unreachable(transfer, self._hosts.reason(host))
-                return False
-            if due > now:
-                self.delay(transfer, due)
-                return False
-        for host in hosts:
-            self._hosts.handed_out(host, now)
-        return True
+        """Have a file fetched, unless a host that it needs is down."""
+        hosts = host_of(transfer.link.url), transfer.waits_for
+        due = max(self._hosts.due(host, now) for host in hosts)
+        if due > now:
+            self.delay(transfer, due)
+            return
+        transfer.answered, transfer.waits_for = False, ""
+        self.active.add(transfer)
+        workers.fetch(transfer)
 
     def _room(self, transfer: Transfer, workers: Workers) -> bool:
         """Whether one more file can be handed out; of small ones, as many as flush together."""

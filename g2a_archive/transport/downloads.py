@@ -98,8 +98,7 @@ class Downloads:
 
     def _ask(self, host: str, request: requests.PreparedRequest) -> requests.Response:
         """Send the request unless the host is known to be down, and tell what came of it."""
-        if (reason := self._hosts.refusal(host)) is not None:
-            raise NetworkError(reason, unreachable=True, unanswered=host, untried=True)
+        self._hosts.ask(host)
         try:
             response = self._send(request)
         except NetworkError as error:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from g2a_archive.transport.errors import NetworkError
+
 _DOWN = 3
 """Attempts in a row, of any files, without an answer of a host, after which it counts as down."""
 
@@ -30,7 +32,6 @@ class _Host:
     reason: str = ""
     given_up: bool = False
     next_at: float = 0.0
-    look_at: float = 0.0
 
 
 class Hosts:
@@ -68,52 +69,33 @@ class Hosts:
             found.given_up = found.probes >= self._most
             found.next_at = now + (_STILL_DOWN if found.given_up else self._pause(found.probes + 1))
 
-    def refusal(self, host: str) -> str | None:
-        """Why the host is not to be asked now, or None: whoever hears that has to ask it.
+    def ask(self, host: str) -> None:
+        """Raise `NetworkError` where the host is not to be asked now: else one has to ask it.
 
         Who asks a host that is down does so for all: others wait for what comes of it.
         """
         if not self._hosts:
-            return None
+            return
         with self._lock:
             found = self._down(host)
             if found is None:
-                return None
+                return
             now = time.monotonic()
-            if now < found.next_at:
-                return found.reason
-            found.next_at = now + self._timeout + _STILL_DOWN  # it will be told before
-            found.probing = True
-        return None
+            if now >= found.next_at:
+                found.next_at = now + self._timeout + _STILL_DOWN  # it will be told before
+                found.probing = True
+            elif found.given_up:
+                text = f"the file host is not to be reached: {found.reason}"
+                raise NetworkError(text, final=True)
+            else:
+                raise NetworkError(found.reason, unanswered=host, untried=True)
 
-    def wait_until(self, host: str, now: float) -> float | None:
-        """When a file of the host may be handed out, or is to look again; None where the host is
-        given up, and not due yet."""
-        if not self._hosts:
+    def due(self, host: str, now: float) -> float:
+        """When a file of the host is to be handed out, or to look again."""
+        found = self._down(host)
+        if found is None or found.given_up:  # which is soon told
             return now
-        with self._lock:
-            found = self._down(host)
-            if found is None:
-                return now
-            if now < found.next_at and found.given_up:
-                return None
-            due = max(found.next_at, found.look_at)
-            if now < due:
-                return min(due, now + _LOOK_AGAIN)
-        return now
-
-    def handed_out(self, host: str, now: float) -> None:
-        """A file that may ask the host is on its way: if that is down, the others look later."""
-        if self._hosts:
-            with self._lock:
-                if (found := self._down(host)) is not None:
-                    found.look_at = now + _LOOK_AGAIN
-
-    def reason(self, host: str) -> str:
-        """Why the host counts as down."""
-        with self._lock:
-            found = self._hosts.get(host)
-            return found.reason if found is not None else ""
+        return min(found.next_at, now + _LOOK_AGAIN)
 
     def _down(self, host: str) -> _Host | None:
         found = self._hosts.get(host)

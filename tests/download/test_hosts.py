@@ -14,6 +14,7 @@ from support.service import Serve
 from g2a_archive.demo import Fault, Request, SimulatedService
 from g2a_archive.demo.faults import redirect, stall
 from g2a_archive.demo.messages import Response
+from g2a_archive.transport.errors import NetworkError
 from g2a_archive.transport.hosts import Hosts
 
 HOST, ELSEWHERE = "host.example:8080", "other.example"
@@ -38,50 +39,54 @@ def hosts(clock: Clock) -> Hosts:
     """One host was not reached three times in a row; it may be asked from 10 s on."""
     made = Hosts(timeout=30.0, retries=4, pause=lambda tries: 10.0 * tries)
     for _ in range(3):
-        assert made.refusal(HOST) is None
+        made.ask(HOST)
         made.unanswered(HOST, "connection refused")
     return made
+
+
+def refusal(hosts: Hosts) -> NetworkError:
+    with pytest.raises(NetworkError, match="connection refused") as caught:
+        hosts.ask(HOST)
+    return caught.value
 
 
 def test_one_asks_for_all_and_the_others_look_what_came_of_it(hosts: Hosts, clock: Clock) -> None:
     """A host that is back in a moment must not cost its files a minute."""
     clock.now = 9.5
-    assert hosts.refusal(HOST) == "connection refused"
-    assert hosts.refusal(ELSEWHERE) is None
+    assert (refusal(hosts).untried, refusal(hosts).unanswered) == (True, HOST)
+    hosts.ask(ELSEWHERE)
     clock.now = 10.0
-    assert hosts.refusal(HOST) is None  # this one asks
-    assert hosts.refusal(HOST) == "connection refused"
+    hosts.ask(HOST)  # this one asks
+    assert refusal(hosts).untried
     hosts.answered(HOST)
-    assert hosts.refusal(HOST) is None
+    hosts.ask(HOST)
 
 
 def test_files_wait_without_being_handed_out(hosts: Hosts, clock: Clock) -> None:
-    assert hosts.wait_until(HOST, 5.0) == 6.0
-    assert hosts.wait_until(HOST, 9.5) == 10.0
-    assert hosts.wait_until(ELSEWHERE, 9.5) == 9.5
+    assert hosts.due(HOST, 5.0) == 6.0
+    assert hosts.due(HOST, 9.5) == 10.0
+    assert hosts.due(ELSEWHERE, 9.5) == 9.5
     clock.now = 10.0
-    assert hosts.wait_until(HOST, 10.0) == 10.0
-    hosts.handed_out(HOST, 10.0)
-    assert hosts.wait_until(HOST, 10.0) == 11.0
-    assert hosts.refusal(HOST) is None
-    assert hosts.wait_until(HOST, 12.0) == 13.0
+    assert hosts.due(HOST, 10.0) == 10.0
+    hosts.ask(HOST)
+    assert hosts.due(HOST, 12.0) == 13.0
     hosts.answered(HOST)
-    assert hosts.wait_until(HOST, 12.0) == 12.0
+    assert hosts.due(HOST, 12.0) == 12.0
 
 
 def test_a_host_is_given_up_after_as_many_attempts_as_a_file(hosts: Hosts, clock: Clock) -> None:
     for tries in range(1, 5):
         clock.now += 10.0 * tries - 1.0
-        assert hosts.wait_until(HOST, clock.now) == clock.now + 1.0
+        assert hosts.due(HOST, clock.now) == clock.now + 1.0
+        assert not refusal(hosts).final
         clock.now += 1.0
-        assert hosts.refusal(HOST) is None
+        hosts.ask(HOST)
         hosts.unanswered(HOST, "connection refused")
-    assert hosts.wait_until(HOST, clock.now) is None
-    assert hosts.reason(HOST) == "connection refused"
+    assert hosts.due(HOST, clock.now) == clock.now  # its files fail at once
+    assert refusal(hosts).final
     clock.now += 60.0
-    assert hosts.wait_until(HOST, clock.now) == clock.now
-    assert hosts.refusal(HOST) is None
-    assert hosts.wait_until(HOST, clock.now) is None
+    hosts.ask(HOST)
+    assert refusal(hosts).final
 
 
 @pytest.mark.parametrize("asked", [False, True])
@@ -91,10 +96,11 @@ def test_what_began_before_it_was_down_gives_no_host_up(
     """Sixty-four that fail together tell no more than three, also where one has asked since."""
     if asked:
         clock.now = 10.0
-        assert hosts.refusal(HOST) is None
+        hosts.ask(HOST)
     for _ in range(61):
         hosts.unanswered(HOST, "connection refused")
-    assert hosts.wait_until(HOST, clock.now) == clock.now + 1.0
+    assert hosts.due(HOST, clock.now) == clock.now + 1.0
+    assert not refusal(hosts).final
 
 
 # --- whole runs -----------------------------------------------------------------------------------
