@@ -24,7 +24,7 @@ from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounte
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
 from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.curation import merge_rows as rows
-from g2a_archive.curation.merge_files import Files, device_of, prune
+from g2a_archive.curation.merge_files import Files, device_of, is_one, prune
 from g2a_archive.curation.merge_report import MergeReport
 from g2a_archive.curation.merge_rows import Entry
 from g2a_archive.curation.merge_source import Source, SourceError, only_this_source
@@ -110,6 +110,8 @@ class Merge:
         root = Path(os.path.realpath(self._root))
         for source in self._sources:
             real = Path(os.path.realpath(source.root))
+            with suppress(OSError):  # a mount may show it in two places
+                real = root if is_one(os.stat(real), os.stat(root)) else real
             if real == root:
                 raise InputError(f"{source.name} is the archive that it is to be merged into")
             if root in real.parents or real in root.parents:

@@ -167,7 +167,7 @@ class Files:
             return None
         try:
             there = persistently(os.lstat, standing)
-            same = _is_one(there, source) or (
+            same = is_one(there, source) or (
                 stat.S_ISREG(there.st_mode)
                 and there.st_size == one.size
                 and hash_file(standing, stop=self.stop) == (one.size, one.sha256)
@@ -309,7 +309,7 @@ class Files:
                 # Of a directory that both archives share, by a link or a mount, no file may go.
                 if os.path.samestat(*map(os.stat, map(os.path.dirname, (full, source)))):
                     return "it is this archive's own file: its directory there is the one here"
-                seen = seen or _is_one(here, os.lstat(source))
+                seen = seen or is_one(here, os.lstat(source))
             right = seen or hash_file(full, stop=self.stop) == (size, sha256)
         except LocalError as error:
             return str(error)
@@ -318,8 +318,8 @@ class Files:
         return "" if right else NOT_HELD
 
 
-def _is_one(one: os.stat_result, other: os.stat_result) -> bool:
-    """Whether it is one file; some file systems number none of theirs."""
+def is_one(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether it is one file or directory; some file systems number none of theirs."""
     return one.st_ino != 0 and os.path.samestat(one, other)
 
 

@@ -410,6 +410,20 @@ def test_what_cannot_be_meant(parts: list[Path], root: Path, tmp_path: Path) -> 
     assert cli_here(["merge", "--dest", root, "--no-create", tmp_path / "x"]).returncode == 6
 
 
+def test_the_archive_itself_through_another_mount(
+    parts: list[Path], root: Path, tmp_path: Path
+) -> None:
+    """No other run, which one might wait for."""
+    merge_here(root, parts)
+    before = content(root)
+    with bind(root, tmp_path / "mount"):
+        for move in ([], ["--move"], ["--dry-run"]):
+            refused = cli_here(["merge", "--dest", root, *move, tmp_path / "mount"])
+            assert refused.returncode == 2
+            assert "is the archive that it is to be merged into" in refused.stderr
+    assert content(root) == before
+
+
 def test_a_name_with_an_equals_sign(service: SimulatedService, tmp_path: Path, root: Path) -> None:
     source = tmp_path / "year=2014"
     run_here(service, source, service.recordings)
