@@ -69,6 +69,8 @@ class Place:
 
 def place(where: str, archive: Path, *, zipped: bool) -> Place:
     """Where the bag `where` belongs. Raises `InputError` where it must not, or cannot, be."""
+    if not where.rstrip("/"):
+        raise InputError(f"a bag needs a name, not {where!r}", hint="choose another DIR")
     name = f"{where.rstrip('/').removesuffix('.zip')}.zip" if zipped else where
     target = Path(os.path.realpath(name))
     try:

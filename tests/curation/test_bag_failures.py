@@ -70,6 +70,8 @@ def refused(archive: Path, *args: object, code: int) -> str:
         (["case", "1400000001", "--contact", "a\nb"], 2, "--contact: "),
         (["caf\udce9", "1400000001"], 2, "the bag's name must be text in UTF-8"),
         (["caf\udce9", "--zip", "1400000001"], 2, "the bag's name must be text in UTF-8"),
+        (["/", "1400000001"], 2, "a bag needs a name, not '/'"),
+        (["", "--zip", "1400000001"], 2, "a bag needs a name, not ''"),
         (["full", "1400000001"], 2, "full is not empty"),
         (["file", "1400000001"], 2, "file is there already"),
         (["file/case", "1400000001"], 2, "there is no directory"),
