@@ -17,7 +17,7 @@ from pathlib import Path
 
 from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog, EmptyCatalog
 from g2a_archive.archive.database.tombstones import is_behind, resume
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
 from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounted_error
@@ -63,7 +63,7 @@ class Merge:
         self._zone = layout.zone(settings.timezone)
         self._total = 0
         self._copied_bytes = 0
-        self._catalog: Catalog | None = None
+        self._catalog: Catalog  # once it is open
         self._files: Files | None = None
         self._away: Sequence[MissingPart] = ()
         names = [source.name for source in self._sources]
@@ -142,9 +142,10 @@ class Merge:
         settings = self._settings
         if settings.dry_run:
             place = catalog_path(self._root, settings.catalog)
-            if is_there(place):
-                self._catalog = stack.enter_context(self._opened(place, readonly=True))
-                self._look_for_drives(self._catalog)
+            there = is_there(place)
+            catalog = self._opened(place, readonly=True) if there else EmptyCatalog()
+            self._catalog = stack.enter_context(catalog)
+            self._look_for_drives(self._catalog)
             return None
         storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
         storage.open(self._switch.keeper(), create=not settings.no_create)
@@ -170,7 +171,7 @@ class Merge:
 
     def _settle(self) -> None:
         """Write the target's `SHA256SUMS`, also of what came before the merge was stopped."""
-        if self._catalog is None or self._files is None:
+        if self._files is None:
             return
         try:
             with suppress(Interrupted):
@@ -196,8 +197,7 @@ class Merge:
             "fingerprint": report.fingerprint,
         }
         try:
-            if self._catalog is not None:
-                self._catalog.end_run(number, outcome)
+            self._catalog.end_run(number, outcome)
         except ArchiverError as error:
             report.note(error)
 
@@ -255,7 +255,7 @@ class Merge:
             for entries in self._pages(catalog):
                 taker.take(source, catalog, entries)
             # Only where all of it was taken is here what `sync` has found there.
-            if self._catalog is not None and source.name not in taker.partly:
+            if source.name not in taker.partly:
                 with only_this_source():
                     scans = rows.Scans.of(catalog)
                 if self._files is not None:

@@ -52,13 +52,13 @@ class Work:
 
 @dataclass(slots=True)
 class Taker:
-    """Takes recordings into the target, whose catalogue is `catalog` (None where there is none).
+    """Takes recordings into the target, whose catalogue is `catalog`.
 
     Without `files`, nothing is done, and what would be is counted.
     """
 
     root: Path
-    catalog: Catalog | None
+    catalog: Catalog
     files: Files | None
     report: MergeReport
     layout: str
@@ -252,7 +252,6 @@ class Taker:
         self, files: Files, source: Source, catalog: Catalog, works: list[Work]
     ) -> list[Work]:
         """Flush, then record; returns the works that are recorded, or were nothing new."""
-        assert self.catalog is not None
         unflushed = files.flush()
         done: list[Work] = []
         entries: list[Entry] = []

@@ -93,7 +93,7 @@ def rehearse(
     plan: Plan,
     report: Report,
     *,
-    catalog: Catalog | None,
+    catalog: Catalog,
     service: Service,
     switch: StopSwitch,
 ) -> None:
@@ -114,7 +114,7 @@ def rehearse(
             report.failed.extend(Failure(i, None, why) for i, why in answer.failed.items())
             for recording in answer.recordings:
                 known = plan.known.get(recording.id)
-                old = catalog.files_of(recording.id) if catalog and known is not None else {}
+                old = catalog.files_of(recording.id) if known is not None else {}
                 try:
                     job, transfers = make_job(recording, known, settings, old)
                 except ValueError as error:

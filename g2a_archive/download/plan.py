@@ -54,7 +54,7 @@ class Plan:
 
 
 def make_plan(
-    catalog: Catalog | None,
+    catalog: Catalog,
     root: Path,
     ids: Sequence[int],
     kinds: Sequence[FileKind],
@@ -66,8 +66,6 @@ def make_plan(
     `root` is the archive; `again`: also what was removed. Raises `StorageError` where the whole
     archive is not mounted, and `CatalogError`.
     """
-    if catalog is None:
-        return Plan(array("q", ids))
     mask = kinds_mask(list(kinds))
     plan = Plan(array("q"), unmounted=missing_parts(catalog, root))
     if plan.unmounted and not plan.unmounted[0].directory:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog, EmptyCatalog
 from g2a_archive.archive.database.lookup import archived
 from g2a_archive.archive.database.tombstones import resume, tombstones
 from g2a_archive.archive.disk import look
@@ -72,7 +72,7 @@ class Download:
         self._asked: Sequence[int] = ()
         self._service: Service | None = None
         self._storage: Storage | None = None
-        self.catalog: Catalog | None = None
+        self.catalog: Catalog  # within `work`
 
     def archive(self, ids: Iterable[int], *, owed: bool = False) -> Report:
         """Archive `ids`, without doubles and in their order, and what is owed if asked.
@@ -86,7 +86,7 @@ class Download:
         self._left = wanted
 
         def job() -> None:
-            more = self.mine(self.catalog.owed()) if owed and self.catalog is not None else ()
+            more = self.mine(self.catalog.owed()) if owed else ()
             self.fetch(distinct(chain(wanted, more)) if owed else wanted)
 
         return self.work(job)
@@ -94,7 +94,7 @@ class Download:
     def work(self, job: Callable[[], None]) -> Report:
         """Do `job` while the archive is open and `catalog` is there.
 
-        With `--dry-run` the catalogue is read only, or None where there is none yet. Whatever
+        With `--dry-run` the catalogue is only read, and empty where there is none yet. Whatever
         ends or prevents the job is in the report; raises only `InputError`.
         """
         try:
@@ -155,7 +155,7 @@ class Download:
 
     def begin(self) -> None:
         """Record that this run has begun; what became of it is recorded at its end."""
-        if self._number is None and self.catalog is not None and not self.settings.dry_run:
+        if self._number is None and not self.settings.dry_run:
             self._number = self.catalog.begin_run(self.command)
 
     def service(self) -> Service:
@@ -165,8 +165,7 @@ class Download:
             from g2a_archive.download.assembly import make_service
 
             self._service = make_service(self.settings, self.credentials(), self.switch)
-            if self.catalog is not None:
-                self.catalog.now = self._service.clock.text
+            self.catalog.now = self._service.clock.text
         return self._service
 
     def out_of_time(self) -> bool:
@@ -196,17 +195,16 @@ class Download:
         settings = self.settings
         stopped = self.switch.event.is_set
         with ExitStack() as stack:
+            storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
             if settings.dry_run:
-                path = catalog_path(self.root, settings.catalog)
-                check_destination(self.root)
-                if settings.no_create:
-                    Storage(self.root, catalog=settings.catalog).require()
-                if has_catalog(path):
-                    self.catalog = stack.enter_context(
-                        Catalog(path, readonly=True, interrupted=stopped)
-                    )
+                storage.look(create=not settings.no_create)
+                path = storage.catalog
+                there = has_catalog(path)
+                opened = (
+                    Catalog(path, readonly=True, interrupted=stopped) if there else EmptyCatalog()
+                )
+                self.catalog = stack.enter_context(opened)
             else:
-                storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
                 if not is_there(storage.own, look.is_dir) and not settings.no_create:
                     check_destination(self.root)
                     self.credentials()  # without any, nothing should be created
@@ -236,13 +234,12 @@ class Download:
         report.already_archived += plan.already
         report.unfinished.extend(plan.unreachable)
         report.failed.extend(plan.failed)
-        if catalog is not None:
-            report.removed.extend(tombstones(catalog, plan.removed))
+        report.removed.extend(tombstones(catalog, plan.removed))
         for failure in plan.failed:
             log.error("recording %d: %s", failure.id, failure.reason)
         if plan.unmounted:
             report.note(unmounted_error(plan.unmounted))
-        if catalog is None or storage is None:
+        if storage is None:
             self._rehearse(plan)
             return
         storage.unmounted = plan.unmounted
@@ -297,8 +294,6 @@ class Download:
         if self._service is not None and (wrong := self._service.clock.complaint()):
             log.warning("%s", wrong)
         report, catalog, number = self._finished(), self.catalog, self._number
-        if catalog is None:
-            return
         with suppress(ArchiverError):  # what is wrong with the catalogue is told by others
             report.fingerprint = catalog.fingerprint()
         if number is None:

@@ -69,13 +69,14 @@ class GivenUp:
 
 
 class SyncState:
-    """One run's view of the catalogue; without one, or with one that is read only, it is empty
-    or stays as it is. Every method may raise `CatalogError`.
+    """One run's view of the catalogue; one that is only read stays as it is.
+
+    Every method may raise `CatalogError`.
     """
 
     def __init__(
         self,
-        catalog: Catalog | None,
+        catalog: Catalog,
         scopes: Sequence[str],
         clock: Clock,
         shard: Shard | None = None,
@@ -85,10 +86,6 @@ class SyncState:
         self._shard = shard
         self._scopes = list(scopes)
         self._mine = f"scope IN ({','.join('?' * len(self._scopes))})"
-
-    @property
-    def _writer(self) -> Catalog | None:
-        return self._catalog if self._catalog is not None and not self._catalog.readonly else None
 
     def _in_shard(self, recording: int) -> bool:
         return self._shard is None or recording in self._shard
@@ -107,16 +104,12 @@ class SyncState:
 
         What a clock that was ahead has written is not believed.
         """
-        if self._catalog is None:
-            return None
         sql = "SELECT max(complete_until) FROM scan WHERE scope IN (?, ?) AND complete_until <= ?"
         text = self._catalog.scalar(sql, scope, self._looked(scope), self._future())
         return None if text is None else _unix(text)
 
     def ever_scanned(self, scope: str) -> bool:
         """Whether a scope needed windows, so that it is remembered how far they came."""
-        if self._catalog is None:
-            return False
         sql = "SELECT count(*) FROM scan WHERE scope IN (?, ?)"
         return bool(self._catalog.scalar(sql, scope, self._looked(scope)))
 
@@ -129,10 +122,10 @@ class SyncState:
 
         Or it would be asked for, tried and given up only when that time has come.
         """
-        if self._writer is None:
+        if self._catalog.readonly:
             return
         now, future = self._clock.text(), self._future()
-        with self._writer.transaction() as db:
+        with self._catalog.transaction() as db:
             for column, instead in (("owed_since", now), ("last_try", now), ("transcode_at", None)):
                 db.execute(
                     f"UPDATE recording SET {column} = ? "  # noqa: S608
@@ -142,8 +135,6 @@ class SyncState:
 
     def gaps(self, scope: str) -> list[int]:
         """The seconds (Unix time) in which more recordings started than the service told."""
-        if self._catalog is None:
-            return []
         sql = "SELECT DISTINCT second FROM scan_gap WHERE scope IN (?, ?) ORDER BY second"
         return [_unix(row[0]) for row in self._catalog.rows(sql, (scope, self._looked(scope)))]
 
@@ -160,11 +151,11 @@ class SyncState:
         `scanned` is Unix time, None to leave it as it is; `gap` is a second that overflows,
         `closed` are those that do so no longer.
         """
-        if self._writer is None:
+        if self._catalog.readonly:
             return
         scope, now = one.query.scope, self._clock.text()
         looked = self._looked(scope)
-        with self._writer.transaction() as db:
+        with self._catalog.transaction() as db:
             for sql, state, reason, ids in (
                 (_WAITING, State.UNAVAILABLE, WAITING, one.ready.transcode),
                 (_READY, State.QUEUED, None, one.ready.download),
@@ -192,8 +183,6 @@ class SyncState:
 
     def owed(self) -> Iterator[Owed]:
         """What this archive owes of these scopes, and of no known one; in start order."""
-        if self._catalog is None:
-            return
         sql = (
             "SELECT id, state, coalesce(list_order, 0), transcode_at FROM recording "  # noqa: S608
             f"WHERE {IS_OWED} AND (scope IS NULL OR {self._mine}) "
@@ -207,8 +196,6 @@ class SyncState:
         """Archived recordings of these scopes of which a file was not offered, which is not
         believed yet: (ID, rank).
         """
-        if self._catalog is None:
-            return
         sql = (
             "SELECT id, coalesce(list_order, 0) FROM recording "  # noqa: S608
             f"WHERE unoffered <> 0 AND state = 'archived' AND {self._mine}"
@@ -221,17 +208,15 @@ class SyncState:
 
     def without_interest(self, ids: Collection[int]) -> IdSet:
         """Those of `ids` that are archived, were given up, or were removed."""
-        if self._catalog is None:
-            return IdSet(())
         done = (State.ARCHIVED, State.LOST, State.REMOVED)
         return IdSet(one.id for one in known(self._catalog, ids) if one.state in done)
 
     def asked_for_transcoding(self, ids: Iterable[int]) -> None:
         """Remember that the transcoding of `ids` was asked for now; it counts as a try."""
-        if self._writer is None:
+        if self._catalog.readonly:
             return
         now = self._clock.text()
-        with self._writer.transaction() as db:
+        with self._catalog.transaction() as db:
             db.executemany(
                 "UPDATE recording SET transcode_at = ?, last_try = ?, tries = tries + 1 "
                 "WHERE id = ?",
@@ -246,8 +231,6 @@ class SyncState:
         Whole: each kind of file is in the catalogue, or is known not to exist. What was archived
         and then removed here still counts, without files.
         """
-        if self._catalog is None:
-            return
         more = IdSet(also)
         sql = (
             f"SELECT id, {self._mine} FROM recording "  # noqa: S608
@@ -270,10 +253,10 @@ class SyncState:
 
     def marked(self, ids: Iterable[int]) -> None:
         """Remember that the service has marked `ids` as archived."""
-        if self._writer is None:
+        if self._catalog.readonly:
             return
         now = self._clock.text()
-        with self._writer.transaction() as db:
+        with self._catalog.transaction() as db:
             db.executemany(
                 "UPDATE recording SET marked_at = ? WHERE id = ?", ((now, id_) for id_ in ids)
             )
@@ -286,8 +269,6 @@ class SyncState:
         What was found long ago and not tried since, or once only, is not given up: on a first
         run of weeks it has waited for its turn.
         """
-        if self._catalog is None:
-            return []
         where = (
             f"{IS_OWED} AND state <> 'queued' AND tries <> 1 "
             f"AND owed_since < ? AND (scope IS NULL OR {self._mine})"
@@ -299,8 +280,8 @@ class SyncState:
         )
         rows = self._catalog.stream(sql, values)
         lost = [GivenUp(*row) for row in rows if self._in_shard(row[0])]
-        if lost and self._writer is not None:
-            with self._writer.transaction() as db:
+        if lost and not self._catalog.readonly:
+            with self._catalog.transaction() as db:
                 change = "UPDATE recording SET state = 'lost' WHERE id = ?"
                 db.executemany(change, ((one.id,) for one in lost))
         return lost

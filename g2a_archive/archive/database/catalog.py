@@ -7,12 +7,14 @@ live on network drives, where SQLite's write-ahead log does not work.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from g2a_archive.archive.database import counts, revisions
+from g2a_archive.archive.database import counts, revisions, schema
 from g2a_archive.archive.database.connection import Database
 from g2a_archive.archive.database.revisions import Fingerprint
 from g2a_archive.archive.database.settling import SETTLE
@@ -336,6 +338,18 @@ class Catalog(Database):
                 f"UPDATE run SET {columns} WHERE id = ?",  # noqa: S608
                 (*outcome.values(), run),
             )
+
+
+class EmptyCatalog(Catalog):
+    """That of an archive which is not there yet: nothing is in it, and it is only read."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.devnull), readonly=True)
+
+    def _connected(self) -> sqlite3.Connection:
+        memory = sqlite3.connect(":memory:", isolation_level=None)
+        schema.create(memory)
+        return memory
 
 
 def _break(db: sqlite3.Connection, recording: int, kind: FileKind, what: str, now: str) -> None:
