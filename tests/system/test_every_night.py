@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,9 +47,9 @@ class Night:
         for name in ("nas", "lib"):
             (root / name).mkdir()
 
-    def moved(self, text: str) -> str:
+    def moved(self, text: str, quoted: Callable[[str], str] = shlex.quote) -> str:
         for path, name in MOVED.items():
-            text = text.replace(path, shlex.quote(str(self.root / name)))
+            text = text.replace(path, quoted(str(self.root / name)))
         return re.sub(r"--account-key \w+", "--account-key 1000", text)
 
     def sh(self, script: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,7 @@ class Night:
         (self.root / "etc" / "client-secret").write_text(f"{behaviour.client_secret}\n")
         (self.root / "etc" / "pat").write_text(f"{behaviour.pat}\n")
         config = self.root / "etc" / "config.toml"
-        text = self.moved(config.read_text()).replace("0a1b2c3d", behaviour.client_id)
+        text = self.moved(config.read_text(), str).replace("0a1b2c3d", behaviour.client_id)
         text = text.replace("[auth]", f'[auth]\ntoken_url = "{self.service.token_url}"', 1)
         config.write_text(f'api_url = "{self.service.api_url}"\nmin_free = "0"\n{text}')
 
@@ -108,9 +108,9 @@ def test_from_nothing_to_a_night_of_cron_s(night: Night) -> None:
     night.assert_archived()
     new = SimulatedRecording(9_000_000_001, datetime.now(UTC) - timedelta(hours=3))
     night.service.set_recordings([*sample_recordings(3), new])
-    table = night.moved((night.root / "etc" / "crontab").read_text())
-    env = dict(re.findall(r"^(\w+)=(.*)$", table, re.MULTILINE))
-    jobs = re.findall(r"^[\d*]+ [\d*]+ [\d*]+ [\d*]+ [\d*]+  (.+)$", table, re.MULTILINE)
+    table = (night.root / "etc" / "crontab").read_text()
+    env = dict(re.findall(r"^(\w+)=(.*)$", night.moved(table, str), re.MULTILINE))
+    jobs = re.findall(r"^(?:[\d*]+ ){5} (.+)$", night.moved(table), re.MULTILINE)
     assert len(jobs) == 2
     for job in jobs:
         done = night.sh(job, **env)
