@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "second-copy.sh"
 
 archive = archives.archive
 
-Say = Callable[[Path, str, int], str]
+Say = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def second_copy(program: Path) -> Say:
     """Runs the script, which must end with this code; what it said."""
 
-    def run(archive: Path, remote: str, code: int) -> str:
-        env = {**clean_environment(), **ENVIRONMENT, "PATH": f"{program}:{os.environ['PATH']}"}
+    def run(archive: Path, remote: str, code: int, **more: str) -> str:
+        path = f"{program}:{os.environ['PATH']}"
+        env = {**clean_environment(), **ENVIRONMENT, "PATH": path, **more}
         line = [str(SCRIPT), str(archive), remote]
         result = subprocess.run(
             line, env=env, capture_output=True, text=True, timeout=120, check=False
@@ -147,3 +148,13 @@ def test_what_cannot_be_reached_is_not_proved(archive: Path, second_copy: Say) -
 
 def test_an_archive_that_is_not_mounted(tmp_path: Path, second_copy: Say) -> None:
     assert "is it mounted?" in second_copy(tmp_path, "nowhere:", 6)
+
+
+def test_a_catalogue_that_is_elsewhere(archive: Path, second_copy: Say) -> None:
+    """Without it nobody knows how many files there are, and whether a disk is away."""
+    elsewhere = archive.parent / "catalog.sqlite3"
+    (archive / ".g2a-archive" / "catalog.sqlite3").rename(elsewhere)
+    shutil.rmtree(max(archive.glob("20*")))
+    assert "does not exist" in second_copy(archive, "nowhere:", 6)
+    said = second_copy(archive, "nowhere:", 6, G2A_ARCHIVE_CATALOG=str(elsewhere))
+    assert "is every disk mounted?" in said
