@@ -11,8 +11,8 @@ from g2a_archive.models import FileKind
 CONTROL_FILES = (".aria2", ".st", ".ytdl", "-lftp-pget-status")
 """What other downloaders put beside a file, after its name, while it is not whole."""
 
-HEAD = 1024
-"""Bytes of a file's beginning that these functions want to see."""
+HEAD = 4096
+"""Bytes of a file's beginning that these functions want to see; a page may begin with a licence."""
 
 _BEFORE = b"\xef\xbb\xbf\xff\xfe\0 \t\n\r\f\v"
 """What can stand before a page's first tag: byte order marks, white space, and half of UTF-16."""
@@ -20,7 +20,7 @@ _BEFORE = b"\xef\xbb\xbf\xff\xfe\0 \t\n\r\f\v"
 _PROLOG = re.compile(rb"<\?xml[^>]*>|<!--(?:(?!-->).)*-->|\s+", re.DOTALL)
 _HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|script)\b", re.IGNORECASE)
 _SVG = re.compile(rb"<(?:!DOCTYPE\s+)?svg[\s>]")
-_XML_ERROR = re.compile(rb"<Error[\s>/]")
+_XML_ERROR = re.compile(rb"<(?:[\w.-]+:)?Error[\s>/]")
 
 _IMAGES = {
     b"\xff\xd8\xff": ".jpg",
@@ -89,7 +89,10 @@ def _plain(head: bytes) -> bytes:
 
 def is_mp4(head: bytes) -> bool:
     """Whether this begins with an `ftyp` box of a plausible size (ISO/IEC 14496-12)."""
-    return len(head) >= 8 and head[4:8] == b"ftyp" and int.from_bytes(head[:4]) in range(8, 4097)
+    if len(head) < 8 or head[4:8] != b"ftyp":
+        return False
+    size = int.from_bytes(head[:4])
+    return (int.from_bytes(head[8:16]) if size == 1 else size) in range(8, 4097)
 
 
 def doubt(fd: int, kind: FileKind, size: int, control_file: bool = False) -> str:

@@ -117,6 +117,10 @@ WRONG: dict[str, tuple[Answers, str]] = {
         lambda _, b: answer(b'{"error": "expired"}'),
         "error document|announces|bytes",
     ),
+    "a web page behind a long comment": (
+        lambda _, b: answer(b"<!--" + b" a licence" * 300 + b"-->\n<html>"),
+        "web page|announces|bytes",
+    ),
     "an odd coding, and no length": (
         lambda _, b: answer(b, "Content-Encoding: utf-8", length=False),
         "without a length",
