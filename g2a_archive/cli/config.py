@@ -111,7 +111,7 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
 
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         # tomllib's message tells the line, not the content.
         raise InputError(f"the configuration file {path} is not TOML: {error}") from None
 

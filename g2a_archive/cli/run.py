@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from g2a_archive.archive import checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.lease import Lease
 from g2a_archive.archive.disk.lock import lock_paths
-from g2a_archive.archive.layout import ARCHIVE_DIR
+from g2a_archive.archive.layout import ARCHIVE_DIR, parse_name
 from g2a_archive.archive.storage import catalog_path, has_catalog, is_there
 from g2a_archive.cli.config import auth_values, exposed
 from g2a_archive.cli.settings import Settings, app_dir
@@ -43,8 +44,7 @@ def staged(
     Raises `InputError` for files that can have no place, `StorageError` for a log file that cannot
     be opened: before anything is asked for.
     """
-    for option, path in settings.files:
-        require_place(option, path, settings.run)
+    require_places(settings.files, settings.run)
     display = choose_display(quiet=settings.quiet, stopping=lambda: switch.code is not None)
     # Before a signal only works the switch: a named pipe is opened once somebody reads it.
     logs = Logs(
@@ -62,6 +62,20 @@ def staged(
             display.close()
 
 
+def require_places(files: Iterable[tuple[str, str]], run: RunSettings) -> None:
+    """Refuse files that could not be written hours later, that are the archive's own, or that are
+    one and the same: each would take the place of what the other says."""
+    taken: dict[str, str] = {}
+    for option, path in files:
+        require_place(option, path, run)
+        if outputs.is_replaced(path):
+            other = taken.setdefault(os.path.realpath(path), option)
+            if other != option:
+                raise InputError(
+                    f"{option}: {path} is the file for {other}, too", hint="name another file"
+                )
+
+
 def require_place(option: str, path: str, run: RunSettings) -> None:
     """Refuse a file that could not be written hours later, or that is the archive's own."""
     if path == "-":
@@ -69,16 +83,24 @@ def require_place(option: str, path: str, run: RunSettings) -> None:
     target = Path(os.path.realpath(path))
     if look.is_dir(target):
         raise InputError(f"{option}: {path} is a directory", hint="name a file in it")
-    root = Path(run.dest)
-    catalog = catalog_path(root, run.catalog)
-    locks = lock_paths(root / ARCHIVE_DIR, catalog)
-    own = [catalog, *locks, *(Lease(lock).path for lock in locks)]
-    if str(target) in map(os.path.realpath, own):
+    if _is_own(target, run):
         raise InputError(f"{option}: {path} is the archive's own", hint="name another file")
     if not look.is_dir(target.parent):
         raise InputError(
             f"{option}: there is no directory {target.parent}", hint="make it, or name another file"
         )
+
+
+def _is_own(target: Path, run: RunSettings) -> bool:
+    """Whether it is the catalogue, a lock, or has the name of what is archived, in the archive."""
+    root = Path(run.dest)
+    catalog = catalog_path(root, run.catalog)
+    locks = lock_paths(root / ARCHIVE_DIR, catalog)
+    own = [catalog, *locks, *(Lease(lock).path for lock in locks)]
+    if str(target) in map(os.path.realpath, own):
+        return True
+    named = target.name == checksums.NAME or parse_name(target.name) is not None
+    return named and target.is_relative_to(os.path.realpath(root))
 
 
 def find_archive(run: RunSettings) -> tuple[Path, Path]:

@@ -167,6 +167,12 @@ _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 """Names of what is open here: it may well be a regular file, and is not to be replaced."""
 
 
+def is_replaced(path: str) -> bool:
+    """Whether `replacing` would put a new file in its place: it is a regular one, or none yet."""
+    target = Path(os.path.realpath(path))
+    return not path.startswith(_STREAMS) and (look.is_file(target) or not look.exists(target))
+
+
 @contextmanager
 def replacing(path: str, *, option: str) -> Iterator[TextIO]:
     """Replace a file whole, or write to what is no regular file. Raises `StorageError`.
@@ -176,7 +182,7 @@ def replacing(path: str, *, option: str) -> Iterator[TextIO]:
     """
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
-        if path.startswith(_STREAMS) or (look.exists(target) and not look.is_file(target)):
+        if not is_replaced(path):
             with open(path, "a", encoding="utf-8", newline="") as device:
                 yield device
             return

@@ -173,6 +173,9 @@ LONG = "n" * 300
         ("nowhere/new", 2, "there is no directory"),
         (".", 2, "is a directory"),
         ("archive/.g2a-archive/catalog.sqlite3", 2, "is the archive's own"),
+        ("archive/9.mp4", 2, "is the archive's own"),
+        ("archive/SHA256SUMS", 2, "is the archive's own"),
+        ("archive/errors.txt", 0, "can be written"),
         (f"{LONG}/new", 6, f"{LONG}/new: File name too long"),
     ],
 )
@@ -193,6 +196,34 @@ def test_files_beside_the_archive(
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "there").read_text() == "what was there"
     assert next_run(service, archive, option, tmp_path / place) == code
+
+
+def test_one_file_for_two_things(service: SimulatedService, archive: Path, tmp_path: Path) -> None:
+    """Which of both would be in it at the end?"""
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    both: list[str | Path] = ["--error-file", tmp_path / "x", "--log-file", tmp_path / "link"]
+    code, wrong = checked(service, archive, *both)
+    assert code == ExitCode.USAGE
+    assert f"--log-file: {tmp_path / 'link'} is the file for --error-file, too" in wrong[0]
+    assert next_run(service, archive, *both) == code
+    assert not (tmp_path / "x").exists()
+    for device in (os.devnull, "/dev/stderr"):
+        nowhere = ["--error-file", device, "--metrics-file", device, "--log-file", device]
+        assert checked(service, archive, *nowhere)[0] == ExitCode.OK
+        assert next_run(service, archive, *nowhere) == ExitCode.OK
+
+
+@pytest.mark.parametrize("name", ["catalog.sqlite3", "lock", "{}.mp4", "SHA256SUMS"])
+def test_an_export_takes_the_place_of_nothing_archived(
+    service: SimulatedService, archive: Path, name: str
+) -> None:
+    target = next(archive.rglob(name.format(FIRST)))
+    before = tree(archive)
+    args: Args = ["export", "--csv", "--dest", archive, "--output", target]
+    result = cli_here(args, service.environment())
+    assert result.returncode == ExitCode.USAGE
+    assert "is the archive's own (name another file)" in result.stderr
+    assert tree(archive) == before
 
 
 def test_a_log_that_this_user_may_not_write(

@@ -226,6 +226,7 @@ def test_the_usual_place_and_the_variable_for_another(
 BROKEN: dict[str, tuple[str, str]] = {
     "no TOML": ("jobs = \n", "the configuration file c.toml is not TOML: Invalid value ("),
     "no text": ("caf\udce9 = 1\n", "the configuration file c.toml is not TOML: 'utf-8' codec"),
+    "without end": (f"a = {'[' * 5000}{']' * 5000}", "the configuration file c.toml is not TOML: "),
     "unknown key": ("joobs = 3\n", "c.toml: unknown key `joobs`; did you mean `jobs`?"),
     "dashes": ("error-file = 'x'\n", "c.toml: unknown key `error-file`; did you mean `error_f"),
     "far from all": ("bad = 3\n", "c.toml: unknown key `bad`"),

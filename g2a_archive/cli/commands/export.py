@@ -10,7 +10,7 @@ import click
 from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.inventory import RecordingDetail
 from g2a_archive.cli.options import ARCHIVE, option, options
-from g2a_archive.cli.run import reading
+from g2a_archive.cli.run import reading, require_place
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import inventory as inventory_text
 from g2a_archive.console import outputs
@@ -33,9 +33,12 @@ def export_command(ctx: click.Context, /, form: str | None, output: str, **_: An
     if form is None:
         raise InputError("export as what?", hint="use --csv or --json")
     write = inventory_text.write_csv if form == "csv" else inventory_text.write_json
-    with reading(settings_of(ctx).run) as (_root, catalog):
+    run = settings_of(ctx).run
+    printed = output == "-"
+    if not printed:
+        require_place("--output", output, run)
+    with reading(run) as (_root, catalog):
         view = Snapshot("Exporting", 0, inventory.count(catalog), None)
-        printed = output == "-"
         target = outputs.streamed() if printed else outputs.replacing(output, option="--output")
         # What is printed on a terminal shows by itself how far it is.
         display = choose_display(quiet=printed and outputs.on_terminal())

@@ -25,7 +25,7 @@ from g2a_archive.archive.disk.space import free_space
 from g2a_archive.archive.layout import option_of
 from g2a_archive.archive.storage import Storage, has_catalog, is_there
 from g2a_archive.cli.options import run_options
-from g2a_archive.cli.run import Access, require_place, staged
+from g2a_archive.cli.run import Access, require_places, staged
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console.outputs import say, say_json
 from g2a_archive.console.report import exit_code_of
@@ -178,8 +178,8 @@ class Check:
         yield True, f"catalogue: {counted(archived, 'recording')} archived, {owed:,} owed{far}"
 
     def _outputs(self) -> Iterator[tuple[bool, str]]:
+        require_places(self._files, self._settings)
         for option, path in self._files:
-            require_place(option, path, self._settings)
             there = os.path.exists(path)
             if there and os.access(path, os.W_OK):
                 continue
