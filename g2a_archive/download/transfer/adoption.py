@@ -34,7 +34,7 @@ def adopt(
     """
     transfer.candidate = None
     names = file_names(transfer.recording, transfer.kind)
-    path = storage.find(transfer.directory, names)
+    path = transfer.found = storage.find(transfer.directory, names)
     if path is None or os.path.islink(path) or not os.path.isfile(path):
         return None  # a link may lead out of the archive, as `verify` would say
     listed = transfer.known_sha256 or sums(transfer.directory).get(os.path.basename(path))

@@ -180,14 +180,18 @@ class Finisher:
         head = part.head
         part.close()
         digest = part.sha.hexdigest()
-        names = file_names(transfer.recording, transfer.kind)
         name = file_name(transfer.recording, transfer.kind, head)
         path = f"{transfer.directory}/{name}"
         stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
         self._storage.make_directory(transfer.directory)
-        if self._is_there(f"{self._storage.root}/{path}", stored):
-            part.discard()
-            return Stored(stored, adopted=True)
+        # Where nothing stood as it began, one look is enough: on a share that takes 2 ms for each,
+        # the others cost a tenth of the time of small files.
+        names: tuple[str, ...] = (name,)
+        if transfer.found is not None:
+            names = file_names(transfer.recording, transfer.kind)
+            if self._is_there(f"{self._storage.root}/{path}", stored):
+                part.discard()
+                return Stored(stored, adopted=True)
         aside = self._storage.publish(part.path, transfer.directory, names, name)
         part.done()
         return Stored(stored, aside=aside)

@@ -33,6 +33,7 @@ class Transfer:
     moved: bool = False  # another validator came for what may be the same file
     whole: bool = False  # the next request is for all of it
     overlap: int = OVERLAP
+    found: str | None = None  # what stood under one of its names as the attempt began
     candidate: str | None = None  # a file under its final name, ours if the host tells its length
     part: Partial | None = None
     wants: int | None = None  # bytes that others under way leave no room for
