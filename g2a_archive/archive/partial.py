@@ -221,14 +221,6 @@ class Partial:
         self.sparse, self.extents = False, []
         self.sha, self._hashed, self._head = hashlib.sha256(), 0, None
 
-    def cut(self, size: int) -> None:
-        """Forget the bytes from `size` on; the others are hashed again."""
-        os.ftruncate(self.fd, size)
-        self._keep_only(size)
-        self._hash(size)
-        if self._noted:
-            self.write_note()
-
     def confirm(self, total: int | None, validator: Validator, *, varies: bool) -> None:
         """The bytes that are here are those of a file of this length and validator, too."""
         self.total, self.validator, self.varies = total, validator, self.varies or varies
@@ -237,8 +229,11 @@ class Partial:
 
     def replace_from(self, size: int, total: int | None, validator: Validator) -> None:
         """From `size` on, the bytes that are here are not those of the file that comes."""
-        self.total, self.validator, self.varies = total, validator, False
-        self.cut(size)
+        os.ftruncate(self.fd, size)
+        self._keep_only(size)
+        self._hash(size)
+        self.varies = False
+        self.confirm(total, validator, varies=False)
 
     def _grown(self) -> None:
         """Now and then, keep a note beside bytes that have come, and get them to the disk."""

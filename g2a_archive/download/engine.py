@@ -45,7 +45,6 @@ from g2a_archive.transport.hosts import Hosts
 
 log = logging.getLogger("g2a_archive")
 
-_MOST_EVENTS = 256
 _UNREACHABLE = 3
 _STOP_SECONDS = 10.0
 
@@ -119,10 +118,6 @@ class Engine:
             while not self._switch.event.is_set() and (self._pending or self._doubts()):
                 self._pump(time.monotonic())
                 self._handle(self._await(time.monotonic()))
-                for _ in range(_MOST_EVENTS):
-                    if self._events.empty():
-                        break
-                    self._handle(self._events.get())
         except ArchiverError as error:
             self._report.note(error)
         finally:

@@ -18,13 +18,7 @@ from g2a_archive.archive.database.tombstones import resume, tombstones
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.leftovers import sweep
 from g2a_archive.archive.disk.mounts import unmounted_error
-from g2a_archive.archive.storage import (
-    Storage,
-    catalog_path,
-    check_destination,
-    has_catalog,
-    is_there,
-)
+from g2a_archive.archive.storage import Storage, catalog_path, has_catalog, is_there
 from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
@@ -196,8 +190,8 @@ class Download:
         stopped = self.switch.event.is_set
         with ExitStack() as stack:
             storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
+            storage.look(create=not settings.no_create)
             if settings.dry_run:
-                storage.look(create=not settings.no_create)
                 path = storage.catalog
                 there = has_catalog(path)
                 opened = (
@@ -205,8 +199,7 @@ class Download:
                 )
                 self.catalog = stack.enter_context(opened)
             else:
-                if not is_there(storage.own, look.is_dir) and not settings.no_create:
-                    check_destination(self.root)
+                if not is_there(storage.own, look.is_dir):
                     self.credentials()  # without any, nothing should be created
                 storage.open(self.switch.keeper(), create=not settings.no_create)
                 stack.callback(storage.close)

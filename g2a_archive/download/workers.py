@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.download.transfer.attempt import fetch
@@ -51,6 +51,7 @@ Event = Attempted | Assisted | Linked | None
 
 
 _Task = Callable[[], None]
+_S = TypeVar("_S")
 
 
 class Workers:
@@ -119,15 +120,15 @@ class Workers:
 
     def fetch(self, transfer: Transfer) -> None:
         """Have a file fetched, as soon as one of the workers is free."""
-        self._files.put(partial(self._fetch, transfer))
+        self._files.put(partial(self._do, Attempted, self._attempt, transfer))
 
     def assist(self, transfer: Transfer) -> None:
         """Have the next worker that is free help with a file that is being fetched."""
-        self._files.put(partial(self._assist, transfer))
+        self._files.put(partial(self._do, Assisted, partial(assist, self._tools), transfer))
 
     def ask(self, ids: Sequence[int]) -> None:
         """Hand a chunk of IDs to the next caller that is free."""
-        self._calls.put(partial(self._call, ids))
+        self._calls.put(partial(self._do, Linked, self._ask, ids))
 
     def close(self) -> None:
         """Let the threads end once they are through with what they have, and connections close."""
@@ -138,31 +139,24 @@ class Workers:
         self._finisher.close()
         self._tools.downloads.close()
 
-    def _fetch(self, transfer: Transfer) -> None:
-        outcome: Result | BaseException
+    def _do(
+        self, event: Callable[[_S, Any], Event], act: Callable[[_S], object], subject: _S
+    ) -> None:
+        """Have the main thread hear what `act` returns or raises, unless that is None."""
         try:
-            found = fetch(self._tools, transfer)
-            if isinstance(found, Whole):
-                self._finisher.put(transfer, found)
-                return
-            outcome = found
+            outcome = act(subject)
         except BaseException as error:
             outcome = error
-        self._events.put(Attempted(transfer, outcome))
+        if outcome is not None:
+            self._events.put(event(subject, outcome))
 
-    def _assist(self, transfer: Transfer) -> None:
-        try:
-            outcome: bool | BaseException = assist(self._tools, transfer)
-        except BaseException as error:
-            outcome = error
-        self._events.put(Assisted(transfer, outcome))
-
-    def _call(self, ids: Sequence[int]) -> None:
-        try:
-            answer: LinkAnswer | BaseException = self._ask(ids)
-        except BaseException as error:
-            answer = error
-        self._events.put(Linked(ids, answer))
+    def _attempt(self, transfer: Transfer) -> Result | None:
+        """None where the finisher has it now."""
+        found = fetch(self._tools, transfer)
+        if not isinstance(found, Whole):
+            return found
+        self._finisher.put(transfer, found)
+        return None
 
 
 def _work(tasks: queue.SimpleQueue[_Task | None]) -> None:

@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import requests
 import urllib3.exceptions as urllib3_errors
@@ -32,6 +33,7 @@ _NOT_LET_THROUGH = "the proxy does not let this host through"
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
+@dataclass(eq=False)
 class NetworkError(Exception):
     """No answer, or a broken one; the text says how, and holds no address.
 
@@ -42,28 +44,19 @@ class NetworkError(Exception):
     `untried`: it was not even asked, as it is down.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        final: bool = False,
-        unreachable: bool = False,
-        ragged_end: bool = False,
-        timed_out: bool = False,
-        not_http: bool = False,
-        odd_part: bool = False,
-        unanswered: str = "",
-        untried: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.final = final
-        self.unreachable = unreachable
-        self.ragged_end = ragged_end
-        self.timed_out = timed_out
-        self.not_http = not_http
-        self.odd_part = odd_part
-        self.unanswered = unanswered
-        self.untried = untried
+    text: str
+    _: KW_ONLY
+    final: bool = False
+    unreachable: bool = False
+    ragged_end: bool = False
+    timed_out: bool = False
+    not_http: bool = False
+    odd_part: bool = False
+    unanswered: str = ""
+    untried: bool = False
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def proxy_refusal(status: int) -> NetworkError:

@@ -36,6 +36,18 @@ def test_its_disk_is_not_mounted(
     assert not any(catalog.parent.iterdir())
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_the_archive_s_own_disk_is_not_mounted(
+    archive: Path, catalog: Path, service: SimulatedService, more: list[str]
+) -> None:
+    another = archive.parent / "another"
+    args = plain_args(another, "--catalog", catalog, *more, *service.recordings)
+    result = cli_here(args, service.environment())
+    assert result.returncode == 6
+    assert f"{another} is not the archive that the catalogue {catalog} speaks of" in result.stderr
+    assert not another.exists()
+
+
 def test_without_no_create_a_new_one_is_said(
     archive: Path, catalog: Path, service: SimulatedService
 ) -> None:
