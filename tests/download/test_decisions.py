@@ -76,6 +76,14 @@ def test_a_host_that_wants_no_ranges_is_asked_for_the_whole(status: int) -> None
     assert range_headers(HALF._replace(whole=True)) == {}
 
 
+@pytest.mark.parametrize(
+    "seen", [Seen(200, ETAG, length=50), Seen(200, range=(50, 99, 100)), Seen(200, length=50)]
+)
+def test_the_rest_that_is_called_the_whole_file(seen: Seen) -> None:
+    assert judge(seen, HALF, ranged=True).action is Action.WHOLE
+    assert judge(seen, HALF, ranged=False).action in (Action.START, Action.COMPARE)
+
+
 @pytest.mark.parametrize("ranged", [True, False])
 @pytest.mark.parametrize(
     ("seen", "held", "action"),
@@ -86,6 +94,7 @@ def test_a_host_that_wants_no_ranges_is_asked_for_the_whole(status: int) -> None
         (Seen(200, OTHER, length=100), HALF, Action.COMPARE),
         (Seen(200, OTHER), HALF, Action.COMPARE),
         (Seen(200, ETAG, length=101), HALF, Action.START),
+        (Seen(200, ETAG, (0, 99, 100), length=100), HALF, Action.COMPARE),
         (Seen(200, ETAG, encoded=True), HALF, Action.START),
         (Seen(200, ETAG, length=100), HALF._replace(scattered=True), Action.START),
     ],

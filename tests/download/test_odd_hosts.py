@@ -237,6 +237,29 @@ def test_parts_that_are_shorter_than_asked_for_are_progress(
     assert report.bytes == sum(len(bytes_of(service, k)) for k in KINDS)
 
 
+@pytest.mark.parametrize("kind", ["mp4", "events"])
+@pytest.mark.parametrize("length", [True, False], ids=["length", "chunked"])
+def test_a_part_that_is_called_the_whole_file_is_not_taken_for_it(
+    length: bool,
+    kind: Kind,
+    service: SimulatedService,
+    odd: Callable[[Kind, Answers], None],
+    root: Path,
+) -> None:
+    def rest(head: bytes, body: bytes) -> bytes:
+        begin, last = asked_from(head) or 0, len(body) - 1
+        if length:
+            return answer(body[begin:], 'ETag: "1"')
+        span = f"Content-Range: bytes {begin}-{last}/{last + 1}"
+        return answer(chunks(body[begin:]), CHUNKED, span, 'ETag: "1"', length=False)
+
+    odd(kind, lambda _, body: answer(body, 'ETag: "1"')[:-5_000])
+    assert run_here(service, root, [ID], retries=0).exit_code == 1
+    odd(kind, rest)
+    assert run_here(service, root, [ID], retries=0).exit_code == 0
+    assert whole(root, service, kind)
+
+
 @pytest.mark.usefixtures("no_backoff")
 def test_a_length_that_only_the_rest_tells_is_believed(
     service: SimulatedService,

@@ -18,7 +18,7 @@ from g2a_archive.archive.disk.space import CrowdedError
 from g2a_archive.archive.partial import NO_VALIDATOR, Partial, Validator
 from g2a_archive.archive.storage import Storage
 from g2a_archive.download.transfer import adoption, decisions
-from g2a_archive.download.transfer.decisions import NO_RANGE, Action, Seen, Verdict, validator_of
+from g2a_archive.download.transfer.decisions import Action, Seen, Verdict, validator_of
 from g2a_archive.download.transfer.receive import Body, Tools
 from g2a_archive.download.transfer.results import (
     UNASKED,
@@ -177,7 +177,7 @@ class _Answered:
         return Seen(
             status=answer.status,
             validator=validator_of(answer),
-            range=answer.content_range() if answer.status != 200 else NO_RANGE,
+            range=answer.content_range(),
             decodable=answer.decodable,
             encoded=answer.encoded,
             proved=answer.announced or answer.encoded or not answer.named_coding,

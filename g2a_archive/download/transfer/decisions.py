@@ -166,6 +166,9 @@ def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
         return Verdict(Action.AGAIN, "the file came in an odd Content-Encoding, without a length")
     if status == 206:
         return _judge_part(seen, held, ranged=ranged)
+    rest = held.known is not None and seen.length == held.known - first_asked(held)
+    if ranged and (rest or seen.range[0]):
+        return Verdict(Action.WHOLE, "the file host calls a part the whole file")
     comparable = held.size > 0 and not held.scattered and not seen.encoded
     if comparable and seen.length in (None, held.known):
         return Verdict(Action.COMPARE)
