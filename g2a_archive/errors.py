@@ -115,12 +115,6 @@ class LocalError(StorageError):
         self.code = code
         self.path = path
 
-    def again(self) -> LocalError:
-        """The same error, met once more."""
-        return LocalError(
-            self.message, domain=self.domain, code=self.code, hint=self.hint, path=self.path
-        )
-
 
 def in_one(errors: Sequence[LocalError]) -> LocalError:
     """The first of them; it names a few more places where the same failed, and counts the rest."""

@@ -81,7 +81,6 @@ class Storage:
         self.lock = ArchiveLock(self.root, self.own, self.catalog, elsewhere=catalog is not None)
         self._made: set[str] = set()
         self._made_lock = threading.Lock()
-        self._refused: dict[str, LocalError] = {}
         self._unflushed: set[str] = set()
         self._largest: dict[str, int | None] = {}
         self._trial_lock = threading.Lock()
@@ -177,22 +176,15 @@ class Storage:
         """Make a directory of the archive; `flush` also flushes those that it was made in.
 
         Best called before the first byte of what belongs there is asked for: where it can't be made
-        or written to, raises `LocalError`, at once for all that come after the first. Raises
-        `StorageError` where the archive is no longer the drive that the run began on.
+        or written to, raises `LocalError`. Raises `StorageError` where the archive is no longer the
+        drive that the run began on.
         """
         if directory in self._made:
             return
         with self._made_lock:
             if directory in self._made:
                 return
-            if (known := self._refused.get(directory)) is not None:
-                raise known.again()
-            try:
-                self._make(directory)
-            except LocalError as error:
-                if error.domain is not Domain.PASSING:
-                    self._refused[directory] = error
-                raise
+            self._make(directory)
             self._made.add(directory)
 
     def _make(self, directory: str) -> None:

@@ -114,9 +114,8 @@ def rehearse(
             report.failed.extend(Failure(i, None, why) for i, why in answer.failed.items())
             for recording in answer.recordings:
                 known = plan.known.get(recording.id)
-                old = catalog.files_of(recording.id) if known is not None else {}
                 try:
-                    job, transfers = make_job(recording, known, settings, old)
+                    job, transfers = make_job(recording, known, settings, catalog)
                 except ValueError as error:
                     report.failed.append(Failure(recording.id, None, str(error)))
                     continue

@@ -231,9 +231,8 @@ class Engine:
 
     def _begin(self, recording: Recording) -> None:
         known = self._plan.known.get(recording.id)
-        old = self._catalog.files_of(recording.id) if known is not None else {}
         try:
-            job, transfers = make_job(recording, known, self._settings, old)
+            job, transfers = make_job(recording, known, self._settings, self._catalog)
         except ValueError as error:
             self._recorder.fail_recording(recording.id, str(error))
             return

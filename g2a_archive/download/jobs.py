@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from g2a_archive.archive.database.catalog import Settlement
+from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.archive.database.lookup import Known
 from g2a_archive.archive.layout import directory_for, zone
 from g2a_archive.download.transfer.results import Transfer
@@ -51,7 +51,7 @@ def make_job(
     recording: Recording,
     known: Known | None,
     settings: RunSettings,
-    old_files: dict[FileKind, StoredFile],
+    catalog: Catalog,
 ) -> tuple[Job, list[Transfer]]:
     """The job of a recording and the transfers that it still needs, the MP4 first.
 
@@ -64,6 +64,7 @@ def make_job(
     if directory is None:
         directory = directory_for(recording.start, settings.layout, zone(settings.timezone))
     expected = None if settings.ignore_size else recording.size
+    old_files = catalog.files_of(recording.id) if known is not None else {}
     have = known.kinds if known is not None else 0
     before = known is not None and known.state is State.ARCHIVED
     job = Job(recording, directory, set(), archived_before=before)
