@@ -77,7 +77,11 @@ def test_a_host_that_wants_no_ranges_is_asked_for_the_whole(status: int) -> None
 
 
 @pytest.mark.parametrize(
-    "seen", [Seen(200, ETAG, length=50), Seen(200, range=(50, 99, 100)), Seen(200, length=50)]
+    "seen",
+    [
+        *(Seen(200, ETAG, length=size) for size in (50, 101, 0)),
+        *(Seen(200, range=(50, 99, 100)), Seen(200, length=50)),
+    ],
 )
 def test_the_rest_that_is_called_the_whole_file(seen: Seen) -> None:
     assert judge(seen, HALF, ranged=True).action is Action.WHOLE
@@ -93,7 +97,8 @@ def test_the_rest_that_is_called_the_whole_file(seen: Seen) -> None:
         (Seen(200, ETAG, length=100), HALF, Action.COMPARE),
         (Seen(200, OTHER, length=100), HALF, Action.COMPARE),
         (Seen(200, OTHER), HALF, Action.COMPARE),
-        (Seen(200, ETAG, length=101), HALF, Action.START),
+        (Seen(200, OTHER, length=101), HALF, Action.START),
+        (Seen(200, length=101), HALF, Action.START),
         (Seen(200, ETAG, (0, 99, 100), length=100), HALF, Action.COMPARE),
         (Seen(200, ETAG, encoded=True), HALF, Action.START),
         (Seen(200, ETAG, length=100), HALF._replace(scattered=True), Action.START),

@@ -237,25 +237,34 @@ def test_parts_that_are_shorter_than_asked_for_are_progress(
     assert report.bytes == sum(len(bytes_of(service, k)) for k in KINDS)
 
 
+def _said(body: bytes, begin: int) -> bytes:
+    span = f"Content-Range: bytes {begin}-{len(body) - 1}/{len(body)}"
+    return answer(chunks(body[begin:]), CHUNKED, span, 'ETag: "1"', length=False)
+
+
+PARTS: dict[str, Callable[[bytes, int], bytes]] = {
+    "as long as the rest": lambda body, begin: answer(body[begin:], "X-Note: no ETag"),
+    "said": _said,
+    "nothing of it": lambda *_: answer(b"", 'ETag: "1"'),
+}
+
+
 @pytest.mark.parametrize("kind", ["mp4", "events"])
-@pytest.mark.parametrize("length", [True, False], ids=["length", "chunked"])
+@pytest.mark.parametrize("how", PARTS)
 def test_a_part_that_is_called_the_whole_file_is_not_taken_for_it(
-    length: bool,
+    how: str,
     kind: Kind,
     service: SimulatedService,
     odd: Callable[[Kind, Answers], None],
     root: Path,
 ) -> None:
-    def rest(head: bytes, body: bytes) -> bytes:
-        begin, last = asked_from(head) or 0, len(body) - 1
-        if length:
-            return answer(body[begin:], 'ETag: "1"')
-        span = f"Content-Range: bytes {begin}-{last}/{last + 1}"
-        return answer(chunks(body[begin:]), CHUNKED, span, 'ETag: "1"', length=False)
+    def called_whole(head: bytes, body: bytes) -> bytes:
+        begin = asked_from(head)
+        return PARTS[how](body, begin) if begin else answer(body, 'ETag: "1"')
 
     odd(kind, lambda _, body: answer(body, 'ETag: "1"')[:-5_000])
     assert run_here(service, root, [ID], retries=0).exit_code == 1
-    odd(kind, rest)
+    odd(kind, called_whole)
     assert run_here(service, root, [ID], retries=0).exit_code == 0
     assert whole(root, service, kind)
 

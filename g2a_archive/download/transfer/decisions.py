@@ -166,13 +166,21 @@ def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
         return Verdict(Action.AGAIN, "the file came in an odd Content-Encoding, without a length")
     if status == 206:
         return _judge_part(seen, held, ranged=ranged)
-    rest = held.known is not None and seen.length == held.known - first_asked(held)
-    if ranged and (rest or seen.range[0]):
+    if ranged and _a_part_perhaps(seen, held):
         return Verdict(Action.WHOLE, "the file host calls a part the whole file")
     comparable = held.size > 0 and not held.scattered and not seen.encoded
     if comparable and seen.length in (None, held.known):
         return Verdict(Action.COMPARE)
     return Verdict(Action.START)
+
+
+def _a_part_perhaps(seen: Seen, held: Held) -> bool:
+    """Whether a 200 to a request for a part may be one all the same: it says so, it is as long as
+    that part, or its validator is that of a file of another length."""
+    if held.known is None or seen.length in (None, held.known):
+        return bool(seen.range[0])
+    same = held.validator.condition is not None and seen.validator == held.validator
+    return bool(seen.range[0]) or same or seen.length == held.known - first_asked(held)
 
 
 def _judge_part(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
