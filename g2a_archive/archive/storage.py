@@ -82,7 +82,6 @@ class Storage:
         self._made: set[str] = set()
         self._made_lock = threading.Lock()
         self._unflushed: set[str] = set()
-        self._largest: dict[str, int | None] = {}
         self._trial_lock = threading.Lock()
         self._tried_until = 0.0
         self._device = -1
@@ -291,14 +290,11 @@ class Storage:
 
         FAT takes no file of 4 GiB. It is known beforehand, from `recordingSize`.
         """
-        if directory in self._largest:
-            return self._largest[directory]
         place = f"{self._root}/{directory}"
         while not os.path.isdir(place) and len(place) > len(self._root):
             place = os.path.dirname(place)
         known = [most for most in map(largest_file, (str(self.partial), place)) if most is not None]
-        most = self._largest[directory] = min(known, default=None)
-        return most
+        return min(known, default=None)
 
 
 def _is(path: str) -> bool:

@@ -15,7 +15,7 @@ from g2a_archive.download.transfer.receive import Tools
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
 from g2a_archive.models import Failure, RunSettings, counted
 from g2a_archive.service.client import Service
-from g2a_archive.service.pace import RateLimiter
+from g2a_archive.service.pace import RateLimiter, backoff
 from g2a_archive.service.session import ApiSession, Authorizer
 from g2a_archive.transport.downloads import Downloads
 from g2a_archive.transport.hosts import Hosts
@@ -48,10 +48,11 @@ def make_service(settings: RunSettings, authorizer: Authorizer, switch: StopSwit
     return Service(session, id_attribute=settings.id_attribute, ids_in=settings.ids_in)
 
 
-def make_tools(settings: RunSettings, storage: Storage, switch: StopSwitch, hosts: Hosts) -> Tools:
+def make_tools(settings: RunSettings, storage: Storage, switch: StopSwitch) -> Tools:
     """What the workers share: as many as jobs, as far as the limit of open files allows."""
     jobs = possible_jobs(settings.jobs)
     rate = settings.limit_rate
+    hosts = Hosts(timeout=settings.timeout, retries=settings.retries, pause=backoff)
 
     @lru_cache(maxsize=16)  # the days of one chunk, mostly; a long one is megabytes
     def sums(directory: str) -> dict[str, str]:

@@ -41,7 +41,6 @@ from g2a_archive.errors import (
 from g2a_archive.models import LinkAnswer, Recording, RunSettings, State, kinds_mask
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import backoff
-from g2a_archive.transport.hosts import Hosts
 
 log = logging.getLogger("g2a_archive")
 
@@ -63,8 +62,7 @@ class Engine:
         storage: Storage,
         switch: StopSwitch,
     ) -> None:
-        hosts = Hosts(timeout=settings.timeout, retries=settings.retries, pause=backoff)
-        tools = make_tools(settings, storage, switch, hosts)
+        tools = make_tools(settings, storage, switch)
         self._settings = settings
         self._mask = kinds_mask(settings.kinds)
         self._plan = plan
@@ -79,6 +77,7 @@ class Engine:
         self._network = tools.downloads.network
         self._links = LinkQueue(plan.todo, service, self._workers.ask)
         self._recorder = Recorder(report, catalog, storage)
+        hosts = tools.downloads.hosts
         self._schedule = Schedule(hosts, jobs=tools.jobs, segments=settings.segments)
         self._queued = False
         self._cores = Cores()

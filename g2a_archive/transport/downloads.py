@@ -31,13 +31,13 @@ _HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "
 class Downloads:
     """All of a run's connections to file hosts. Every method may be called by any thread.
 
-    `network` tells and ends what is under way on them.
+    `network` tells and ends what is under way on them, `hosts` which of them are down.
     """
 
     def __init__(self, timeout: float, *, jobs: int, hosts: Hosts) -> None:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
         self._timeout = min(CONNECT_TIMEOUT, timeout), timeout
-        self._hosts = hosts
+        self.hosts = hosts
         self._adapter = FileAdapter(timeout, connections=jobs)
         self.network = self._adapter.network
         # Reads the environment as the service's calls do; sends nothing, and knows no secrets.
@@ -98,17 +98,17 @@ class Downloads:
 
     def _ask(self, host: str, request: requests.PreparedRequest) -> requests.Response:
         """Send the request unless the host is known to be down, and tell what came of it."""
-        self._hosts.ask(host)
+        self.hosts.ask(host)
         try:
             response = self._send(request)
         except NetworkError as error:
             if error.unreachable or error.timed_out:
                 error.unanswered = host
-                self._hosts.unanswered(host, str(error))
+                self.hosts.unanswered(host, str(error))
             else:
-                self._hosts.answered(host)
+                self.hosts.answered(host)
             raise
-        self._hosts.answered(host)
+        self.hosts.answered(host)
         return response
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:

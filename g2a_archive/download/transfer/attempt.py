@@ -40,6 +40,9 @@ from g2a_archive.transport.errors import NetworkError
 
 log = logging.getLogger("g2a_archive")
 
+_EVERYWHERE = (1 << 31) - 1
+"""Bytes that a file can have on every file system."""
+
 _MOST_PARTS = 10_000
 """Answers to one attempt, of which each is a part of what was asked for."""
 
@@ -81,8 +84,9 @@ def _attempt(tools: Tools, transfer: Transfer) -> Result | Whole:
         return Stopped()
     if _aged(transfer.link):
         return NewLink("the link is older than 47 hours", aged=True)
-    largest = storage.largest_file(transfer.directory)
-    if transfer.expected is not None and largest is not None and transfer.expected > largest:
+    size = transfer.expected or 0
+    largest = storage.largest_file(transfer.directory) if size > _EVERYWHERE else None
+    if largest is not None and size > largest:
         here = f"{storage.root / transfer.directory}"
         return Failed(f"the file system of {here} takes no file over {size_text(largest)}")
     storage.make_directory(transfer.directory)

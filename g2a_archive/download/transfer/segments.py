@@ -8,7 +8,9 @@ follow closely behind; any worker may take any piece.
 from __future__ import annotations
 
 import threading
+from bisect import insort
 from collections.abc import Sequence
+from itertools import pairwise
 
 SMALLEST = 1 << 20
 LARGEST = 16 << 20
@@ -31,57 +33,51 @@ class Pieces:
         self._free: list[tuple[int, int]] = []
         self._workers = max(1, workers)
         self._busy = 0
-        self._arrived: list[tuple[int, int]] = []
+        self._here = [(0, 0)]  # in order, the first one from the file's beginning
         self._open = False
-        self.position = 0  # all bytes before it are here
         self.closed = False
 
     def open(self, position: int, end: int, arrived: Sequence[tuple[int, int]] = ()) -> None:
         """Say what is missing: from `position` to `end`, but for the ranges in `arrived`."""
         with self._changed:
-            self.position = position
-            for begin, stop in sorted(arrived):
-                if begin <= self.position:
-                    self.position = max(self.position, stop)
-                else:
-                    self._arrived.append((begin, stop))
-            position = self.position
-            for begin, stop in [*self._arrived, (end, end)]:
-                if position < begin:
-                    self._free.append((position, begin))
-                position = max(position, stop)
+            self._here = [(0, position), *sorted(arrived)]
+            self._join()
+            gaps = pairwise([*self._here, (end, end)])
+            self._free = [(done, begin) for (_, done), (begin, _) in gaps if done < begin]
             self._open = True
             self._changed.notify_all()
+
+    @property
+    def position(self) -> int:
+        """All bytes before it are here."""
+        with self._changed:
+            return self._here[0][1]
 
     @property
     def here(self) -> int:
         """Bytes that are here, holes between them or not."""
         with self._changed:
-            return self.position + sum(end - begin for begin, end in self._arrived)
+            return sum(end - begin for begin, end in self._here)
 
     @property
     def extents(self) -> list[tuple[int, int]]:
         """The ranges after `position` that are here already."""
         with self._changed:
-            return list(self._arrived)
+            return self._here[1:]
 
-    def claim(self, prefer: int = -1) -> tuple[int, int] | None:
-        """Take a piece to fetch, at `prefer` if that is free; None while there is none."""
+    def claim(self) -> tuple[int, int] | None:
+        """Take a piece to fetch; None while there is none."""
         with self._changed:
             # Not for ever: the worker that has the file may be through with it already.
             self._changed.wait_for(lambda: self._open or self.closed, timeout=_OPENING)
             if self.closed or not self._free:
                 return None
-            index = next((n for n, gap in enumerate(self._free) if gap[0] == prefer), 0)
-            begin, end = self._free[index]
+            begin, end = self._free[0]
             missing = sum(b - a for a, b in self._free)
             # Smaller towards the end, so that all workers end at about the same time.
             size = min(LARGEST, max(SMALLEST, missing // (2 * self._workers)))
             cut = min(end, begin + size)
-            if cut < end:
-                self._free[index] = (cut, end)
-            else:
-                del self._free[index]
+            self._free[:1] = [(cut, end)] if cut < end else []
             self._busy += 1
             return begin, cut
 
@@ -95,22 +91,20 @@ class Pieces:
             self._changed.notify_all()
 
     def arrived(self, begin: int, count: int) -> None:
-        """Bytes were written to the file; moves `position` on where they close a gap."""
+        """Bytes were written to the file."""
         with self._changed:
-            if begin != self.position:
-                self._note(begin, begin + count)
-                return
-            self.position += count
-            while self._arrived and self._arrived[0][0] <= self.position:
-                self.position = max(self.position, self._arrived.pop(0)[1])
+            for n, (first, end) in enumerate(self._here):
+                if end == begin:
+                    self._here[n] = first, begin + count
+                    break
+            else:
+                insort(self._here, (begin, begin + count))
+            self._join()
 
-    def _note(self, begin: int, end: int) -> None:
-        for n, (a, b) in enumerate(self._arrived):
-            if b == begin:
-                self._arrived[n] = (a, end)
-                return
-        self._arrived.append((begin, end))
-        self._arrived.sort()
+    def _join(self) -> None:
+        """Move `position` on over what it has reached."""
+        while len(self._here) > 1 and self._here[1][0] <= self._here[0][1]:
+            self._here[0] = 0, max(self._here[0][1], self._here.pop(1)[1])
 
     def wait(self, seconds: float) -> bool:
         """Wait for a piece to be released; True once nothing is free and nobody is busy."""

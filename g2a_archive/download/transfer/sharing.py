@@ -92,7 +92,7 @@ class _Helper:
 
         False where there is none. Raises `NetworkError`, `OSError`.
         """
-        piece = self.pieces.claim(prefer=self.at)
+        piece = self.pieces.claim()
         if piece is None:
             return False
         position, end = piece
