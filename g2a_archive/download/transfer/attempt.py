@@ -139,19 +139,12 @@ def _broken(transfer: Transfer, part: Partial, error: NetworkError, *, slow: boo
     return Again(reason, progress=progress, unanswered=host, untried=error.untried)
 
 
-class _Answered:
+class _Answered(Body):
     """An answer of the file host, and what is to be done with it.
 
     Its methods return None where the rest is to be asked for, and raise `NetworkError` where the
     connection fails.
     """
-
-    def __init__(self, tools: Tools, transfer: Transfer, part: Partial, answer: Answer) -> None:
-        self.tools = tools
-        self.transfer = transfer
-        self.part = part
-        self.answer = answer
-        self.body = Body(tools, transfer, part, answer)
 
     def take(self, *, ranged: bool) -> Result | Whole | None:
         """Act on the answer, whose body is still to be read."""
@@ -197,12 +190,12 @@ class _Answered:
         transfer.told = {}
         transfer.whole = False
         if compare:
-            return self._compare(seen.validator)
+            return self._take_compared(seen.validator)
         if part.size:
             transfer.restart()
-        self.body.claim(answer.length or transfer.expected or 0)
+        self.claim(answer.length or transfer.expected or 0)
         part.begin(answer.whole_length, NO_VALIDATOR if answer.encoded else seen.validator)
-        return self._receive()
+        return self._take_rest()
 
     def _before_first_byte(self) -> Result | None:
         """What the length of a whole file decides before any of it is written."""
@@ -218,7 +211,7 @@ class _Answered:
         head = b""
         with suppress(NetworkError):
             head = self.answer.read(content.HEAD)
-        wrong = self.body.wrong(head)
+        wrong = self.wrong(head)
         if wrong is not None and wrong.action is Action.NEW_LINK:
             return NewLink(wrong.reason)
         if self.answer.followed():
@@ -227,19 +220,19 @@ class _Answered:
             f"the file host announces {length} bytes, recordingSize is {self.transfer.expected}"
         )
 
-    def _compare(self, validator: Validator) -> Result | Whole | None:
+    def _take_compared(self, validator: Validator) -> Result | Whole | None:
         """Hold a whole file against the bytes that are here, and go on after them.
 
         Until all of them are, they are of the file that their own validator names: whatever ends
         this early leaves them as they are.
         """
         transfer, part, answer = self.transfer, self.part, self.answer
-        wrong = self.body.wrong(answer.head(content.HEAD))
+        wrong = self.wrong(answer.head(content.HEAD))
         if wrong is not None:
             return self._give_up(wrong)
-        self.body.claim(max(0, (answer.length or 0) - part.size))
+        self.claim(max(0, (answer.length or 0) - part.size))
         part.resume(None, self.tools.stop.is_set)
-        at, rest = self.body.compare(0)
+        at, rest = self.compare(0)
         if self.tools.stop.is_set():
             return Stopped()
         total = answer.whole_length
@@ -251,25 +244,25 @@ class _Answered:
             transfer.restart()
         else:
             raise NetworkError("the connection was closed early")
-        return self._receive(rest)
+        return self._take_rest(rest)
 
     def _go_on(self, begin: int) -> Result | Whole | None:
         """The rest of the file comes, from `begin` on: bytes that are here must be the same."""
         transfer, part, answer = self.transfer, self.part, self.answer
-        self.body.claim(answer.length or 0)
+        self.claim(answer.length or 0)
         part.resume(answer.content_range()[2], self.tools.stop.is_set)
-        at, rest = self.body.compare(begin)
+        at, rest = self.compare(begin)
         whole = part.size == transfer.held().known
         over = answer.ended and not (rest or whole)
         if self.tools.stop.is_set() or begin == part.size or (at == part.size and not over):
-            return self._receive(rest)
+            return self._take_rest(rest)
         if rest:
             return self._give_up(Verdict(Action.RESTART, "the file changed at the host"))
         # The part ended among them: where parts are small, less can come again.
         transfer.overlap = (at - begin) // 2
         return None
 
-    def _receive(self, first: bytes = b"") -> Result | Whole | None:
+    def _take_rest(self, first: bytes = b"") -> Result | Whole | None:
         """Read the body, of which `first` was read already, and act on its end."""
         tools, transfer, part, answer = self.tools, self.transfer, self.part, self.answer
         if not answer.encoded:
@@ -278,7 +271,7 @@ class _Answered:
         if part.extents:
             transfer.pieces = transfer.pieces or Pieces(tools.jobs)
         try:
-            wrong = self.body.receive(first)
+            wrong = self.receive(first)
             shared = wrong is None and part.total is not None and part.size < part.total
             if shared and transfer.pieces is not None and not tools.stop.is_set():
                 share(tools, transfer, part, answer, transfer.pieces)
