@@ -9,10 +9,12 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from g2a_archive.archive import content
 from g2a_archive.archive.disk.domains import Doing, domain_of, local_error
 from g2a_archive.archive.disk.flushing import flush_file
+from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
 from g2a_archive.download.transfer import decisions
@@ -73,6 +75,14 @@ def confirmed(transfer: Transfer, length: int | None, told: Mapping[str, bytes])
     return _taken(transfer, path, None)
 
 
+def identical(transfer: Transfer, path: str, size: int, sha256: str) -> Stored | None:
+    """The very file that came, where it is there already; nobody told its length before."""
+    with suppress(OSError):
+        if os.lstat(path).st_size == size:
+            return _taken(transfer, path, sha256)
+    return None
+
+
 def _may_fit(transfer: Transfer, path: str) -> bool:
     if os.path.lexists(f"{path}.aria2"):  # what that downloader has beside a half file
         return False
@@ -91,11 +101,10 @@ def _may_fit(transfer: Transfer, path: str) -> bool:
 
 def _taken(transfer: Transfer, path: str, listed: str | None) -> Stored | None:
     """The file as an archived one, flushed; None where its sum is not the one listed."""
+    size, digest = hash_file(path)
+    if listed not in (None, digest):
+        return None
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if listed not in (None, digest):
-            return None
         flush_file(file.fileno())
     relative = f"{transfer.directory}/{os.path.basename(path)}"
     stored = StoredFile(transfer.recording, transfer.kind, relative, size, digest)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from g2a_archive.archive.disk.domains import Doing, local_error
-from g2a_archive.archive.disk.flushing import GroupFlush, flush_file
-from g2a_archive.archive.disk.hashing import hash_file
+from g2a_archive.archive.disk.flushing import GroupFlush
 from g2a_archive.archive.layout import file_name, file_names
 from g2a_archive.archive.partial import Partial
 from g2a_archive.archive.storage import Storage
+from g2a_archive.download.transfer.adoption import identical
 from g2a_archive.download.transfer.results import UNASKED, Again, Stored, Transfer, Whole
 from g2a_archive.errors import storage_error
 from g2a_archive.models import StoredFile
@@ -182,29 +182,20 @@ class Finisher:
         digest = part.sha.hexdigest()
         name = file_name(transfer.recording, transfer.kind, head)
         path = f"{transfer.directory}/{name}"
-        stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
         self._storage.make_directory(transfer.directory)
         # Where nothing stood as it began, one look is enough: on a share that takes 2 ms for each,
         # the others cost a tenth of the time of small files.
         names: tuple[str, ...] = (name,)
         if transfer.found is not None:
             names = file_names(transfer.recording, transfer.kind)
-            if self._is_there(f"{self._storage.root}/{path}", stored):
+            there = f"{self._storage.root}/{path}"
+            if (adopted := identical(transfer, there, part.size, digest)) is not None:
                 part.discard()
-                return Stored(stored, adopted=True)
+                return adopted
+        stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
         aside = self._storage.publish(part.path, transfer.directory, names, name)
         part.done()
         return Stored(stored, aside=aside)
-
-    @staticmethod
-    def _is_there(path: str, stored: StoredFile) -> bool:
-        """Whether the very same file has the name already; nobody told its length before."""
-        with suppress(OSError):
-            if os.lstat(path).st_size == stored.size and hash_file(path)[1] == stored.sha256:
-                with open(path, "rb") as file:
-                    flush_file(file.fileno())
-                return True
-        return False
 
     def _stamp(self, transfer: Transfer, part: Partial) -> None:
         """`--set-mtime`. A share may refuse it; that is no reason to lose a recording.

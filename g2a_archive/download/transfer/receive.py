@@ -125,7 +125,7 @@ class Body:
             self.tools.slow_down(self.answer, len(here))
         return position, b""
 
-    def receive(self, first: bytes = b"") -> Verdict | None:
+    def receive(self, first: bytes) -> Verdict | None:
         """Read the body to its end, and write it after what is here; `first` was read already.
 
         A verdict where the content is wrong. Returns early when the run is asked to stop, and
