@@ -24,6 +24,7 @@ from g2a_archive.archive.disk.flushing import boot_id, flush_file
 from g2a_archive.archive.disk.hashing import read_regular
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.disk.space import on_share
+from g2a_archive.errors import Interrupted
 
 _NOTE_AFTER_BYTES = 256 * 1024
 _NOTE_AFTER_SECONDS = 0.05
@@ -156,7 +157,10 @@ class Partial:
         self._begun = time.monotonic()
 
     def resume(self, total: int | None, stopped: Callable[[], bool]) -> None:
-        """Go on after the bytes that are there; hashes those that are not hashed yet."""
+        """Go on after the bytes that are there; hashes those that are not hashed yet.
+
+        Raises `Interrupted` as soon as `stopped` says so.
+        """
         self._open()
         if not self.extents:
             os.ftruncate(self.fd, self.size)
@@ -271,7 +275,9 @@ class Partial:
         self._grown()
 
     def _hash(self, size: int, stopped: Callable[[], bool] = lambda: False) -> None:
-        while self._hashed < size and not stopped():
+        while self._hashed < size:
+            if stopped():
+                raise Interrupted
             data = self.read(self._hashed, min(_READ, size - self._hashed))
             self.sha.update(data)
             self._hashed += len(data)

@@ -32,7 +32,7 @@ from g2a_archive.download.transfer.results import (
 )
 from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.download.transfer.sharing import share, splittable
-from g2a_archive.errors import StorageError
+from g2a_archive.errors import Interrupted, StorageError
 from g2a_archive.models import LINK_LIFETIME, FileKind, Link, size_text
 from g2a_archive.service.pace import retry_after
 from g2a_archive.transport.answer import Answer
@@ -114,6 +114,8 @@ def _ask(tools: Tools, transfer: Transfer, part: Partial) -> Result | Whole | No
     except NetworkError as error:
         slow = answer is not None and answer.floor.slow
         return Stopped() if tools.stop.is_set() else _broken(transfer, part, error, slow=slow)
+    except Interrupted:
+        return Stopped()
     finally:
         transfer.splittable = False
         if transfer.pieces is not None:
@@ -233,8 +235,6 @@ class _Answered(Body):
         self.claim(max(0, (answer.length or 0) - part.size))
         part.resume(None, self.tools.stop.is_set)
         at, rest = self.compare(0)
-        if self.tools.stop.is_set():
-            return Stopped()
         total = answer.whole_length
         if at == part.size:
             varies = transfer.moved or part.validator.contradicts(validator)
@@ -254,7 +254,7 @@ class _Answered(Body):
         at, rest = self.compare(begin)
         whole = part.size == transfer.held().known
         over = answer.ended and not (rest or whole)
-        if self.tools.stop.is_set() or begin == part.size or (at == part.size and not over):
+        if begin == part.size or (at == part.size and not over):
             return self._take_rest(rest)
         if rest:
             return self._give_up(Verdict(Action.RESTART, "the file changed at the host"))
@@ -273,7 +273,7 @@ class _Answered(Body):
         try:
             wrong = self.receive(first)
             shared = wrong is None and part.total is not None and part.size < part.total
-            if shared and transfer.pieces is not None and not tools.stop.is_set():
+            if shared and transfer.pieces is not None:
                 share(tools, transfer, part, answer, transfer.pieces)
         except NetworkError as error:
             if answer.encoded:  # our bytes are not those of the host, so they can't be resumed
@@ -325,8 +325,6 @@ class _Answered(Body):
 
     def _finish(self) -> Result | Whole:
         """All bytes came: prove that they are all, and right."""
-        if self.tools.stop.is_set():
-            return Stopped()
         wrong = self._not_whole()
         if wrong is None:
             return Whole(self.part, self.answer)

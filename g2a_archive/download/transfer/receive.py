@@ -16,7 +16,7 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.download.transfer import decisions
 from g2a_archive.download.transfer.decisions import Verdict
 from g2a_archive.download.transfer.results import Transfer
-from g2a_archive.errors import StorageError
+from g2a_archive.errors import Interrupted, StorageError
 from g2a_archive.service.pace import RateLimiter
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.downloads import Downloads
@@ -102,17 +102,25 @@ class Body:
         """So many bytes more are announced. Raises what `Tools.claim` does."""
         self.tools.claim(self.transfer, need, try_only=self.transfer.claims_as_it_comes)
 
+    def read(self) -> bytes:
+        """The next bytes; none at the end. Raises `NetworkError`, and `Interrupted` where the run
+        is asked to stop: what was read may then come from a connection that was shut."""
+        data = self.answer.read(self.tools.step)
+        if self.tools.stop.is_set():
+            raise Interrupted
+        return data
+
     def compare(self, begin: int) -> tuple[int, bytes]:
         """Hold the body, whose first byte is at `begin` of the file, against the bytes that are
         here.
 
         Returns where it ends, shows another byte, or goes on beyond them, and what was read from
-        there on; early when the run is asked to stop. Raises `NetworkError`, `OSError`.
+        there on. Raises `OSError`, and as `read`.
         """
         position, part = begin, self.part
         while position < part.size:
-            data = self.answer.read(self.tools.step)
-            if not data or self.tools.stop.is_set():
+            data = self.read()
+            if not data:
                 break
             here = part.read(position, min(len(data), part.size - position))
             if not data.startswith(here):
@@ -128,17 +136,15 @@ class Body:
     def receive(self, first: bytes) -> Verdict | None:
         """Read the body to its end, and write it after what is here; `first` was read already.
 
-        A verdict where the content is wrong. Returns early when the run is asked to stop, and
-        where helpers are to share the rest. Raises `NetworkError`, `OSError`.
+        A verdict where the content is wrong. Returns early where helpers are to share the rest.
+        Raises `OSError`, and as `read`.
         """
         tools, transfer, part, answer = self.tools, self.transfer, self.part, self.answer
         checked, claimed = part.size >= content.HEAD, part.size
         most = decisions.largest(transfer.kind, transfer.expected)
         bounded = part.total is None or answer.encoded or not answer.announced
         while first or not (transfer.pieces and checked and part.total is not None):
-            data, first = first or answer.read(tools.step), b""
-            if tools.stop.is_set():  # what was read may come from a connection that was shut
-                return None
+            data, first = first or self.read(), b""
             ahead = bounded or transfer.claims_as_it_comes
             if ahead and part.size + len(data) > claimed:
                 more = _CLAIM if bounded else min(_CLAIM, transfer.missing)
