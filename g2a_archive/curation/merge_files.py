@@ -177,7 +177,7 @@ class Files:
             raise NotTakenError(reason, here=True) from error
         if same:  # a merge was killed before it could record it
             return Placed("there", os.path.relpath(standing, self.storage.root))
-        if one.mends:
+        if one.mends or there.st_size == 0:  # as a power cut leaves what it had just renamed on FAT
             return None
         raise NotTakenError("another file stands in its place here", contradicts=True)
 
@@ -227,7 +227,7 @@ class Files:
                     os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))
                 flush_file(target.fileno())
         aside = []
-        names = file_names(one.recording, one.kind) if one.mends else (one.name,)
+        names = file_names(one.recording, one.kind)
         self._in_target(
             lambda: aside.extend(self.storage.publish(part, one.directory, names, one.name))
         )
