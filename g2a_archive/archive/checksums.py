@@ -87,7 +87,7 @@ def write_checksums(catalog: Catalog, root: Path) -> None:
                     written += filter(None, (work(),))
                 except LocalError as error:
                     failed.append(error)
-    if written:
+    if written or catalog.fingerprint() is None:
         catalog.summed(written)
     if failed:
         raise in_one(failed)

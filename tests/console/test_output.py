@@ -77,7 +77,8 @@ def test_a_run_that_ends_before_anything_was_asked_for_has_a_summary_too(
     args = [*args, "--retries", "0", *(() if code == 6 else ("--min-free", "0"))]
     result = run_cli(args, {**still.environment(), **env}, cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (code, 1)
-    assert result.stdout.splitlines() == (
+    said = [line for line in result.stdout.splitlines() if not line.startswith("  fingerprint: ")]
+    assert said == (
         ["Stopped before anything was archived; run again to go on"]
         if args[0] == "sync"
         else ["Archived none of 1 recording", "  not finished: 1; run again to go on with them"]
@@ -105,8 +106,9 @@ def test_a_long_list_is_cut_and_says_where_the_rest_is(serve: Serve, tmp_path: P
     args: Args = [*RUN, *service.recordings, "--error-file", "errors"]
     result = run_cli(args, service.environment(), cwd=tmp_path)
     assert result.returncode == 3
-    lines = result.stdout.splitlines()
+    *lines, last = result.stdout.splitlines()
     assert len(lines) == 22
+    assert last.startswith("  fingerprint: ")
     assert lines[-1] == (
         "  … and 10 more: all of them are in --error-file and --json, and in `g2a-archive status`"
     )

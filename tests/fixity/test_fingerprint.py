@@ -117,6 +117,24 @@ def test_a_run_tells_it_everywhere(service: SimulatedService, root: Path, say: S
     assert run_here(service, root, service.recordings).to_json()["fingerprint"] == line
 
 
+def test_a_run_that_archived_nothing_tells_it_too(
+    service: SimulatedService, root: Path, say: Say
+) -> None:
+    """So does a catalogue that was rebuilt of nothing; and the line is proven later."""
+    first = next(iter(service.recordings))
+    service.set_state(first, "unavailable")
+    report = run_here(service, root, [first])
+    line = line_of(say)
+    assert (report.exit_code, report.to_json()["fingerprint"]) == (3, line)
+    assert line.split()[2:] == ["0", hashlib.sha256().hexdigest()]
+    assert run_here(service, root, list(service.recordings)[1:]).exit_code == 0
+    assert proof_of(say, line)["later"] == 3 * 7
+    shutil.rmtree(root)
+    (root / ".g2a-archive").mkdir(parents=True)
+    assert say("verify", "--rebuild")[0] == 0
+    assert line_of(say).split()[2:] == line.split()[2:]
+
+
 def test_a_run_reads_only_the_sums_that_it_touched(
     service: SimulatedService, root: Path, ids: list[int]
 ) -> None:

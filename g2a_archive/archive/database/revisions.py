@@ -97,7 +97,7 @@ def record(db: sqlite3.Connection, sums: Sequence[DirectorySums], now: str) -> N
         "INSERT INTO sums (directory, revision, sha256, files) VALUES (?, ?, ?, ?)",
         ((one.directory, revision, one.sha256, one.files) for one in news),
     )
-    if not news:
+    if not news and revision > 1:  # the first one tells that there is nothing
         return
     there = f"SELECT directory, sha256 FROM ({NOW}) WHERE sha256 IS NOT NULL"  # noqa: S608
     whole = digest(db.execute(f"{there} {IN_ORDER}"))
