@@ -20,7 +20,7 @@ from support import (
     run_here,
     states,
 )
-from support.cli import Say
+from support.cli import Args, Say
 from support.odd_drive import Fault, playing
 from support.removal import assert_removed, files_of
 
@@ -63,6 +63,17 @@ def test_a_file_that_cannot_be_deleted_is_told_and_the_others_go(
     assert run_here(service, root, [ids[3]]).exit_code == 0  # tries again
     assert_removed(root, *ids[:2])
     assert say("verify")[0] == 0
+
+
+def test_what_was_moved_out_and_back_into_another_layout_goes(root: Path, ids: list[int]) -> None:
+    """Where it lay before, which is gone, is no drive that is not mounted."""
+    other = root.with_name("other")
+    for target, source, layout in ((other, root, "%Y"), (root, other, "y%Y")):
+        moved: Args = ["merge", "--move", "--min-free", "0", "-d", target, source]
+        assert run_cli([*moved, "--layout", layout]).returncode == 0
+    result = run_cli(["remove", "-d", root, "--yes", *ids[:2]])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_removed(root, *ids[:2])
 
 
 def test_sums_and_pages_that_cannot_be_written_are_when_it_is_said_again(

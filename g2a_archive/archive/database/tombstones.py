@@ -66,9 +66,11 @@ FROM (SELECT 1) LEFT JOIN recording r ON r.id = :id
 _PLACES = """
 SELECT DISTINCT r.directory FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step = ?
 """
+# Not what went earlier, by a removal or to another archive: its directories may be gone, too.
 _TO_DELETE = """
 SELECT m.recording, p.path FROM recording r CROSS JOIN removal m ON m.recording = r.id
 LEFT JOIN past_file p ON p.recording = r.id AND p.why = 'removed'
+    AND p.until = (SELECT max(until) FROM past_file WHERE recording = r.id AND why = 'removed')
 WHERE r.directory IS ? AND m.step = ?
 """
 _LEFT_EMPTY = f"""
