@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive import checksums
+from g2a_archive.archive.database import removed_list
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.lease import Lease
@@ -99,7 +100,8 @@ def _is_own(target: Path, run: RunSettings) -> bool:
     own = [catalog, *locks, *(Lease(lock).path for lock in locks)]
     if str(target) in map(os.path.realpath, own):
         return True
-    named = target.name == checksums.NAME or parse_name(target.name) is not None
+    lists = (checksums.NAME, removed_list.NAME)
+    named = target.name in lists or parse_name(target.name) is not None
     return named and target.is_relative_to(os.path.realpath(root))
 
 

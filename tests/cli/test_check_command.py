@@ -175,6 +175,7 @@ LONG = "n" * 300
         ("archive/.g2a-archive/catalog.sqlite3", 2, "is the archive's own"),
         ("archive/9.mp4", 2, "is the archive's own"),
         ("archive/SHA256SUMS", 2, "is the archive's own"),
+        ("archive/.g2a-archive/removed.csv", 2, "is the archive's own"),
         ("archive/errors.txt", 0, "can be written"),
         (f"{LONG}/new", 6, f"{LONG}/new: File name too long"),
     ],
