@@ -117,15 +117,16 @@ def doubt(fd: int, kind: FileKind, size: int, control_file: bool = False) -> str
     return ""
 
 
-def has_holes(fd: int, size: int) -> bool:
-    """Whether parts of a file were never written: its room was taken before its content came.
+def has_holes(fd: int, size: int, begin: int = 0) -> bool:
+    """Whether parts of a file's bytes from `begin` up to `size` were never written.
 
-    False also where the file system can't tell. The file's position stays where it is.
+    As where its room was taken before its content came. False also where the file system can't
+    tell. The file's position stays where it is.
     """
     try:
         at = os.lseek(fd, 0, os.SEEK_CUR)
         try:
-            return size > 0 and os.lseek(fd, 0, os.SEEK_HOLE) < size
+            return size > begin and os.lseek(fd, begin, os.SEEK_HOLE) < size
         finally:
             os.lseek(fd, at, os.SEEK_SET)
     except (OSError, AttributeError):  # no such file system, no such system

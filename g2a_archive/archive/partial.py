@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from g2a_archive.archive.content import HEAD
+from g2a_archive.archive.content import HEAD, has_holes
 from g2a_archive.archive.disk.flushing import boot_id, flush_file
 from g2a_archive.archive.disk.hashing import read_regular
 from g2a_archive.archive.disk.renaming import replace
@@ -124,10 +124,13 @@ class Partial:
             trusted = note["boot"] == boot_id() != "" and not on_share(self.path)
             total, etag = note["total"], note["etag"] or note.get("weak")
             modified = note["modified"]
-            # After a crash, and on a share, only what was flushed is known to be there.
-            size = size if trusted else min(size, int(note["flushed"]))
             sparse = None if note["size"] is None else int(note["size"])
             extents = [(int(a), int(b)) for a, b in note["extents"]]
+            here = [(0, size if sparse is None else min(sparse, size)), *extents]
+            # After a crash, and on a share, only what was flushed is known to be there; so it is
+            # on a drive that was pulled out before it had been told all.
+            trusted = trusted and not self._lacks(here, size)
+            size = size if trusted else min(size, int(note["flushed"]))
             self.varies = note.get("varies") is True
         except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
             return
@@ -140,6 +143,11 @@ class Partial:
             size, self.sparse = min(sparse, size), True
         self.size, self.total = size, total
         self.validator = Validator.checked(str(etag or ""), str(modified or ""))
+
+    def _lacks(self, ranges: list[tuple[int, int]], size: int) -> bool:
+        """Whether some of these bytes were never written, as far as the file system can tell."""
+        with open(self.path, "rb") as file:
+            return any(has_holes(file.fileno(), min(end, size), begin) for begin, end in ranges)
 
     def begin(self, total: int | None, validator: Validator) -> None:
         """Start over with nothing."""

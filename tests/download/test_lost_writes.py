@@ -13,6 +13,7 @@ from support import PATIENCE, assert_archive_equals, download_args, report_of, r
 from support.odd_drive import NFS, Fault, playing
 from support.service import Serve
 
+from g2a_archive.archive.content import has_holes
 from g2a_archive.demo import SimulatedService, sample_recordings
 from g2a_archive.errors import ExitCode
 
@@ -71,4 +72,39 @@ def test_killed_on_a_share(faults: tuple[Fault, ...], serve: Serve, root: Path) 
         process.communicate()
     lose(root)
     assert report_of(run_cli(args, env))["exit_code"] == 0
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_drive_that_came_back_without_what_it_had_not_written(
+    shared: bool, serve: Serve, root: Path
+) -> None:
+    """Pulled out, and put in again without a restart: what it was not told is a hole."""
+    service = serve(sample_recordings(1, mp4_size=20_000_000), rate=4_000_000.0)
+    args = [*download_args(root, *service.recordings), "--jobs", "8" if shared else "1"]
+    with start_cli(args, service.environment()) as process:
+        until = time.monotonic() + PATIENCE
+        while not (found := [*(root / ".g2a-archive/partial").glob("*.mp4.part")]) or (
+            found[0].stat().st_size < 4_000_000
+        ):
+            assert time.monotonic() < until
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    content = found[0].read_bytes()
+    note = json.loads(found[0].with_suffix(".json").read_text())
+    here = [(0, len(content) if note["size"] is None else note["size"]), *note["extents"]]
+    begin, end = max(here, key=lambda one: int(one[1]) - int(one[0]))
+    begin, end = (begin + end) // 3 & -65536, end & -65536
+    assert begin < end
+    found[0].unlink()
+    with open(found[0], "wb") as file:
+        file.write(content[:begin])
+        file.seek(end)
+        file.write(content[end:])
+        file.flush()
+        if not has_holes(file.fileno(), len(content)):
+            pytest.skip("this file system does not tell of holes")
+    service.behaviour.rate = None
+    assert report_of(run_cli(args, service.environment()))["exit_code"] == 0
     assert_archive_equals(service, root)
