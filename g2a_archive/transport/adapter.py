@@ -26,8 +26,6 @@ USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.v
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect to one address, or `--timeout` if that is shorter."""
 
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
 
 class Adapter(HTTPAdapter):
     """requests' adapter, on connections of ours. No request is ever repeated by it."""
@@ -89,9 +87,7 @@ class FileAdapter(Adapter):
         return super().request_url(request, proxies) if proxies else request.path_url
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        """The answer with its body unread; with headers of requests' own only for a redirect."""
-        if resp.status in REDIRECTS:
-            return super().build_response(req, resp)
+        """The answer with its body unread, and without headers of requests' own."""
         response = requests.Response()
         response.status_code, response.raw = resp.status, resp
         return response

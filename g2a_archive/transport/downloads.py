@@ -13,7 +13,6 @@ from requests.utils import requote_uri
 from g2a_archive.transport import address
 from g2a_archive.transport.adapter import (
     CONNECT_TIMEOUT,
-    REDIRECTS,
     USER_AGENT,
     FileAdapter,
     place_of,
@@ -24,6 +23,7 @@ from g2a_archive.transport.connections import Place
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 from g2a_archive.transport.hosts import Hosts
 
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"}
 
@@ -54,7 +54,7 @@ class Downloads:
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._prepared(url, headers)
             response = self._ask(address.host_of(url), request)
-            location = self._location(response)
+            location = _location(response)
             answer = Answer(raw_of(response))
             kept_by |= answer.kept_by
             if location is None:
@@ -67,14 +67,6 @@ class Downloads:
     def close(self) -> None:
         """Close every connection that is kept."""
         self._adapter.close()
-
-    def _location(self, response: requests.Response) -> str | None:
-        """Where a redirect leads; None where it is none."""
-        if response.status_code not in REDIRECTS:
-            return None
-        with suppress(UnicodeError):
-            return self._session.get_redirect_target(response) or None
-        return None
 
     def _prepared(self, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
         request = requests.PreparedRequest()
@@ -134,6 +126,16 @@ class Downloads:
             if again or found.timed_out:
                 break
         raise found from None
+
+
+def _location(response: requests.Response) -> str | None:
+    """Where a redirect leads; None where it is none."""
+    if response.status_code not in _REDIRECTS:
+        return None
+    with suppress(UnicodeError):
+        # Headers are read as Latin-1, and some hosts write UTF-8.
+        return raw_of(response).headers.get("Location", "").encode("latin-1").decode() or None
+    return None
 
 
 def _redirected(url: str, location: str) -> str:

@@ -58,6 +58,13 @@ class Caller:
         `authorization` is the header's value; `basic` are a name and a password for it. `form`
         goes along form-encoded, `sent` as JSON.
         """
+
+        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            # Given as `auth`, a .netrc entry can't take the header's place.
+            if authorization is not None:
+                request.headers["Authorization"] = authorization
+            return request
+
         try:
             session = self._sessions.pop()
         except IndexError:
@@ -68,8 +75,7 @@ class Caller:
                 url,
                 data=None if form is None else dict(form),
                 json=sent,
-                # Given as `auth`, a .netrc entry can't take the header's place.
-                auth=requests.auth.HTTPBasicAuth(*basic) if basic else _Header(authorization),
+                auth=requests.auth.HTTPBasicAuth(*basic) if basic else authorize,
                 headers={"Accept": "application/json"},
                 timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
                 allow_redirects=False,
@@ -83,18 +89,6 @@ class Caller:
         if reply.body is not None:
             self._sessions.append(session)
         return reply
-
-
-class _Header:
-    """Puts an `Authorization` header on a request (`requests` calls it); None: puts none."""
-
-    def __init__(self, value: str | None) -> None:
-        self._value = value
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._value is not None:
-            request.headers["Authorization"] = self._value
-        return request
 
 
 def _body(response: requests.Response, most: int) -> bytes | None:

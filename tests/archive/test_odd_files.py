@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import subprocess
@@ -27,6 +26,7 @@ from support.service import Serve
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.flushing import boot_id
+from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.errors import CatalogError, ExitCode
 from g2a_archive.models import FileKind
@@ -119,18 +119,14 @@ def test_a_file_that_cannot_be_read_is_fetched_again(
 ) -> None:
     run_here(service, root, service.recordings)
     catalog_path(root).unlink()
-    real, broken = hashlib.file_digest, next(iter(service.recordings.values()))
+    broken = next(iter(service.recordings.values()))
 
-    def bad_sector(file: Any, name: str) -> Any:
-        if file.name.endswith(relative_path(broken, "mp4")):
-            raise OSError(errno.EIO, "Input/output error")
-        return real(file, name)
+    def bad_sector(path: str) -> tuple[int, str]:
+        if path.endswith(relative_path(broken, "mp4")):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return hash_file(path)
 
-    def bad_too(path: str) -> tuple[int, str]:
-        raise OSError(errno.EIO, "Input/output error", path)
-
-    monkeypatch.setattr(hashlib, "file_digest", bad_sector)
-    monkeypatch.setattr("g2a_archive.download.transfer.finish.hash_file", bad_too)
+    monkeypatch.setattr("g2a_archive.download.transfer.adoption.hash_file", bad_sector)
     report = run_here(service, root, service.recordings)
     assert (report.exit_code, report.archived) == (0, 3)
     assert report.kept_aside == [relative_path(broken, "mp4") + ".kept-1"]
