@@ -12,7 +12,7 @@ from g2a_archive.download.transfer.finish import SMALL
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.download.transfer.segments import WORTH_IT, Pieces
 from g2a_archive.download.workers import Workers
-from g2a_archive.transport.address import host_of
+from g2a_archive.transport.address import place_of
 from g2a_archive.transport.hosts import Hosts
 
 _MOST_DELAYED = 30_000
@@ -88,7 +88,7 @@ class Schedule:
 
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:
         """Have a file fetched, unless a host that it needs is down."""
-        hosts = host_of(transfer.link.url), transfer.waits_for
+        hosts = place_of(transfer.link.url), transfer.waits_for
         due = max(self._hosts.due(host, now) for host in hosts)
         if due > now:
             self.delay(transfer, due)

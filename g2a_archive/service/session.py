@@ -155,7 +155,7 @@ class ApiSession:
             failure = MalformedCallError(f"{text} (malformed)")
         else:
             hint = "check --api-url" if status == 404 or 300 <= status < 400 else ""
-            failure = _UnusableAnswerError(text, hint=hint)
+            failure = ServiceError(text, hint=hint)  # trying again would not change it
         failure.status = status
         raise failure
 
@@ -172,10 +172,6 @@ def _json(body: bytes) -> Any:
 
 def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) < _DIGITS else float(digits)
-
-
-class _UnusableAnswerError(ServiceError):
-    """An answer that trying again would not change."""
 
 
 def lapsed() -> CredentialsError:

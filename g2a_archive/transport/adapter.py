@@ -19,6 +19,7 @@ from urllib3.response import BaseHTTPResponse
 
 from g2a_archive import __version__
 from g2a_archive.errors import InputError
+from g2a_archive.transport.address import place_of
 from g2a_archive.transport.connections import Network, classes
 
 USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.version_info.minor})"
@@ -52,11 +53,6 @@ class Adapter(HTTPAdapter):
         usual = manager.pool_classes_by_scheme
         manager.pool_classes_by_scheme = classes(self.network, usual)
         return manager
-
-
-def place_of(url: str) -> str:
-    """Scheme, host and port of an address that requests has prepared."""
-    return "/".join(url.split("/", 3)[:3])
 
 
 class FileAdapter(Adapter):

@@ -21,9 +21,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def host_of(url: str) -> str:
-    """The host of an address that may be used, with its port where that is named."""
-    return url.split("/", 3)[2].split("?", 1)[0].lower()
+def place_of(url: str) -> str:
+    """Scheme, host, and port where that is named, of an address that may be used."""
+    return "/".join(url.split("?", 1)[0].split("/", 3)[:3]).lower()
 
 
 def checked(url: str) -> SplitResult:

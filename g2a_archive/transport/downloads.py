@@ -15,7 +15,6 @@ from g2a_archive.transport.adapter import (
     CONNECT_TIMEOUT,
     USER_AGENT,
     FileAdapter,
-    place_of,
     raw_of,
 )
 from g2a_archive.transport.answer import Answer
@@ -53,7 +52,7 @@ class Downloads:
         kept_by: set[Place] = set()
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._prepared(url, headers)
-            response = self._ask(address.host_of(url), request)
+            response = self._ask(address.place_of(url), request)
             location = _location(response)
             answer = Answer(raw_of(response))
             kept_by |= answer.kept_by
@@ -81,7 +80,7 @@ class Downloads:
 
     def _settings(self, url: str) -> Mapping[str, Any]:
         """Proxies and certificates for this host, as requests finds them in the environment."""
-        place = place_of(url)
+        place = address.place_of(url)
         if place not in self._environment:
             self._environment[place] = self._session.merge_environment_settings(
                 url, {}, True, None, None

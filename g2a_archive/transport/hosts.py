@@ -37,7 +37,7 @@ class _Host:
 class Hosts:
     """What the run's requests found out about the file hosts. Every method is for any thread.
 
-    `host` is a link's, or a redirect's, with its port. Times are monotonic seconds.
+    `host` is a link's, or a redirect's, with its scheme and port. Times are monotonic seconds.
     """
 
     def __init__(self, *, timeout: float, retries: int, pause: Callable[[int], float]) -> None:

@@ -35,12 +35,12 @@ def transfer(recording: int) -> Transfer:
     return Transfer(recording, FileKind.MP4, "2014/05/06", START, link)
 
 
-@pytest.mark.parametrize("waits_for", ["", "host.example", "other.example"])
+@pytest.mark.parametrize("waits_for", ["", "https://host.example", "https://other.example"])
 def test_a_file_whose_hosts_are_down_asks_them_when_it_is_time(waits_for: str) -> None:
     """Be it the only one that is left, and its own host the one that it waits for."""
     hosts = Hosts(timeout=1.0, retries=1, pause=lambda tries: 60.0)
     for _ in range(3):
-        hosts.unanswered(waits_for or "host.example", "connection refused")
+        hosts.unanswered(waits_for or "https://host.example", "connection refused")
     schedule = Schedule(hosts, jobs=2, segments=1)
     one = transfer(7)
     one.waits_for = waits_for
