@@ -124,6 +124,13 @@ class Answer:
         return self.announced or (self._inflate is not None and self._inflate.ended)
 
     @property
+    def trailing_digests(self) -> dict[str, bytes]:
+        """What the host tells of the digests of a plain body behind it, once it was read."""
+        raw: Any = self._raw
+        trailers = {} if self.encoded else raw._original_response.trailers
+        return told_digests(trailers, partial=self.status == 206)
+
+    @property
     def doubtful(self) -> bool:
         """Whether the host sent more than it was asked for, and this on a connection that was kept:
         it may be another file's. For any thread, once the body was read; then more may come."""

@@ -191,6 +191,7 @@ class _Final(http.client.HTTPResponse):
         super().__init__(*args, **more)
         self._kept = kept
         self._at_end = False
+        self.trailers: Any = {}
 
     def begin(self) -> None:
         super().begin()
@@ -209,7 +210,8 @@ class _Final(http.client.HTTPResponse):
         # The library has taken a "0" for the last chunk: it may be the beginning of another's size.
         if not self.fp.peek(1):
             raise http.client.IncompleteRead(b"")
-        super()._read_and_discard_trailer()  # type: ignore[misc]
+        # The library would discard them, and what they tell of a digest.
+        self.trailers = http.client.parse_headers(self.fp)
         self._at_end = True
 
     def _close_conn(self) -> None:

@@ -49,6 +49,13 @@ def md5(data: bytes) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
+def trailed(body: bytes, digest: str) -> bytes:
+    """Chunked, with a digest behind the last chunk."""
+    return answer(
+        chunks(body)[:-2] + f"content-md5: {digest}\r\n\r\n".encode(), CHUNKED, length=False
+    )
+
+
 RIGHT: dict[str, Answers] = {
     "the same length twice": lambda _, b: answer(b, f"Content-Length: {len(b)}"),
     "a length with zeros before it": lambda _, b: answer(
@@ -67,6 +74,7 @@ RIGHT: dict[str, Answers] = {
         "Content-Encoding: gzip",
         f"Content-MD5: {md5(gzip.compress(b, mtime=0))}",
     ),
+    "a right digest behind it": lambda _, b: trailed(b, md5(b)),
     "called a web page": lambda _, b: answer(b, "Content-Type: text/html"),
 }
 
@@ -112,6 +120,7 @@ WRONG: dict[str, tuple[Answers, str]] = {
         "damaged",
     ),
     "a wrong digest": (lambda _, b: answer(b, f"Content-MD5: {md5(b + b'x')}"), "digest"),
+    "a wrong digest behind it": (lambda _, b: trailed(b, md5(b + b"x")), "digest"),
     "an XML error with 200": (lambda _, b: answer(XML), "error document|recordingSize is|bytes"),
     "a JSON error with 200": (
         lambda _, b: answer(b'{"error": "expired"}'),

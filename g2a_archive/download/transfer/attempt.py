@@ -351,7 +351,7 @@ class _Answered(Body):
                 return Again("the MP4 ended early")
         elif transfer.kind is not FileKind.MP4 and content.is_error_json(part.whole_if_small()):
             return NewLink("the link was answered with an error document")
-        for name, told in transfer.told.items():
+        for name, told in (*transfer.told.items(), *answer.trailing_digests.items()):
             if part.digest(name) != told:
                 return Again("what came does not match the digest that the host tells")
         return None
