@@ -56,18 +56,19 @@ _SMALL = 2000
 """Sums of a directory up to which it is given to such a thread whole."""
 
 
-def read(path: Path) -> dict[str, str]:
+def read(path: Path, *, exact: bool = False) -> dict[str, str]:
     """The sums in a file like `SHA256SUMS`: name to lower-case hex; {} where there is no file.
 
     Binary-mode names (`*name`), CRLF and a byte-order mark are understood; any other line that
-    is no sum is skipped. Of two lines for one name the last counts. Raises `StorageError`.
+    is no sum is skipped. Of two lines for one name the last counts. `exact`: what `sha256sum -c`
+    understands, to which a CR belongs to the name. Raises `StorageError`.
     """
-    return persistently(_sums, path)
+    return persistently(_sums, path, exact)
 
 
-def _sums(path: Path) -> dict[str, str]:
+def _sums(path: Path, exact: bool) -> dict[str, str]:
     with closing(_lines(path)) as lines:
-        found = (one for line in lines if (one := _parse(line)))
+        found = (one for line in lines if (one := _parse(line, exact=exact)))
         return {name.decode("utf-8", "surrogateescape"): digest.decode() for name, digest in found}
 
 
@@ -172,9 +173,10 @@ def _lines(path: Path) -> Generator[bytes, None, None]:
         raise local_error(error, Doing.READ, path) from error
 
 
-def _parse(line: bytes) -> tuple[bytes, bytes] | None:
+def _parse(line: bytes, *, exact: bool = False) -> tuple[bytes, bytes] | None:
     """Name and sum; None where the line is none of a sum."""
-    match = _LINE.fullmatch(line.removeprefix(_BOM).removesuffix(b"\n").rstrip(b"\r"))
+    line = line.removesuffix(b"\n")
+    match = _LINE.fullmatch(line if exact else line.removeprefix(_BOM).rstrip(b"\r"))
     return (match[2], match[1].lower()) if match else None
 
 

@@ -155,7 +155,7 @@ def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> 
         try:
             if look.is_file(path) and hash_file(path)[1] == sha256:
                 return ""
-            listed = checksums.read(path)
+            listed = checksums.read(path, exact=True)
         except FileNotFoundError:
             listed = {}
         except LocalError as error:

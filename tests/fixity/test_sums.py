@@ -38,6 +38,14 @@ def cut(path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
+def on_windows(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def with_a_mark(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
 def into_a_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -47,12 +55,16 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (flip, "changed: it does not tell what was archived of 1 file"),
     (cut, "changed: it does not tell what was archived of 1 file"),
     (lambda path: path.write_bytes(b""), "changed: it does not tell what was archived of 6 files"),
+    (on_windows, "changed: it does not tell what was archived of 6 files"),
+    (with_a_mark, "changed: it does not tell what was archived of 1 file"),
     (Path.unlink, "missing"),
     (into_a_pipe, "unreadable: Invalid argument"),
 ]
 
 
-@pytest.mark.parametrize(("damage", "told"), DAMAGE, ids=["flip", "cut", "empty", "gone", "pipe"])
+@pytest.mark.parametrize(
+    ("damage", "told"), DAMAGE, ids=["flip", "cut", "empty", "CRLF", "BOM", "gone", "pipe"]
+)
 def test_what_no_longer_proves_a_day_is_named_until_a_run_writes_it(
     damage: Callable[[Path], object], told: str, archive: Path, service: SimulatedService
 ) -> None:
