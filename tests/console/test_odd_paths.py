@@ -12,13 +12,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support import PATIENCE, catalog_path, start_cli
+from support import PATIENCE, catalog_path, cli_here, plain_args, start_cli
 from support.archive import MP4, Archive, video
-from support.cli import Args
+from support.cli import FIRST, Args
 
 from g2a_archive.archive import checksums
 from g2a_archive.cli import main
 from g2a_archive.console.inventory import CSV_COLUMNS
+from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
+from g2a_archive.errors import ExitCode
 
 Say = Callable[..., tuple[int, str]]
 
@@ -109,3 +111,23 @@ def test_a_directory_whose_name_is_not_text_is_told_and_left_alone(
     assert code == 1
     assert "2014/M\\udce4rz: unknown: its name is not UTF-8; 1 file in it\n" in said
     assert say("status", 8)[1].startswith("Recording   8\nState       archived\n")
+
+
+def test_what_fails_in_an_archive_whose_path_is_not_text_is_recorded(tmp_path: Path) -> None:
+    """SQLite takes no text that is not UTF-8: one year's trouble ended the run, as a bug."""
+    root = tmp_path / "M\udce4rz"
+    recordings = sample_recordings(3)
+    year = root / next(one.start_text[:4] for one in recordings if one.id == FIRST)
+    root.mkdir()
+    year.touch()
+    with SimulatedService(recordings, Behaviour(rate_limit=None)) as service:
+        result = cli_here(plain_args(root, FIRST), service.environment())
+        assert result.returncode == ExitCode.FAILED
+        assert "unexpected" not in result.stderr
+        with closing(sqlite3.connect(catalog_path(root))) as catalog:
+            reasons = catalog.execute("SELECT reason FROM recording").fetchall()
+        assert f"M\\udce4rz/{year.name}: Not a directory" in reasons[0][0]
+        year.unlink()
+        result = cli_here(plain_args(root, "--owed"), service.environment())
+    assert result.returncode == ExitCode.OK
+    assert "Archived 1 of 1 recording" in result.stdout

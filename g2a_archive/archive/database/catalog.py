@@ -373,7 +373,8 @@ def _settled_row(one: Settlement, now: str) -> tuple[object, ...]:
         now if one.unoffered & ~one.kinds else None,
         one.start_time,
         one.directory,
-        one.reason,
+        # A path in it may be no UTF-8, and SQLite takes nothing else.
+        one.reason and one.reason.encode("utf-8", "backslashreplace").decode(),
         None if done else now,
         one.tried,
         now,
