@@ -30,7 +30,6 @@ _IMAGES = {
 }
 
 _ERROR_KEYS = {"error", "errors", "errorCode", "error_code", "error_description"}
-_LARGEST_ERROR = 4096
 
 
 def is_html_type(content_type: str | None) -> bool:
@@ -49,10 +48,10 @@ def is_error_xml(head: bytes) -> bool:
     return head.lstrip(_BEFORE).startswith(b"<") and _XML_ERROR.match(_first_tag(head)) is not None
 
 
-def is_error_json(data: bytes) -> bool:
-    """Whether this is a small JSON object that tells of an error; `data` is all of the file."""
-    text = data.lstrip(_BEFORE)
-    if len(data) > _LARGEST_ERROR or not text.startswith(b"{"):
+def is_error_json(head: bytes) -> bool:
+    """Whether this is a JSON object that tells of an error, and no longer than `HEAD`."""
+    text = head.lstrip(_BEFORE)
+    if len(head) >= HEAD or not text.startswith(b"{"):
         return False
     try:
         value = json.loads(_plain(text))

@@ -223,10 +223,6 @@ class Partial:
             digest.update(self.read(at, min(_READ, self.size - at)))
         return digest.digest()
 
-    def whole_if_small(self) -> bytes:
-        """All of the file, or of a large one the beginning, which is longer than an error is."""
-        return self.read(0, min(self.size, 1 << 14))
-
     def _keep_only(self, size: int) -> None:
         """No bytes but the first `size` count from here on; these are still to be hashed."""
         self.size, self._flushed = size, min(self._flushed, size)

@@ -234,14 +234,17 @@ PAGES = {
     "a web page": b"<!DOCTYPE html><html><body>" + b"sign in " * 400,
     "an error document": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
     + b" " * 2000,
+    "an error in JSON": b'{"error": "expired"}',
 }
 
 
+@pytest.mark.parametrize("length", [True, False], ids=["length", "chunked"])
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 @pytest.mark.parametrize("kind", ["mp4", "events", "thumbnail"])
 def test_what_a_link_that_expired_is_answered_with_takes_no_bytes(
     kind: Kind,
     page: bytes,
+    length: bool,
     service: SimulatedService,
     odd: Callable[[Kind, Answers], None],
     plain_host: Host,
@@ -255,7 +258,7 @@ def test_what_a_link_that_expired_is_answered_with_takes_no_bytes(
         if count == 1:
             return cut(answer(body, 'ETag: "1"'), half)
         if count == 2:
-            return answer(chunks(page), CHUNKED, length=False)
+            return answer(page) if length else answer(chunks(page), CHUNKED, length=False)
         begin = asked_from(head)
         assert begin == half
         return part_of(body, begin, 'ETag: "1"')

@@ -191,6 +191,10 @@ class _Answered(Body):
             return found
         transfer.told = {}
         transfer.whole = False
+        if part.size and (wrong := self.wrong(answer.head(content.HEAD))) is not None:
+            # What is here stays. No MP4: it may have been the rest of one, so all is asked for.
+            transfer.whole = wrong.action is Action.AGAIN
+            return self._give_up(wrong)
         if compare:
             return self._take_compared(seen.validator)
         if part.size:
@@ -229,9 +233,6 @@ class _Answered(Body):
         this early leaves them as they are.
         """
         transfer, part, answer = self.transfer, self.part, self.answer
-        wrong = self.wrong(answer.head(content.HEAD))
-        if wrong is not None:
-            return self._give_up(wrong)
         self.claim(max(0, (answer.length or 0) - part.size))
         part.resume(None, self.tools.stop.is_set)
         at, rest = self.compare(0)
@@ -346,11 +347,9 @@ class _Answered(Body):
                 "recording %d: %s: it is empty at the host, too", transfer.recording, transfer.kind
             )
         unproved = transfer.expected is None and not answer.announced and answer.status < 400
-        if transfer.kind is FileKind.MP4 and unproved:
-            if not content.boxes_add_up(part.fd, part.size):
-                return Again("the MP4 ended early")
-        elif transfer.kind is not FileKind.MP4 and content.is_error_json(part.whole_if_small()):
-            return NewLink("the link was answered with an error document")
+        unproved = unproved and transfer.kind is FileKind.MP4
+        if unproved and not content.boxes_add_up(part.fd, part.size):
+            return Again("the MP4 ended early")
         for name, told in (*transfer.told.items(), *answer.trailing_digests.items()):
             if part.digest(name) != told:
                 return Again("what came does not match the digest that the host tells")

@@ -214,11 +214,10 @@ def wrong_content(kind: FileKind, head: bytes, content_type: str | None = None) 
         page = True
     if page:
         return Verdict(Action.NEW_LINK, "the link was answered with a web page")
-    if content.is_error_xml(head) or (kind is FileKind.THUMBNAIL and content.is_document(head)):
+    error = content.is_error_xml(head) or content.is_error_json(head)
+    if error or (kind is FileKind.THUMBNAIL and content.is_document(head)):
         return Verdict(Action.NEW_LINK, "the link was answered with an error document")
     if kind is FileKind.MP4 and head:
-        if content.is_error_json(head):
-            return Verdict(Action.NEW_LINK, "the link was answered with an error document")
         return Verdict(Action.AGAIN, "what came is no MP4 (it has no ftyp box)")
     return None
 
