@@ -53,9 +53,8 @@ class Hosts:
 
     def answered(self, host: str) -> None:
         """The host answered, whatever it said."""
-        if self._hosts:
-            with self._lock:
-                self._hosts.pop(host, None)
+        with self._lock:
+            self._hosts.pop(host, None)
 
     def unanswered(self, host: str, reason: str) -> None:
         """A request got no answer from the host; nobody asks it again before a pause."""
@@ -74,8 +73,6 @@ class Hosts:
 
         Who asks a host that is down does so for all: others wait for what comes of it.
         """
-        if not self._hosts:
-            return
         with self._lock:
             found = self._down(host)
             if found is None:

@@ -245,9 +245,8 @@ class Space:
 
     def release(self, owner: object) -> None:
         """`owner` writes no more: its file has its final name, or none yet."""
-        if owner in self._own.claims or self._others:
-            with self._lock:
-                self._drop(owner)
+        with self._lock:
+            self._drop(owner)
 
     def _drop(self, owner: object) -> None:
         for disk in (self._own, *self._others.values()):
