@@ -210,6 +210,7 @@ _STORAGE_HINTS = {
     errno.EPERM: "give the user that runs this permission to write there",
     errno.ENOTDIR: "a file stands where a directory is needed: move it away",
     errno.EEXIST: "a file stands where a directory is needed: move it away",
+    errno.EISDIR: "a directory stands where a file is needed: move it away",
     errno.ENOENT: "is the drive still mounted?",
     errno.ESTALE: "is the share still mounted?",
     errno.EIO: "check the drive or the share",

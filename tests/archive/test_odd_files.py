@@ -256,3 +256,33 @@ def test_a_file_larger_than_a_word_counts(serve: Serve, root: Path, tmp_path: Pa
     result = run_cli(["verify", "--rebuild", "--dest", root], env)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
     assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("name", ["lock", "catalog.sqlite3"])
+def test_a_directory_where_a_file_is_needed(
+    name: str, service: SimulatedService, root: Path
+) -> None:
+    path = root / ".g2a-archive" / name
+    path.mkdir(parents=True)
+    result = cli_here(plain_args(root, *service.recordings), service.environment())
+    assert result.returncode == ExitCode.STORAGE
+    assert f"{path}: Is a directory (a directory stands where a file" in result.stderr
+    path.rmdir()
+    assert run_here(service, root, service.recordings).exit_code == 0
+
+
+def test_a_directory_in_place_of_sums_is_told_until_it_is_moved(
+    service: SimulatedService, root: Path
+) -> None:
+    """The recordings of that day are archived all the same."""
+    first = next(iter(service.recordings.values()))
+    path = (root / relative_path(first, "mp4")).with_name("SHA256SUMS")
+    path.mkdir(parents=True)
+    args = plain_args(root, *service.recordings)
+    for _ in range(2):
+        result = cli_here(args, service.environment())
+        assert result.returncode == ExitCode.FAILED
+        assert f"{path}: Is a directory (a directory stands where a file" in result.stderr
+    path.rmdir()
+    assert cli_here(args, service.environment()).returncode == 0
+    assert_archive_equals(service, root)
