@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,6 +188,9 @@ def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[s
         key: (value, f"file {config.path}") for key, value in config.auth.items() if key not in skip
     }
     values |= {key: (value, "environment") for key, value in from_env.items()}
+    for key, (value, source) in values.items():
+        if key.endswith("_file"):
+            values[key] = os.path.expanduser(value), source
     scheme = values.get("scheme")
     if scheme is not None and scheme[0] not in ("bearer", "oauth"):
         raise InputError(

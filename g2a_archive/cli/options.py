@@ -67,7 +67,8 @@ def option(*names: str, env: str | None = None, **more: Any) -> _Option:
     if more.get("is_flag"):
         more["type"] = _Flag()
     elif "count" not in more:
-        more.setdefault("type", Parsed("text", values.text))
+        reader = values.path if more.get("metavar") in ("DIR", "FILE") else values.text
+        more.setdefault("type", Parsed("text", reader))
     return click.option(*names, **more)
 
 

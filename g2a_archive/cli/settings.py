@@ -118,7 +118,7 @@ class ConfiguredCommand(Documented):
 
 def find_config(path: str | None, profile: str | None) -> Config:
     """The configuration in force: an option, the environment, or the usual place."""
-    named = path or os.environ.get(f"{ENV}CONFIG")
+    named = os.path.expanduser(path or os.environ.get(f"{ENV}CONFIG", ""))
     return load_config(
         Path(named) if named else app_dir() / "config.toml",
         required=bool(named),

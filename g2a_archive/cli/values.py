@@ -53,6 +53,15 @@ def text(value: str) -> str:
     return value
 
 
+def path(value: str) -> str:
+    """A file or directory; what begins with `~`, as shells read it, which do so for some only."""
+    value = text(value)
+    found = os.path.expanduser(value)
+    if value.partition("/")[0] == found.partition("/")[0] == "~":
+        raise ValueError(f"{value!r}: this user has no home directory; write the path in full")
+    return found
+
+
 def _set(value: str) -> None:
     if not value:
         raise ValueError("it must not be empty")

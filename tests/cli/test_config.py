@@ -15,6 +15,7 @@ from support import clean_environment, cli_here, report_of, run_cli
 from support import cli as cli_support
 from support.cli import FIRST, Args, environment, refused
 
+from g2a_archive.cli import values
 from g2a_archive.cli.config import AUTH_KEYS, Config, auth_values
 from g2a_archive.cli.options import option_names, run_options
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
@@ -221,6 +222,31 @@ def test_the_usual_place_and_the_variable_for_another(
     assert parsed([], env, monkeypatch)["jobs"] == 12
     third = ["--config", str(tmp_path / "third.toml")]
     assert parsed(third, env, monkeypatch)["jobs"] == 13
+
+
+def test_a_home_directory(
+    service: SimulatedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither cron nor TOML reads `~`, and shells do not behind `--dest=`."""
+    (tmp_path / "mine.toml").write_text('dest = "~/there"\n[auth]\ntoken_file = "~/token"\n')
+    (tmp_path / "token").write_text(service.token)
+    (tmp_path / "token").chmod(0o600)
+    env = {name: value for name, value in service.environment().items() if "TOKEN" not in name}
+    env |= {"HOME": str(tmp_path), "G2A_ARCHIVE_CONFIG": "~/mine.toml"}
+    (tmp_path / "here").mkdir()
+    for more in ([], ["--dest=~/elsewhere", "--error-file=~/errors"]):
+        result = run_cli(["download", FIRST, *more], env, cwd=tmp_path / "here")
+        assert result.returncode == 0, result.stderr
+    names = {"here", "there", "elsewhere", "errors", "mine.toml", "token"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_no_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "~")
+    with pytest.raises(ValueError, match=r"'~/a': this user has no home directory; write the "):
+        values.path("~/a")
+    assert values.path("~stranger/a") == "~stranger/a"  # a directory of that name
 
 
 BROKEN: dict[str, tuple[str, str]] = {
