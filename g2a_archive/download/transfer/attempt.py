@@ -155,7 +155,8 @@ class _Answered(Body):
         held = transfer.held()
         verdict = decisions.judge(seen, held, ranged=ranged)
         if verdict.action in (Action.START, Action.COMPARE):
-            return self._take_whole(seen, compare=verdict.action is Action.COMPARE)
+            compare = verdict.action is Action.COMPARE
+            return self._take_whole(seen, compare=compare, ranged=ranged)
         if verdict.action is Action.APPEND:
             return self._go_on(decisions.first_asked(held))
         if verdict.action is Action.COMPLETE:
@@ -184,7 +185,7 @@ class _Answered(Body):
             head=head,
         )
 
-    def _take_whole(self, seen: Seen, *, compare: bool) -> Result | Whole | None:
+    def _take_whole(self, seen: Seen, *, compare: bool, ranged: bool) -> Result | Whole | None:
         """The file comes from its first byte on; to `compare`, bytes that are here are kept."""
         transfer, part, answer = self.transfer, self.part, self.answer
         if (found := self._before_first_byte()) is not None:
@@ -196,7 +197,7 @@ class _Answered(Body):
             transfer.whole = wrong.action is Action.AGAIN
             return self._give_up(wrong)
         if compare:
-            return self._take_compared(seen.validator)
+            return self._take_compared(seen.validator, ranged=ranged)
         if part.size:
             transfer.restart()
         self.claim(answer.length or transfer.expected or 0)
@@ -226,7 +227,7 @@ class _Answered(Body):
             f"the file host announces {length} bytes, recordingSize is {self.transfer.expected}"
         )
 
-    def _take_compared(self, validator: Validator) -> Result | Whole | None:
+    def _take_compared(self, validator: Validator, *, ranged: bool) -> Result | Whole | None:
         """Hold a whole file against the bytes that are here, and go on after them.
 
         Until all of them are, they are of the file that their own validator names: whatever ends
@@ -240,11 +241,14 @@ class _Answered(Body):
         if at == part.size:
             varies = transfer.moved or part.validator.contradicts(validator)
             part.confirm(total if answer.announced else part.total, validator, varies=varies)
-        elif rest or answer.announced:
+        elif not (rest or answer.announced):
+            raise NetworkError("the connection was closed early")
+        elif ranged and validator == part.validator != NO_VALIDATOR:
+            transfer.whole = True  # the host contradicts itself: this may have been the rest
+            return None
+        else:
             part.replace_from(at, total, validator)
             transfer.restart()
-        else:
-            raise NetworkError("the connection was closed early")
         return self._take_rest(rest)
 
     def _go_on(self, begin: int) -> Result | Whole | None:
