@@ -151,8 +151,11 @@ def test_before_a_date_except_some(
     old = sorted(id_ for id_, one in service.recordings.items() if one.start < limit)
     assert 1 < len(old) < len(ids)
     held = tmp_path / "holds.txt"
-    held.write_text(f"{old[0]}  # Smith v. Jones\n4711\n")
     args = "remove", "--before", "2014-01-01", "--except", held
+    held.write_text("# lost\n")
+    assert "0 held back by --except" in say(*args)[1]
+    assert "held back" not in say(*args[:-2])[1]
+    held.write_text(f"{old[0]}  # Smith v. Jones\n4711\n")
     assert "1 held back by --except" in say(*args)[1]
     assert say(*args, "--yes")[0] == 0
     assert_removed(root, *old[1:])

@@ -69,7 +69,7 @@ def remove_command(
     if before is not None and moment(before, now := time.time()) > now:
         raise InputError("--before is in the future")
     wanted = None if before is not None else read_ids(ids, files)
-    kept = set(read_ids((), held)) if held else set()
+    kept = set(read_ids((), held)) if held else None
     return _remove(settings_of(ctx), wanted, before, kept, reason, yes=yes)
 
 
@@ -77,7 +77,7 @@ def _remove(
     settings: Settings,
     wanted: Sequence[int] | None,
     before: int | Ago | None,
-    kept: set[int],
+    kept: set[int] | None,
     reason: str | None,
     *,
     yes: bool,
@@ -99,9 +99,9 @@ def _remove(
             root, catalog = stack.enter_context(reading(settings.run, stop))
         if before is not None:
             limit = removing.limit_of(catalog, before, time.time())
-            removal = removing.choose_before(catalog, limit, kept)
+            removal = removing.choose_before(catalog, limit, kept or ())
         else:
-            removal = removing.choose_ids(catalog, wanted or (), kept)
+            removal = removing.choose_ids(catalog, wanted or (), kept or ())
         if switch.event.is_set():
             raise Interrupted
         if yes and removal.ids:
@@ -110,12 +110,14 @@ def _remove(
             except Interrupted:
                 outputs.complain(f"g2a-archive: interrupted; {_REST}")
                 return switch.code or ExitCode.SIGINT
-        _tell(settings, removal, left, done=done)
+        _tell(settings, removal, left, done=done, excepted=kept is not None)
     undone = left.failed or left.naming
     return ending((switch.code, ExitCode.FAILED if undone else None), (logs.failure,))
 
 
-def _tell(settings: Settings, removal: Removal, left: Removed, *, done: bool) -> None:
+def _tell(
+    settings: Settings, removal: Removal, left: Removed, *, done: bool, excepted: bool
+) -> None:
     if settings.json:
         outputs.say_json(_json(removal, left, done=done))
         return
@@ -123,12 +125,12 @@ def _tell(settings: Settings, removal: Removal, left: Removed, *, done: bool) ->
         return
     more = "".join(
         f"; {count:,} {what}"
-        for count, what in (
-            (removal.kept, "held back by --except"),
-            (removal.already, "removed already"),
-            (removal.undated, "of an unknown date"),
+        for count, what, told in (
+            (removal.kept, "held back by --except", excepted),  # none, too: the file may be empty
+            (removal.already, "removed already", removal.already),
+            (removal.undated, "of an unknown date", removal.undated),
         )
-        if count
+        if told
     )
     days = f", started {removal.first_day} to {removal.last_day}" if removal.first_day else ""
     many = f"{counted(len(removal.ids), 'recording')}, {counted(removal.files, 'file')}"
