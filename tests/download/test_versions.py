@@ -167,13 +167,13 @@ def test_a_shorter_file_whose_length_is_not_told(
 
 
 @pytest.mark.parametrize(
-    "status", ["400 Bad", "403 Forbidden", "405 Not Allowed", "412 Failed", "501 Not Implemented"]
+    "status", ["304 Not", "400 Bad", "403 Forbidden", "405 Not", "412 Failed", "501 Not"]
 )
 def test_a_host_that_refuses_ranges(
     status: str, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
 ) -> None:
     def refuse(head: bytes, body: bytes) -> bytes:
-        return answer(b"no", status=status) if asked_from(head) else answer(body, 'ETag: "1"')
+        return answer(b"", status=status) if asked_from(head) else answer(body, 'ETag: "1"')
 
     odd("mp4", lambda _, body: cut(answer(body, 'ETag: "1"'), CUT))
     assert run_here(service, root, [ID], retries=0).exit_code == 1

@@ -14,7 +14,7 @@ from g2a_archive.transport.answer import Answer
 NEW_LINK_STATUSES = (401, 403, 404, 410)
 RETRY_STATUSES = (408, 421, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524)
 
-_NO_RANGES = (400, 405, 406, 409, 412, 417, 422, 501)
+_NO_RANGES = (304, 400, 405, 406, 409, 412, 417, 422, 501)
 """What a host, or what stands before it, may say to a request for a part alone."""
 
 OVERLAP = 64 * 1024
