@@ -167,7 +167,7 @@ def directory(path: Path) -> None:
         (cut_short, "is damaged", "move it away; the next download adopts the files"),
         (foreign, "is not a catalogue of g2a-archive", "move it away; the next download adopts"),
         (newer, "is of a newer g2a-archive (schema 99", "upgrade g2a-archive on this machine"),
-        (directory, "cannot open the catalogue", "is the directory there"),
+        (directory, "cannot open the catalogue", "a directory stands where a file is needed"),
     ],
 )
 def test_a_catalogue_that_cannot_be_used(
