@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.catalog import Catalog, EmptyCatalog
 from g2a_archive.archive.disk import flushing, look
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
@@ -150,6 +150,12 @@ class Storage:
     def open_catalog(self, stopped: Callable[[], bool]) -> Catalog:
         """The catalogue, which is written as long as no other run has taken over the archive."""
         return Catalog(self.catalog, interrupted=stopped, held=self.lock.require)
+
+    def read_catalog(self, stopped: Callable[[], bool]) -> Catalog:
+        """The catalogue as a dry run reads it, without the lock; empty where there is none yet."""
+        if not has_catalog(self.catalog):
+            return EmptyCatalog()
+        return Catalog(self.catalog, readonly=True, interrupted=stopped)
 
     def close(self) -> None:
         """Let go of the locks."""

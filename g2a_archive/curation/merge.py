@@ -17,7 +17,7 @@ from pathlib import Path
 
 from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.database.catalog import Catalog, EmptyCatalog
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import is_behind, resume
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
 from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounted_error
@@ -139,18 +139,14 @@ class Merge:
 
     def _open(self, stack: ExitStack) -> int | None:
         """The target: for writing, or only to be read in a dry run."""
-        settings = self._settings
+        settings, stop = self._settings, self._switch.event.is_set
+        storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
         if settings.dry_run:
-            place = catalog_path(self._root, settings.catalog)
-            there = is_there(place)
-            catalog = self._opened(place, readonly=True) if there else EmptyCatalog()
-            self._catalog = stack.enter_context(catalog)
+            self._catalog = stack.enter_context(storage.read_catalog(stop))
             self._look_for_drives(self._catalog)
             return None
-        storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
         storage.open(self._switch.keeper(), create=not settings.no_create)
         stack.callback(storage.close)
-        stop = self._switch.event.is_set
         self._catalog = stack.enter_context(storage.open_catalog(stop))
         resume(self._catalog, self._root)  # what a killed `remove` has left
         self._look_for_drives(self._catalog)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.database.catalog import Catalog, EmptyCatalog
+from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import archived
 from g2a_archive.archive.database.tombstones import resume, tombstones
 from g2a_archive.archive.disk import look
@@ -192,12 +192,7 @@ class Download:
             storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
             storage.look(create=not settings.no_create)
             if settings.dry_run:
-                path = storage.catalog
-                there = has_catalog(path)
-                opened = (
-                    Catalog(path, readonly=True, interrupted=stopped) if there else EmptyCatalog()
-                )
-                self.catalog = stack.enter_context(opened)
+                self.catalog = stack.enter_context(storage.read_catalog(stopped))
             else:
                 if not is_there(storage.own, look.is_dir):
                     self.credentials()  # without any, nothing should be created

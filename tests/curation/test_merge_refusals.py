@@ -454,6 +454,15 @@ def test_dry_run_says_what_would_come_and_does_nothing(
     assert (report.exit_code, report.merged, report.alike) == (0, 0, 5)
 
 
+def test_dry_run_into_an_archive_that_no_run_came_to_fill(parts: list[Path], root: Path) -> None:
+    own = root / ".g2a-archive"
+    own.mkdir(parents=True)
+    (own / "catalog.sqlite3").touch()
+    report = merge_here(root, parts, dry_run=True)
+    assert (report.exit_code, report.merged) == (0, 5)
+    assert merge_here(root, parts).merged == 5
+
+
 def test_the_summary_and_quiet(parts: list[Path], root: Path) -> None:
     args: list[str | Path] = ["merge", "--dest", root, "--min-free", "0", *parts]
     first = cli_here(args)
