@@ -27,6 +27,23 @@ import os
 from collections.abc import Sequence
 from enum import Enum, IntEnum
 
+_SHORT = 12
+"""Characters that no token, client's secret or link is as short as."""
+
+_LONGEST = 20
+"""Characters of what is shown as it is a number, or nearly one."""
+
+
+def shown(text: str) -> str:
+    """`text` in quotes, as a message may hold it; of what may be a secret, its length alone.
+
+    Where an ID, a word or a name is due, somebody may have given a token, or a file of them.
+    """
+    number = 2 * sum(map(str.isdigit, text)) > len(text) and sum(map(str.isalpha, text)) <= 2
+    if len(text) <= (_LONGEST if number else _SHORT):
+        return repr(text)
+    return f"… ({len(text):,} characters)"
+
 
 class ExitCode(IntEnum):
     """What the process ends with; the table of the README."""
@@ -244,7 +261,7 @@ def storage_sentence(
     error: OSError, doing: str, path: str | os.PathLike[str], *, instead: str = "--dest"
 ) -> tuple[str, str]:
     """What `error` says in words, and a hint: of a disk that is full, also of what it is full."""
-    what = os.strerror(error.errno) if error.errno else str(error)
+    what = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
     hint = _STORAGE_HINTS.get(error.errno or 0, "")
     if error.errno == errno.EEXIST and not os.path.exists(path):
         what, hint = "it is a link that leads nowhere", "is the drive mounted?"

@@ -23,7 +23,7 @@ from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file
 from g2a_archive.archive.disk.renaming import is_mount, replace
-from g2a_archive.errors import CredentialsError, Interrupted, StorageError
+from g2a_archive.errors import CredentialsError, Interrupted, StorageError, shown
 
 LARGEST = 64 * 1024
 """Bytes of a secret file at most; no token is near that."""
@@ -33,6 +33,9 @@ LOCK_PAUSE = 0.2
 
 LOCK_TRIES = 3000
 """Tries to take a lock: ten minutes, longer than any renewal lasts."""
+
+_SHORT = 16
+"""Characters of a file's name that no secret is as short as."""
 
 _ROOM = 8192
 _PRINTABLE = re.compile(r"[\x20-\x7e\xa0-\xff]+")
@@ -64,12 +67,14 @@ def read_secret(path: str | os.PathLike[str], what: str, *, warn: Warn | None = 
 
     Raises `CredentialsError`, which names the file but never what it holds.
     """
-    where = f"{what} in {os.fspath(path)}"
+    named = is_name(os.fspath(path))
+    where = f"{what} in {os.fspath(path) if named else shown(os.fspath(path))}"
     try:
         status, content = persistently(_read, path)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "not a file name"
-        raise CredentialsError(f"cannot read {where}: {reason}") from None
+        hint = "" if named else "is that the secret itself? Name a file that holds it"
+        raise CredentialsError(f"cannot read {where}: {reason}", hint=hint) from None
     if warn and stat.S_ISREG(status.st_mode) and status.st_mode & 0o044:
         mode = stat.S_IMODE(status.st_mode)
         warn(f"{where} can be read by others (mode {mode:04o}): chmod 600 it")
@@ -82,6 +87,11 @@ def read_secret(path: str | os.PathLike[str], what: str, *, warn: Warn | None = 
     if content and not text:
         raise CredentialsError(f"{where} is not text in UTF-8")
     return check_secret(text, where)
+
+
+def is_name(path: str) -> bool:
+    """Whether what should name a secret file may be shown: it may be the secret itself."""
+    return os.path.isabs(path) or len(path) <= _SHORT or os.path.lexists(path)
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[os.stat_result, bytes]:

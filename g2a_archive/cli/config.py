@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive.disk.domains import persistently
-from g2a_archive.errors import InputError
+from g2a_archive.errors import InputError, shown
+
+_LARGEST = 1 << 20
+"""Bytes of a configuration file at most: what is larger is none, and need not have an end."""
 
 ENV = "G2A_ARCHIVE_"
 """Every environment variable of ours begins so."""
@@ -65,7 +68,7 @@ def load_config(
     the nearest known one) or an unknown profile.
     """
     try:
-        content = persistently(path.read_bytes)
+        content = persistently(_read, path)
     except (FileNotFoundError, NotADirectoryError):
         if required or profile is not None:
             raise _absent(path, None if required else profile) from None
@@ -107,12 +110,19 @@ def _absent(path: Path, profile: str | None) -> InputError:
     )
 
 
+def _read(path: Path) -> bytes:
+    with open(path, "rb") as file:  # which may be a pipe, as `<(…)` is
+        return file.read(_LARGEST + 1)
+
+
 def _parse(content: bytes, path: Path) -> dict[str, Any]:
     import tomllib  # which takes a while, and most have no file
 
+    if len(content) > _LARGEST:
+        raise InputError(f"{path} is too large for a configuration file", hint="check --config")
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number may be too long for Python
         # tomllib's message tells the line, not the content.
         raise InputError(f"the configuration file {path} is not TOML: {error}") from None
 
@@ -194,7 +204,7 @@ def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[s
     scheme = values.get("scheme")
     if scheme is not None and scheme[0] not in ("bearer", "oauth"):
         raise InputError(
-            f"the authorization scheme {scheme[0]!r} ({scheme[1]}) is not known",
+            f"the authorization scheme {shown(scheme[0])} ({scheme[1]}) is not known",
             hint="use bearer or oauth",
         )
     return values

@@ -10,15 +10,18 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import BinaryIO, cast
 
-from g2a_archive.errors import InputError, storage_error
+from g2a_archive.errors import InputError, shown, storage_error
 from g2a_archive.models import distinct, id_of
 
 _SHOWN = 10
 _NAMED = 200
 """Stretches of bad lines that are named, beyond the first lines, which are shown."""
 
-_LONGEST = 40
+_MOST = 100_000
+"""Bad lines after which no more are read: what has so many need not have an end."""
+
 _BLOCK = 1 << 18
+"""Characters that are read together; a line is no longer."""
 
 # IDs below 10^18 and nothing else, as in most files: read in a third of the time that line after
 # line takes, which was a quarter of a run that finds a million archived.
@@ -52,6 +55,8 @@ def read_ids(arguments: Iterable[str], files: Iterable[str]) -> array[int]:
                     ids.append(id_)
                 elif text:
                     bad.add("standard input" if name == "-" else name, text, number)
+            if bad.count >= _MOST:
+                raise bad.error()
     if bad.count:
         raise bad.error()
     return distinct(ids)
@@ -70,7 +75,7 @@ class _Bad:
         self.count += 1
         if self.count <= _SHOWN:
             place = where if line is None else f"{where}, line {line}:"
-            self._first.append(f"{place} {_shown(text)}")
+            self._first.append(f"{place} {shown(text)}")
         elif line is not None:
             known = self._lines[-1] if self._lines else ("", 0, 0)
             if (where, line - 1) == (known[0], known[2]):
@@ -87,15 +92,10 @@ class _Bad:
         more += ", …" if len(self._lines) == _NAMED else ""
         one = self.count == 1
         what = "not a recording ID" if one else f"{self.count:,} are not recording IDs"
-        return InputError(
-            f"{what}: {'; '.join(self._first)}{more}",
-            hint="an ID is a positive whole number, one a line; a spreadsheet must show it as text",
-        )
-
-
-def _shown(text: str) -> str:
-    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-    return repr(cut)
+        hint = "an ID is a positive whole number, one a line; a spreadsheet must show it as text"
+        if any(one.endswith(" characters)") for one in self._first):
+            hint += "; what may be a secret is not shown"
+        return InputError(f"{what}: {'; '.join(self._first)}{more}", hint=hint)
 
 
 def _blocks(name: str) -> Iterator[str]:
@@ -107,14 +107,14 @@ def _blocks(name: str) -> Iterator[str]:
         hint = "name a file, or `-` once" if name == "-" else "check its name"
         raise InputError(f"cannot read the IDs from {what}: {reason}", hint=hint) from error
     try:
-        yield from _text(file)
+        yield from _text(file, what)
     except OSError as error:
         raise storage_error(error, "read the IDs from", what) from error
     finally:
         file.close()
 
 
-def _text(file: BinaryIO) -> Iterator[str]:
+def _text(file: BinaryIO, what: str) -> Iterator[str]:
     """Some lines of a file after another: a million of them need not all be in memory."""
     buffered = cast(io.BufferedReader, file)
     mark = buffered.peek(3)[:2]
@@ -127,7 +127,10 @@ def _text(file: BinaryIO) -> Iterator[str]:
         more = True  # else the end was read, and a terminal, asked again, waits for another one
         while more and (block := lines.read(_BLOCK)):
             more = len(block) == _BLOCK
-            yield (block + lines.readline() if more else block).removesuffix("\n")
+            rest = lines.readline(_BLOCK) if more else ""
+            if len(rest) == _BLOCK:
+                raise InputError(f"{what} has a line that does not end", hint="is it a text file?")
+            yield (block + rest).removesuffix("\n")
 
 
 def _standard_input() -> BinaryIO:

@@ -252,6 +252,12 @@ def test_no_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
 BROKEN: dict[str, tuple[str, str]] = {
     "no TOML": ("jobs = \n", "the configuration file c.toml is not TOML: Invalid value ("),
     "no text": ("caf\udce9 = 1\n", "the configuration file c.toml is not TOML: 'utf-8' codec"),
+    "too long": (f"jobs = {'9' * 5000}", "the configuration file c.toml is not TOML: Exceeds the"),
+    "too large": ("#" * (1 << 20) + "\n", "c.toml is too large for a configuration file (check --"),
+    "a token as scheme": (
+        '[auth]\nscheme = "Bearer S3CRET-0123456789"\n',
+        "the authorization scheme … (24 characters) (file c.toml) is not known (use bearer or o",
+    ),
     "without end": (f"a = {'[' * 5000}{']' * 5000}", "the configuration file c.toml is not TOML: "),
     "unknown key": ("joobs = 3\n", "c.toml: unknown key `joobs`; did you mean `jobs`?"),
     "dashes": ("error-file = 'x'\n", "c.toml: unknown key `error-file`; did you mean `error_f"),
@@ -301,6 +307,7 @@ ABSENT: dict[str, tuple[Args, dict[str, str | None], str]] = {
     "option": (["--config", "no.toml"], {}, "there is no configuration file no.toml (check --c"),
     "variable": ([], {"G2A_ARCHIVE_CONFIG": "no.toml"}, "there is no configuration file no.toml ("),
     "directory": (["--config", "."], {}, "cannot read the configuration file .: Is a directory ("),
+    "endless": (["--config", "/dev/zero"], {}, "/dev/zero is too large for a configuration fi"),
     "profile without file": (["--profile", "x"], {}, "there is no configuration file /"),
     "unknown profile": (
         ["--config", "c.toml", "--profile", "amce"], {},
@@ -390,6 +397,11 @@ def test_show_masks_what_is_secret(tmp_path: Path) -> None:
         assert "hidden" not in result.stdout + result.stderr
         assert result.stdout.count('"********"') == 3
         assert 'client_id = "mine"' in result.stdout
+    # A secret where its file should be named; a file is named as it is.
+    files = {"G2A_ARCHIVE_PAT_FILE": "hidden-5-0123456789", "G2A_ARCHIVE_CLIENT_SECRET_FILE": "s"}
+    shown = cli_here(["config", "show"], files).stdout
+    assert 'client_secret_file = "s"' in shown
+    assert 'pat_file = "********"' in shown
     result = cli_here(
         ["config", "show"], {"G2A_ARCHIVE_TOKEN": "hidden", "G2A_ARCHIVE_TOKEN_URL": "https://h/t"}
     )

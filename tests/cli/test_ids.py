@@ -54,8 +54,16 @@ MALFORMED = [
 ]
 
 
+HIDDEN = {"9" * 31, "9" * 5000, "https://example.com/1"}
+"""What might be a secret, or a link, which is one."""
+
+
 def shown(text: str) -> str:
-    return repr(text) if len(text) <= 40 else repr(text[:40] + "\u2026")
+    return f"… ({len(text):,} characters)" if text in HIDDEN else repr(text)
+
+
+def hint(*texts: str) -> str:
+    return f"({HINT}{'; what may be a secret is not shown' if HIDDEN & {*texts} else ''})"
 
 
 @pytest.mark.parametrize("texts", batched([t for t in MALFORMED if "\0" not in t], 8))
@@ -64,7 +72,7 @@ def test_malformed_arguments_are_refused(
 ) -> None:
     line = refused(still, tmp_path, ["download", "12", "--", *texts])
     named = "; ".join(f"argument {shown(text)}" for text in texts)
-    assert line == f"g2a-archive: {len(texts)} are not recording IDs: {named} ({HINT})"
+    assert line == f"g2a-archive: {len(texts)} are not recording IDs: {named} {hint(*texts)}"
 
 
 def test_one_malformed_argument_among_good_ones(still: SimulatedService, tmp_path: Path) -> None:
@@ -94,7 +102,50 @@ def test_a_malformed_line_is_refused(tmp_path: Path, text: str) -> None:
     path.write_bytes(f"12\n\n{text}\n34\n".encode())
     with pytest.raises(Exception, match="not a recording ID: ") as caught:
         read_ids([], [str(path)])
-    assert f"{path}, line 3: {shown(text)} (" in str(caught.value)
+    assert str(caught.value).endswith(f" {path}, line 3: {shown(text)} {hint(text)}")
+
+
+SECRETS = {
+    "token": "eyJraWQiOiI2MjAiLCJhbGciOiJSUzUxMiJ9.eyJzYyI6ImNvbGxhYjoifQ.Rm9vYmFy",
+    "hex": "4f0c2b1a99d07e35",
+    "digits": "60412285397750041188326",
+    "configuration": 'pat = "Zm9vYmFyYmF6"',
+    "link": "https://h/f?key=1",
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+def test_a_file_of_secrets_named_by_mistake(
+    still: SimulatedService, tmp_path: Path, secret: str
+) -> None:
+    """They are counted, placed, and in no message: cron mails it, and logs keep it."""
+    (tmp_path / "ids").write_text(f"1\n{secret}\n")
+    asking: list[Args] = [
+        ["download", "-f", "ids"],
+        ["remove", "--before", "9d", "--except", "ids"],
+        ["download", "1", "--", secret],
+    ]
+    for args in asking:
+        line = refused(still, tmp_path, args)
+        place = "argument" if secret in args else "ids, line 2:"
+        count = len(secret)
+        assert line == f"g2a-archive: not a recording ID: {place} … ({count} characters) " + (
+            f"({HINT}; what may be a secret is not shown)"
+        )
+    line = refused(still, tmp_path, ["download", "-f", "-"], stdin=f"{secret}\n")
+    assert f"standard input, line 1: … ({count} characters) (" in line
+
+
+ENDLESS = {
+    "/dev/zero": "/dev/zero has a line that does not end (is it a text file?)",
+    "/dev/urandom": " are not recording IDs: /dev/urandom, line 1: ",
+}
+
+
+@pytest.mark.parametrize(("name", "words"), ENDLESS.items())
+def test_a_file_without_end(still: SimulatedService, tmp_path: Path, name: str, words: str) -> None:
+    for args in (["download", "-f", name], ["remove", "--before", "9d", "--except", name]):
+        assert words in refused(still, tmp_path, args)
 
 
 def test_every_bad_line_is_named_with_its_place(still: SimulatedService, tmp_path: Path) -> None:

@@ -196,6 +196,15 @@ INCOMPLETE: dict[str, tuple[dict[str, str | None], str]] = {
         {"G2A_ARCHIVE_TOKEN_FILE": "/nowhere/token"},
         "ERROR cannot read the access token in /nowhere/token: No such file or directory",
     ),
+    "the token in its file's place": (
+        {"G2A_ARCHIVE_TOKEN_FILE": "eyJhbGciOiJSUzUxMiJ9"},
+        "ERROR cannot read the access token in … (20 characters): No such file or directory "
+        "(is that the secret itself? Name a file that holds it)",
+    ),
+    "a long one": (
+        {"G2A_ARCHIVE_TOKEN_FILE": "eyJh" * 250},
+        "ERROR cannot read the access token in … (1,000 characters): File name too long (is th",
+    ),
 }
 
 

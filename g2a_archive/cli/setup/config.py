@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from g2a_archive.auth.secretfile import is_name
 from g2a_archive.cli.config import AUTH_KEYS, auth_values
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, settings_rows
@@ -53,6 +54,7 @@ def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
         if key in values:
             value, source = values[key]
             secret = key in _SECRET_KEYS or (key == "token_url" and re.search("[@?#]", value))
+            secret = secret or (key.endswith("_file") and not is_name(value))
             say(f"{key} = {_toml('********' if secret else value)}  # {source}")
     return ExitCode.OK
 
