@@ -59,7 +59,7 @@ class Writer:
     def data(self, name: str, content: bytes) -> None:
         """Like `page`, with bytes."""
         path = self.root / name if name == "index.html" else self.folder / name
-        if self._read(path) == content:
+        if self._read(path, len(content) + 1) == content:
             self.unchanged += 1
             return
         # Beside the other asides, so that a later run finds and removes what a killed one left.
@@ -104,9 +104,9 @@ class Writer:
             raise storage_error(error, "read", self.folder) from error
 
     @staticmethod
-    def _read(path: Path, limit: int = -1) -> bytes | None:
-        try:
-            with path.open("rb") as file:
+    def _read(path: Path, limit: int) -> bytes | None:
+        try:  # without a wait where it is a pipe
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 return file.read(limit)
         except FileNotFoundError:
             return None

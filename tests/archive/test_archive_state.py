@@ -23,10 +23,12 @@ from support import (
     download_args,
     plain_args,
     relative_path,
+    run_cli,
     run_here,
     start_cli,
     states,
 )
+from support.cli import Args
 from support.service import Serve
 
 from g2a_archive.archive.disk import look
@@ -158,6 +160,16 @@ def directory(path: Path) -> None:
     path.mkdir()
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
 @pytest.mark.parametrize(
     ("spoil", "words", "hint"),
     [
@@ -168,6 +180,8 @@ def directory(path: Path) -> None:
         (foreign, "is not a catalogue of g2a-archive", "move it away; the next download adopts"),
         (newer, "is of a newer g2a-archive (schema 99", "upgrade g2a-archive on this machine"),
         (directory, "cannot open the catalogue", "a directory stands where a file is needed"),
+        (pipe, "cannot open the catalogue", "a pipe, a device or the like stands where a file"),
+        (device, "cannot open the catalogue", "a pipe, a device or the like stands where a file"),
     ],
 )
 def test_a_catalogue_that_cannot_be_used(
@@ -198,6 +212,34 @@ def test_a_catalogue_that_cannot_be_used(
         (root / "moved-away").unlink()
     assert_archive_equals(service, root)
     assert service.requests.counts["file"] == 0
+
+
+@pytest.mark.parametrize("name", ["catalog.sqlite3", "catalog.sqlite3-journal"])
+@pytest.mark.parametrize("command", ["status", "verify", "export --json", "merge"])
+def test_nobody_waits_for_a_pipe(name: str, command: str, archive: Path, tmp_path: Path) -> None:
+    path = archive / ".g2a-archive" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    args: Args = [*command.split(), "--dest", archive]
+    if command == "merge":
+        args = ["merge", "--dest", tmp_path / "new", archive]
+    result = run_cli(args)
+    assert result.returncode == ExitCode.STORAGE
+    assert f"cannot open the catalogue {path}: it is no plain file" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_pipe_in_place_of_the_lock(service: SimulatedService, archive: Path) -> None:
+    """`check` says so, as a run does."""
+    path = archive / ".g2a-archive" / "lock"
+    path.unlink()
+    os.mkfifo(path)
+    asking: list[Args] = [["check", "-d", archive], ["status", "-d", archive]]
+    for args in (*asking, plain_args(archive, 1)):
+        result = run_cli(args, service.environment())
+        told = f"cannot open the lock {path}: it is no plain file: move it away"
+        assert result.returncode == (0 if args[0] == "status" else ExitCode.STORAGE)
+        assert (told in result.stdout + result.stderr) == (args[0] != "status")
 
 
 def test_a_letter_that_flipped_in_the_catalogue(archive: Path, tmp_path: Path) -> None:

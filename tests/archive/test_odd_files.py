@@ -114,6 +114,23 @@ def test_a_pipe_as_checksums(service: SimulatedService, root: Path) -> None:
     assert_archive_equals(service, root)
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "told"),
+    [
+        (".g2a-archive/removed.csv", ["verify", "--rebuild"], "removed.csv: it is no plain file"),
+        ("index.html", ["browse"], "index.html is not a page of g2a-archive"),
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(
+    name: str, args: list[str | int | Path], told: str, service: SimulatedService, root: Path
+) -> None:
+    assert run_here(service, root, service.recordings).exit_code == 0
+    os.mkfifo(root / name)
+    result = run_cli([*args, "--dest", root])
+    assert (result.returncode, result.stderr.count("\n")) == (ExitCode.STORAGE, 1)
+    assert told in result.stderr
+
+
 def test_a_file_that_cannot_be_read_is_fetched_again(
     service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +275,7 @@ def test_a_file_larger_than_a_word_counts(serve: Serve, root: Path, tmp_path: Pa
     assert_archive_equals(service, root)
 
 
-@pytest.mark.parametrize("name", ["lock", "catalog.sqlite3"])
+@pytest.mark.parametrize("name", ["lock", "lock.lease", "catalog.sqlite3"])
 def test_a_directory_where_a_file_is_needed(
     name: str, service: SimulatedService, root: Path
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from g2a_archive.archive.database import schema
-from g2a_archive.archive.database.copying import copy_in_memory, keep_copy
+from g2a_archive.archive.database.copying import copy_in_memory, keep_copy, require_plain
 from g2a_archive.archive.database.statements import VALUES
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import make_flushed, write_trial
@@ -90,7 +90,6 @@ class Database:
         self.now: Callable[[], str] = utc_now  # a run knows better, once the service told the time
         self._interrupted, self._held = interrupted, held
         self._looked: list[int] = []
-        self._synchronous = "EXTRA" if readonly else self._make_file()
         with self._translated("open"):
             self._db = self._connected()
         try:
@@ -102,6 +101,8 @@ class Database:
             raise
 
     def _connected(self) -> sqlite3.Connection:
+        require_plain(self.path)
+        self._synchronous = "EXTRA" if self.readonly else self._make_file()
         # A reader that could undo what looks half done would take it from a run on another machine.
         mode = "ro" if self.readonly else "rwc"
         self._uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode={mode}"

@@ -17,11 +17,26 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.errors import CatalogError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def require_plain(path: Path) -> None:
+    """Raise `CatalogError` where no file stands for the catalogue or its journal.
+
+    SQLite would wait for a pipe, and read a device. Raises `OSError` where that cannot be told.
+    """
+    for one in (path, Path(f"{os.path.realpath(path)}-journal")):
+        if look.exists(one) and not look.is_file(one):
+            what, thing = "it is no plain file", "a pipe, a device or the like"
+            if look.is_dir(one):
+                what, thing = os.strerror(errno.EISDIR), "a directory"
+            hint = f"{thing} stands where a file is needed: move it away"
+            raise CatalogError(f"cannot open the catalogue {one}: {what}", hint=hint)
 
 
 def keep_copy(path: Path, uri: str, version: int) -> None:

@@ -14,6 +14,7 @@ from g2a_archive import browse
 from g2a_archive.archive import layout
 from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.disk.hashing import read_regular
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.browse import Entry, Owed
@@ -81,7 +82,7 @@ def write_again(catalog: Catalog, root: Path) -> None:
         return
     title, timezone = TITLE, None
     try:
-        kept = json.loads((root / ARCHIVE_DIR / _OPTIONS).read_text(encoding="utf-8"))
+        kept = json.loads(read_regular(root / ARCHIVE_DIR / _OPTIONS, 1 << 16))
         title, timezone = str(kept["title"]), kept["timezone"]
         if timezone is not None:
             layout.zone(timezone)

@@ -10,13 +10,14 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_file
+from g2a_archive.archive.disk.hashing import open_regular
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import StorageError, storage_error
 from g2a_archive.models import ALL_KINDS, counted, id_of
@@ -96,7 +97,7 @@ def last(root: Path) -> dict[str, Any] | None:
     """The last line that is a tombstone; None where there is none, or it cannot be read."""
     path = root / ARCHIVE_DIR / NAME
     try:
-        with suppress(FileNotFoundError, csv.Error), persistently(open, path, "rb") as file:
+        with suppress(FileNotFoundError, csv.Error), open_regular(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             rows = [*csv.reader(file.read().decode("utf-8", "replace").splitlines())]
             return next((line for row in reversed(rows) if (line := _tombstone(row))), None)
@@ -117,7 +118,7 @@ def read(root: Path) -> Iterator[dict[str, Any]]:
     path = root / ARCHIVE_DIR / NAME
     odd = 0
     try:
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        with TextIOWrapper(open_regular(path), "utf-8-sig", "replace", newline="") as file:
             for row in csv.reader(file):
                 if line := _tombstone(row):
                     yield line

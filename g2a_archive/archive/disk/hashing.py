@@ -38,7 +38,7 @@ def _opened(path: str | os.PathLike[str], most: float = math.inf) -> int:
     return descriptor
 
 
-def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], most: float = math.inf) -> BinaryIO:
     """Open a plain file of at most `most` bytes; `OSError` for anything else, without a wait."""
     return open(persistently(_opened, path, most), "rb")
 

@@ -9,6 +9,7 @@ over; elsewhere its lease is watched, and ends with nobody renewing it. No clock
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from g2a_archive.archive.disk.flushing import boot_id
-from g2a_archive.errors import Interrupted, LockedError
+from g2a_archive.errors import Interrupted, LockedError, storage_error
 from g2a_archive.models import utc_now
 from g2a_archive.threads import spawn
 
@@ -114,11 +115,15 @@ class Lease:
         """Return once no run elsewhere has it: after `_WATCHED` seconds where one has left it.
 
         Returns what it says if it is still there, of a run that was killed. Raises `LockedError`
-        where it is renewed, and `Interrupted` where the keeper is told to stop.
+        where it is renewed, `Interrupted` where the keeper is told to stop, and `StorageError` for
+        a directory.
         """
         seen = self._read()
         if seen is None or not self._is_elsewhere(seen):
             return seen
+        if self.path.is_dir():  # which nobody renews, and cannot be taken away as a lease is
+            error = IsADirectoryError(errno.EISDIR, "")
+            raise storage_error(error, "make the lease", self.path, instead="")
         log.warning(
             "a run elsewhere works on this archive, or was killed: %s; watching for up to %.0f s "
             "whether it renews its lease",

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,7 +80,11 @@ class FileLock:
 
     def _locked(self, flags: int, how: int) -> int:
         """The lock file, open and locked. Raises `OSError` where it cannot be opened."""
-        fd = persistently(os.open, self.path, flags | os.O_CLOEXEC, 0o666)
+        # A pipe in its place would let who only reads wait for ever.
+        fd = persistently(os.open, self.path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError("it is no plain file: move it away")
         try:
             if how == fcntl.LOCK_EX:  # who only looks whether it is held has it for a moment
                 persistently(fcntl.flock, fd, how | fcntl.LOCK_NB)
