@@ -18,7 +18,7 @@ from pathlib import Path
 from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.tombstones import is_behind, resume
+from g2a_archive.archive.database.tombstones import foresee, is_behind, resume
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
 from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounted_error
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
@@ -143,6 +143,7 @@ class Merge:
         storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
         if settings.dry_run:
             self._catalog = stack.enter_context(storage.read_catalog(stop))
+            foresee(self._catalog, self._root)
             self._look_for_drives(self._catalog)
             return None
         storage.open(self._switch.keeper(), create=not settings.no_create)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import archived
-from g2a_archive.archive.database.tombstones import resume, tombstones
+from g2a_archive.archive.database.tombstones import foresee, resume, tombstones
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.leftovers import sweep
 from g2a_archive.archive.disk.mounts import unmounted_error
@@ -193,6 +193,7 @@ class Download:
             storage.look(create=not settings.no_create)
             if settings.dry_run:
                 self.catalog = stack.enter_context(storage.read_catalog(stopped))
+                foresee(self.catalog, storage.root)
             else:
                 if not is_there(storage.own, look.is_dir):
                     self.credentials()  # without any, nothing should be created

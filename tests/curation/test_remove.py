@@ -7,6 +7,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from support import (
     archive_files,
     assert_nothing_false,
@@ -22,7 +23,7 @@ from support import (
 )
 from support.cli import Say
 from support.clocks import clock_off_by
-from support.merging import change
+from support.merging import change, content, merge_here
 from support.removal import assert_removed, files_of, tombstones
 from support.service import Serve
 
@@ -316,6 +317,30 @@ def test_an_older_catalogue_from_a_backup_brings_nothing_back(
     run_here(service, root, ids[:2], again=True)
     assert [*run_here(service, root, [], owed=True).unavailable] == [ids[0]]
     assert states(root)[ids[1]] == "archived"
+
+
+@pytest.mark.parametrize("backup", [True, False], ids=["of a backup", "lost"])
+def test_what_only_says_what_would_be_done_knows_what_was_removed(
+    serve: Serve, root: Path, ids: list[int], say: Say, tmp_path: Path, backup: bool
+) -> None:
+    """Also where the catalogue does not, and a run would bring it back from `removed.csv`."""
+    service, catalog = serve(len(ids)), catalog_path(root)
+    other = shutil.copytree(root, tmp_path / "other")
+    old = catalog.read_bytes()
+    say("remove", "--yes", ids[0])
+    catalog.unlink()
+    if backup:
+        catalog.write_bytes(old)
+        assert say("remove", ids[0])[1].endswith("; 1 removed already.\n")
+    before = content(root)
+    service.set_state(ids[0], "unavailable")
+    for dry_run in (True, False):
+        if not dry_run:
+            assert content(root) == before
+        merged = merge_here(root, [other], dry_run=dry_run)
+        assert (merged.exit_code, [one.id for one in merged.removed]) == (0, ids[:1])
+        report = run_here(service, root, ids[:1], dry_run=dry_run)
+        assert (report.exit_code, [one.id for one in report.removed]) == (0, ids[:1])
 
 
 def test_tombstones_that_a_spreadsheet_has_saved(root: Path, ids: list[int], say: Say) -> None:

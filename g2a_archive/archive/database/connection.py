@@ -147,7 +147,7 @@ class Database:
         old = bool(tables) and not self._patiently(lambda: schema.is_current(self._db))
         if self.readonly:
             if old:
-                self._migrate_in_memory()
+                self.change_copy(schema.migrate)
             self._db.execute("PRAGMA query_only = ON")
             return
         with self._translated("set up"):
@@ -192,14 +192,14 @@ class Database:
         with self._translated("read"):
             self._db = copy_in_memory(self.path, check, _PATIENCE) if copied else self._connected()
 
-    def _migrate_in_memory(self) -> None:
-        """A reader may not change the file, nor need it be able to: it reads a migrated copy."""
+    def change_copy(self, change: Callable[[sqlite3.Connection], object]) -> None:
+        """A reader may not change the file, nor need it be able to: it reads a changed copy."""
         memory = sqlite3.connect(":memory:", isolation_level=None)
         try:
             self._patiently(lambda: self._db.backup(memory))
             with self._translated("read"):
                 memory.execute("BEGIN")
-                schema.migrate(memory)
+                change(memory)
                 memory.execute("COMMIT")
         except BaseException:
             memory.close()

@@ -130,8 +130,7 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     where the catalogue is: the next run goes on.
     """
     removed = Removed()
-    of_them = "SELECT 1 FROM recording WHERE state <> 'archived' AND state = 'removed'"  # by index
-    if not catalog.scalar(f"SELECT EXISTS ({of_them})") or is_behind(catalog, root):
+    if _may_lack(catalog, root):
         restore(catalog, root)
     if not catalog.scalar("SELECT EXISTS (SELECT 1 FROM removal)"):
         return removed
@@ -183,6 +182,23 @@ def is_behind(catalog: Catalog, root: Path) -> bool:
     return line is not None and _is_news(catalog.rows(_SEEN, line)[0], line)
 
 
+def _may_lack(catalog: Catalog, root: Path) -> bool:
+    """Whether the catalogue may be a new one, or one from a backup, which lacks tombstones."""
+    if not os.path.lexists(root / ARCHIVE_DIR / removed_list.NAME):
+        return False
+    of_them = "SELECT 1 FROM recording WHERE state <> 'archived' AND state = 'removed'"  # by index
+    return not catalog.scalar(f"SELECT EXISTS ({of_them})") or is_behind(catalog, root)
+
+
+def foresee(catalog: Catalog, root: Path) -> None:
+    """Have what only reads the catalogue go by the tombstones that `resume` would bring back.
+
+    Raises `StorageError`.
+    """
+    if _may_lack(catalog, root):
+        catalog.change_copy(lambda db: _restore(db, root))
+
+
 def _is_news(known: Sequence[Any], line: dict[str, Any]) -> bool:
     """Whether a recording, as the catalogue has `known` it, was removed since.
 
@@ -203,28 +219,30 @@ def restore(catalog: Catalog, root: Path) -> int:
     Left out is what the catalogue has heard of since, and what has files in the archive, which
     were fetched again. Raises `StorageError`.
     """
-    if not os.path.lexists(root / ARCHIVE_DIR / removed_list.NAME):
-        return 0
-    count = 0
     with catalog.transaction() as db:
-        # Of several lines for one recording the last counts; all of them have no place in memory.
-        db.execute("CREATE TEMP TABLE tombstone (id INTEGER PRIMARY KEY, line TEXT, known INTEGER)")
-        sql = "INSERT OR REPLACE INTO tombstone VALUES (?, ?, 0)"
-        lines = removed_list.read(root)
-        db.executemany(sql, ((int(line["id"]), json.dumps(line)) for line in lines))
-        for id_, text in db.execute("SELECT id, line FROM tombstone ORDER BY id"):
-            line = json.loads(text)
-            known = db.execute(_SEEN, line).fetchone()
-            if _is_news(known, line) and not _has_files(db, root, id_, line):
-                count += 1
-                if known[0] is not None:
-                    db.execute("UPDATE tombstone SET known = 1 WHERE id = ?", (id_,))
-                else:
-                    _insert(db, id_, line)
-        again = db.execute("SELECT id, line FROM tombstone WHERE known")
-        rows = ((id_, json.loads(text)) for id_, text in again)
-        _bury(db, ((id_, line["reason"] or None, line["removed_at"]) for id_, line in rows))
-        db.execute("DROP TABLE tombstone")
+        return _restore(db, root)
+
+
+def _restore(db: sqlite3.Connection, root: Path) -> int:
+    count = 0
+    # Of several lines for one recording the last counts; all of them have no place in memory.
+    db.execute("CREATE TEMP TABLE tombstone (id INTEGER PRIMARY KEY, line TEXT, known INTEGER)")
+    sql = "INSERT OR REPLACE INTO tombstone VALUES (?, ?, 0)"
+    lines = removed_list.read(root)
+    db.executemany(sql, ((int(line["id"]), json.dumps(line)) for line in lines))
+    for id_, text in db.execute("SELECT id, line FROM tombstone ORDER BY id"):
+        line = json.loads(text)
+        known = db.execute(_SEEN, line).fetchone()
+        if _is_news(known, line) and not _has_files(db, root, id_, line):
+            count += 1
+            if known[0] is not None:
+                db.execute("UPDATE tombstone SET known = 1 WHERE id = ?", (id_,))
+            else:
+                _insert(db, id_, line)
+    again = db.execute("SELECT id, line FROM tombstone WHERE known")
+    rows = ((id_, json.loads(text)) for id_, text in again)
+    _bury(db, ((id_, line["reason"] or None, line["removed_at"]) for id_, line in rows))
+    db.execute("DROP TABLE tombstone")
     return count
 
 

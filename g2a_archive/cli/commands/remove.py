@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from g2a_archive.archive.database.tombstones import Removed, resume
+from g2a_archive.archive.database.tombstones import Removed, foresee, resume
 from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
@@ -97,6 +97,7 @@ def _remove(
             left = resume(catalog, root)
         else:
             root, catalog = stack.enter_context(reading(settings.run, stop))
+            foresee(catalog, root)
         if before is not None:
             limit = removing.limit_of(catalog, before, time.time())
             removal = removing.choose_before(catalog, limit, kept or ())
