@@ -89,7 +89,8 @@ class Schedule:
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:
         """Have a file fetched, unless a host that it needs is down."""
         hosts = place_of(transfer.link.url), transfer.waits_for
-        due = max(self._hosts.due(host, now) for host in hosts)
+        again = transfer.attempts > 0
+        due = max(self._hosts.due(host, now, again=again) for host in hosts)
         if due > now:
             self.delay(transfer, due)
             return

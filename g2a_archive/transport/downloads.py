@@ -93,13 +93,15 @@ class Downloads:
         try:
             response = self._send(request)
         except NetworkError as error:
-            if error.unreachable or error.timed_out:
-                error.unanswered = host
-                self.hosts.unanswered(host, str(error))
-            else:
-                self.hosts.answered(host)
+            error.unanswered = host
+            at_once = not (error.unreachable or error.timed_out)
+            self.hosts.unanswered(host, str(error), at_once=at_once)
             raise
-        self.hosts.answered(host)
+        status = response.status_code
+        if (status >= 500 or status == 429) and "Retry-After" not in raw_of(response).headers:
+            self.hosts.unanswered(host, f"it answered {status}", at_once=True)
+        else:
+            self.hosts.answered(host)
         return response
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:

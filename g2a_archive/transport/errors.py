@@ -40,7 +40,7 @@ class NetworkError(Exception):
     `final`: trying again would not change it. `unreachable`: the host was not reached at all.
     `ragged_end`: TLS ended without saying so, which may be a cut. `timed_out`: nothing came.
     `not_http`: something came that breaks the rules; `odd_part`: a part that is not what it says.
-    `unanswered`: the host, be it a redirect's, that was not reached, or did not answer in time;
+    `unanswered`: the host, be it a redirect's, that was not reached, or had no answer.
     `untried`: it was not even asked, as it is down.
     """
 

@@ -1,7 +1,8 @@
 """File hosts that are down: asked now and then, not for each file as often as it takes.
 
 A host is down where it cannot be reached, or takes connections and never answers: then each attempt
-holds a worker for a whole time-out, and other hosts' files would wait behind them. A file that
+holds a worker for a whole time-out, and other hosts' files would wait behind them. It is down, too,
+where it closes them at once, or answers everything with a fault of its own (503, say). A file that
 stalls once it has begun says nothing of its host.
 """
 
@@ -17,6 +18,10 @@ from g2a_archive.transport.errors import NetworkError
 _DOWN = 3
 """Attempts in a row, of any files, without an answer of a host, after which it counts as down."""
 
+_FAULTY = 40
+"""The same of faults that come at once, if it ever had an answer: what is left in the end may be
+the files that never work."""
+
 _STILL_DOWN = 60.0
 """Seconds between two attempts at a host that was given up."""
 
@@ -27,6 +32,7 @@ _LOOK_AGAIN = 1.0
 @dataclass(slots=True)
 class _Host:
     failures: int = 0
+    faults: int = 0  # that came at once
     probes: int = 0  # those of them that began when it was down already, one after another
     probing: bool = False
     reason: str = ""
@@ -49,19 +55,25 @@ class Hosts:
         self._most = max(_DOWN, retries)
         self._pause = pause
         self._hosts: dict[str, _Host] = {}
+        self._good: set[str] = set()
         self._lock = threading.Lock()
 
     def answered(self, host: str) -> None:
-        """The host answered, whatever it said."""
+        """The host answered, and not with a fault of its own."""
         with self._lock:
             self._hosts.pop(host, None)
+            self._good.add(host)
 
-    def unanswered(self, host: str, reason: str) -> None:
-        """A request got no answer from the host; nobody asks it again before a pause."""
+    def unanswered(self, host: str, reason: str, *, at_once: bool = False) -> None:
+        """A request got no answer from the host, or a fault, which it need not wait for `at_once`.
+
+        Nobody asks a host that is down again before a pause.
+        """
         now = time.monotonic()
         with self._lock:
             found = self._hosts.setdefault(host, _Host())
-            found.failures += 1
+            found.failures += not at_once
+            found.faults += at_once
             found.reason = reason
             found.probes += found.probing
             found.probing = False
@@ -81,19 +93,25 @@ class Hosts:
             if now >= found.next_at:
                 found.next_at = now + self._timeout + _STILL_DOWN  # it will be told before
                 found.probing = True
-            elif found.given_up:
-                text = f"the file host is not to be reached: {found.reason}"
-                raise NetworkError(text, final=True)
             else:
-                raise NetworkError(found.reason, unanswered=host, untried=True)
+                text, final = f"the file host is down: {found.reason}", found.given_up
+                raise NetworkError(text, final=final, unanswered=host, untried=not final)
 
-    def due(self, host: str, now: float) -> float:
-        """When a file of the host is to be handed out, or to look again."""
+    def due(self, host: str, now: float, *, again: bool) -> float:
+        """When a file of the host is to be handed out, or to look again.
+
+        Those that come `again` and others ask a host that is down by turns: neither the ones that
+        never work, nor the ones whose first request is always lost, are to speak for all.
+        """
         found = self._down(host)
         if found is None or found.given_up:  # which is soon told
             return now
-        return min(found.next_at, now + _LOOK_AGAIN)
+        others = again == bool(found.probes % 2)
+        return min(found.next_at + others * _LOOK_AGAIN, now + _LOOK_AGAIN)
 
     def _down(self, host: str) -> _Host | None:
         found = self._hosts.get(host)
-        return found if found is not None and found.failures >= _DOWN else None
+        if found is None:
+            return None
+        faulty = found.faults >= (_FAULTY if host in self._good else _DOWN)
+        return found if faulty or found.failures >= _DOWN else None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import assert_archive_equals, run_here
-from support.host import Authority, Host
+from support.host import Authority, Host, Script, answer
 from support.odd import FIELDS
 from support.service import Serve
 
 from g2a_archive.demo import Fault, Request, SimulatedService
-from g2a_archive.demo.faults import redirect, stall
+from g2a_archive.demo.faults import redirect, stall, status
 from g2a_archive.demo.messages import Response
 from g2a_archive.transport.errors import NetworkError
 from g2a_archive.transport.hosts import Hosts
@@ -63,26 +64,26 @@ def test_one_asks_for_all_and_the_others_look_what_came_of_it(hosts: Hosts, cloc
 
 
 def test_files_wait_without_being_handed_out(hosts: Hosts, clock: Clock) -> None:
-    assert hosts.due(HOST, 5.0) == 6.0
-    assert hosts.due(HOST, 9.5) == 10.0
-    assert hosts.due(ELSEWHERE, 9.5) == 9.5
+    assert hosts.due(HOST, 5.0, again=True) == 6.0
+    assert hosts.due(HOST, 9.5, again=True) == 10.0
+    assert hosts.due(ELSEWHERE, 9.5, again=True) == 9.5
     clock.now = 10.0
-    assert hosts.due(HOST, 10.0) == 10.0
+    assert hosts.due(HOST, 10.0, again=True) == 10.0
     hosts.ask(HOST)
-    assert hosts.due(HOST, 12.0) == 13.0
+    assert hosts.due(HOST, 12.0, again=True) == 13.0
     hosts.answered(HOST)
-    assert hosts.due(HOST, 12.0) == 12.0
+    assert hosts.due(HOST, 12.0, again=True) == 12.0
 
 
 def test_a_host_is_given_up_after_as_many_attempts_as_a_file(hosts: Hosts, clock: Clock) -> None:
     for tries in range(1, 5):
         clock.now += 10.0 * tries - 1.0
-        assert hosts.due(HOST, clock.now) == clock.now + 1.0
+        assert hosts.due(HOST, clock.now, again=True) == clock.now + 1.0
         assert not refusal(hosts).final
         clock.now += 1.0
         hosts.ask(HOST)
         hosts.unanswered(HOST, "connection refused")
-    assert hosts.due(HOST, clock.now) == clock.now  # its files fail at once
+    assert hosts.due(HOST, clock.now, again=True) == clock.now  # its files fail at once
     assert refusal(hosts).final
     clock.now += 60.0
     hosts.ask(HOST)
@@ -99,8 +100,44 @@ def test_what_began_before_it_was_down_gives_no_host_up(
         hosts.ask(HOST)
     for _ in range(61):
         hosts.unanswered(HOST, "connection refused")
-    assert hosts.due(HOST, clock.now) == clock.now + 1.0
+    assert hosts.due(HOST, clock.now, again=True) == clock.now + 1.0
     assert not refusal(hosts).final
+
+
+@pytest.mark.parametrize(("well", "most"), [(False, 3), (True, 40)], ids=["never", "before"])
+def test_faults_that_come_at_once_count_in_a_row(
+    well: bool, most: int, hosts: Hosts, clock: Clock
+) -> None:
+    """Of a host that had answers, more of them: what is left may be the files that never work."""
+    if well:
+        hosts.answered(ELSEWHERE)
+
+    def faults(count: int) -> None:
+        for _ in range(count):
+            hosts.ask(ELSEWHERE)
+            hosts.unanswered(ELSEWHERE, "it answered 503", at_once=True)
+
+    faults(most - 1)
+    assert hosts.due(ELSEWHERE, clock.now, again=True) == clock.now
+    hosts.answered(ELSEWHERE)
+    faults(40)
+    with pytest.raises(NetworkError, match="the file host is down: it answered 503") as caught:
+        hosts.ask(ELSEWHERE)
+    assert caught.value.untried
+    clock.now += 10.0
+    hosts.ask(ELSEWHERE)  # one looks, and finds it well again
+    hosts.answered(ELSEWHERE)
+    hosts.ask(ELSEWHERE)
+
+
+def test_files_that_failed_and_new_ones_ask_by_turns(hosts: Hosts, clock: Clock) -> None:
+    """Neither those that never work nor those whose first request is lost speak for all."""
+    for again, now in ((True, 10.0), (False, 30.0), (True, 60.0)):
+        clock.now = now
+        assert hosts.due(HOST, now, again=again) == now
+        assert hosts.due(HOST, now, again=not again) == now + 1.0
+        hosts.ask(HOST)
+        hosts.unanswered(HOST, "connection refused")
 
 
 # --- whole runs -----------------------------------------------------------------------------------
@@ -181,6 +218,53 @@ def test_a_host_that_never_answers_does_not_hold_all_workers(
     assert asked_before[-1] <= 12
 
 
+def goes_away(sock: socket.socket) -> None:
+    """Close the connection, without a word."""
+    sock.shutdown(socket.SHUT_RDWR)
+
+
+def is_busy(sock: socket.socket) -> None:
+    sock.sendall(answer(b"", status="503 Slow Down"))
+
+
+def talks_nonsense(sock: socket.socket) -> None:
+    sock.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+    goes_away(sock)
+
+
+@pytest.mark.parametrize("how", [lead_astray, lies_at])
+@pytest.mark.parametrize("answers", [goes_away, is_busy, talks_nonsense])
+def test_a_host_that_has_no_answer_is_not_asked_for_each_file(
+    answers: Script,
+    how: Callable[[SimulatedService, Host, list[int]], None],
+    serve: Serve,
+    plain_host: Host,
+    root: Path,
+    no_backoff: None,
+) -> None:
+    """It takes nobody's time, but to be asked 18 times for each of 30 recordings helps it not."""
+    service = serve(40, rate_limit=None)
+    ids = list(service.recordings)
+    how(service, plain_host, ids[:30])
+    plain_host.script = answers
+    report = run_here(service, root, ids, retries=2, jobs=4)
+    assert {one.id for one in report.failed} == set(ids[:30])
+    assert_archive_equals(service, root, ids[30:])
+    assert len(plain_host.requests) <= 20
+
+
+def test_a_host_that_breaks_down_in_the_middle(serve: Serve, root: Path, no_backoff: None) -> None:
+    service = serve(80, rate_limit=None)
+    ids = list(service.recordings)
+    for id_ in ids[10:]:
+        service.fail_files(status(503), recording_id=id_)
+    report = run_here(service, root, ids, retries=2, jobs=4)
+    assert_archive_equals(service, root, ids[:10])
+    assert {one.id for one in report.failed} == set(ids[10:])
+    assert "it answered 503" in [*report.failed][-1].reason
+    assert len(service.requests.file_requests()) <= 120
+
+
 def test_files_that_stall_say_nothing_of_their_host(
     serve: Serve, root: Path, no_backoff: None
 ) -> None:
@@ -190,4 +274,4 @@ def test_files_that_stall_say_nothing_of_their_host(
         service.fail_files(stall(10), recording_id=id_, kind="mp4")
     report = run_here(service, root, ids, retries=0, jobs=8, timeout=0.5)
     assert {(one.id, one.file) for one in report.failed} == {(id_, "mp4") for id_ in ids[:8]}
-    assert not any("not to be reached" in one.reason for one in report.failed)
+    assert not any("is down" in one.reason for one in report.failed)
