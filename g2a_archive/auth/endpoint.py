@@ -22,8 +22,9 @@ from g2a_archive.errors import (
     Interrupted,
     UnreachableError,
 )
-from g2a_archive.service.pace import Again, retried, retry_after
+from g2a_archive.service.pace import Again, retried
 from g2a_archive.transport import address
+from g2a_archive.transport.retry_after import retry_after
 
 if TYPE_CHECKING:
     from g2a_archive.transport.sessions import Reply
@@ -135,7 +136,7 @@ class TokenEndpoint:
             said = f"HTTP {status}, {code}" if code else f"HTTP {status}"
             raise CredentialsError(f"{self._name} refused ({said})", hint=hint)
         if status in _TRANSIENT or status >= 500:
-            after = retry_after(reply.headers.get("Retry-After"), reply.headers.get("Date"))
+            after = retry_after(reply.headers)
             raise Again(BadAnswerError(f"{self._name} answered HTTP {status}"), after)
         if status != 200:
             where = "check the token endpoint's address, and whether a proxy answers in its place"

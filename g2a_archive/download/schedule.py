@@ -74,6 +74,7 @@ class Schedule:
 
         What never works must not keep those out that nobody tried yet.
         """
+        self._hosts.tried(transfer.waits_for, transfer.attempts)
         heapq.heappush(self._delayed, (due, next(self._serial), transfer, first))
 
     def hand_out(self, workers: Workers, now: float, *, more: bool) -> None:
@@ -89,8 +90,7 @@ class Schedule:
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:
         """Have a file fetched, unless a host that it needs is down."""
         hosts = place_of(transfer.link.url), transfer.waits_for
-        again = transfer.attempts > 0
-        due = max(self._hosts.due(host, now, again=again) for host in hosts)
+        due = max(self._hosts.due(host, now, tries=transfer.attempts) for host in hosts)
         if due > now:
             self.delay(transfer, due)
             return

@@ -75,24 +75,6 @@ def retried(
             raise Interrupted
 
 
-def retry_after(value: str | None, date: str | None = None) -> float | None:
-    """Read a `Retry-After` header (RFC 9110: seconds, or a date); None where there is none.
-
-    `date` is the answer's own `Date`, from which a date counts; without it this machine's clock.
-    """
-    if not value:
-        return None
-    if value.isascii() and value.strip().isdigit():
-        return float(value.strip()[:9])
-    from email.utils import parsedate_to_datetime  # takes as long to load as a small archive
-
-    try:
-        now = parsedate_to_datetime(date).timestamp() if date else time.time()
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
-
-
 def pause(stop: threading.Event, seconds: float) -> None:
     """Wait, unless the run is asked to stop: then `Interrupted` is raised at once."""
     if stop.wait(max(0.0, seconds)):

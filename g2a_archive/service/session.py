@@ -23,8 +23,9 @@ from g2a_archive.errors import (
 )
 from g2a_archive.models import Shard
 from g2a_archive.service.clock import Clock
-from g2a_archive.service.pace import Again, CallPacer, retried, retry_after
+from g2a_archive.service.pace import Again, CallPacer, retried
 from g2a_archive.transport.errors import NetworkError
+from g2a_archive.transport.retry_after import retry_after
 from g2a_archive.transport.sessions import Caller, Reply, overseen
 
 log = logging.getLogger("g2a_archive")
@@ -135,7 +136,7 @@ class ApiSession:
     def _judge(self, name: str, reply: Reply, header: str) -> None:
         """Raise the error that a status stands for (vendor's reference: 200, 400, 403, 500)."""
         status = reply.status
-        after = retry_after(reply.headers.get("Retry-After"), reply.headers.get("Date"))
+        after = retry_after(reply.headers)
         if 200 <= status < 300:
             return
         text = f"{name}: the service answered {status}"

@@ -21,6 +21,7 @@ from g2a_archive.transport.connections import Network, Place
 from g2a_archive.transport.digests import told_digests
 from g2a_archive.transport.errors import NetworkError, translated
 from g2a_archive.transport.inflate import WINDOWS, Inflate
+from g2a_archive.transport.retry_after import retry_after
 
 _COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz")
 """Content codings that change the bytes (IANA's list). Others, such as `utf-8`, `binary` or
@@ -158,6 +159,11 @@ class Answer:
         """A header's value, or None; doubled ones are joined by commas."""
         value = self._raw.headers.get(name)
         return None if value is None else str(value)
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds that the host asks to be left alone, if it does."""
+        return retry_after(self._raw.headers)
 
     def content_range(self) -> tuple[int | None, int | None, int | None]:
         """`Content-Range` as (first, last, total), each None where it is not told."""

@@ -21,6 +21,7 @@ from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.connections import Place
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 from g2a_archive.transport.hosts import Hosts
+from g2a_archive.transport.retry_after import retry_after
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
@@ -98,8 +99,9 @@ class Downloads:
             self.hosts.unanswered(host, str(error), at_once=at_once)
             raise
         status = response.status_code
-        if (status >= 500 or status == 429) and "Retry-After" not in raw_of(response).headers:
-            self.hosts.unanswered(host, f"it answered {status}", at_once=True)
+        if status >= 500 or status == 429:
+            wait = retry_after(raw_of(response).headers)
+            self.hosts.unanswered(host, f"it answered {status}", at_once=True, wait=wait)
         else:
             self.hosts.answered(host)
         return response

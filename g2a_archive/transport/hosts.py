@@ -35,6 +35,7 @@ class _Host:
     faults: int = 0  # that came at once
     probes: int = 0  # those of them that began when it was down already, one after another
     probing: bool = False
+    most_tries: int = 0  # of one file
     reason: str = ""
     given_up: bool = False
     next_at: float = 0.0
@@ -46,8 +47,11 @@ class Hosts:
     `host` is a link's, or a redirect's, with its scheme and port. Times are monotonic seconds.
     """
 
-    def __init__(self, *, timeout: float, retries: int, pause: Callable[[int], float]) -> None:
-        """`timeout` of a request in seconds, `pause(n)` the seconds before its n-th repetition.
+    def __init__(
+        self, *, timeout: float, retries: int, pause: Callable[[int, float | None], float]
+    ) -> None:
+        """`timeout` of a request in seconds, `pause(n, wait)` the seconds before its n-th
+        repetition, where the host asked for a `wait` of some.
 
         After as many repetitions as `retries` a host that is down is given up.
         """
@@ -64,10 +68,12 @@ class Hosts:
             self._hosts.pop(host, None)
             self._good.add(host)
 
-    def unanswered(self, host: str, reason: str, *, at_once: bool = False) -> None:
+    def unanswered(
+        self, host: str, reason: str, *, at_once: bool = False, wait: float | None = None
+    ) -> None:
         """A request got no answer from the host, or a fault, which it need not wait for `at_once`.
 
-        Nobody asks a host that is down again before a pause.
+        Nobody asks a host that is down again before a pause; `wait` is its own `Retry-After`.
         """
         now = time.monotonic()
         with self._lock:
@@ -78,7 +84,9 @@ class Hosts:
             found.probes += found.probing
             found.probing = False
             found.given_up = found.probes >= self._most
-            found.next_at = now + (_STILL_DOWN if found.given_up else self._pause(found.probes + 1))
+            found.next_at = now + self._pause(found.probes + 1, wait)
+            if found.given_up:
+                found.next_at = max(found.next_at, now + _STILL_DOWN)
 
     def ask(self, host: str) -> None:
         """Raise `NetworkError` where the host is not to be asked now: else one has to ask it.
@@ -97,16 +105,23 @@ class Hosts:
                 text, final = f"the file host is down: {found.reason}", found.given_up
                 raise NetworkError(text, final=final, unanswered=host, untried=not final)
 
-    def due(self, host: str, now: float, *, again: bool) -> float:
-        """When a file of the host is to be handed out, or to look again.
+    def tried(self, host: str, times: int) -> None:
+        """A file failed so often by now, the last time by this host."""
+        with self._lock:
+            if (found := self._hosts.get(host)) is not None:
+                found.most_tries = max(found.most_tries, times)
 
-        Those that come `again` and others ask a host that is down by turns: neither the ones that
-        never work, nor the ones whose first request is always lost, are to speak for all.
+    def due(self, host: str, now: float, *, tries: int) -> float:
+        """When a file of the host, which failed so often by now, is to be handed out, or to look
+        again.
+
+        The file that failed most often and new ones ask a host that is down by turns: neither those
+        that never work, nor those whose first requests are always lost, are to speak for all.
         """
         found = self._down(host)
         if found is None or found.given_up:  # which is soon told
             return now
-        others = again == bool(found.probes % 2)
+        others = tries > 0 if found.probes % 2 else tries < found.most_tries
         return min(found.next_at + others * _LOOK_AGAIN, now + _LOOK_AGAIN)
 
     def _down(self, host: str) -> _Host | None:

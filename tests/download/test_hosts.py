@@ -13,7 +13,7 @@ from support.odd import FIELDS
 from support.service import Serve
 
 from g2a_archive.demo import Fault, Request, SimulatedService
-from g2a_archive.demo.faults import redirect, stall, status
+from g2a_archive.demo.faults import drop, redirect, stall, status
 from g2a_archive.demo.messages import Response
 from g2a_archive.transport.errors import NetworkError
 from g2a_archive.transport.hosts import Hosts
@@ -38,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def hosts(clock: Clock) -> Hosts:
     """One host was not reached three times in a row; it may be asked from 10 s on."""
-    made = Hosts(timeout=30.0, retries=4, pause=lambda tries: 10.0 * tries)
+    made = Hosts(timeout=30.0, retries=4, pause=lambda tries, wait: wait or 10.0 * tries)
     for _ in range(3):
         made.ask(HOST)
         made.unanswered(HOST, "connection refused")
@@ -64,26 +64,26 @@ def test_one_asks_for_all_and_the_others_look_what_came_of_it(hosts: Hosts, cloc
 
 
 def test_files_wait_without_being_handed_out(hosts: Hosts, clock: Clock) -> None:
-    assert hosts.due(HOST, 5.0, again=True) == 6.0
-    assert hosts.due(HOST, 9.5, again=True) == 10.0
-    assert hosts.due(ELSEWHERE, 9.5, again=True) == 9.5
+    assert hosts.due(HOST, 5.0, tries=0) == 6.0
+    assert hosts.due(HOST, 9.5, tries=0) == 10.0
+    assert hosts.due(ELSEWHERE, 9.5, tries=0) == 9.5
     clock.now = 10.0
-    assert hosts.due(HOST, 10.0, again=True) == 10.0
+    assert hosts.due(HOST, 10.0, tries=0) == 10.0
     hosts.ask(HOST)
-    assert hosts.due(HOST, 12.0, again=True) == 13.0
+    assert hosts.due(HOST, 12.0, tries=0) == 13.0
     hosts.answered(HOST)
-    assert hosts.due(HOST, 12.0, again=True) == 12.0
+    assert hosts.due(HOST, 12.0, tries=0) == 12.0
 
 
 def test_a_host_is_given_up_after_as_many_attempts_as_a_file(hosts: Hosts, clock: Clock) -> None:
     for tries in range(1, 5):
         clock.now += 10.0 * tries - 1.0
-        assert hosts.due(HOST, clock.now, again=True) == clock.now + 1.0
+        assert hosts.due(HOST, clock.now, tries=0) == clock.now + 1.0
         assert not refusal(hosts).final
         clock.now += 1.0
         hosts.ask(HOST)
         hosts.unanswered(HOST, "connection refused")
-    assert hosts.due(HOST, clock.now, again=True) == clock.now  # its files fail at once
+    assert hosts.due(HOST, clock.now, tries=0) == clock.now  # its files fail at once
     assert refusal(hosts).final
     clock.now += 60.0
     hosts.ask(HOST)
@@ -100,7 +100,7 @@ def test_what_began_before_it_was_down_gives_no_host_up(
         hosts.ask(HOST)
     for _ in range(61):
         hosts.unanswered(HOST, "connection refused")
-    assert hosts.due(HOST, clock.now, again=True) == clock.now + 1.0
+    assert hosts.due(HOST, clock.now, tries=0) == clock.now + 1.0
     assert not refusal(hosts).final
 
 
@@ -118,24 +118,27 @@ def test_faults_that_come_at_once_count_in_a_row(
             hosts.unanswered(ELSEWHERE, "it answered 503", at_once=True)
 
     faults(most - 1)
-    assert hosts.due(ELSEWHERE, clock.now, again=True) == clock.now
+    assert hosts.due(ELSEWHERE, clock.now, tries=0) == clock.now
     hosts.answered(ELSEWHERE)
     faults(40)
     with pytest.raises(NetworkError, match="the file host is down: it answered 503") as caught:
         hosts.ask(ELSEWHERE)
     assert caught.value.untried
-    clock.now += 10.0
+    hosts.unanswered(ELSEWHERE, "it answered 503", at_once=True, wait=50.0)
+    assert hosts.due(ELSEWHERE, 49.5, tries=1) == 50.0
+    clock.now = 50.0
     hosts.ask(ELSEWHERE)  # one looks, and finds it well again
     hosts.answered(ELSEWHERE)
     hosts.ask(ELSEWHERE)
 
 
-def test_files_that_failed_and_new_ones_ask_by_turns(hosts: Hosts, clock: Clock) -> None:
-    """Neither those that never work nor those whose first request is lost speak for all."""
-    for again, now in ((True, 10.0), (False, 30.0), (True, 60.0)):
+def test_what_failed_most_often_and_what_is_new_ask_by_turns(hosts: Hosts, clock: Clock) -> None:
+    """Neither those that never work nor those whose first requests are lost speak for all."""
+    for first, now in ((2, 10.0), (0, 30.0), (2, 60.0)):
         clock.now = now
-        assert hosts.due(HOST, now, again=again) == now
-        assert hosts.due(HOST, now, again=not again) == now + 1.0
+        hosts.tried(HOST, 2)
+        late = {tries: hosts.due(HOST, now, tries=tries) - now for tries in range(3)}
+        assert late == {tries: 0.0 if tries == first else 1.0 for tries in range(3)}
         hosts.ask(HOST)
         hosts.unanswered(HOST, "connection refused")
 
@@ -263,6 +266,32 @@ def test_a_host_that_breaks_down_in_the_middle(serve: Serve, root: Path, no_back
     assert {one.id for one in report.failed} == set(ids[10:])
     assert "it answered 503" in [*report.failed][-1].reason
     assert len(service.requests.file_requests()) <= 120
+
+
+@pytest.mark.parametrize(("jobs", "times"), [(1, 1), (4, 1), (1, 2), (4, 2)])
+def test_a_host_that_loses_the_first_requests_of_each_file(
+    jobs: int, times: int, serve: Serve, root: Path, no_backoff: None
+) -> None:
+    service = serve(12, rate_limit=None)
+    for id_ in service.recordings:
+        for kind in FIELDS:
+            service.fail_files(drop(), kind, id_, times)
+    report = run_here(service, root, service.recordings, jobs=jobs, retries=5)
+    assert len(report.failed) == 0
+    assert_archive_equals(service, root)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_recording_that_never_works_says_nothing_of_its_host(
+    retries: int, serve: Serve, root: Path, no_backoff: None
+) -> None:
+    """Although it comes first, and nothing else came from there before."""
+    service = serve(8, rate_limit=None)
+    bad, *good = service.recordings
+    service.fail_files(status(503), recording_id=bad)
+    report = run_here(service, root, [bad, *good], jobs=1, retries=retries)
+    assert {one.id for one in report.failed} == {bad}
+    assert_archive_equals(service, root, good)
 
 
 def test_files_that_stall_say_nothing_of_their_host(

@@ -38,7 +38,7 @@ def transfer(recording: int) -> Transfer:
 @pytest.mark.parametrize("waits_for", ["", "https://host.example", "https://other.example"])
 def test_a_file_whose_hosts_are_down_asks_them_when_it_is_time(waits_for: str) -> None:
     """Be it the only one that is left, and its own host the one that it waits for."""
-    hosts = Hosts(timeout=1.0, retries=1, pause=lambda tries: 60.0)
+    hosts = Hosts(timeout=1.0, retries=1, pause=lambda *_: 60.0)
     for _ in range(3):
         hosts.unanswered(waits_for or "https://host.example", "connection refused")
     schedule = Schedule(hosts, jobs=2, segments=1)
@@ -55,7 +55,7 @@ def test_a_file_whose_hosts_are_down_asks_them_when_it_is_time(waits_for: str) -
 
 @pytest.mark.parametrize(("progress", "place"), [(True, 0), (False, 20)])
 def test_what_never_worked_comes_after_what_nobody_tried_yet(progress: bool, place: int) -> None:
-    hosts = Hosts(timeout=1.0, retries=1, pause=float)
+    hosts = Hosts(timeout=1.0, retries=1, pause=lambda tries, _: float(tries))
     schedule = Schedule(hosts, jobs=2, segments=1)
     schedule.add(map(transfer, range(1, 21)))
     schedule.delay(transfer(99), 5.0, first=progress)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from email.utils import formatdate
 
 import pytest
 
@@ -13,7 +12,7 @@ from g2a_archive.demo import ManualClock
 from g2a_archive.errors import Interrupted
 from g2a_archive.models import LINK_LIFETIME, Link, Shard
 from g2a_archive.service import pace
-from g2a_archive.service.pace import CallPacer, RateLimiter, backoff, pause, retry_after
+from g2a_archive.service.pace import CallPacer, RateLimiter, backoff, pause
 from g2a_archive.transport.answer import SLOWEST, Floor
 
 
@@ -56,44 +55,6 @@ def test_backoff_has_jitter_and_survives_any_attempt() -> None:
 )
 def test_backoff_honours_retry_after(said: float, least: float, most: float) -> None:
     assert least <= backoff(1, said) <= most
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("0", 0.0),
-        ("7", 7.0),
-        (" 12 ", 12.0),
-        ("99999999999999999999", 999_999_999.0),
-        ("-5", None),
-        ("1.5", None),
-        ("soon", None),
-        ("\u0663", None),
-        ("\u00b2", None),
-        ("Tue, 06 May 1014 07:08:09 GMT", 0.0),
-        ("Tue, 06 May 2014 07:08:09 GMT", 0.0),
-        ("Tue, 99 May 2014 07:08:09 GMT", None),
-        ("Tue, 06 May 2014 07:08:09 +999999999999999", None),
-    ],
-)
-def test_retry_after(value: str | None, seconds: float | None) -> None:
-    assert retry_after(value) == seconds
-
-
-def test_retry_after_as_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: 1_400_000_000.0)
-    assert retry_after(formatdate(1_400_000_090, usegmt=True)) == 90.0
-
-
-def test_retry_after_as_a_date_counts_from_the_answer_s_own() -> None:
-    """Whatever this machine takes the time for."""
-    now = 1_400_000_000
-    date = formatdate(now, usegmt=True)
-    assert retry_after(formatdate(now + 90, usegmt=True), date) == 90.0
-    assert retry_after("7", date) == 7.0
-    assert retry_after(formatdate(now, usegmt=True), "soon") is None
 
 
 def test_a_pause_ends_with_the_run() -> None:

@@ -10,7 +10,7 @@ from g2a_archive.transport.hosts import Hosts
 
 def downloads_of(timeout: float, *, jobs: int) -> Downloads:
     """What a run's workers have, where each request is to be made."""
-    hosts = Hosts(timeout=0.0, retries=1_000_000, pause=lambda _: 0.0)
+    hosts = Hosts(timeout=0.0, retries=1_000_000, pause=lambda *_: 0.0)
     return Downloads(timeout, jobs=jobs, hosts=hosts)
 
 

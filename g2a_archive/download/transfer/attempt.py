@@ -34,7 +34,6 @@ from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.download.transfer.sharing import share, splittable
 from g2a_archive.errors import Interrupted, StorageError
 from g2a_archive.models import LINK_LIFETIME, FileKind, Link, size_text
-from g2a_archive.service.pace import retry_after
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.errors import NetworkError
 
@@ -325,8 +324,7 @@ class _Answered(Body):
         if verdict.action is Action.RESTART:
             self.part.discard()
             self.transfer.restart()
-        wait = retry_after(self.answer.header("Retry-After"), self.answer.header("Date"))
-        return Again(verdict.reason, wait)
+        return Again(verdict.reason, self.answer.wait)
 
     def _finish(self) -> Result | Whole:
         """All bytes came: prove that they are all, and right."""
