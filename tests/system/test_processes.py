@@ -118,29 +118,29 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(["browse", "-d", str(root)]) == 0
     mp4.unlink()
     assert run(["verify", "-d", str(root)]) == 1
-    page = root / "browse" / "owed.html"  # one that it looks at: there it waits for a writer
-    page.unlink()
     return root
+
+
+_AT_A_PAGE = """
+import time
+from g2a_archive.browse.write import Writer
+
+def page(self, name, content):
+    print("at a page", flush=True)
+    time.sleep(60)
+
+Writer.page = page
+"""
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_browse_interrupted(number: signal.Signals, code: int, original: Path, root: Path) -> None:
     shutil.copytree(original, root)
-    page = root / "browse" / "owed.html"
-    os.mkfifo(page)
-    # To be interrupted within `open` is a leak to Python, which would say so.
-    quiet = "import warnings\nwarnings.simplefilter('ignore')"
-    with start_cli(["browse", "-d", root], before=quiet) as process:
-        writer = None
-        while writer is None:
-            assert process.poll() is None
-            try:
-                writer = os.open(page, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # nobody has it open yet
-                time.sleep(0.01)
+    with start_cli(["browse", "-d", root], before=_AT_A_PAGE) as process:
+        assert process.stdout is not None
+        shown(process.stdout.fileno(), lambda seen: b"at a page" in seen)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
-        os.close(writer)
     assert (process.returncode, err) == (code, "g2a-archive: interrupted\n")
 
 
