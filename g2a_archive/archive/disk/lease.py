@@ -121,7 +121,7 @@ class Lease:
         seen = self._read()
         if seen is None or not self._is_elsewhere(seen):
             return seen
-        if self.path.is_dir():  # which nobody renews, and cannot be taken away as a lease is
+        if os.path.isdir(self.path):  # which nobody renews, and cannot be taken away as a lease is
             error = IsADirectoryError(errno.EISDIR, "")
             raise storage_error(error, "make the lease", self.path, instead="")
         log.warning(
