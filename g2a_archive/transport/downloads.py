@@ -117,7 +117,10 @@ class Downloads:
                 if response.status_code == 407:
                     raw_of(response).close()
                     raise proxy_refusal(407)
-                return response
+                if again or not _to_nobody(response, network.used.connection):
+                    return response
+                raw_of(response).close()
+                raise NetworkError("the file host closed a kept connection")
             except Exception as error:  # hostile headers raise all sorts
                 found = translated(error)
             used = network.used.connection
@@ -129,6 +132,14 @@ class Downloads:
             if again or found.timed_out:
                 break
         raise found from None
+
+
+def _to_nobody(response: requests.Response, connection: Any) -> bool:
+    """Whether this may be what a host says to a connection that is idle, as it ends it (HAProxy's
+    400 and 408, say): it may have come just as the request went out."""
+    ends = cast(Any, raw_of(response))._original_response.will_close
+    said = response.status_code in (400, 408) or (response.status_code == 404 and ends)
+    return said and connection.answers > 1
 
 
 def _location(response: requests.Response) -> str | None:

@@ -53,6 +53,29 @@ def test_what_nobody_asked_for_ends_a_kept_connection(
     assert host.accepted == (2 if unasked is UNASKED["408"] else 3)
 
 
+@pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "408 Request Timeout"])
+def test_what_ends_an_idle_connection_is_no_answer_to_what_is_just_asked(
+    status: str, host: Host, downloads: Downloads
+) -> None:
+    """Only a new connection tells whether it was one."""
+    good = [b"file 1", b"file 2"]
+
+    def script(sock: socket.socket) -> None:
+        if host.accepted == 1 and len(host.requests) == 2:
+            sock.sendall(answer(b"", "Connection: close", status=status))
+            sock.shutdown(socket.SHUT_RDWR)
+        else:
+            sock.sendall(answer(good[host.accepted - 1]))
+
+    host.script = script
+    assert [body_of(downloads, host.url) for _ in good] == good
+    assert (host.accepted, len(host.requests)) == (2, 3)
+    host.script = lambda sock: sock.sendall(answer(b"", "Connection: close", status=status))
+    found = downloads.get(host.url, {})
+    assert f"{found.status}" == status[:3]
+    found.close()
+
+
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "later"])
 def test_an_answer_that_another_one_follows_is_doubtful(
     at_once: bool, host: Host, downloads: Downloads
