@@ -20,7 +20,7 @@ _BEFORE = b"\xef\xbb\xbf\xff\xfe\0 \t\n\r\f\v"
 _PROLOG = re.compile(rb"<\?xml[^>]*>|<!--(?:(?!-->).)*-->|\s+", re.DOTALL)
 _HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|script)\b", re.IGNORECASE)
 _SVG = re.compile(rb"<(?:!DOCTYPE\s+)?svg[\s>]")
-_XML_ERROR = re.compile(rb"<(?:[\w.-]+:)?Error[\s>/]")
+_XML_ERROR = re.compile(rb"<(?:[\w.-]+:)?(?:Errors?|ErrorResponse|Fault)[\s>/]", re.IGNORECASE)
 
 _IMAGES = {
     b"\xff\xd8\xff": ".jpg",
@@ -29,7 +29,10 @@ _IMAGES = {
     b"GIF89a": ".gif",
 }
 
-_ERROR_KEYS = {"error", "errors", "errorCode", "error_code", "error_description"}
+_ERROR_KEYS = {"error", "errors", "errorcode", "errordescription", "errormessage", "fault"}
+_BESIDE_MESSAGE = {"message", "code", "status", "statuscode", "details", "requestid"}
+"""In lower case, without underscores. A `message` alone may be an event's: it is an error's where
+nothing but these is beside it."""
 
 
 def is_html_type(content_type: str | None) -> bool:
@@ -44,7 +47,7 @@ def is_html(head: bytes) -> bool:
 
 
 def is_error_xml(head: bytes) -> bool:
-    """Whether this is an `<Error>` document, as object stores answer with."""
+    """Whether this is an `<Error>` document, as object stores answer with, or the like."""
     return head.lstrip(_BEFORE).startswith(b"<") and _XML_ERROR.match(_first_tag(head)) is not None
 
 
@@ -57,7 +60,9 @@ def is_error_json(head: bytes) -> bool:
         value = json.loads(_plain(text))
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and not _ERROR_KEYS.isdisjoint(value)
+    keys = {key.lower().replace("_", "") for key in value} if isinstance(value, dict) else set()
+    message = "message" in keys and keys <= _BESIDE_MESSAGE
+    return message or not _ERROR_KEYS.isdisjoint(keys)
 
 
 def is_document(head: bytes) -> bool:

@@ -244,7 +244,8 @@ def test_an_error_document_is_no_file(kind: FileKind) -> None:
         b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
         b'<s3:Error xmlns:s3="http://example.org/"><s3:Code>AccessDenied</s3:Code></s3:Error>',
     ]
-    for head in [*xml, b'{"error": "expired"}']:
+    more = [b'<ErrorResponse xmlns="x">', b"<error>", b'{"error": "expired"}']
+    for head in [*xml, *more, b'{"message": "Forbidden"}', b'{"Message": "x", "Code": 1}']:
         verdict = wrong_content(kind, head)
         assert verdict is not None
         assert verdict.action is Action.NEW_LINK
@@ -253,9 +254,9 @@ def test_an_error_document_is_no_file(kind: FileKind) -> None:
 @pytest.mark.parametrize(
     ("head", "fine"),
     [
-        (b'{"message": "Forbidden"}', False),
+        (b'{"message": "hello", "at": 7}', False),
         (b' [{"code": "AccessDenied"}]', False),
-        (b'<?xml version="1.0"?><ErrorResponse xmlns="x">', False),
+        (b'<?xml version="1.0"?><events xmlns="x">', False),
         (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg">', True),
         (b"\0\0\0\x1cftypavif", True),
         (b"", True),
@@ -272,6 +273,11 @@ def test_a_document_is_no_picture(head: bytes, fine: bool) -> None:
         (b'{"error": "expired"}', True),
         (b' {"errorCode": 7, "message": "x"}', True),
         (b'{"errors": []}', True),
+        (b'{"Error_Message": "x"}', True),
+        (b'{"message": "x", "statusCode": 403, "details": []}', True),
+        (b'{"message": "x", "at": 7}', False),
+        (b'{"code": 7}', False),
+        (b"{}", False),
         (b'{"events": [{"error": 1}]}', False),
         (b'["error"]', False),
         (b'{"error": ', False),
