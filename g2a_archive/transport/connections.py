@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, cast
 from weakref import WeakSet
 
+from urllib3 import HTTPHeaderDict
 from urllib3.util.connection import create_connection
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.wait import wait_for_read
@@ -211,7 +212,7 @@ class _Final(http.client.HTTPResponse):
         if not self.fp.peek(1):
             raise http.client.IncompleteRead(b"")
         # The library would discard them, and what they tell of a digest.
-        self.trailers = http.client.parse_headers(self.fp)
+        self.trailers = HTTPHeaderDict(http.client.parse_headers(self.fp).items())
         self._at_end = True
 
     def _close_conn(self) -> None:

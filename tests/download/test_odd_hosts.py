@@ -121,6 +121,7 @@ WRONG: dict[str, tuple[Answers, str]] = {
     ),
     "a wrong digest": (lambda _, b: answer(b, f"Content-MD5: {md5(b + b'x')}"), "digest"),
     "a wrong digest behind it": (lambda _, b: trailed(b, md5(b + b"x")), "digest"),
+    "a part, 200": (lambda _, b: answer(b[:9], f"Content-Range: bytes 0-8/{len(b)}"), "part|Size"),
     "an XML error with 200": (lambda _, b: answer(XML), "error document|recordingSize is|bytes"),
     "a JSON error with 200": (
         lambda _, b: answer(b'{"error": "expired"}'),

@@ -10,6 +10,7 @@ import socket
 import ssl
 import zlib
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from support.bodies import body_of
@@ -217,6 +218,10 @@ def test_the_body_of_a_coding_that_nobody_knows(plain_host: Host, downloads: Dow
         (f"x-goog-hash: crc32c=n03x6A==, md5={digest('md5')}", {"md5"}),
         (f"x-amz-checksum-sha256: {digest('sha256')}", {"sha256"}),
         (f"x-amz-checksum-sha256: {digest('sha256')}-12", set()),  # of parts: not the file's
+        (
+            f"x-amz-checksum-sha256: {digest('sha256')}\r\nx-amz-checksum-type: COMPOSITE",
+            set(),
+        ),
         (f"Digest: sha-256={digest('sha256').rstrip('=')}", {"sha256"}),
         ("Content-MD5: 0123", set()),
         ("Digest: SHA-256", set()),
@@ -254,6 +259,16 @@ def test_of_two_digests_that_differ_neither_is_right(
     found = downloads.get(plain_host.url, {})
     assert set(found.digests) == {"sha256"}
     assert found.digests["sha256"] != hashlib.sha256(BODY).digest()
+    found.close()
+
+
+def test_of_two_trailers_of_a_name_both_count(plain_host: Host, downloads: Downloads) -> None:
+    trailers = f"x-goog-hash: crc32c=n03x6A==\r\nx-goog-hash: md5={digest('md5')}\r\n\r\n"
+    data = chunks(BODY)[:-2] + trailers.encode()
+    act(plain_host, answer(data, CHUNKED, length=False), 1)
+    found = downloads.get(plain_host.url, {})
+    assert b"".join(iter(partial(found.read, 1 << 20), b"")) == BODY
+    assert found.trailing_digests == {"md5": hashlib.md5(BODY).digest()}
     found.close()
 
 

@@ -166,12 +166,22 @@ def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
         return Verdict(Action.AGAIN, "the file came in an odd Content-Encoding, without a length")
     if status == 206:
         return _judge_part(seen, held, ranged=ranged)
-    if ranged and _a_part_perhaps(seen, held):
-        return Verdict(Action.WHOLE, "the file host calls a part the whole file")
+    if _says_part(seen, held) or (ranged and _a_part_perhaps(seen, held)):
+        action = Action.WHOLE if ranged else Action.AGAIN
+        return Verdict(action, "the file host calls a part the whole file")
     comparable = held.size > 0 and not held.scattered and not seen.encoded
     if comparable and seen.length in (None, held.known):
         return Verdict(Action.COMPARE)
     return Verdict(Action.START)
+
+
+def _says_part(seen: Seen, held: Held) -> bool:
+    """Whether a 200 has a `Content-Range` that is a part's, as from a cache that took a 206 for all
+    of a file, and `recordingSize` cannot tell."""
+    first, last, total = seen.range
+    if held.expected is not None or first is None or last is None:
+        return False
+    return (first > 0 or last + 1 < (total or 0)) and (total is None or seen.length != total)
 
 
 def _a_part_perhaps(seen: Seen, held: Held) -> bool:
