@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,8 +198,8 @@ def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[s
     }
     values |= {key: (value, "environment") for key, value in from_env.items()}
     for key, (value, source) in values.items():
-        if key.endswith("_file"):
-            values[key] = os.path.expanduser(value), source
+        if key.endswith("_file") and value:
+            values[key] = file_named(value, f"{key} ({source})"), source
     scheme = values.get("scheme")
     if scheme is not None and scheme[0] not in ("bearer", "oauth"):
         raise InputError(
@@ -208,6 +207,16 @@ def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[s
             hint="use bearer or oauth",
         )
     return values
+
+
+def file_named(value: str, where: str) -> str:
+    """The path that a setting names, as an option's is read. Raises `InputError`."""
+    from g2a_archive.cli.values import path  # which takes a while, and `--help` needs none
+
+    try:
+        return path(value)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _env_name(key: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from g2a_archive.cli.config import ENV, Config, load_config
+from g2a_archive.cli.config import ENV, Config, file_named, load_config
 from g2a_archive.cli.options import option_names
 from g2a_archive.console import outputs
 from g2a_archive.errors import InputError
@@ -118,9 +118,9 @@ class ConfiguredCommand(Documented):
 
 def find_config(path: str | None, profile: str | None) -> Config:
     """The configuration in force: an option, the environment, or the usual place."""
-    named = os.path.expanduser(path or os.environ.get(f"{ENV}CONFIG", ""))
+    named = path or os.environ.get(f"{ENV}CONFIG", "")
     return load_config(
-        Path(named) if named else app_dir() / "config.toml",
+        Path(file_named(named, "--config")) if named else app_dir() / "config.toml",
         required=bool(named),
         profile=profile or os.environ.get(f"{ENV}PROFILE") or None,
         known=option_names(),

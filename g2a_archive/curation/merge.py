@@ -17,6 +17,7 @@ from pathlib import Path
 
 from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
+from g2a_archive.archive.database import pages
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import foresee, is_behind, resume
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
@@ -269,6 +270,7 @@ class Merge:
             gone = catalog.stale_directories()
             write_checksums(catalog, source.root)
             prune(source.root, gone)
+            pages.write_again(catalog, source.root)
         except ArchiverError as error:
             self.report.note(error, source.name)
 

@@ -112,6 +112,14 @@ def test_move_empties_the_sources(service: SimulatedService, parts: list[Path], 
     assert all(path.stat().st_nlink == 1 for path in archive_files(root).values())
 
 
+def test_pages_of_a_source_name_nothing_that_was_moved(parts: list[Path], root: Path) -> None:
+    part, id_ = parts[0], str(next(iter(states(parts[0]))))
+    assert cli_here(["browse", "--dest", part]).returncode == 0
+    assert any(id_ in page.read_text() for page in part.glob("browse/*.html"))
+    assert merge_here(root, [part], move=True).exit_code == 0
+    assert not any(id_ in page.read_text() for page in part.glob("browse/*.html"))
+
+
 def test_into_an_archive_that_has_some_already(
     service: SimulatedService, parts: list[Path], root: Path
 ) -> None:

@@ -84,6 +84,27 @@ def test_no_home_at_all(service: SimulatedService, tmp_path: Path) -> None:
     assert [file.name for file in stray.iterdir()] == ["config.toml"]
 
 
+@pytest.mark.parametrize(
+    ("env", "args", "where"),
+    [
+        ({}, ["--dest=~/a"], "--dest"),
+        ({}, ["--config=~/c.toml"], "--config"),
+        ({"G2A_ARCHIVE_CONFIG": "~/c.toml"}, [], "--config"),
+        ({"G2A_ARCHIVE_TOKEN_FILE": "~/c.toml"}, [], "token_file (environment)"),
+    ],
+)
+def test_a_path_in_a_home_that_is_not_there(
+    env: dict[str, str], args: Args, where: str, service: SimulatedService, tmp_path: Path
+) -> None:
+    env = {**service.environment(), "HOME": "~", **env}
+    result = run_cli(["download", FIRST, *args], env, cwd=tmp_path)
+    assert result.returncode == 2
+    assert f"{where}: '~/" in result.stderr
+    assert "this user has no home directory; write the path in full" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def variables() -> Iterator[str]:
     commands = [cli.get_command(None, name) for name in ("sync", "download")]  # type: ignore[arg-type]
     yield from {str(p.envvar) for one in commands if one for p in one.params if p.envvar}
