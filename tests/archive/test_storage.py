@@ -17,7 +17,6 @@ from support import (
     assert_nothing_false,
     catalog_rows,
     cli_here,
-    download_args,
     mounts,
     plain_args,
     relative_path,
@@ -449,47 +448,6 @@ def test_partial_files_that_vanish_in_mid_run(service: SimulatedService, root: P
     assert_nothing_false(service, root)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
-
-
-# --- what is said has nowhere to go --------------------------------------------------------------
-
-
-full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-
-
-@full
-@pytest.mark.parametrize("json", [True, False])
-def test_a_full_disk_for_stdout(json: bool, service: SimulatedService, root: Path) -> None:
-    args = (download_args if json else plain_args)(root, *service.recordings)
-    with open("/dev/full", "w") as stdout:
-        result = run_cli(args, service.environment(), stdout=stdout)
-    assert_one_line(result, "cannot write to standard output: No space left on device")
-    assert_archive_equals(service, root)
-    assert cli_here(args, service.environment()).returncode == 0
-
-
-@full
-def test_a_full_disk_for_stderr(service: SimulatedService, root: Path) -> None:
-    service.fail_files(faults.status(503), times=2)
-    with open("/dev/full", "w") as stderr:
-        result = run_cli(
-            download_args(root, *service.recordings), service.environment(), stderr=stderr
-        )
-    assert report_of(result)["archived"] == 5
-    assert_archive_equals(service, root)
-
-
-@full
-@pytest.mark.parametrize("option", ["--log-file", "--error-file", "--metrics-file"])
-def test_a_full_disk_for_a_file_beside(option: str, service: SimulatedService, root: Path) -> None:
-    service.fail_files(faults.status(404), "mp4", next(iter(service.recordings)))
-    args = download_args(root, option, "/dev/full", *service.recordings)
-    result = cli_here(args, service.environment())
-    assert result.returncode == ExitCode.STORAGE
-    hint = f"free some space, or choose another {option}"
-    assert f"/dev/full: No space left on device ({hint})" in result.stderr
-    assert_nothing_false(service, root)
-    assert sum(state == "archived" for state in states(root).values()) == 4
 
 
 def test_all_files_in_the_way_are_kept_and_named(tmp_path: Path) -> None:
