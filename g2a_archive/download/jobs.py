@@ -90,6 +90,7 @@ def make_job(
                     link=recording.links[kind],
                     expected=expected if kind is FileKind.MP4 else None,
                     known_sha256=old.sha256 if old else None,
+                    retries=settings.retries,
                 )
             )
     return job, transfers

@@ -95,8 +95,7 @@ class Downloads:
             response = self._send(request)
         except NetworkError as error:
             error.unanswered = host
-            at_once = not (error.unreachable or error.timed_out)
-            self.hosts.unanswered(host, str(error), at_once=at_once)
+            self.hosts.unanswered(host, str(error), at_once=error.at_once)
             raise
         status = response.status_code
         if status >= 500 or status == 429:

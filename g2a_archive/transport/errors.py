@@ -58,6 +58,11 @@ class NetworkError(Exception):
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def at_once(self) -> bool:
+        """Whether the host was there, and nobody had to wait for it."""
+        return not (self.unreachable or self.timed_out or self.untried or self.final)
+
 
 def proxy_refusal(status: int) -> NetworkError:
     """A proxy's own answer instead of the host's."""

@@ -62,7 +62,10 @@ def test_a_link_that_is_no_longer_good(status: int, ranged: bool) -> None:
 
 @pytest.mark.parametrize("status", [100, 103, 408, 421, 425, 429, 500, 502, 503, 504, 520, 599])
 def test_answers_that_may_change(status: int) -> None:
+    last = HALF._replace(last=True)
     assert judge(Seen(status), HALF, ranged=True).action is Action.AGAIN
+    assert judge(Seen(status), last, ranged=True).action is Action.WHOLE
+    assert judge(Seen(status), last, ranged=False).action is Action.AGAIN
 
 
 @pytest.mark.parametrize("status", [201, 204, 304, 400, 402, 405, 409, 412, 418, 451])
@@ -70,7 +73,7 @@ def test_answers_that_will_not(status: int) -> None:
     assert judge(Seen(status), HALF, ranged=False).action is Action.FAIL
 
 
-@pytest.mark.parametrize("status", [304, 400, 405, 412, 501])
+@pytest.mark.parametrize("status", [204, 304, 400, 405, 412, 418, 501])
 def test_a_host_that_wants_no_ranges_is_asked_for_the_whole(status: int) -> None:
     assert judge(Seen(status), HALF, ranged=True).action is Action.WHOLE
     assert range_headers(HALF._replace(whole=True)) == {}

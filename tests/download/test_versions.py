@@ -166,14 +166,16 @@ def test_a_shorter_file_whose_length_is_not_told(
     assert archive_files(root)[name_of(service, "events")].read_bytes() == short
 
 
-@pytest.mark.parametrize(
-    "status", ["304 Not", "400 Bad", "403 Forbidden", "405 Not", "412 Failed", "501 Not"]
-)
+@pytest.mark.parametrize("status", [204, 304, 400, 403, 405, 412, 418, 500, 501, 503, None])
 def test_a_host_that_refuses_ranges(
-    status: str, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+    status: int | None, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
 ) -> None:
+    """Or closes the connection, where one is asked for: a file that was cut once came never."""
+
     def refuse(head: bytes, body: bytes) -> bytes:
-        return answer(b"", status=status) if asked_from(head) else answer(body, 'ETag: "1"')
+        if asked_from(head):
+            return answer(b"", status=f"{status} No") if status else b""
+        return answer(body, 'ETag: "1"')
 
     odd("mp4", lambda _, body: cut(answer(body, 'ETag: "1"'), CUT))
     assert run_here(service, root, [ID], retries=0).exit_code == 1

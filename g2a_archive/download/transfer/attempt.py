@@ -111,6 +111,9 @@ def _ask(tools: Tools, transfer: Transfer, part: Partial) -> Result | Whole | No
         transfer.kept_by = answer.kept_by | (transfer.kept_by if transfer.size else set())
         return _Answered(tools, transfer, part, answer).take(ranged="Range" in headers)
     except NetworkError as error:
+        if answer is None and "Range" in headers and transfer.held().last and error.at_once:
+            transfer.whole = True
+            return None
         slow = answer is not None and answer.floor.slow
         return Stopped() if tools.stop.is_set() else _broken(transfer, part, error, slow=slow)
     except Interrupted:

@@ -14,9 +14,6 @@ from g2a_archive.transport.answer import Answer
 NEW_LINK_STATUSES = (401, 403, 404, 410)
 RETRY_STATUSES = (408, 421, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524)
 
-_NO_RANGES = (304, 400, 405, 406, 409, 412, 417, 422, 501)
-"""What a host, or what stands before it, may say to a request for a part alone."""
-
 OVERLAP = 64 * 1024
 """Bytes that are asked for again, and compared, where a validator cannot be relied on."""
 
@@ -73,6 +70,7 @@ class Held(NamedTuple):
     `scattered`: there are more bytes, with holes between. `varies`: the same bytes came under
     another validator. `whole`: the rest alone is not to be asked for. `overlap`: how many of the
     bytes that are here are to come again where they must prove that the rest belongs to them.
+    `last`: there will be no other attempt.
     """
 
     size: int = 0
@@ -83,6 +81,7 @@ class Held(NamedTuple):
     varies: bool = False
     whole: bool = False
     overlap: int = OVERLAP
+    last: bool = False
 
     @property
     def doubtful(self) -> bool:
@@ -154,12 +153,14 @@ def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
         proved = held.expected in (None, held.size)
         action = Action.COMPLETE if whole and proved else Action.RESTART
         return Verdict(action, "the file host refused the part that was asked for (416)")
-    if ranged and status in _NO_RANGES:
-        return Verdict(Action.WHOLE, f"the file host answered {status}")
-    if status < 200 or status >= 500 or status in RETRY_STATUSES:
-        return Verdict(Action.AGAIN, f"the file host answered {status}")
     if status not in (200, 206):
-        return Verdict(Action.FAIL, f"the file host answered {status}")
+        passing = status < 200 or status >= 500 or status in RETRY_STATUSES
+        # Some hosts, or what stands before them, say anything at all to a request for a part.
+        if ranged and (held.last or not passing or status == 501):
+            action = Action.WHOLE
+        else:
+            action = Action.AGAIN if passing else Action.FAIL
+        return Verdict(action, f"the file host answered {status}")
     if not seen.decodable:
         return Verdict(Action.FAIL, "the file came in an unknown Content-Encoding")
     if not seen.proved and held.expected is None:

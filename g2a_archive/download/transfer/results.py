@@ -27,6 +27,7 @@ class Transfer:
     expected: int | None = None
     known_sha256: str | None = None
     attempts: int = 0
+    retries: int = 0  # as many as may follow the first attempt
     renewed: bool = False  # since the last progress
     told: dict[str, bytes] = field(default_factory=dict)  # digests, by whichever of its answers
     empty: bool = False  # the host said so once already
@@ -75,8 +76,9 @@ class Transfer:
     def held(self) -> Held:
         """What we have of the file."""
         part = self.part
+        last = self.attempts >= self.retries
         if part is None:
-            return Held(expected=self.expected)
+            return Held(expected=self.expected, last=last)
         return Held(
             size=part.size,
             total=part.total,
@@ -86,6 +88,7 @@ class Transfer:
             varies=part.varies,
             whole=self.whole,
             overlap=self.overlap,
+            last=last,
         )
 
     def restart(self) -> None:
