@@ -224,7 +224,7 @@ def perform(
         finally:
             access.settle()
         if logs.failure is not None:
-            report.note(logs.failure)
+            report.tell(logs.failure)
         _hand_out(settings, report, download)
     return report.exit_code
 

@@ -154,9 +154,14 @@ class Report:
         return exit_code_of(codes)
 
     def note(self, error: ArchiverError) -> None:
-        """Take in what ended the run before its time, and log it; the same once only."""
+        """Take in what ended the run before its time, and log it; what follows from it is not."""
         if error.exit_code not in self.ends:
-            self.ends.add(error.exit_code)
+            self.tell(error)
+
+    def tell(self, error: ArchiverError) -> None:
+        """Take in what stands by itself, whatever else ended the run; the same once only."""
+        self.ends.add(error.exit_code)
+        if str(error) not in self.stops:
             self.stops.append(str(error))
             log.error("%s", error)
 

@@ -140,11 +140,8 @@ class Sync:
         return found
 
     def _tell(self, errors: Iterable[ArchiverError]) -> None:
-        """Note what keeps some keys' recordings out: of one exit code, each all the same."""
         for error in errors:
-            self.report.note(error)
-            if str(error) not in self.report.stops:
-                log.error("%s", error)
+            self.report.tell(error)
 
     def _list_query(self, found: Listing, query: Query) -> None:
         selection, state = self._settings.selection, self._state
@@ -369,7 +366,7 @@ class Sync:
                     )
                     return
         except ServiceError as error:
-            self.report.note(error)
+            self.report.tell(error)
 
 
 def _chunks(ids: Sequence[int], size: int) -> Iterable[list[int]]:

@@ -238,7 +238,15 @@ def test_a_log_file_on_a_full_disk_is_said_everywhere(
     args: Args = [*RUN, FIRST, "--json", "--log-file", "/dev/full"]
     result = run_cli(args, service.environment(), cwd=tmp_path)
     assert report_of(result)["exit_code"] == 6
-    assert "cannot write the log file /dev/full: No space left on device" in result.stderr
+    told = "cannot write the log file /dev/full: No space left on device"
+    assert told in result.stderr
+
+    # Also where the run ended with the same code for another reason.
+    args = ["download", FIRST, "--dest", "none", "--no-create", "--log-file", "/dev/full"]
+    result = run_cli(args, service.environment(), cwd=tmp_path)
+    assert result.returncode == 6
+    assert "none is not an archive yet" in result.stderr
+    assert told in result.stderr
 
 
 def test_the_log_is_left_as_it_was(tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ def test_a_call_that_is_not_understood_points_at_the_option(
     assert report.archived == 2, "what can be archived is"
 
 
+def test_calls_that_are_not_understood_are_each_told(serve: Serve, root: Path) -> None:
+    service = serve(small(4, transcode_every=2), rate_limit=None, ids_in="query")
+    report = sync_here(service, root, transcode=True, mark_archived=True)
+    assert report.exit_code == 7
+    assert [stop.partition(" call: ")[0] for stop in report.stops] == ["transcode", "mark-archived"]
+
+
 def test_a_wrong_place_changes_nothing_and_says_so(serve: Serve, root: Path) -> None:
     service = serve(small(4), rate_limit=None, ids_in="query")
     report = sync_here(service, root, mark_archived=True)
