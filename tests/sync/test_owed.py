@@ -29,7 +29,7 @@ from g2a_archive.demo import (
     Response,
     SimulatedService,
 )
-from g2a_archive.demo.faults import drop, stall
+from g2a_archive.demo.faults import close, drop, stall
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode
 
@@ -207,7 +207,7 @@ def test_what_no_night_came_to_is_not_kept_out_by_what_fails_in_all_of_them(
     service = serve(small(6), rate_limit=None)
     ids = by_start(service)
     for id_ in ids[:3]:
-        service.fail_files(drop(), recording_id=id_)
+        service.fail_files(close(0), recording_id=id_)
     failed: set[int] = set()
     switch = StopSwitch()
 
