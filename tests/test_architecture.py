@@ -93,3 +93,11 @@ def test_what_is_at_a_path_is_asked_in_one_place() -> None:
         if asked.search(line) and "`Path." not in line
     ]
     assert found == []
+
+
+def test_no_folder_and_no_file_of_tests_is_crowded() -> None:
+    for folder in {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}:
+        modules = sorted(path.name for path in folder.glob("*.py") if path.name != "__init__.py")
+        assert len(modules) <= 12, (folder.name, modules)
+    for path in (TOP / "tests").rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, path.name

@@ -17,8 +17,7 @@ from typing import Any
 from g2a_archive.archive.database import counts, revisions, schema
 from g2a_archive.archive.database.connection import Database
 from g2a_archive.archive.database.revisions import Fingerprint
-from g2a_archive.archive.database.settling import SETTLE
-from g2a_archive.archive.database.statements import insert
+from g2a_archive.archive.database.statements import SETTLE, insert
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
 
 # A file that came again as it was is in SHA256SUMS since its first time.

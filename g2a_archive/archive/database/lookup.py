@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.settling import LOOK_AGAIN
+from g2a_archive.archive.database.statements import LOOK_AGAIN
 from g2a_archive.models import State, in_order, iso
 
 _MANY = 20_000
