@@ -232,15 +232,17 @@ def perform(
 def _hand_out(settings: Settings, report: Report, download: Download) -> None:
     """Write the files that were asked for, then say how it went.
 
-    Each is tried, whatever became of the others; what fails is told, and is exit 6.
+    Each is tried, whatever became of the others; what fails is told, and is exit 6. A dry run
+    leaves them as they are: they may be what the run is to begin with.
     """
+    dry_run = settings.run.dry_run
 
     def error_file() -> None:
-        if settings.error_file is not None:
+        if settings.error_file is not None and not dry_run:
             outputs.write_error_file(settings.error_file, report)
 
     def metrics_file() -> None:
-        if settings.metrics_file is not None and not settings.run.dry_run:
+        if settings.metrics_file is not None and not dry_run:
             owed, success = download.standing()
             outputs.write_metrics(settings.metrics_file, report, owed=owed, success=success)
 

@@ -370,10 +370,16 @@ def test_metrics_tell_of_the_last_success_whatever_ended_this_run(
         assert after[name] == before[name]
 
 
-def test_a_dry_run_leaves_the_metrics_alone(service: SimulatedService, tmp_path: Path) -> None:
-    args: Args = [*RUN, FIRST, "--dry-run", "--metrics-file", "m"]
+def test_a_dry_run_leaves_error_file_and_metrics_alone(
+    service: SimulatedService, tmp_path: Path
+) -> None:
+    """Also where the IDs come from the error file of the night before."""
+    (tmp_path / "errors").write_text(last := f"{FIRST}  # mp4: failed\n")
+    args: Args = [*RUN, "-f", "errors", "--dry-run", "--error-file", "errors"]
+    args = [*args, "--metrics-file", "m"]
     assert run_cli(args, service.environment(), cwd=tmp_path).returncode == 0
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["errors"]
+    assert (tmp_path / "errors").read_text() == last
 
 
 def test_metrics_text_ends_as_prometheus_wants_it() -> None:
