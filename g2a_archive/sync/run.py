@@ -80,8 +80,8 @@ class Sync:
         self._download.begin()
         scopes = [query.scope for query in self._queries]
         download = self._download
-        clock = download.service().clock
-        self._state = SyncState(download.catalog, scopes, clock, download.settings.shard)
+        clock, run = download.service().clock, download.settings
+        self._state = SyncState(download.catalog, scopes, clock, run.shard, run.kinds)
         found = self._list()
         try:
             self._archive(found)

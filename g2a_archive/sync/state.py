@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from g2a_archive.archive.database.catalog import IS_OWED, Catalog
 from g2a_archive.archive.database.lookup import known
-from g2a_archive.models import ALL_KINDS, IdSet, Shard, State, iso, kinds_mask
+from g2a_archive.models import ALL_KINDS, FileKind, IdSet, Shard, State, iso, kinds_mask
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.sync.windows import Found
 
@@ -80,10 +80,12 @@ class SyncState:
         scopes: Sequence[str],
         clock: Clock,
         shard: Shard | None = None,
+        kinds: Sequence[FileKind] = ALL_KINDS,
     ) -> None:
         self._catalog = catalog
         self._clock = clock
         self._shard = shard
+        self._only = "" if set(kinds) == set(ALL_KINDS) else f" only {','.join(kinds)}"
         self._scopes = list(scopes)
         self._mine = f"scope IN ({','.join('?' * len(self._scopes))})"
 
@@ -93,8 +95,10 @@ class SyncState:
     def _looked(self, scope: str) -> str:
         """The name under which is kept how far this run has looked.
 
-        What a run of one shard has looked at, one of another has not; what a whole run has, all.
+        What a run of one shard, or of one kind of file, has looked at, one of another has not;
+        what a whole run has, all.
         """
+        scope += self._only
         return scope if self._shard is None else self._shard.scope(scope)
 
     # --- what was found ---------------------------------------------------------------------

@@ -38,6 +38,7 @@ from g2a_archive.demo import (
 )
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode
+from g2a_archive.models import ALL_KINDS, FileKind
 from g2a_archive.sync.run import OVERLAP
 from g2a_archive.sync.state import SyncState
 
@@ -278,6 +279,21 @@ def test_since_looks_there_and_remembers_no_scan(serve: Serve, root: Path) -> No
     sync_here(service, root, since=int(since.timestamp()))
     assert states(root).keys() == {r.id for r in service.recordings.values() if r.start >= since}
     assert catalog_rows(root, "SELECT * FROM scan") == []
+
+
+@pytest.mark.usefixtures("few")
+def test_what_was_found_for_one_kind_of_file_is_found_for_the_others(
+    serve: Serve, root: Path
+) -> None:
+    """A night with --only, the next one without: also where it is remembered how far it looked."""
+    service = serve(spread(100, 12), rate_limit=None, most_ids=FEW)
+    for kinds in ((FileKind.MP4,), ALL_KINDS):
+        for calls in (range(2, 99), (1,)):
+            assert sync_here(service, root, run={"kinds": kinds}).exit_code == 0
+            assert counts(service)["list"] in calls
+    assert_archive_equals(service, root)
+    sync_here(service, root, run={"kinds": (FileKind.EVENTS,)})
+    assert counts(service)["list"] == 1  # what a whole run has looked at, it need not
 
 
 @pytest.mark.usefixtures("few")
