@@ -135,7 +135,10 @@ def _split(
         raise InputError(f"{path}: `{where}auth` must be a table, [{where}auth]")
     for key in options:
         if key not in known:
-            raise InputError(f"{path}: unknown key `{where}{key}`{_near(key, known)}")
+            near = _near(key, [*known, "auth", "profiles"])
+            if key in AUTH_KEYS:
+                near = f"; did you mean `auth.{key}`?"
+            raise InputError(f"{path}: unknown key `{where}{key}`{near}")
     for key, value in auth.items():
         if key not in AUTH_KEYS:
             raise InputError(f"{path}: unknown key `{where}auth.{key}`{_near(key, AUTH_KEYS)}")

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 else:  # generic only in later versions of click
     _ParamType = click.ParamType
 
-NOT_IN_FILE = {"config", "profile", "help", "ids", "files", "owed", "show", "what"}
+NOT_IN_FILE = {"config", "profile", "help", "ids", "files", "show", "what"}
 NOT_IN_FILE |= {"since", "until", "archived", "full"}
 
 
 _TOML_TYPES = {
     str: "a text in quotes",
+    bool: "true or false",
     int: "a whole number",
     float: "a number",
     list: "a list of texts",
@@ -41,9 +42,10 @@ class Parsed(_ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         # Only a configuration file has anything but text.
-        if isinstance(value, bool) or not isinstance(value, self._types):
+        if type(value) not in self._types:  # true is an `int`, too
             wanted = " or ".join(_TOML_TYPES[type_] for type_ in self._types)
             self.fail(f"{value!r} should be {wanted}", param, ctx)
+        value = int(value) if isinstance(value, bool) else value
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
             return self._read(text)
@@ -112,7 +114,7 @@ LOG = [
         "-v",
         "--verbose",
         count=True,
-        type=Parsed("number", values.whole(0, 9), int),
+        type=Parsed("number", values.whole(0, 9), bool, int),
         help="A line for each file; twice: for debugging.",
     ),
     option("-q", "--quiet", is_flag=True, help="Nothing at all unless something failed."),
@@ -159,6 +161,7 @@ FILES = option(
     metavar="FILE",
     help="Recording IDs, one a line; - is standard input.",
 )
+OWED = option("--owed", is_flag=True, help="Also every recording that this archive still owes.")
 JSON = option("--json", is_flag=True, help="The report on stdout as one JSON object.")
 _RUN = [
     _DEST,
@@ -332,7 +335,7 @@ service_options = options([*_SERVICE, *LOG, *_CONFIG])
 def option_names() -> dict[str, click.Option]:
     """Every option that a configuration file may hold, by its name with underscores."""
 
-    @options(_SYNC)
+    @options([*_SYNC, OWED])
     def probe() -> None: ...
 
     command = click.command("probe")(probe)

@@ -116,6 +116,8 @@ def test_verbosity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed([], {}, monkeypatch)["verbosity"] == 0
     assert parsed(["--config", str(config)], {}, monkeypatch)["verbosity"] == 2
     assert parsed(["--config", str(config), "-v"], {}, monkeypatch)["verbosity"] == 1
+    config.write_text("verbose = true\n")
+    assert parsed(["--config", str(config)], {}, monkeypatch)["verbosity"] == 1
     assert parsed(["-vv"], {}, monkeypatch)["verbosity"] == 2
 
 
@@ -130,6 +132,19 @@ def test_every_option_is_in_a_table() -> None:
     assert set(options) == {row[0] for row in SOURCES} | {*FLAGS, "verbose"}
     variables = {name: option.envvar for name, option in options.items() if option.envvar}
     assert variables == {row[0]: f"G2A_ARCHIVE_{row[4][0]}" for row in SOURCES if row[4]}
+
+
+def test_owed_in_the_file_is_a_run_s_alone(service: SimulatedService, tmp_path: Path) -> None:
+    """It makes a run try again what is owed; what `status --owed` shows is another matter."""
+    env, args = service.environment(), ["--config", "c.toml", "--dest", "archive"]
+    (tmp_path / "c.toml").write_text("owed = true\n")
+    service.set_state(FIRST, "transcode")
+    assert run_cli(["download", FIRST, *args], env, cwd=tmp_path).returncode == 3
+    service.set_state(FIRST, "ready")
+    status = run_cli(["status", *args], env, cwd=tmp_path)
+    assert "Owed           1 recording" in status.stdout
+    assert run_cli(["download", *args], env, cwd=tmp_path).returncode == 0
+    assert "Archived       1 recording" in run_cli(["status", *args], env, cwd=tmp_path).stdout
 
 
 def test_other_toml_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +277,9 @@ BROKEN: dict[str, tuple[str, str]] = {
     "unknown key": ("joobs = 3\n", "c.toml: unknown key `joobs`; did you mean `jobs`?"),
     "dashes": ("error-file = 'x'\n", "c.toml: unknown key `error-file`; did you mean `error_f"),
     "far from all": ("bad = 3\n", "c.toml: unknown key `bad`"),
-    "a command's own": ("owed = true\n", "c.toml: unknown key `owed`"),
+    "a command's own": ("again = true\n", "c.toml: unknown key `again`"),
+    "a table": ("[profile.a]\njobs = 3\n", "c.toml: unknown key `profile`; did you mean `prof"),
+    "outside of auth": ("pat = 'S3CRET'\n", "c.toml: unknown key `pat`; did you mean `auth.pat`?"),
     "unknown in auth": (
         "[auth]\ntokn = 'S3CRET'\n", "c.toml: unknown key `auth.tokn`; did you mean `token`?"
     ),

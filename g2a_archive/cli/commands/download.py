@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from g2a_archive.cli.options import FILES, option, options, run_options
+from g2a_archive.cli.options import FILES, OWED, option, options, run_options
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.errors import ExitCode, InputError
 
 _DOWNLOAD = [
     FILES,
-    option("--owed", is_flag=True, help="Also every recording that this archive still owes."),
+    OWED,
     option("--again", is_flag=True, help="Also those named that `remove` took out."),
 ]
 

@@ -21,7 +21,8 @@ from g2a_archive.models import RunSettings, counted
 
 _STATUS = [
     option("--by", type=click.Choice(["year", "month", "day"]), help="Counts for each of these."),
-    option("--owed", is_flag=True, help="A line for each recording that is owed."),
+    # A name of its own: `owed` in the configuration file is a run's.
+    option("--owed", "list_owed", is_flag=True, help="A line for each recording that is owed."),
     option("--fingerprint", is_flag=True, help="One line that proves it all later: see verify."),
     option("--json", "form", flag_value="json", help="As JSON."),
     option("--csv", "form", flag_value="csv", help="As CSV."),
@@ -39,7 +40,7 @@ def status_command(
     ids: tuple[str, ...],
     by: str | None,
     form: str,
-    owed: bool,
+    list_owed: bool,
     fingerprint: bool,
     **_: Any,
 ) -> ExitCode:
@@ -48,10 +49,10 @@ def status_command(
     Needs neither the service nor credentials, and does not disturb a run.
     """
     if fingerprint:
-        if ids or by or owed or form != "text":
+        if ids or by or list_owed or form != "text":
             raise InputError("--fingerprint is of the whole archive, and a line of its own")
         return _fingerprint(settings_of(ctx).run)
-    return _status(settings_of(ctx).run, read_ids(ids, ()), by=by, form=form, owed=owed)
+    return _status(settings_of(ctx).run, read_ids(ids, ()), by=by, form=form, owed=list_owed)
 
 
 def _fingerprint(run: RunSettings) -> ExitCode:
