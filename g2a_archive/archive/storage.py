@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog, EmptyCatalog
+from g2a_archive.archive.database.copying import require_plain
 from g2a_archive.archive.disk import flushing, look
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
@@ -126,6 +127,7 @@ class Storage:
             and not is_there(self.own, look.is_dir)
             and has_catalog(self.catalog)
         ):
+            require_plain(self.catalog)
             raise StorageError(
                 f"{self.root} is not the archive that the catalogue {self.catalog} speaks of",
                 hint="is the drive mounted? For a new archive, use a new catalogue",

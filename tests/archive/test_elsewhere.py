@@ -48,6 +48,14 @@ def test_the_archive_s_own_disk_is_not_mounted(
     assert not another.exists()
 
 
+def test_a_directory_is_no_catalogue(root: Path, service: SimulatedService) -> None:
+    args = plain_args(root, "--catalog", root.parent, next(iter(service.recordings)))
+    result = cli_here(args, service.environment())
+    assert result.returncode == 6
+    assert f"cannot open the catalogue {root.parent}: Is a directory (" in result.stderr
+    assert not root.exists()
+
+
 def test_without_no_create_a_new_one_is_said(
     archive: Path, catalog: Path, service: SimulatedService
 ) -> None:
