@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from support import catalog_rows, clean_environment, command, run_here
+from support import (
+    PATIENCE,
+    catalog_rows,
+    clean_environment,
+    command,
+    report_of,
+    run_cli,
+    run_here,
+    start_cli,
+)
 from support.cli import Say, tree
 
 import g2a_archive
@@ -100,6 +111,33 @@ def test_quiet_is_as_good_and_a_report_tells_its_own_code(root: Path, say: Say) 
     assert say("demo", "-q") == (0, "", "")
     code, out, _ = say("demo", "--json")
     assert code == json.loads(out)["exit_code"] == 3
+
+
+def test_served_the_commands_work_that_it_prints(tmp_path: Path) -> None:
+    with start_cli(["demo", "--serve", "--count", "14"], cwd=tmp_path) as process:
+        assert process.stdout
+        printed = ""
+        while "Ctrl-C stops the service" not in printed:
+            printed += process.stdout.readline()
+            assert process.poll() is None
+        env = dict(re.findall(r"^export (\w+)=(.*)$", printed, re.MULTILINE))
+        ids = re.search(r"seq (\d+) (\d+) \| g2a-archive (.*)\n", printed)
+        sync = re.search(r"#   g2a-archive (sync .*)\n", printed)
+        assert ids
+        assert sync
+        lines = "".join(f"{i}\n" for i in range(int(ids[1]), int(ids[2]) + 1))
+        one = run_cli(ids[3].split(), env, input=lines, cwd=tmp_path)
+        assert "Archived 13 of 14 recordings" in one.stdout
+        both = run_cli([*sync[1].split(), "--json"], env, cwd=tmp_path)
+        assert (report_of(both)["already_archived"], both.returncode) == (13, 3)
+
+        taken = re.search(r":(\d+)/", env["G2A_ARCHIVE_API_URL"])
+        assert taken
+        again = run_cli(["demo", "--serve", "--port", taken[1]], cwd=tmp_path)
+        assert again.returncode == 2
+        assert f"cannot listen on port {taken[1]}" in again.stderr
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_a_program_in_one_file(root: Path, tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ def _serve(port: int, count: int) -> ExitCode:
             say(f"# {counted(count, 'recording')}: {ids[0]} to {ids[-1]}. In another terminal,")
             say("# paste the lines above, then for example:")
             say(f"#   seq {ids[0]} {ids[-1]} | g2a-archive download -f - --dest demo-archive")
+            key = service.recordings[ids[0]].account_key
+            say(f"#   g2a-archive sync --account-key {key} --transcode --dest demo-archive")
             say("# Ctrl-C stops the service.")
             sys.stdout.flush()
             switch.event.wait()
