@@ -186,10 +186,12 @@ class Engine:
 
     def _remember(self) -> None:
         """All that was asked for is owed, once a call was accepted: before, the credentials may be
-        what is wrong."""
-        if not self._queued and self._service.ever_answered:
+        what is wrong. And where files will be named, before any is: a killed run records none."""
+        places = self._recorder.places()
+        if self._service.ever_answered and (places or not self._queued):
+            ids = () if self._queued else self._plan.todo
             self._queued = True
-            self._catalog.queue(self._plan.todo, self._mask)
+            self._catalog.queue(ids, self._mask, places)
 
     def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
         if not isinstance(error, ArchiverError | Interrupted) or isinstance(error, StorageError):

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -27,6 +27,9 @@ from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, Rows, State,
 
 _FEW = 3
 """Names that a NAS may have left at a mount point."""
+
+_ONLY_BEGUN = (State.QUEUED, State.UNAVAILABLE, State.REFUSED)
+"""States of recordings of which a run that was killed may have named files, and not told."""
 
 _LOOKED_FOR = 8
 """Recordings of a directory up to which it is not listed, if they are there."""
@@ -78,6 +81,7 @@ def make_plan(
             plan.removed.append(one.id)
         else:
             plan.known[one.id] = one
+    _forget_places(catalog, look, plan)
     # What came of a recording before is called archived with what comes now: is it still there?
     said = len(plan.unreachable), len(plan.failed)
     parts = ((one.id, one.kinds & ~one.absent, one.directory or "") for one in plan.known.values())
@@ -90,6 +94,19 @@ def make_plan(
     left = len(plan.unreachable) + len(plan.failed) + len(plan.removed)
     plan.already = len(ids) - len(plan.todo) - left
     return plan
+
+
+def _forget_places(catalog: Catalog, look: _Look, plan: Plan) -> None:
+    """What another run had only begun, and named nothing of, goes where this one's layout says."""
+    begun = [
+        one
+        for one in plan.known.values()
+        if one.directory and not one.kinds and one.state in _ONLY_BEGUN
+    ]
+    held = {file.recording for file in catalog.files(one.id for one in begun)}
+    for one in begun:
+        if one.id not in held and not look.finds(one.directory or "", one.id):
+            plan.known[one.id] = replace(one, directory=None)
 
 
 def _failures_last(catalog: Catalog, todo: array[int]) -> array[int]:
@@ -144,6 +161,18 @@ class _Look:
         self._catalog = catalog
         self._root = root
         self._plan = plan
+        self._listed: dict[str, set[str]] = {}
+
+    def finds(self, directory: str, recording: int) -> bool:
+        """Whether there is any file that is named after a recording, in the catalogue or not."""
+        place = f"{self._root}/{directory}"
+        if directory not in self._listed:
+            self._listed[directory] = set()
+            with suppress(OSError):
+                self._listed[directory] = persistently(_files_in, Path(place))
+        names = self._listed[directory]
+        own = chain.from_iterable(file_names(recording, kind) for kind in ALL_KINDS)
+        return any(_is_named(name, names, place) for name in own)
 
     def missing(self, there: dict[tuple[str, int], array[int]]) -> Iterator[tuple[int, FileKind]]:
         """The files that ought to be there, by (directory, kinds), and are not."""

@@ -35,6 +35,7 @@ class Recorder:
         self._catalog = catalog
         self._storage = storage
         self.jobs: dict[int, Job] = {}
+        self._begun: list[Job] = []  # and the catalogue does not know yet where
         # Recordings and kinds of what came on connections that were in use before, by their host,
         # and whether it was adopted.
         self._unproved: dict[Place, tuple[array[int], array[int], array[int]]] = {}
@@ -58,6 +59,13 @@ class Recorder:
             log.error("recording %d: %s: %s", job.recording.id, kind, reason)
         if not job.waiting:
             self.end(job)
+        else:
+            self._begun.append(job)
+
+    def places(self) -> list[tuple[int, str]]:
+        """Where files will be named of what has begun since the last time: ID, and directory."""
+        begun, self._begun = self._begun, []
+        return [(job.recording.id, job.directory) for job in begun]
 
     def lost(self, id_: int, state: State, known: Known | None = None) -> None:
         """The service left a recording out of its answer, or refused its ID."""

@@ -20,7 +20,10 @@ from support import (
 from support.memory import peak_of
 from support.service import Serve
 
-from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.demo import Request, SimulatedService, sample_recordings
+from g2a_archive.demo.faults import drop
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode
 
 
 @pytest.mark.parametrize(("limit", "warned"), [("-n", True), ("-Sn", False)])
@@ -110,3 +113,25 @@ def test_what_is_adopted_day_by_day_takes_little_memory(serve: Serve, root: Path
         assert run_here(service, root, service.recordings).adopted == 100
 
     assert peak_of(adopt) < 12 << 20
+
+
+def test_what_a_run_had_only_begun_goes_where_the_next_one_says(
+    service: SimulatedService, root: Path
+) -> None:
+    """As after Ctrl-C, since the layout was not the right one."""
+    switch = StopSwitch()
+
+    def stop(request: Request) -> None:
+        if request.call == "file":
+            switch.stop(ExitCode.SIGINT)
+
+    service.fail_files(drop())
+    service.on_request.insert(0, stop)
+    report = run_here(service, root, service.recordings, switch=switch, layout="wrong/%Y")
+    assert report.exit_code == ExitCode.SIGINT
+    assert archive_files(root) == {}
+    service.on_request.clear()
+    report = run_here(service, root, service.recordings, dry_run=True)
+    assert "wrong" not in str(report.would)
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert_archive_equals(service, root)

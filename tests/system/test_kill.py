@@ -31,6 +31,7 @@ from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.archive.disk.flushing import GroupFlush
 from g2a_archive.archive.layout import file_names
 from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.demo.recordings import State
 from g2a_archive.models import FileKind
 
 KILLS = 4
@@ -150,6 +151,33 @@ def test_killed_between_two_steps(
     # What has its final name is not fetched again; the length of what is no MP4 is asked for.
     assert {one for one in final if one[1] == "mp4"}.isdisjoint(asked_for(service))
     assert owed.files + report.files == 12 - len(final)
+
+
+@pytest.mark.parametrize("before", ["ready", "unavailable"])
+def test_killed_and_then_another_layout(
+    before: State, service: SimulatedService, root: Path
+) -> None:
+    """What has its name stays there, with all of its recording; nothing else is put there."""
+    args = [*download_args(root, "--jobs", "3", *service.recordings), "--layout", "old/%Y-%m"]
+    for id_ in service.recordings:
+        service.set_state(id_, before)
+    if before == "unavailable":
+        run_cli(args, service.environment())
+    for id_ in service.recordings:
+        service.set_state(id_, "ready")
+    crash("os.rename", "after", 4, args, service.environment())
+    final = final_files(root)
+    assert final
+    service.requests.clear()
+    assert run_here(service, root, service.recordings, layout="new/%Y").exit_code == 0
+    assert {one for one in final if one[1] == "mp4"}.isdisjoint(asked_for(service))
+    places: dict[str, set[int]] = {"old": set(), "new": set()}
+    for name in archive_files(root):
+        if Path(name).stem.isdigit():
+            places[name.partition("/")[0]].add(int(Path(name).stem))
+    assert places["old"] == {id_ for id_, _ in final}
+    assert places["new"] == set(service.recordings) - places["old"]
+    assert run_cli(["verify", "--dest", root], {}).returncode == 0
 
 
 @pytest.mark.parametrize("together", [1, 1_000_000])

@@ -61,6 +61,12 @@ ON CONFLICT (id) DO UPDATE SET
 WHERE NOT (state = 'archived' AND unoffered <> 0 AND kinds | unoffered = 7)
 """
 
+_PLACE = """
+INSERT INTO recording (id, state, directory) VALUES {rows}
+ON CONFLICT (id) DO UPDATE SET directory = excluded.directory
+WHERE directory IS NOT excluded.directory
+"""
+
 # What is fetched again is no longer to be deleted.
 _TO_STAY = (
     "DELETE FROM removal WHERE recording IN "
@@ -206,15 +212,19 @@ class Catalog(Database):
 
     # --- what a run records -----------------------------------------------------------------
 
-    def queue(self, ids: Iterable[int], wanted: int = 0) -> None:
+    def queue(
+        self, ids: Iterable[int], wanted: int = 0, places: Iterable[tuple[int, str]] = ()
+    ) -> None:
         """Remember IDs that the run is about to ask for, so that a killed run still owes them.
 
         But not those that are archived as far as the service offered them, and looked at again.
-        `wanted` are the bits of the kinds of file that it asks for.
+        `wanted` are the bits of the kinds of file that it asks for. `places` are the directories
+        in which a killed run may have named files of recordings, by ID.
         """
-        now = self.now()
+        now, queued = self.now(), State.QUEUED.value
         with self.transaction() as db:
-            insert(db, _QUEUE, ((id_, State.QUEUED.value, now, wanted) for id_ in ids))
+            insert(db, _QUEUE, ((id_, queued, now, wanted) for id_ in ids))
+            insert(db, _PLACE, ((id_, queued, directory) for id_, directory in places))
             db.execute(_TO_STAY)
 
     def settle(self, settlements: Iterable[Settlement]) -> None:
