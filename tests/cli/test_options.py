@@ -143,6 +143,40 @@ def test_a_command_that_is_none(still: SimulatedService, tmp_path: Path) -> None
     assert "did you mean" not in refused(still, tmp_path, ["fetch", FIRST])
 
 
+KEY = "--account-key=1000"
+CONTRADICTIONS: dict[str, tuple[Args, str]] = {
+    "whose": (["list"], "whose recordings? the service wants a key (use --account-key, --user-key"),
+    "of a company": (
+        ["list", "--company-id", 7, "--session-type", "attended"],
+        "a company's recordings are those of unattended sessions alone",
+    ),
+    "times": (["list", KEY, "--since", "2015-01-01", "--until", "2014-01-01"], "--since is not be"),
+    "wait": (["sync", KEY, "--wait", "1h"], "--wait waits for transcodings (use --transcode, too)"),
+    "mark": (
+        ["sync", KEY, "--mark-archived", "--only", "mp4"],
+        "--mark-archived takes recordings that are archived with all of their files",
+    ),
+    "rebuild": (["verify", "--rebuild", "--sample", "5%"], "--rebuild takes the whole archive: no"),
+    "fingerprint": (["status", "--fingerprint", "--json"], "--fingerprint is of the whole archive"),
+    "export": (["export"], "export as what? (use --csv or --json)"),
+    "merge": (["merge"], "no archive was named that is to be taken in"),
+    "remove": (["remove", "--yes"], "no recordings were named (name their IDs, or use -f FILE or "),
+    "remove both": (["remove", 1, "--before", "1d"], "--before removes by date, IDs by name: one "),
+    "bag": (["bag", "case"], "no recordings were named (name IDs after DIR, or use -f FILE, --si"),
+    "sample": (["verify", "--sample", "0%"], "--sample: '0%' is no part of all; write it like 5%"),
+    "place": (["sync", KEY, "--ids-in", "head"], "--ids-in: 'head' is no such place; there are p"),
+    "key": (["list", "--user-key", "a b"], "--user-key: 'a b' is no key; it is a number, or lett"),
+}
+
+
+@pytest.mark.parametrize(("args", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_what_a_command_cannot_mean(
+    still: SimulatedService, tmp_path: Path, args: Args, message: str
+) -> None:
+    line = refused(still, tmp_path, args, here=True)
+    assert line.startswith(f"g2a-archive: {message}")
+
+
 def test_secrets_are_no_options(still: SimulatedService, tmp_path: Path) -> None:
     """A process list would show them; nor may the message repeat what was given."""
     line = refused(still, tmp_path, ["download", FIRST, "--token=SECRET123"])

@@ -98,6 +98,21 @@ def test_one_key_of_several_keeps_no_other_out(
     assert (listed.returncode, listed.stdout) == (code, "")
 
 
+def test_every_key_by_option_and_by_variable(service: SimulatedService) -> None:
+    one = next(iter(service.recordings.values()))
+    keys = {"account-key": one.account_key, "user-key": one.user_key, "company-id": "7"}
+    for name, key in keys.items():
+        variable = f"G2A_ARCHIVE_{name.upper().replace('-', '_')}"
+        given: list[tuple[list[str], dict[str, str]]] = [([f"--{name}", key], {})]
+        for args, env in [*given, ([], {variable: key})]:
+            service.requests.clear()
+            listed = cli_here(["list", "--not-archived", *args], {**service.environment(), **env})
+            assert (listed.returncode, listed.stderr) == (0, "")
+            (call,) = service.requests.calls("list")
+            first, _, last = name.partition("-")
+            assert call.query == ((first + last.title(), key),)
+
+
 def test_list_by_state_type_and_time(serve: Serve) -> None:
     recordings = small(9, transcode_every=3)
     service = serve(recordings)
