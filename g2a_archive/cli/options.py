@@ -329,13 +329,14 @@ def options(options: Sequence[_Option]) -> Callable[[_F], _F]:
 run_options = options(_RUN)
 list_options = options(_LIST)
 sync_options = options(_SYNC)
+file_options = options([*_SYNC, OWED])
 service_options = options([*_SERVICE, *LOG, *_CONFIG])
 
 
 def option_names() -> dict[str, click.Option]:
     """Every option that a configuration file may hold, by its name with underscores."""
 
-    @options([*_SYNC, OWED])
+    @file_options
     def probe() -> None: ...
 
     command = click.command("probe")(probe)

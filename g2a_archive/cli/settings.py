@@ -218,16 +218,5 @@ def source_of(ctx: click.Context, name: str) -> str:
 
 
 def settings_rows(ctx: click.Context) -> dict[str, tuple[object, str]]:
-    """Every setting of a run: its name to (value, where it came from)."""
-    file = ctx.obj if isinstance(ctx.obj, Config) else Config()
-    rows = {}
-    for name in option_names():
-        if name in ctx.params and name not in ("verbose", "quiet"):
-            rows[name] = (ctx.params[name], source_of(ctx, name))
-        elif name in file.options:  # of `sync` alone
-            value = file.options[name]
-            rows[name] = (
-                tuple(value) if isinstance(value, list) else value,
-                f"file {file.path}",
-            )
-    return rows
+    """Every setting that a file may hold: its name to (value, where it came from)."""
+    return {name: (ctx.params[name], source_of(ctx, name)) for name in option_names()}

@@ -426,6 +426,25 @@ def test_show_masks_what_is_secret(tmp_path: Path) -> None:
     assert 'token_url = "https://h/t"  # environment' in result.stdout
 
 
+def test_show_tells_what_is_in_force_of_every_command(tmp_path: Path) -> None:
+    """Of `sync` the variables, too, which beat the file."""
+    file = tmp_path / "config.toml"
+    file.write_text('account_key = "1"\nuser_key = ["2", "3"]\nwait = "1h"\nverbose = 2\n')
+    env = {"G2A_ARCHIVE_ACCOUNT_KEY": "4"}
+    lines = cli_here(["config", "show", "--config", file, "--transcode"], env).stdout.splitlines()
+    assert {
+        'account_key = "4"  # environment',
+        f'user_key = "2,3"  # file {file}',
+        f"wait = 3600.0  # file {file}",
+        f"verbose = 2  # file {file}",
+        "transcode = true  # option",
+        "mark_archived = false  # default",
+        "owed = false  # default",
+        'ids_in = "path"  # default',
+        "# company_id is not set",
+    } <= set(lines)
+
+
 @pytest.mark.parametrize("name", ["dest", "layout", "log_file"])
 def test_a_name_that_this_locale_cannot_write(
     name: str, service: SimulatedService, tmp_path: Path

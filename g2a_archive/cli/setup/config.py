@@ -11,7 +11,7 @@ import click
 
 from g2a_archive.auth.secretfile import is_name
 from g2a_archive.cli.config import AUTH_KEYS, auth_values
-from g2a_archive.cli.options import run_options
+from g2a_archive.cli.options import file_options
 from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, settings_rows
 from g2a_archive.console.outputs import say, write
 from g2a_archive.errors import ExitCode
@@ -34,7 +34,7 @@ def config_command(ctx: click.Context, /) -> None:
 
 
 @config_command.command("show", cls=ConfiguredCommand)
-@run_options
+@file_options
 @click.pass_context
 def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
     """Print the settings in force and where each came from; secrets are masked."""
@@ -43,7 +43,7 @@ def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
     if config.profile is not None:
         say(f"# profile: {config.profile}")
     for name, (value, source) in settings_rows(ctx).items():
-        shown = _DEFAULTS.get(name) if value is None else value
+        shown = _DEFAULTS.get(name) if value in (None, ()) else value
         if shown is None:
             say(f"# {name} is not set")
         else:
