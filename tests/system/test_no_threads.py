@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from pathlib import Path
 
@@ -78,6 +79,36 @@ def test_other_commands_do_without_or_say_so(serve: Serve, root: Path) -> None:
     found = run_cli(["merge", root, "--dest", root.with_name("other")], before=none)
     assert found.returncode == 6
     assert "the system gives this program no threads" in found.stderr
+
+
+LITTLE = """
+import resource
+import threading
+
+def start(self, usual=threading.Thread.start):
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        with open("/proc/self/statm") as file:
+            size = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + {}, resource.RLIM_INFINITY))
+    usual(self)
+
+threading.stack_size(1 << 20)
+threading.Thread.start = start
+"""
+"""`before` of a process that gets so many bytes beside what it has as its first thread begins."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such limit, or no /proc")
+@pytest.mark.parametrize("megabytes", [32, 50])
+def test_too_little_memory_means_fewer_jobs(megabytes: int, serve: Serve, root: Path) -> None:
+    """The threads must not take all that there is."""
+    service = serve(4, rate_limit=None)
+    args = plain_args(root, "--jobs", "64", *service.recordings)
+    before = LITTLE.format(megabytes << 20)
+    result = run_cli(args, service.environment(), before=before)
+    assert (result.returncode, result.stderr.count("\n")) == (0, 1), result.stderr
+    assert re.search(r"only \d+ downloads? at a time, not 64", result.stderr)
+    assert_archive_equals(service, root)
 
 
 def test_memory_that_is_not_to_be_had_is_no_bug(serve: Serve, root: Path) -> None:
