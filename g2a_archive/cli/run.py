@@ -17,7 +17,12 @@ from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.lease import Lease
 from g2a_archive.archive.disk.lock import lock_paths
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_name
-from g2a_archive.archive.storage import catalog_path, has_catalog, is_there
+from g2a_archive.archive.storage import (
+    catalog_path,
+    check_destination,
+    has_catalog,
+    is_there,
+)
 from g2a_archive.cli.config import auth_values, exposed
 from g2a_archive.cli.settings import Settings, app_dir
 from g2a_archive.console import outputs
@@ -106,8 +111,12 @@ def _is_own(target: Path, run: RunSettings) -> bool:
 
 
 def find_archive(run: RunSettings) -> tuple[Path, Path]:
-    """The archive's root, and where its catalogue is. Raises `StorageError` if there is none."""
+    """The archive's root, and where its catalogue is.
+
+    Raises `StorageError` if there is none, and `InputError` where a file is in its place.
+    """
     root = Path(run.dest).absolute()
+    check_destination(root)
     path = catalog_path(root, run.catalog)
     if not has_catalog(path):
         why = "is empty" if is_there(path) else "does not exist"

@@ -183,6 +183,17 @@ def test_secrets_are_no_options(still: SimulatedService, tmp_path: Path) -> None
     assert "SECRET123" not in line
 
 
+OTHERS: list[Args] = [
+    ["status"],
+    ["verify"],
+    ["verify", "--rebuild"],
+    ["export", "--csv"],
+    ["browse"],
+    ["bag", "case", FIRST],
+    ["remove", FIRST, "--yes"],
+]
+
+
 @pytest.mark.parametrize("dest", ["here", "here/below/it"])
 def test_a_destination_that_is_a_file(still: SimulatedService, tmp_path: Path, dest: str) -> None:
     (tmp_path / "here").write_text("mine")
@@ -192,6 +203,8 @@ def test_a_destination_that_is_a_file(still: SimulatedService, tmp_path: Path, d
     assert line == f"g2a-archive: {said}"
     assert (tmp_path / "here").read_text() == "mine"
     assert refused(still, tmp_path, ["download", FIRST, "--dest", dest, "--dry-run"]) == line
+    for args in OTHERS:
+        assert refused(still, tmp_path, [*args, "--dest", dest], here=True) == line, args
 
 
 def failed(

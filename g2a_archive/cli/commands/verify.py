@@ -17,7 +17,7 @@ from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.revisions import Fingerprint
 from g2a_archive.archive.database.tombstones import resume
 from g2a_archive.archive.disk.mounts import unmounted_error
-from g2a_archive.archive.storage import Storage
+from g2a_archive.archive.storage import Storage, check_destination
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, option, options
@@ -206,6 +206,7 @@ def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
     most = chosen.max_duration
     until = math.inf if most is None else time.monotonic() + most
     storage = Storage(Path(run.dest), catalog=run.catalog)
+    check_destination(storage.root)
     require_files(storage.root, switch.event.is_set)
 
     def stop() -> bool:
