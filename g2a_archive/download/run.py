@@ -17,6 +17,7 @@ from g2a_archive.archive.database.lookup import archived
 from g2a_archive.archive.database.tombstones import foresee, resume, tombstones
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.leftovers import sweep
+from g2a_archive.archive.disk.libc import share_arenas
 from g2a_archive.archive.disk.mounts import unmounted_error
 from g2a_archive.archive.storage import Storage, catalog_path, has_catalog, is_there
 from g2a_archive.console.progress import Display
@@ -91,6 +92,7 @@ class Download:
         With `--dry-run` the catalogue is only read, and empty where there is none yet. Whatever
         ends or prevents the job is in the report; raises only `InputError`.
         """
+        share_arenas()
         try:
             with self.switch.limited(self.settings.max_duration), self._opened():
                 try:

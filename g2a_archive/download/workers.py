@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.download.transfer.attempt import fetch
 from g2a_archive.download.transfer.finish import Finisher
 from g2a_archive.download.transfer.receive import Tools
@@ -20,10 +19,6 @@ from g2a_archive.models import LinkAnswer, counted
 from g2a_archive.threads import no_threads, spawn
 
 log = logging.getLogger("g2a_archive")
-
-_M_ARENA_MAX, _ARENAS = -8, 2
-"""mallopt(3)'s number of arenas, and how many: with one for each thread, which keeps what it was
-once given, 18,000 small files at 16 at a time take 67 MB instead of 59."""
 
 _SPARE = 32 << 20
 """Bytes that the workers' threads must leave for what they do, where memory is limited."""
@@ -94,8 +89,6 @@ class Workers:
 
         Raises `StorageError` where there is not even one.
         """
-        if mallopt := c_call("mallopt"):  # glibc has it
-            mallopt(_M_ARENA_MAX, _ARENAS)
         self._finisher.start()
         callers = [spawn(_work, self._calls) for _ in range(self._callers)]
         if not all(callers):

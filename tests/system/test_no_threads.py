@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from support import assert_archive_equals, assert_nothing_false, plain_args, run_cli
+from support import (
+    assert_archive_equals,
+    assert_nothing_false,
+    clean_environment,
+    plain_args,
+    run_cli,
+)
 from support.cli import Args
 from support.service import Serve
 
@@ -109,6 +116,37 @@ def test_too_little_memory_means_fewer_jobs(megabytes: int, serve: Serve, root: 
     assert (result.returncode, result.stderr.count("\n")) == (0, 1), result.stderr
     assert re.search(r"only \d+ downloads? at a time, not 64", result.stderr)
     assert_archive_equals(service, root)
+
+
+PEAK = """
+import atexit
+import threading
+
+def tell():
+    with open("/proc/self/status") as file:
+        print(*(line.split()[1] for line in file if line.startswith("VmPeak")))
+
+threading.stack_size(1 << 20)
+atexit.register(tell)
+from g2a_archive.cli.main import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_threads_share_what_memory_they_are_given(serve: Serve, root: Path) -> None:
+    """Else the first one, which makes a list call, takes 64 MB more of what may be had."""
+    service = serve(2)
+    peaks = []
+    for args in (
+        ["sync", "--account-key", "1", "--jobs", "2", "--min-free", "0", "-q"],
+        ["status"],
+    ):
+        line = [sys.executable, "-c", PEAK, *args, "--dest", str(root)]
+        env = clean_environment(service.environment())
+        told = subprocess.run(line, env=env, capture_output=True, text=True, check=True).stdout
+        peaks.append(int(told.split()[-1]))
+    assert peaks[0] - peaks[1] < 180_000  # one arena, and as much again while it is made
 
 
 def test_memory_that_is_not_to_be_had_is_no_bug(serve: Serve, root: Path) -> None:
