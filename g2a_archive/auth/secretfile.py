@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import re
+import select
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,9 @@ LOCK_TRIES = 3000
 
 _SHORT = 16
 """Characters of a file's name that no secret is as short as."""
+
+_PATIENCE = 10.0
+"""Seconds in which a secret has to come through a pipe."""
 
 _ROOM = 8192
 _PRINTABLE = re.compile(r"[\x20-\x7e\xa0-\xff]+")
@@ -72,7 +76,7 @@ def read_secret(path: str | os.PathLike[str], what: str, *, warn: Warn | None = 
     try:
         status, content = persistently(_read, path)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "not a file name"
+        reason = os.strerror(error.errno) if error.errno else str(error)
         hint = "" if named else "is that the secret itself? Name a file that holds it"
         raise CredentialsError(f"cannot read {where}: {reason}", hint=hint) from None
     if warn and stat.S_ISREG(status.st_mode) and status.st_mode & 0o044:
@@ -95,8 +99,14 @@ def is_name(path: str) -> bool:
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[os.stat_result, bytes]:
-    with open(path, "rb") as file:
-        return os.fstat(file.fileno()), file.read(LARGEST + 1)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISFIFO(status.st_mode):  # as `<(…)` is; no signal ends a wait for who never comes
+            if not select.select([descriptor], [], [], _PATIENCE)[0]:
+                raise TimeoutError("nothing came through this pipe")
+            os.set_blocking(descriptor, True)
+        return status, file.read(LARGEST + 1)
 
 
 @contextmanager

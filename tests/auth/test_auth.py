@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 from support import auth as auth_support
+from support import run_cli
 from support.auth import Watch, accepted, secret_file, seen_of, token_calls
+from support.cli import Args
 
 from g2a_archive.auth.credentials import AuthSettings, credentials_from
+from g2a_archive.auth.secretfile import read_secret
 from g2a_archive.demo import (
     ManualClock,
     Response,
@@ -281,6 +285,34 @@ def test_a_token_file_that_is_just_being_written(tmp_path: Path) -> None:
     secret_file(path, "")
     assert credentials.renew(stale)
     assert credentials.authorization() == "Bearer two"
+
+
+def test_a_pipe_that_nobody_writes_to(tmp_path: Path) -> None:
+    """No signal would end the wait for whoever opens it."""
+    pipe = tmp_path / "token"
+    os.mkfifo(pipe)
+    hurried = "from g2a_archive.auth import secretfile; secretfile._PATIENCE = 0.1"
+    args: Args = ["download", 1, "--dest", tmp_path / "archive"]
+    result = run_cli(args, {"G2A_ARCHIVE_TOKEN_FILE": str(pipe)}, before=hurried)
+    assert result.returncode == ExitCode.CREDENTIALS
+    told = f"cannot read the access token in {pipe}: nothing came through this pipe"
+    assert told in result.stderr
+
+
+def test_a_token_that_comes_through_a_pipe(tmp_path: Path) -> None:
+    """As a shell's `<(…)` is, whose writer may take its time, and may be gone by then."""
+    pipe = tmp_path / "token"
+    os.mkfifo(pipe)
+    for pause in (0.2, 0.0):
+        writer = threading.Timer(pause, pipe.write_text, ("a-token\n",))
+        writer.start()
+        assert read_secret(pipe, "the token") == "a-token"
+        writer.join()
+    reader, writing = os.pipe()
+    os.write(writing, b"a-token\n")
+    os.close(writing)
+    assert read_secret(f"/dev/fd/{reader}", "the token") == "a-token"
+    os.close(reader)
 
 
 def test_old_access_tokens_stay_secrets(
