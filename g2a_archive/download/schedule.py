@@ -84,7 +84,7 @@ class Schedule:
             (self._ready.appendleft if first else self._ready.append)(transfer)
         while self._ready and self._room(self._ready[0], workers):
             self._begin(self._ready.popleft(), workers, now)
-        if self._segments > 1 and not self._ready and not more:
+        if not more:
             self._assign_helpers(workers)
 
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from g2a_archive.archive.partial import Partial
 from g2a_archive.download.schedule import Schedule
 from g2a_archive.download.transfer.results import Transfer
+from g2a_archive.download.transfer.segments import WORTH_IT
 from g2a_archive.download.workers import Workers
 from g2a_archive.models import FileKind, Link
 from g2a_archive.transport.hosts import Hosts
@@ -25,6 +28,10 @@ class Taken:
 
     def __init__(self) -> None:
         self.recordings: list[int] = []
+        self.helped: list[int] = []
+
+    def assist(self, transfer: Transfer) -> None:
+        self.helped.append(transfer.recording)
 
     def fetch(self, transfer: Transfer) -> None:
         self.recordings.append(transfer.recording)
@@ -64,3 +71,42 @@ def test_what_never_worked_comes_after_what_nobody_tried_yet(progress: bool, pla
         schedule.hand_out(cast(Workers, taken), 6.0, more=True)
         schedule.active.clear()
     assert taken.recordings.index(99) == place
+
+
+def large(recording: int, missing: int, *, splittable: bool = True) -> Transfer:
+    one = transfer(recording)
+    one.splittable = splittable
+    one.part = cast(Partial, SimpleNamespace(size=0, total=missing, extents=()))
+    return one
+
+
+def test_idle_workers_help_with_what_misses_most() -> None:
+    """Once nothing else is still to come; 11 jobs, and at most 4 connections a file."""
+    hosts = Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0)
+    schedule = Schedule(hosts, jobs=11, segments=4)
+    most, less = large(1, 4 * WORTH_IT), large(2, 2 * WORTH_IT)
+    small, whole = large(3, WORTH_IT - 1), large(4, 9 * WORTH_IT, splittable=False)
+    schedule.add([less, small, most, whole])
+    taken = Taken()
+    schedule.hand_out(cast(Workers, taken), 0.0, more=True)
+    assert (len(taken.recordings), taken.helped) == (4, [])
+    schedule.hand_out(cast(Workers, taken), 0.0, more=False)
+    assert taken.helped == [1, 1, 1, 2, 2, 2]
+    schedule.add([large(5, WORTH_IT)])
+    schedule.hand_out(cast(Workers, taken), 0.0, more=False)
+    assert (len(taken.recordings), len(taken.helped)) == (5, 6)  # all have something to do
+    schedule.helped(most, well=False)
+    schedule.helped(less, well=True)
+    schedule.hand_out(cast(Workers, taken), 0.0, more=False)
+    assert taken.helped[6:] == [2, 5]  # not where help has failed
+
+
+def test_nothing_is_fetched_before_it_is_due() -> None:
+    schedule = Schedule(Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=1, segments=1)
+    schedule.delay(transfer(1), 5.0)
+    schedule.delay(transfer(2), 4.0)
+    taken = Taken()
+    for now, fetched in ((3.9, []), (4.0, [2]), (4.9, [2]), (5.0, [2, 1])):
+        schedule.hand_out(cast(Workers, taken), now, more=False)
+        assert taken.recordings == fetched
+    assert schedule.next_at == math.inf
