@@ -182,12 +182,7 @@ class _Look:
                 continue
             place = f"{self._root}/{directory}"
             for id_ in recordings:
-                if (
-                    bits == 7
-                    and f"{id_}.mp4" in names
-                    and f"{id_}.events" in names
-                    and f"{id_}.jpg" in names
-                ):
+                if f"{id_}.mp4" in names and f"{id_}.events" in names and f"{id_}.jpg" in names:
                     continue  # the usual case, quickly
                 for kind in ALL_KINDS:
                     if bits & kind.bit and not any(

@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 
 from g2a_archive.archive.partial import Partial
+from g2a_archive.download import schedule as schedules
 from g2a_archive.download.schedule import Schedule
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.download.transfer.segments import WORTH_IT
@@ -110,3 +111,16 @@ def test_nothing_is_fetched_before_it_is_due() -> None:
         schedule.hand_out(cast(Workers, taken), now, more=False)
         assert taken.recordings == fetched
     assert schedule.next_at == math.inf
+
+
+def test_what_waits_for_dead_hosts_keeps_no_links_from_being_asked_for_up_to_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(schedules, "_MOST_DELAYED", 3)
+    schedule = Schedule(Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=1, segments=1)
+    schedule.add(map(transfer, range(10, 15)))
+    for number, waiting in enumerate((5, 5, 5, 6, 7)):
+        schedule.delay(transfer(number), 9.0)
+        assert schedule.waiting == waiting
+    schedule.hand_out(cast(Workers, Taken()), 0.0, more=True)
+    assert (len(schedule.active), schedule.waiting) == (4, 3)  # one that waits, two too many
