@@ -15,11 +15,12 @@ from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import STALE, Catalog
 from g2a_archive.archive.database.statements import insert
 from g2a_archive.archive.database.tombstones import MERGED
-from g2a_archive.models import FileKind, Shard, State, StoredFile, kinds_mask
+from g2a_archive.models import ALL_KINDS, FileKind, Shard, State, StoredFile, kinds_mask
 
 PAGE = 500
 """Recordings that are read, and recorded, at a time."""
 
+_ALL = kinds_mask(ALL_KINDS)
 _DONE = (State.ARCHIVED, State.REMOVED)
 _EARLIER = ("owed_since", "unoffered_since")
 _OF_A_REMOVED = (
@@ -214,11 +215,15 @@ def _judge(
     missed: Mapping[FileKind, str],
     now: str,
 ) -> None:
-    """The state: archived where either is, and nothing that was asked for is still missing."""
+    """The state: archived where either is, and nothing that was asked for is still missing; or
+    where nothing is missing."""
     both = [source] if target is None else [target, source]
-    open_ = row["wanted"] & ~(row["kinds"] | row["unoffered"])
-    if not open_ and any(one.state is State.ARCHIVED for one in both):
+    known = row["kinds"] | row["unoffered"]
+    open_ = row["wanted"] & ~known
+    # What each lacked may have been what the other had.
+    if known == _ALL or (not open_ and any(one.state is State.ARCHIVED for one in both)):
         row |= {"state": State.ARCHIVED.value, "reason": None, "owed_since": None}
+        row["archived_at"] = row["archived_at"] or now
         return
     owing = [one for one in both if one.state not in _DONE]
     if owing:  # the one that was tried last knows best

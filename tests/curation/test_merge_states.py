@@ -22,6 +22,7 @@ from support.removal import assert_removed, tombstones
 from support.service import Serve
 
 from g2a_archive.demo import Response, SimulatedService, faults
+from g2a_archive.demo.recordings import Kind
 from g2a_archive.models import FileKind, Shard
 
 OWED = "SELECT state, reason, owed_since, tries, last_try FROM recording WHERE id = ?"
@@ -77,6 +78,24 @@ def test_owed_here_and_archived_there(service: SimulatedService, source: Path, r
     assert set(states(root).values()) == {"archived"}
     assert row(root, "reason, owed_since", ids[0]) == (None, None)
     assert row(root, "archived_at", ids[0]) == row(source, "archived_at", ids[0])
+
+
+def test_what_each_of_two_lacks_the_other_has(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    """Nothing is owed then: the service may have deleted it by now."""
+    [id_, *_] = service.recordings
+    lacks: dict[Path, Kind] = {source: "mp4", root: "events"}
+    for archive, kind in lacks.items():
+        service.fail_files(faults.status(418), kind)
+        assert run_here(service, archive, [id_]).exit_code == 1
+        service.on_request.clear()
+    assert merge_here(root, [source]).exit_code == 0
+    assert states(root) == {id_: "archived"}
+    assert row(root, "reason, owed_since, archived_at IS NULL", id_) == (None, None, 0)
+    service.set_state(id_, "unavailable")
+    assert run_here(service, root, [id_], owed=True).exit_code == 0
+    assert_proven(root)
 
 
 def test_of_two_that_are_owed_the_later_try_counts(
