@@ -111,8 +111,10 @@ def _proxy(cause: BaseException) -> NetworkError | None:
     if found := _TUNNEL.search(str(cause)):
         return proxy_refusal(int(found[1]))
     if isinstance(cause, urllib3_errors.ProxyError):
-        if any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _causes(cause)):
-            return None
+        for inner in _causes(cause):
+            if isinstance(inner, ssl.SSLCertVerificationError):  # it is the proxy's own
+                text = _certificate(inner).replace("the host's", "the proxy's")
+                return NetworkError(text, unreachable=True)
         return NetworkError("no connection to the proxy", unreachable=True)
     return None
 
@@ -128,13 +130,20 @@ def _socks(cause: BaseException) -> NetworkError | None:
         return NetworkError(_NOT_LET_THROUGH, unreachable=True)
     if name in ("SOCKS5Error", "SOCKS4Error"):
         return NetworkError("the proxy cannot reach the host", unreachable=True)
+    unknown = isinstance(getattr(cause, "socket_err", None), socket.gaierror)
+    if name == "GeneralProxyError" and unknown:  # that of a proxy is a ProxyConnectionError
+        text = "the host name cannot be resolved here (with socks5h:// the proxy resolves it)"
+        return NetworkError(text, unreachable=True)
     return NetworkError("no connection to the proxy", unreachable=True)
+
+
+def _certificate(cause: ssl.SSLCertVerificationError) -> str:
+    return _CERTIFICATE.get(cause.verify_code, _UNKNOWN_AUTHORITY)
 
 
 def _tls(cause: BaseException) -> NetworkError | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
-        text = _CERTIFICATE.get(cause.verify_code, _UNKNOWN_AUTHORITY)
-        return NetworkError(text, unreachable=True)
+        return NetworkError(_certificate(cause), unreachable=True)
     if isinstance(cause, ssl.SSLEOFError) or (
         isinstance(cause, ssl.SSLError) and "UNEXPECTED_EOF" in str(cause)
     ):

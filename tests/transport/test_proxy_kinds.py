@@ -148,6 +148,36 @@ def test_a_socks_proxy_that_is_not_there(
     assert caught.value.unreachable
 
 
+def test_a_name_that_a_socks_proxy_is_not_asked_for(
+    secure: Host, downloads: Downloads, no_proxies: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With socks5:// it is resolved here, and the proxy is not to blame."""
+    pytest.importorskip("socks")
+    made = Proxy(secure, socks=True)
+    monkeypatch.setenv("ALL_PROXY", made.url.replace("socks5h", "socks5"))
+    with pytest.raises(NetworkError, match="name cannot be resolved here"):
+        downloads.get(URL.replace("example", "invalid"), {})
+    made.close()
+
+
+@pytest.mark.parametrize("expired", [True, False])
+def test_a_certificate_of_the_proxys_that_is_wrong(
+    expired: bool,
+    secure: Host,
+    authority: Authority,
+    downloads: Downloads,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "localhost" if expired else "proxy.example"
+    made = Proxy(secure, context=authority.context(name, expired=expired))
+    monkeypatch.setenv("ALL_PROXY", made.url)
+    word = "has expired" if expired else "is for another name"
+    with pytest.raises(NetworkError, match=f"^the proxy's TLS certificate {word}") as caught:
+        downloads.get(URL, {})
+    assert caught.value.unreachable
+    made.close()
+
+
 @pytest.mark.parametrize(
     ("refusal", "word", "final"),
     [
