@@ -62,10 +62,10 @@ class Recorder:
         else:
             self._begun.append(job)
 
-    def places(self) -> list[tuple[int, str]]:
-        """Where files will be named of what has begun since the last time: ID, and directory."""
+    def places(self) -> list[tuple[int, str, str]]:
+        """Where files will be named of what has begun since the last time: ID, directory, start."""
         begun, self._begun = self._begun, []
-        return [(job.recording.id, job.directory) for job in begun]
+        return [(job.recording.id, job.directory, job.recording.start_text) for job in begun]
 
     def lost(self, id_: int, state: State, known: Known | None = None) -> None:
         """The service left a recording out of its answer, or refused its ID."""

@@ -62,7 +62,8 @@ def change(catalog: Catalog, chance: random.Random) -> str:
     ]
     what = chance.choice(["queue", "settle", "settle", "check", "damage", "adopt", "remove", "sql"])
     if what == "queue":
-        catalog.queue(ids, 7)
+        start = chance.choice([one for one in _STARTS if one])
+        catalog.queue(ids, 7, [(id_, chance.choice(_DIRECTORIES) or "2014", start) for id_ in ids])
     elif what == "settle":
         catalog.settle(
             Settlement(

@@ -9,6 +9,7 @@ import pytest
 from support import (
     archive_files,
     assert_archive_equals,
+    catalog_rows,
     clean_environment,
     cli_here,
     command,
@@ -135,3 +136,5 @@ def test_what_a_run_had_only_begun_goes_where_the_next_one_says(
     assert "wrong" not in str(report.would)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
+    days = "SELECT day FROM day_count WHERE recordings = 0 AND day <> ''"
+    assert catalog_rows(root, days) == []

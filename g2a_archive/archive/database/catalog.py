@@ -62,8 +62,8 @@ WHERE NOT (state = 'archived' AND unoffered <> 0 AND kinds | unoffered = 7)
 """
 
 _PLACE = """
-INSERT INTO recording (id, state, directory) VALUES {rows}
-ON CONFLICT (id) DO UPDATE SET directory = excluded.directory
+INSERT INTO recording (id, state, directory, start_time) VALUES {rows}
+ON CONFLICT (id) DO UPDATE SET directory = excluded.directory, start_time = excluded.start_time
 WHERE directory IS NOT excluded.directory
 """
 
@@ -213,18 +213,18 @@ class Catalog(Database):
     # --- what a run records -----------------------------------------------------------------
 
     def queue(
-        self, ids: Iterable[int], wanted: int = 0, places: Iterable[tuple[int, str]] = ()
+        self, ids: Iterable[int], wanted: int = 0, places: Iterable[tuple[int, str, str]] = ()
     ) -> None:
         """Remember IDs that the run is about to ask for, so that a killed run still owes them.
 
         But not those that are archived as far as the service offered them, and looked at again.
         `wanted` are the bits of the kinds of file that it asks for. `places` are the directories
-        in which a killed run may have named files of recordings, by ID.
+        in which a killed run may have named files of recordings: ID, directory, and start.
         """
         now, queued = self.now(), State.QUEUED.value
         with self.transaction() as db:
             insert(db, _QUEUE, ((id_, queued, now, wanted) for id_ in ids))
-            insert(db, _PLACE, ((id_, queued, directory) for id_, directory in places))
+            insert(db, _PLACE, ((id_, queued, *place) for id_, *place in places))
             db.execute(_TO_STAY)
 
     def settle(self, settlements: Iterable[Settlement]) -> None:
