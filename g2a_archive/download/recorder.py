@@ -184,6 +184,11 @@ class Recorder:
             self.report.failed.append(Failure(one.id, None, str(error)))
             if one.id in self._claims:
                 self._claims.remove(one.id)
+        for job in self.jobs.values():  # another flush, that works, would not prove these
+            if job.files and f"{self._storage.root}/{job.directory}/".startswith(f"{directory}/"):
+                job.failures |= dict.fromkeys((file.kind for file in job.files), str(error))
+                job.files.clear()
+                log.error("recording %d: %s", job.recording.id, error)
 
     def doubt(self, hosts: Iterable[Place], mask: int) -> Sequence[int]:
         """What came from these hosts on connections in use before may be other recordings' files:

@@ -7,11 +7,14 @@ import math
 import os
 import sys
 import threading
+import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from support import (
+    PATIENCE,
     archive_files,
     assert_archive_equals,
     catalog_path,
@@ -27,8 +30,10 @@ from support.service import Serve
 from g2a_archive.archive.disk.flushing import GroupFlush
 from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.archive.disk.space import file_system_type
+from g2a_archive.demo import Request, SimulatedRecording
 from g2a_archive.download.transfer.finish import Finisher
 from g2a_archive.download.transfer.results import Transfer, Whole
+from g2a_archive.errors import ExitCode
 
 FEW = 6
 """Recordings, of three files each."""
@@ -269,4 +274,32 @@ def test_what_was_just_copied_here_is_on_disk_before_a_rebuilt_catalogue_claims_
     assert states(root) == {}
     assert run_cli(args, playing([Fault("syncfs", "*", errno.ENOSYS)])).returncode == 0
     assert len(archive_files(root)) == 3 * FEW
+    assert_archive_equals(service, root)
+
+
+def test_what_was_named_in_a_directory_whose_flush_failed_is_not_claimed_later(
+    serve: Serve, root: Path
+) -> None:
+    """Be it of a recording whose other files come only after that, into a flush that works."""
+    service = serve([SimulatedRecording(i, datetime(2016, 2, 29, tzinfo=UTC)) for i in (7, 8)])
+    day = root / "2016/02/29"
+
+    def ready(recording: int | None) -> bool:
+        """7 ends once the others of 8 are named, and 8 once what came of 7 is recorded."""
+        return states(root)[7] != "queued" if recording == 8 else len([*day.glob("8.*")]) == 2
+
+    def late(request: Request) -> None:
+        until = time.monotonic() + PATIENCE / 2
+        while request.kind == "events" and not ready(request.recording_id):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    service.on_request.insert(0, late)
+    env = {**service.environment(), **playing([Fault("fsync", str(day), errno.EIO, times=1)])}
+    report = report_of(run_cli(download_args(root, *service.recordings), env))
+    assert (report["exit_code"], report["archived"]) == (ExitCode.FAILED, 0)
+    assert {one["id"] for one in report["failed"]} == {7, 8}
+    assert states(root) == {7: "failed", 8: "failed"}
+    service.on_request.clear()
+    assert run_cli(download_args(root, *service.recordings), service.environment()).returncode == 0
     assert_archive_equals(service, root)

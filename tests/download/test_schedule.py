@@ -13,6 +13,7 @@ import pytest
 from g2a_archive.archive.partial import Partial
 from g2a_archive.download import schedule as schedules
 from g2a_archive.download.schedule import Schedule
+from g2a_archive.download.transfer.finish import SMALL
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.download.transfer.segments import WORTH_IT
 from g2a_archive.download.workers import Workers
@@ -74,6 +75,11 @@ def test_what_never_worked_comes_after_what_nobody_tried_yet(progress: bool, pla
     assert taken.recordings.index(99) == place
 
 
+def plain(*, jobs: int = 1, segments: int = 1) -> Schedule:
+    hosts = Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0)
+    return Schedule(hosts, jobs=jobs, segments=segments)
+
+
 def large(recording: int, missing: int, *, splittable: bool = True) -> Transfer:
     one = transfer(recording)
     one.splittable = splittable
@@ -83,8 +89,7 @@ def large(recording: int, missing: int, *, splittable: bool = True) -> Transfer:
 
 def test_idle_workers_help_with_what_misses_most() -> None:
     """Once nothing else is still to come; 11 jobs, and at most 4 connections a file."""
-    hosts = Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0)
-    schedule = Schedule(hosts, jobs=11, segments=4)
+    schedule = plain(jobs=11, segments=4)
     most, less = large(1, 4 * WORTH_IT), large(2, 2 * WORTH_IT)
     small, whole = large(3, WORTH_IT - 1), large(4, 9 * WORTH_IT, splittable=False)
     schedule.add([less, small, most, whole])
@@ -103,13 +108,16 @@ def test_idle_workers_help_with_what_misses_most() -> None:
 
 
 def test_nothing_is_fetched_before_it_is_due() -> None:
-    schedule = Schedule(Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=1, segments=1)
+    schedule = plain()
     schedule.delay(transfer(1), 5.0)
     schedule.delay(transfer(2), 4.0)
     taken = Taken()
-    for now, fetched in ((3.9, []), (4.0, [2]), (4.9, [2]), (5.0, [2, 1])):
+    for now, fetched in ((3.9, []), (4.0, [2]), (4.9, [2])):
         schedule.hand_out(cast(Workers, taken), now, more=False)
         assert taken.recordings == fetched
+    schedule.add([transfer(3)])
+    schedule.hand_out(cast(Workers, taken), 5.0, more=False)
+    assert taken.recordings == [2, 3, 1]  # what has failed comes after what nobody tried yet
     assert schedule.next_at == math.inf
 
 
@@ -117,10 +125,67 @@ def test_what_waits_for_dead_hosts_keeps_no_links_from_being_asked_for_up_to_a_n
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(schedules, "_MOST_DELAYED", 3)
-    schedule = Schedule(Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=1, segments=1)
+    schedule = plain()
     schedule.add(map(transfer, range(10, 15)))
     for number, waiting in enumerate((5, 5, 5, 6, 7)):
         schedule.delay(transfer(number), 9.0)
         assert schedule.waiting == waiting
     schedule.hand_out(cast(Workers, Taken()), 0.0, more=True)
     assert (len(schedule.active), schedule.waiting) == (4, 3)  # one that waits, two too many
+
+
+def sized(recording: int, expected: int | None) -> Transfer:
+    one = transfer(recording)
+    one.expected = expected
+    return one
+
+
+def test_more_are_handed_out_than_there_are_jobs_and_more_yet_of_small_ones() -> None:
+    """So that none waits for the main thread; small ones are flushed together."""
+    for expected, count in ((SMALL + 1, 4), (SMALL, 6), (None, 6)):
+        schedule, taken = plain(), Taken()
+        taken.ahead = 6
+        schedule.add(sized(number, expected) for number in range(9))
+        assert (schedule.idle, schedule.waiting) == (False, 9)
+        schedule.hand_out(cast(Workers, taken), 0.0, more=True)
+        assert taken.recordings == [*range(count)]
+        assert schedule.waiting == 9 - count + max(0, count - 4)
+
+
+def test_large_ones_are_taken_back() -> None:
+    schedule, taken = plain(), Taken()
+    sizes = SMALL + 1, SMALL, None, 2 * SMALL, 0
+    schedule.add(sized(number, size) for number, size in enumerate(sizes))
+    assert [one.recording for one in schedule.take_large()] == [0, 3]
+    schedule.add_first(transfer(7))
+    schedule.hand_out(cast(Workers, taken), 0.0, more=True)
+    assert taken.recordings == [7, 1, 2, 4]
+
+
+def test_whether_there_is_anything_to_do() -> None:
+    schedule, taken, one = plain(), Taken(), transfer(1)
+
+    def state() -> tuple[bool, bool]:
+        return schedule.pending, schedule.idle
+
+    assert state() == (False, True)
+    schedule.add([one])
+    assert state() == (True, False)
+    one.answered, one.waits_for = True, "https://host.example"
+    schedule.hand_out(cast(Workers, taken), 0.0, more=True)
+    assert state() == (True, False)
+    assert (one.answered, one.waits_for) == (False, "")  # of an attempt before
+    schedule.active.remove(one)
+    schedule.delay(one, 5.0)
+    assert state() == (True, True)
+
+
+def test_a_file_is_divided_once() -> None:
+    schedule, taken, one = plain(jobs=2, segments=8), Taken(), large(1, 2 * WORTH_IT)
+    schedule.add([one])
+    schedule.hand_out(cast(Workers, taken), 0.0, more=False)
+    pieces = one.pieces
+    assert pieces is not None
+    schedule.helped(one, well=True)
+    schedule.hand_out(cast(Workers, taken), 0.0, more=False)
+    assert (taken.helped, one.pieces) == ([1, 1], pieces)
