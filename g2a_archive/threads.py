@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,25 @@ _ENDING = 1.0
 """Seconds in which threads of ours that were told to end are gone, and others can be had."""
 
 
+_NONE = "can't start new thread"
+_TO_BEGIN = 16 << 20
+"""Bytes that must be there for a thread: its stack, and what it needs to say that it has begun. One
+that cannot is waited for without end."""
+
+
+def has_room(count: int) -> bool:
+    """Whether so many bytes of memory are to be had, as far as a limit of it tells."""
+    try:
+        mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError):
+        return False
+    return True
+
+
 def spawn(work: Callable[..., object], *args: object) -> threading.Thread | None:
     """A daemon thread that does `work`, started; None where the system gives none."""
+    if not has_room(_TO_BEGIN):
+        return None
     thread = threading.Thread(target=work, args=args, daemon=True)
     try:
         thread.start()
@@ -31,6 +49,8 @@ class _Pool(ThreadPoolExecutor):
         until = time.monotonic() + _ENDING
         while True:
             try:
+                if len(self._threads) < self._max_workers and not has_room(_TO_BEGIN):
+                    raise RuntimeError(_NONE)
                 return super()._adjust_thread_count()
             except RuntimeError:
                 if self._threads:
@@ -47,7 +67,7 @@ def pool(most: int) -> Iterator[ThreadPoolExecutor]:
         with _Pool(most) as made:
             yield made
     except RuntimeError as error:
-        if "new thread" not in str(error):
+        if _NONE not in str(error):
             raise
         raise no_threads() from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mmap
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -16,12 +15,12 @@ from g2a_archive.download.transfer.receive import Tools
 from g2a_archive.download.transfer.results import Result, Transfer, Whole
 from g2a_archive.download.transfer.sharing import assist
 from g2a_archive.models import LinkAnswer, counted
-from g2a_archive.threads import no_threads, spawn
+from g2a_archive.threads import has_room, no_threads, spawn
 
 log = logging.getLogger("g2a_archive")
 
-_SPARE = 32 << 20
-"""Bytes that the workers' threads must leave for what they do, where memory is limited."""
+_SPARE = 40 << 20
+"""Bytes for one more worker, and for what all of them do, where memory is limited."""
 
 
 class Attempted(NamedTuple):
@@ -96,15 +95,10 @@ class Workers:
         # Each call is made in a thread of its own: the workers must not take all that there are.
         started = threading.Event()
         kept_free = [spawn(started.wait) for _ in callers]
-        spare: mmap.mmap | None = None
         while self._running < self._tools.jobs and spawn(_work, self._files):
             self._running += 1
-            try:
-                spare = spare or mmap.mmap(-1, _SPARE)
-            except OSError:
+            if not has_room(_SPARE):
                 break
-        if spare is not None:
-            spare.close()
         started.set()
         for thread in filter(None, kept_free):
             thread.join()
