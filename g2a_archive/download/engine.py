@@ -255,7 +255,7 @@ class Engine:
 
     def _attempted(self, event: Attempted) -> None:
         transfer, outcome = event.transfer, event.outcome
-        self._returned(transfer)
+        self._returned(event)
         if isinstance(outcome, Stored):
             self._recorder.stored(transfer, outcome)
         elif isinstance(outcome, Again):
@@ -271,8 +271,9 @@ class Engine:
         elif isinstance(outcome, BaseException):
             raise outcome
 
-    def _returned(self, transfer: Transfer) -> None:
-        self._schedule.active.discard(transfer)
+    def _returned(self, event: Attempted) -> None:
+        transfer = event.transfer
+        self._schedule.returned(transfer, whole=isinstance(event.outcome, Stored))
         self._storage.space.release(transfer)
         self._recorder.received += transfer.received
         transfer.received = 0
@@ -295,6 +296,8 @@ class Engine:
 
     def _again(self, transfer: Transfer, outcome: Again) -> None:
         transfer.waits_for = outcome.unanswered
+        if outcome.faulty:
+            self._schedule.refused(transfer)
         if not outcome.progress:
             self._recorder.trouble(transfer, outcome.reason)
         if outcome.untried:
@@ -373,7 +376,7 @@ class Engine:
                 event = self._events.get(timeout=max(0.0, until - time.monotonic()))
                 if not isinstance(event, Attempted):
                     continue
-                self._returned(event.transfer)
+                self._returned(event)
                 outcome = event.outcome
                 if isinstance(outcome, Stored):
                     self._recorder.stored(event.transfer, outcome)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 from g2a_archive.download.transfer.finish import SMALL
@@ -16,7 +17,28 @@ from g2a_archive.transport.address import place_of
 from g2a_archive.transport.hosts import Hosts
 
 _MOST_DELAYED = 30_000
-"""Files that may wait for a host that is down before no more links are asked for: 1 kB each."""
+"""Files that may wait for their host before no more links are asked for: 1 kB each."""
+
+_MORE = 0.2
+"""By how much each file that came raises how many a host is asked for at a time."""
+
+
+@dataclass(slots=True)
+class _Crowded:
+    """How many files a host is asked for at a time, and how many it sent at most."""
+
+    most: float = math.inf
+    sent: float = 0
+
+    def sent_at_a_time(self, count: int) -> None:
+        self.sent = max(self.sent, count)
+
+    def refused(self, count: int) -> None:
+        """It refused one more while it sent so many."""
+        if count >= self.sent:
+            self.most = self.sent = count
+        else:
+            self.sent -= _MORE  # may have been seen while one was just ending
 
 
 class Schedule:
@@ -33,11 +55,14 @@ class Schedule:
         self._enough = jobs * 4
         self.active: set[Transfer] = set()
         self._hosts = hosts
+        # Hosts that refused a file while they sent others, and who waits for them.
+        self._crowded: dict[str, _Crowded] = defaultdict(_Crowded)
+        self._parked: dict[str, deque[Transfer]] = defaultdict(deque)
 
     @property
     def pending(self) -> bool:
         """Whether any file is still to come, or on its way."""
-        return bool(self._ready or self._delayed or self.active)
+        return bool(self._ready or self._delayed or self.active or self._parked)
 
     @property
     def idle(self) -> bool:
@@ -47,7 +72,8 @@ class Schedule:
     @property
     def waiting(self) -> int:
         """Files that wait for a worker; of those that wait for a while, as many as are too many."""
-        too_many = max(0, len(self._delayed) - _MOST_DELAYED)
+        waiting = len(self._delayed) + sum(map(len, self._parked.values()))
+        too_many = max(0, waiting - _MOST_DELAYED)
         return len(self._ready) + max(0, len(self.active) - self._enough) + too_many
 
     @property
@@ -62,6 +88,33 @@ class Schedule:
     def add_first(self, transfer: Transfer) -> None:
         """This one is to be fetched next."""
         self._ready.appendleft(transfer)
+
+    def returned(self, transfer: Transfer, *, whole: bool) -> None:
+        """This one is on its way no longer."""
+        self.active.discard(transfer)
+        host = place_of(transfer.link.url)
+        if host in self._crowded:
+            self._crowded[host].sent_at_a_time(self._sent_by(host) + whole)
+            self._crowded[host].most += whole * _MORE
+
+    def refused(self, transfer: Transfer) -> None:
+        """Its host had no answer to this one: where it never sent more at a time, it takes no more.
+
+        Some hosts answer 503, or close, where one connection more comes than they allow.
+        """
+        host = place_of(transfer.link.url)
+        if sent := self._sent_by(host):
+            self._crowded[host].refused(sent)
+
+    def _sent_by(self, host: str) -> int:
+        return sum(one.sending for one in self._of(host))
+
+    def _is_full(self, host: str) -> bool:
+        found = self._crowded.get(host)
+        return found is not None and len(self._of(host)) + 1 > found.most
+
+    def _of(self, host: str) -> Sequence[Transfer]:
+        return [one for one in self.active if place_of(one.link.url) == host]
 
     def take_large(self) -> Sequence[Transfer]:
         """Those that wait for a worker and are large: they are no longer to be fetched."""
@@ -82,6 +135,11 @@ class Schedule:
         while self._delayed and self._delayed[0][0] <= now:
             _, _, transfer, first = heapq.heappop(self._delayed)
             (self._ready.appendleft if first else self._ready.append)(transfer)
+        for host in [*self._parked]:
+            if not self._is_full(host):
+                self._ready.appendleft(self._parked[host].popleft())
+                if not self._parked[host]:
+                    del self._parked[host]
         while self._ready and self._room(self._ready[0], workers):
             self._begin(self._ready.popleft(), workers, now)
         if not more:
@@ -89,7 +147,11 @@ class Schedule:
 
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:
         """Have a file fetched, unless a host that it needs is down."""
-        hosts = place_of(transfer.link.url), transfer.waits_for
+        host = place_of(transfer.link.url)
+        if self._is_full(host):
+            self._parked[host].append(transfer)
+            return
+        hosts = host, transfer.waits_for
         due = max(self._hosts.due(host, now, tries=transfer.attempts) for host in hosts)
         if due > now:
             self.delay(transfer, due)

@@ -53,6 +53,11 @@ TLS comes in pieces of 16 kB, and for each of them the threads would take the in
 other: 16 files of 128 MiB came in 38 s, and come in 9."""
 
 
+def faulty(status: int) -> bool:
+    """Whether an answer tells of its host rather than of a file: a server error, or too many."""
+    return status >= 500 or status == 429
+
+
 class Answer:
     """An answer whose body is unread. `length`: bytes of the body as it is sent, or None.
 

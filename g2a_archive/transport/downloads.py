@@ -17,7 +17,7 @@ from g2a_archive.transport.adapter import (
     FileAdapter,
     raw_of,
 )
-from g2a_archive.transport.answer import Answer
+from g2a_archive.transport.answer import Answer, faulty
 from g2a_archive.transport.connections import Place
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 from g2a_archive.transport.hosts import Hosts
@@ -97,8 +97,7 @@ class Downloads:
             error.unanswered = host
             self.hosts.unanswered(host, str(error), at_once=error.at_once)
             raise
-        status = response.status_code
-        if status >= 500 or status == 429:
+        if faulty(status := response.status_code):
             wait = retry_after(raw_of(response).headers)
             self.hosts.unanswered(host, f"it answered {status}", at_once=True, wait=wait)
         else:

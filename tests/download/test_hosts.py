@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.odd import FIELDS
 from support.service import Serve
 
 from g2a_archive.demo import Fault, Request, SimulatedService
-from g2a_archive.demo.faults import drop, redirect, stall, status
+from g2a_archive.demo.faults import drop, redirect, stall, status, trickle
 from g2a_archive.demo.messages import Response
 from g2a_archive.transport.errors import NetworkError
 from g2a_archive.transport.hosts import Hosts
@@ -292,6 +293,32 @@ def test_a_recording_that_never_works_says_nothing_of_its_host(
     report = run_here(service, root, [bad, *good], jobs=1, retries=retries)
     assert {one.id for one in report.failed} == {bad}
     assert_archive_equals(service, root, good)
+
+
+@pytest.mark.parametrize("no", [status(503), status(429), drop()], ids=["503", "429", "closed"])
+def test_a_host_that_takes_fewer_connections_than_there_are_jobs(
+    no: Fault, serve: Serve, root: Path, no_backoff: None
+) -> None:
+    """Its files wait until another has come."""
+    service = serve(20, rate_limit=None)
+    lock, admitted = threading.Lock(), list[Request]()
+
+    def two_at_a_time(request: Request) -> Fault | None:
+        if request.call != "file":
+            return None
+        with lock:
+            under_way = [
+                one.request for one in service.requests.file_requests() if not one.finished
+            ]
+            if sum(any(one is other for other in admitted) for one in under_way) >= 2:
+                return no
+            admitted.append(request)
+        return trickle(200_000)
+
+    service.on_request.append(two_at_a_time)
+    report = run_here(service, root, service.recordings, jobs=8, retries=5)
+    assert len(report.failed) == 0
+    assert_archive_equals(service, root)
 
 
 def test_files_that_stall_say_nothing_of_their_host(

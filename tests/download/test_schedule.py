@@ -189,3 +189,56 @@ def test_a_file_is_divided_once() -> None:
     schedule.helped(one, well=True)
     schedule.hand_out(cast(Workers, taken), 0.0, more=False)
     assert (taken.helped, one.pieces) == ([1, 1], pieces)
+
+
+def test_a_host_that_refuses_one_more_gets_no_more_at_a_time() -> None:
+    """Until what came says that it may take more; and nothing is lost meanwhile."""
+    hosts = Hosts(timeout=1.0, retries=1, pause=lambda tries, _: float(tries))
+    schedule = Schedule(hosts, jobs=8, segments=1)
+    schedule.add(map(transfer, range(1, 31)))
+    taken = Taken()
+
+    def hand_out() -> int:
+        schedule.hand_out(cast(Workers, taken), 1.0, more=True)
+        return len(schedule.active)
+
+    def end(one: Transfer, *, whole: bool) -> None:
+        one.sending = False
+        schedule.returned(one, whole=whole)
+
+    assert hand_out() == 30
+    two = sorted(schedule.active, key=lambda one: one.recording)[:2]
+    for one in two:
+        one.sending = True
+    for one in schedule.active - {*two}:
+        end(one, whole=False)
+        schedule.refused(one)
+        schedule.add([one])
+    assert (hand_out(), schedule.pending) == (2, True)
+    came = 0
+    while schedule.pending:
+        for one in sorted(schedule.active, key=lambda one: one.recording):
+            end(one, whole=True)
+            came += 1
+        assert hand_out() <= (2 if came < 5 else 2 + came // 5)
+    assert (came, len({*taken.recordings})) == (30, 30)
+
+
+def test_a_file_that_never_works_does_not_slow_a_host_down_that_sent_more() -> None:
+    hosts = Hosts(timeout=1.0, retries=1, pause=lambda tries, _: float(tries))
+    schedule = Schedule(hosts, jobs=8, segments=1)
+    schedule.add(map(transfer, range(1, 9)))
+    taken = cast(Workers, Taken())
+    schedule.hand_out(taken, 1.0, more=True)
+    good = [*schedule.active]
+    for one in good:
+        one.sending = True
+    bad = transfer(9)
+    schedule.refused(bad)  # the first time that it is seen how many it sends
+    schedule.returned(good[0], whole=True)
+    for _ in range(10):
+        schedule.refused(bad)
+        schedule.returned(transfer(10), whole=True)
+    schedule.add(map(transfer, range(11, 30)))
+    schedule.hand_out(taken, 1.0, more=True)
+    assert len(schedule.active) >= 8

@@ -34,7 +34,7 @@ from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.download.transfer.sharing import share, splittable
 from g2a_archive.errors import Interrupted, StorageError
 from g2a_archive.models import LINK_LIFETIME, FileKind, Link, size_text
-from g2a_archive.transport.answer import Answer
+from g2a_archive.transport.answer import Answer, faulty
 from g2a_archive.transport.errors import NetworkError
 
 log = logging.getLogger("g2a_archive")
@@ -107,7 +107,7 @@ def _ask(tools: Tools, transfer: Transfer, part: Partial) -> Result | Whole | No
     answer: Answer | None = None
     try:
         answer = tools.downloads.get(transfer.link.url, headers)
-        transfer.answered = True
+        transfer.answered, transfer.sending = True, not faulty(answer.status)
         transfer.kept_by = answer.kept_by | (transfer.kept_by if transfer.size else set())
         return _Answered(tools, transfer, part, answer).take(ranged="Range" in headers)
     except NetworkError as error:
@@ -119,7 +119,7 @@ def _ask(tools: Tools, transfer: Transfer, part: Partial) -> Result | Whole | No
     except Interrupted:
         return Stopped()
     finally:
-        transfer.splittable = False
+        transfer.splittable = transfer.sending = False
         if transfer.pieces is not None:
             transfer.pieces.close()
             transfer.pieces = None
@@ -140,7 +140,8 @@ def _broken(transfer: Transfer, part: Partial, error: NetworkError, *, slow: boo
     transfer.high_water = max(transfer.high_water, part.size)
     at = f" at {part.size / 2**20:.1f} MB" if part.size else ""
     reason, host = f"{error}{at}", error.unanswered
-    return Again(reason, progress=progress, unanswered=host, untried=error.untried)
+    refused = bool(host) and not error.untried
+    return Again(reason, None, progress, unanswered=host, faulty=refused, untried=error.untried)
 
 
 class _Answered(Body):
@@ -327,7 +328,7 @@ class _Answered(Body):
         if verdict.action is Action.RESTART:
             self.part.discard()
             self.transfer.restart()
-        return Again(verdict.reason, self.answer.wait)
+        return Again(verdict.reason, self.answer.wait, faulty=faulty(self.answer.status))
 
     def _finish(self) -> Result | Whole:
         """All bytes came: prove that they are all, and right."""

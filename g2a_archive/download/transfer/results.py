@@ -41,6 +41,7 @@ class Transfer:
     high_water: int = 0  # bytes: only what is beyond them is progress
     restarted: bool = False
     received: int = 0  # in the attempt under way
+    sending: bool = False  # the host, at this moment
     splittable: bool = False
     pieces: Pieces | None = None
     helpers: int = 0
@@ -115,13 +116,15 @@ class Again(NamedTuple):
     """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds.
 
     `progress`: bytes came that were not here before. `unanswered`: the host that was not reached,
-    or did not answer in time; `untried`: that was no attempt at the file, as the host is down, say.
+    or had no answer; `faulty`: so it was, or the answer was a fault of the host's own. `untried`:
+    that was no attempt at the file, as the host is down, say.
     """
 
     reason: str
     wait: float | None = None
     progress: bool = False
     unanswered: str = ""
+    faulty: bool = False
     untried: bool = False
 
 
