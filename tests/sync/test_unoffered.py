@@ -19,6 +19,7 @@ from support.service import Serve
 from support.sync import by_start, change, counts, small, sync_here
 
 from g2a_archive.demo import Response, SimulatedService
+from g2a_archive.demo.faults import status
 from g2a_archive.models import FileKind, iso
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -99,6 +100,20 @@ def test_what_is_not_there_on_the_second_night_is_believed(
     counts(service)
     assert sync_here(service, root, mark_archived=True).exit_code == 0
     assert counts(service) == {"list": 1}
+
+
+def test_what_is_there_on_the_second_night_and_fails_is_told_once(
+    service: SimulatedService, root: Path
+) -> None:
+    """It counts as failed, not as archived before, too."""
+    late, *_ = by_start(service)
+    run_here(service, root, service.recordings)
+    offer(service, late)
+    a_night_passes(root)
+    service.fail_files(status(404), recording_id=late)
+    report = run_here(service, root, service.recordings)
+    assert (report.exit_code, report.already_archived, report.archived) == (1, 2, 0)
+    assert [(one.id, one.file) for one in report.failed] == [(late, FileKind.EVENTS)]
 
 
 @pytest.mark.parametrize("how", ["unavailable", "refused"])
