@@ -135,11 +135,11 @@ class Schedule:
         while self._delayed and self._delayed[0][0] <= now:
             _, _, transfer, first = heapq.heappop(self._delayed)
             (self._ready.appendleft if first else self._ready.append)(transfer)
-        for host in [*self._parked]:
-            if not self._is_full(host):
-                self._ready.appendleft(self._parked[host].popleft())
-                if not self._parked[host]:
-                    del self._parked[host]
+        for host, parked in [*self._parked.items()]:
+            while parked and not self._is_full(host) and self._room(parked[0], workers):
+                self._begin(parked.popleft(), workers, now)
+            if not parked:
+                del self._parked[host]
         while self._ready and self._room(self._ready[0], workers):
             self._begin(self._ready.popleft(), workers, now)
         if not more:
