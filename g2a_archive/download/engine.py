@@ -296,7 +296,7 @@ class Engine:
 
     def _again(self, transfer: Transfer, outcome: Again) -> None:
         transfer.waits_for = outcome.unanswered
-        if outcome.faulty:
+        if outcome.unanswered and not outcome.untried:
             self._schedule.refused(transfer)
         if not outcome.progress:
             self._recorder.trouble(transfer, outcome.reason)

@@ -61,8 +61,11 @@ def faulty(status: int) -> bool:
 class Answer:
     """An answer whose body is unread. `length`: bytes of the body as it is sent, or None.
 
-    `kept_by`: the hosts that it came from, be it by redirects, on connections in use before.
+    `kept_by`: the hosts that it came from, be it by redirects, on connections in use before; `host`
+    is the last of them.
     """
+
+    host = ""
 
     def __init__(self, raw: BaseHTTPResponse) -> None:
         """Raises `NetworkError` where the headers contradict each other; `raw` is closed then."""

@@ -53,12 +53,13 @@ class Downloads:
         kept_by: set[Place] = set()
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._prepared(url, headers)
-            response = self._ask(address.place_of(url), request)
+            host = address.place_of(url)
+            response = self._ask(host, request)
             location = _location(response)
             answer = Answer(raw_of(response))
             kept_by |= answer.kept_by
             if location is None:
-                answer.kept_by = kept_by
+                answer.kept_by, answer.host = kept_by, host
                 return answer
             answer.close()
             url = _redirected(request.url or url, location)

@@ -53,7 +53,8 @@ class Hosts:
         """`timeout` of a request in seconds, `pause(n, wait)` the seconds before its n-th
         repetition, where the host asked for a `wait` of some.
 
-        After as many repetitions as `retries` a host that is down is given up.
+        After as many repetitions as `retries` a host that is down is given up, after twice as many
+        where it has faults at once.
         """
         self._timeout = timeout
         self._most = max(_DOWN, retries)
@@ -83,8 +84,10 @@ class Hosts:
             found.reason = reason
             found.probes += found.probing
             found.probing = False
-            found.given_up = found.probes >= self._most
-            found.next_at = now + self._pause(found.probes + 1, wait)
+            # Of faults, every other one is a new file's: one is tried as often as any may be.
+            turns = 1 if found.failures >= _DOWN else 2
+            found.given_up = found.probes >= self._most * turns
+            found.next_at = now + self._pause(found.probes // turns + 1, wait)
             if found.given_up:
                 found.next_at = max(found.next_at, now + _STILL_DOWN)
 

@@ -269,15 +269,17 @@ def test_a_host_that_breaks_down_in_the_middle(serve: Serve, root: Path, no_back
     assert len(service.requests.file_requests()) <= 120
 
 
-@pytest.mark.parametrize(("jobs", "times"), [(1, 1), (4, 1), (1, 2), (4, 2)])
+@pytest.mark.parametrize("fault", [drop(), status(503)], ids=["closed", "503"])
+@pytest.mark.parametrize(("count", "times", "retries"), [(12, 1, 5), (12, 2, 5), (2, 3, 3)])
 def test_a_host_that_loses_the_first_requests_of_each_file(
-    jobs: int, times: int, serve: Serve, root: Path, no_backoff: None
+    count: int, times: int, retries: int, fault: Fault, serve: Serve, root: Path, no_backoff: None
 ) -> None:
-    service = serve(12, rate_limit=None)
+    """As one does that fetches what is asked for from a slow store first."""
+    service = serve(count, rate_limit=None)
     for id_ in service.recordings:
         for kind in FIELDS:
-            service.fail_files(drop(), kind, id_, times)
-    report = run_here(service, root, service.recordings, jobs=jobs, retries=5)
+            service.fail_files(fault, kind, id_, times)
+    report = run_here(service, root, service.recordings, jobs=4, retries=retries)
     assert len(report.failed) == 0
     assert_archive_equals(service, root)
 

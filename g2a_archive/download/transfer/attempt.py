@@ -139,9 +139,7 @@ def _broken(transfer: Transfer, part: Partial, error: NetworkError, *, slow: boo
     progress = transfer.gained() and not slow
     transfer.high_water = max(transfer.high_water, part.size)
     at = f" at {part.size / 2**20:.1f} MB" if part.size else ""
-    reason, host = f"{error}{at}", error.unanswered
-    refused = bool(host) and not error.untried
-    return Again(reason, None, progress, unanswered=host, faulty=refused, untried=error.untried)
+    return Again(f"{error}{at}", None, progress, error.unanswered, untried=error.untried)
 
 
 class _Answered(Body):
@@ -328,7 +326,8 @@ class _Answered(Body):
         if verdict.action is Action.RESTART:
             self.part.discard()
             self.transfer.restart()
-        return Again(verdict.reason, self.answer.wait, faulty=faulty(self.answer.status))
+        unanswered = self.answer.host if faulty(self.answer.status) else ""
+        return Again(verdict.reason, self.answer.wait, unanswered=unanswered)
 
     def _finish(self) -> Result | Whole:
         """All bytes came: prove that they are all, and right."""

@@ -46,7 +46,7 @@ class Transfer:
     pieces: Pieces | None = None
     helpers: int = 0
     helper_failures: int = 0
-    waits_for: str = ""  # the host that the last attempt did not reach, be it a redirect's
+    waits_for: str = ""  # the host that had no answer to the last attempt, be it a redirect's
     kept_by: set[Place] = field(default_factory=set)  # where its bytes are from, as of an answer
     answered: bool = False  # whether the attempt under way came as far as the host's answer
 
@@ -115,16 +115,15 @@ class Stored(NamedTuple):
 class Again(NamedTuple):
     """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds.
 
-    `progress`: bytes came that were not here before. `unanswered`: the host that was not reached,
-    or had no answer; `faulty`: so it was, or the answer was a fault of the host's own. `untried`:
-    that was no attempt at the file, as the host is down, say.
+    `progress`: bytes came that were not here before. `unanswered`: the host, be it a redirect's,
+    that was not reached, had no answer, or only one that is a fault of its own. `untried`: that was
+    no attempt at the file, as the host is down, say.
     """
 
     reason: str
     wait: float | None = None
     progress: bool = False
     unanswered: str = ""
-    faulty: bool = False
     untried: bool = False
 
 
