@@ -299,7 +299,7 @@ def test_a_recording_that_never_works_says_nothing_of_its_host(
 
 @pytest.mark.parametrize("no", [status(503), status(429), drop()], ids=["503", "429", "closed"])
 def test_a_host_that_takes_fewer_connections_than_there_are_jobs(
-    no: Fault, serve: Serve, root: Path, no_backoff: None
+    no: Fault, serve: Serve, root: Path
 ) -> None:
     """Its files wait until another has come."""
     service = serve(20, rate_limit=None)
