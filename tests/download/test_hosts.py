@@ -318,7 +318,7 @@ def test_a_host_that_takes_fewer_connections_than_there_are_jobs(
         return trickle(200_000)
 
     service.on_request.append(two_at_a_time)
-    report = run_here(service, root, service.recordings, jobs=8, retries=5)
+    report = run_here(service, root, service.recordings, jobs=8, retries=3)
     assert len(report.failed) == 0
     assert_archive_equals(service, root)
 
