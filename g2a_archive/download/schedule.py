@@ -142,7 +142,7 @@ class Schedule:
                 del self._parked[host]
         while self._ready and self._room(self._ready[0], workers):
             self._begin(self._ready.popleft(), workers, now)
-        if not more:
+        if not (more or self._parked):
             self._assign_helpers(workers)
 
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:

@@ -242,3 +242,22 @@ def test_a_file_that_never_works_does_not_slow_a_host_down_that_sent_more() -> N
     schedule.add(map(transfer, range(11, 30)))
     schedule.hand_out(taken, 1.0, more=True)
     assert len(schedule.active) >= 8
+
+
+def test_nobody_helps_while_files_wait_for_room_at_their_host() -> None:
+    schedule = Schedule(Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=8, segments=4)
+    taken = Taken()
+    sent = large(1, 9 * WORTH_IT)
+    schedule.add([sent])
+    schedule.hand_out(cast(Workers, taken), 0.0, more=True)
+    sent.sending = True
+    waits = transfer(2)
+    schedule.refused(waits)
+    schedule.add([waits])
+    schedule.hand_out(cast(Workers, taken), 0.0, more=False)
+    assert (taken.recordings, taken.helped) == ([1], [])
+    schedule.returned(large(3, 1), whole=True)
+    for _ in range(5):  # what came says that the host may take one more
+        schedule.returned(large(3, 1), whole=True)
+    schedule.hand_out(cast(Workers, taken), 0.0, more=False)
+    assert (taken.recordings, taken.helped) == ([1, 2], [1, 1, 1])
