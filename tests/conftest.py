@@ -208,6 +208,9 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
         return retry_after or 0.0
 
     monkeypatch.setattr("g2a_archive.download.engine.backoff", at_once)
+    # A host that is down has some, so that its files can take turns.
+    monkeypatch.setattr("g2a_archive.download.assembly.backoff", lambda *_: 0.2)
+    monkeypatch.setattr("g2a_archive.transport.hosts._LOOK_AGAIN", 0.1)
     monkeypatch.setattr("g2a_archive.service.pace.backoff", at_once)
 
 
