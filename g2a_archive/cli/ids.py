@@ -68,6 +68,7 @@ class _Bad:
     def __init__(self) -> None:
         self.count = 0
         self._first: list[str] = []
+        self._hidden = False
         self._lines: list[tuple[str, int, int]] = []  # of the others: where, from, to
 
     def add(self, where: str, text: str, line: int | None = None) -> None:
@@ -75,7 +76,9 @@ class _Bad:
         self.count += 1
         if self.count <= _SHOWN:
             place = where if line is None else f"{where}, line {line}:"
-            self._first.append(f"{place} {shown(text)}")
+            said = shown(text)
+            self._first.append(f"{place} {said}")
+            self._hidden = self._hidden or said != repr(text)
         elif line is not None:
             known = self._lines[-1] if self._lines else ("", 0, 0)
             if (where, line - 1) == (known[0], known[2]):
@@ -93,7 +96,7 @@ class _Bad:
         one = self.count == 1
         what = "not a recording ID" if one else f"{self.count:,} are not recording IDs"
         hint = "an ID is a positive whole number, one a line; a spreadsheet must show it as text"
-        if any(one.endswith(" characters)") for one in self._first):
+        if self._hidden:
             hint += "; what may be a secret is not shown"
         return InputError(f"{what}: {'; '.join(self._first)}{more}", hint=hint)
 

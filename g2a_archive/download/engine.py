@@ -305,13 +305,13 @@ class Engine:
             return
         if outcome.progress:
             transfer.attempts, transfer.renewed = 0, False
-        transfer.attempts += 1
-        wait = backoff(transfer.attempts, outcome.wait)
-        if transfer.attempts > self._settings.retries:
+        if transfer.last:
             self._recorder.fail_file(transfer, outcome.reason)
             return
+        transfer.attempts += 1
+        wait = backoff(transfer.attempts, outcome.wait)
         which = transfer.recording, transfer.kind
-        tries = transfer.attempts, self._settings.retries, wait
+        tries = transfer.attempts, transfer.retries, wait
         text = "recording %d: %s: %s, retry %d/%d in %.1f s"
         log.warning(text, *which, outcome.reason, *tries)
         self._schedule.delay(transfer, time.monotonic() + wait, first=outcome.progress)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import assert_archive_equals, run_here
@@ -194,30 +194,37 @@ def lies_at(service: SimulatedService, host: Host, ids: list[int]) -> None:
     service.fail(Fault(response=Response.json(entries)), call="links")
 
 
-@pytest.mark.parametrize("how", [lead_astray, lies_at])
+@pytest.fixture(params=[lead_astray, lies_at])
+def beside(request: pytest.FixtureRequest, serve: Serve, plain_host: Host) -> SimulatedService:
+    """A service of 40 recordings, of which the first 30 lie at another host."""
+    service = serve(40, rate_limit=None)
+    request.param(service, plain_host, [*service.recordings][:30])
+    return service
+
+
+def assert_others_come(service: SimulatedService, host: Host, root: Path, **settings: Any) -> None:
+    """What lies at the other host fails, is asked for now and then, and keeps no others out."""
+    ids = list(service.recordings)
+    report = run_here(service, root, ids, retries=2, jobs=4, **settings)
+    assert {one.id for one in report.failed} == set(ids[:30])
+    assert_archive_equals(service, root, ids[30:])
+    assert len(host.requests) <= 20
+
+
 def test_a_host_that_never_answers_does_not_hold_all_workers(
-    how: Callable[[SimulatedService, Host, list[int]], None],
-    serve: Serve,
-    plain_host: Host,
-    root: Path,
-    no_backoff: None,
+    beside: SimulatedService, plain_host: Host, root: Path, no_backoff: None
 ) -> None:
     """Each attempt at it is a whole time-out, and its recordings may come first every night."""
-    service = serve(40, rate_limit=None)
-    ids = list(service.recordings)
-    how(service, plain_host, ids[:30])
+    good = [*beside.recordings][30:]
     plain_host.script = lambda _: plain_host.silence()
     asked_before: list[int] = []
 
     def note(request: Request) -> None:
-        if request.call == "file" and request.recording_id in ids[30:]:
+        if request.call == "file" and request.recording_id in good:
             asked_before.append(len(plain_host.requests))
 
-    service.on_request.append(note)
-    report = run_here(service, root, ids, retries=2, jobs=4, timeout=0.5)
-    assert {one.id for one in report.failed} == set(ids[:30])
-    assert_archive_equals(service, root, ids[30:])
-    assert len(plain_host.requests) <= 20
+    beside.on_request.append(note)
+    assert_others_come(beside, plain_host, root, timeout=0.5)
     assert len(asked_before) == 30
     assert asked_before[-1] <= 12
 
@@ -236,25 +243,13 @@ def talks_nonsense(sock: socket.socket) -> None:
     goes_away(sock)
 
 
-@pytest.mark.parametrize("how", [lead_astray, lies_at])
 @pytest.mark.parametrize("answers", [goes_away, is_busy, talks_nonsense])
 def test_a_host_that_has_no_answer_is_not_asked_for_each_file(
-    answers: Script,
-    how: Callable[[SimulatedService, Host, list[int]], None],
-    serve: Serve,
-    plain_host: Host,
-    root: Path,
-    no_backoff: None,
+    answers: Script, beside: SimulatedService, plain_host: Host, root: Path, no_backoff: None
 ) -> None:
     """It takes nobody's time, but to be asked 18 times for each of 30 recordings helps it not."""
-    service = serve(40, rate_limit=None)
-    ids = list(service.recordings)
-    how(service, plain_host, ids[:30])
     plain_host.script = answers
-    report = run_here(service, root, ids, retries=2, jobs=4)
-    assert {one.id for one in report.failed} == set(ids[:30])
-    assert_archive_equals(service, root, ids[30:])
-    assert len(plain_host.requests) <= 20
+    assert_others_come(beside, plain_host, root)
 
 
 def test_a_host_that_breaks_down_in_the_middle(serve: Serve, root: Path, no_backoff: None) -> None:

@@ -111,7 +111,7 @@ def _ask(tools: Tools, transfer: Transfer, part: Partial) -> Result | Whole | No
         transfer.kept_by = answer.kept_by | (transfer.kept_by if transfer.size else set())
         return _Answered(tools, transfer, part, answer).take(ranged="Range" in headers)
     except NetworkError as error:
-        if answer is None and "Range" in headers and transfer.held().last and error.at_once:
+        if answer is None and "Range" in headers and transfer.last and error.at_once:
             transfer.whole = True
             return None
         slow = answer is not None and answer.floor.slow
@@ -139,7 +139,8 @@ def _broken(transfer: Transfer, part: Partial, error: NetworkError, *, slow: boo
     progress = transfer.gained() and not slow
     transfer.high_water = max(transfer.high_water, part.size)
     at = f" at {part.size / 2**20:.1f} MB" if part.size else ""
-    return Again(f"{error}{at}", None, progress, error.unanswered, untried=error.untried)
+    reason, host = f"{error}{at}", error.unanswered
+    return Again(reason, progress=progress, unanswered=host, untried=error.untried)
 
 
 class _Answered(Body):

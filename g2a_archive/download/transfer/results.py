@@ -74,12 +74,16 @@ class Transfer:
         """The file's name in `partial/`, less its suffix."""
         return f"{self.recording}.{self.kind}"
 
+    @property
+    def last(self) -> bool:
+        """Whether no other attempt follows the one that is due, unless it makes progress."""
+        return self.attempts >= self.retries
+
     def held(self) -> Held:
         """What we have of the file."""
         part = self.part
-        last = self.attempts >= self.retries
         if part is None:
-            return Held(expected=self.expected, last=last)
+            return Held(expected=self.expected, last=self.last)
         return Held(
             size=part.size,
             total=part.total,
@@ -89,7 +93,7 @@ class Transfer:
             varies=part.varies,
             whole=self.whole,
             overlap=self.overlap,
-            last=last,
+            last=self.last,
         )
 
     def restart(self) -> None:
