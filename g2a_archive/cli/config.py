@@ -29,8 +29,7 @@ AUTH_KEYS = (
     "scheme",
 )
 
-_SECRETS = {"token", "client_secret", "pat"}
-
+SECRET_KEYS = {"token", "client_secret", "pat"}
 
 _OTHERS = {"HOME", "XDG_CONFIG_HOME", "TMPDIR", "NETRC", "BROWSER", "NO_COLOR", "COLUMNS", "LINES"}
 """Variables that are not ours, and are read somewhere; of proxies, requests knows best."""
@@ -99,13 +98,12 @@ def load_config(
 
 
 def _absent(path: Path, profile: str | None) -> InputError:
-    if profile is None:
-        return InputError(
-            f"there is no configuration file {path}", hint="check --config or G2A_ARCHIVE_CONFIG"
-        )
+    what, option = "", "config"
+    if profile is not None:
+        what, option = f" with a profile {profile!r}", "profile"
     return InputError(
-        f"there is no configuration file {path} with a profile {profile!r}",
-        hint="check --profile or G2A_ARCHIVE_PROFILE",
+        f"there is no configuration file {path}{what}",
+        hint=f"check --{option} or {ENV}{option.upper()}",
     )
 
 
@@ -173,7 +171,7 @@ def _replaced_by(given: Collection[str]) -> set[str]:
 
 def exposed(config: Config) -> str | None:
     """What to warn of, where the file holds a secret and others can read it."""
-    if config.path is None or not _SECRETS & set(config.auth):
+    if config.path is None or not SECRET_KEYS & set(config.auth):
         return None
     try:
         mode = config.path.stat().st_mode & 0o777

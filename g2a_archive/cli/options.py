@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 else:  # generic only in later versions of click
     _ParamType = click.ParamType
 
-NOT_IN_FILE = {"config", "profile", "help", "ids", "files", "show", "what"}
-NOT_IN_FILE |= {"since", "until", "archived", "full"}
-
+_NOT_IN_FILE = {"config", "profile", "since", "until", "archived", "full"}
 
 _TOML_TYPES = {
     str: "a text in quotes",
@@ -343,5 +341,5 @@ def option_names() -> dict[str, click.Option]:
     return {
         p.name: p
         for p in command.params
-        if isinstance(p, click.Option) and p.name and p.name not in NOT_IN_FILE
+        if isinstance(p, click.Option) and p.name and p.name not in _NOT_IN_FILE
     }

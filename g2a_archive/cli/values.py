@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from g2a_archive.archive import layout
 from g2a_archive.models import ALL_KINDS, ID_PLACES, Ago, FileKind, ListState, Shard, iso
 from g2a_archive.transport import address
+
+_T = TypeVar("_T")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)?", re.IGNORECASE | re.ASCII)
@@ -85,12 +88,33 @@ def line(value: str) -> str:
     return value.strip()
 
 
+def one_of(words: Mapping[str, _T], noun: str) -> Callable[[str], _T]:
+    """A reader of one of some words, each of which stands for something."""
+
+    def read(value: str) -> _T:
+        if value not in words:
+            *others, last = words
+            raise ValueError(f"{value!r} is no {noun}; there are {', '.join(others)} and {last}")
+        return words[value]
+
+    return read
+
+
+_kind = one_of({kind.value: kind for kind in FileKind}, "kind of file")
+
+id_place = one_of({place: place for place in ID_PLACES}, "such place")
+"""Where a call that changes something has its IDs."""
+
+session_type = one_of({"attended": 0, "unattended": 1}, "type of session")
+"""The vendor's number for a type of session."""
+
+list_state = one_of({state.value: state for state in ListState}, "state")
+"""Which of the list call's arrays."""
+
+
 def kinds(value: str) -> tuple[FileKind, ...]:
     """Kinds of file, with commas between them."""
-    wanted = [part.strip() for part in value.split(",")]
-    for part in wanted:
-        if part not in [*FileKind]:
-            raise ValueError(f"{part!r} is no kind of file; there are mp4, events and thumbnail")
+    wanted = {_kind(part.strip()) for part in value.split(",")}
     return tuple(kind for kind in ALL_KINDS if kind in wanted)
 
 
@@ -140,33 +164,11 @@ def attribute(value: str) -> str:
     return value
 
 
-def id_place(value: str) -> str:
-    """Where a call that changes something has its IDs."""
-    if value not in ID_PLACES:
-        raise ValueError(f"{value!r} is no such place; there are path, query and body")
-    return value
-
-
 def key(value: str) -> str:
     """An account, user or company key as the service has them."""
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,100}", value):
         raise ValueError(f"{value!r} is no key; it is a number, or letters and digits")
     return value
-
-
-def session_type(value: str) -> int:
-    """The vendor's number for a type of session."""
-    types = {"attended": 0, "unattended": 1}
-    if value not in types:
-        raise ValueError(f"{value!r} is no type of session; there are attended and unattended")
-    return types[value]
-
-
-def list_state(value: str) -> ListState:
-    """Which of the list call's arrays."""
-    if value not in [*ListState]:
-        raise ValueError(f"{value!r} is no state; there are download, transcode and all")
-    return ListState(value)
 
 
 def parse_size(text: str) -> int:

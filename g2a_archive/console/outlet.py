@@ -68,12 +68,11 @@ class Outlet:
             self._size += len(data)
             self._change.notify_all()
 
-    def settle(self) -> bool:
-        """Wait until all is written; False where that is given up, as nobody reads any more."""
+    def settle(self) -> None:
+        """Wait until all is written, or nobody reads any more."""
         with self._change:
             while self._size and not self._given_up():
                 self._change.wait(0.1)
-            return not self._size
 
     def _number(self) -> int | None:
         try:
@@ -81,13 +80,12 @@ class Outlet:
         except (OSError, ValueError):
             return None
 
-    def close(self) -> bool:
+    def close(self) -> None:
         """Wait as `settle` does; nothing is written from then on."""
-        settled = self.settle()
+        self.settle()
         with self._change:
             self._closed = True
             self._change.notify_all()
-        return settled
 
     def _given_up(self) -> bool:
         if not self._stopping():

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from g2a_archive.auth.secretfile import is_name
-from g2a_archive.cli.config import AUTH_KEYS, auth_values
+from g2a_archive.cli.config import AUTH_KEYS, SECRET_KEYS, auth_values
 from g2a_archive.cli.options import file_options
 from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, settings_rows
 from g2a_archive.console.outputs import say, write
@@ -18,7 +18,6 @@ from g2a_archive.errors import ExitCode
 from g2a_archive.models import ALL_KINDS, RunSettings
 
 _DEFAULTS = {**asdict(RunSettings()), "only": ALL_KINDS}
-_SECRET_KEYS = ("token", "client_secret", "pat")
 
 
 class ConfigGroup(Documented, click.Group):
@@ -53,7 +52,7 @@ def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
     for key in AUTH_KEYS:
         if key in values:
             value, source = values[key]
-            secret = key in _SECRET_KEYS or (key == "token_url" and re.search("[@?#]", value))
+            secret = key in SECRET_KEYS or (key == "token_url" and re.search("[@?#]", value))
             secret = secret or (key.endswith("_file") and not is_name(value))
             say(f"{key} = {_toml('********' if secret else value)}  # {source}")
     return ExitCode.OK
