@@ -30,7 +30,7 @@ from g2a_archive.service.clock import SKEW
 from g2a_archive.service.pace import pause
 from g2a_archive.sync.state import SyncState, Unmarked
 from g2a_archive.sync.walk import Span, span_of
-from g2a_archive.sync.windows import Listing, Query, queries
+from g2a_archive.sync.windows import Listing, Query, each_query, queries
 
 log = logging.getLogger("g2a_archive")
 
@@ -110,22 +110,12 @@ class Sync:
     # --- finding ----------------------------------------------------------------------------
 
     def _list(self) -> Listing:
-        """Ask for everything there is; what is found is remembered answer by answer.
-
-        A key that the service refuses, or cannot tell of, keeps no other out.
-        """
+        """Ask for everything there is; what is found is remembered answer by answer."""
         service = self._download.service()
         found = Listing(service.ready, service.clock, shard=self._download.settings.shard)
-        failed: list[ArchiverError] = []
         try:
             with self._download.display.watch(found.look):
-                for query in self._queries:
-                    try:
-                        self._list_query(found, query)
-                    except (ServiceError, CredentialsError) as error:
-                        failed.append(query.named(error, among=len(self._queries)))
-                    if self._stopped():
-                        break
+                failed = each_query(self._queries, lambda query: self._list_query(found, query))
         finally:
             self.sync.listed, self.sync.calls = len(found.ids()), found.calls
             self.sync.overflowing = found.overflowing
@@ -144,12 +134,12 @@ class Sync:
             self.report.tell(error)
 
     def _list_query(self, found: Listing, query: Query) -> None:
+        if self._stopped():
+            return
         selection, state = self._settings.selection, self._state
         usual = selection.since is None and selection.until is None
         windows_before = state.ever_scanned(query.scope)
-        alone = True
         for one in found.walk(query, lambda: self._span(query)):
-            alone = one.window.begin is None and not one.walked
             remember = usual and (one.walked or windows_before)
             state.found(
                 one,
@@ -159,7 +149,7 @@ class Sync:
             if self._stopped():
                 return
         if usual:
-            self._close_gaps(found, query, told=alone)
+            self._close_gaps(found, query)
 
     def _span(self, query: Query) -> Span:
         """Which starts to ask for, by what is known of the time now."""
@@ -172,8 +162,8 @@ class Sync:
             return Span(resume=scanned - OVERLAP)
         return Span(begin=scanned - OVERLAP)
 
-    def _close_gaps(self, found: Listing, query: Query, *, told: bool) -> None:
-        """Look again at seconds that once held more than the service told; `told`: all is."""
+    def _close_gaps(self, found: Listing, query: Query) -> None:
+        """Look again at seconds that once held more than the service told."""
         for second in self._state.gaps(query.scope):
             if iso(second) in found.overflowing:
                 continue

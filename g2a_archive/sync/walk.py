@@ -101,11 +101,6 @@ class Window:
             found.append(("toTime", text))
         return found
 
-    @property
-    def fractional(self) -> bool:
-        """Whether its attributes hold fractions of a second, where they may."""
-        return self.is_second or self.last or (self.sharp and self.begin is not None)
-
     def __str__(self) -> str:
         begin = "the beginning" if self.begin is None else iso(self.begin)
         return f"{begin} to {'now' if self.end is None else iso(self.end)}"

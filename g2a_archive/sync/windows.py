@@ -11,13 +11,18 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, product, repeat
-from typing import TypeVar
 from urllib.parse import urlencode
 from weakref import finalize
 
 from g2a_archive.archive.database.statements import needing_room
 from g2a_archive.console.progress import Snapshot
-from g2a_archive.errors import ArchiverError, BadAnswerError, MalformedCallError
+from g2a_archive.errors import (
+    ArchiverError,
+    BadAnswerError,
+    CredentialsError,
+    MalformedCallError,
+    ServiceError,
+)
 from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard, iso
 from g2a_archive.service.clock import Clock
 from g2a_archive.service.payloads import Ready
@@ -28,8 +33,6 @@ log = logging.getLogger("g2a_archive")
 Ask = Callable[[Sequence[tuple[str, str]]], Ready]
 """Makes a list call with these query attributes (`Service.ready`)."""
 
-
-_E = TypeVar("_E", bound=ArchiverError)
 
 _TABLES = """
 CREATE TABLE found (id INTEGER PRIMARY KEY, rank INTEGER, state TEXT, place INTEGER);
@@ -65,12 +68,6 @@ class Query:
         """The name under which the catalogue remembers what became of this query."""
         return urlencode(self.params)
 
-    def named(self, error: _E, *, among: int) -> _E:
-        """The same error, which says of which of so many keys it is."""
-        if among > 1:
-            error.message = f"{self}: {error.message}"
-        return error
-
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.params)
 
@@ -95,6 +92,23 @@ def queries(selection: Selection) -> list[Query]:
     if selection.archived:
         fixed.append(("archived", "1"))
     return [Query((*combination, *fixed)) for combination in product(*choices)]
+
+
+def each_query(queries: Sequence[Query], act: Callable[[Query], None]) -> list[ArchiverError]:
+    """Do `act` for each query; returns the errors of those that it failed for.
+
+    One that the service refuses, or cannot tell of, keeps no other out. Of several, each error
+    says of which it is.
+    """
+    failed: list[ArchiverError] = []
+    for query in queries:
+        try:
+            act(query)
+        except (ServiceError, CredentialsError) as error:
+            if len(queries) > 1:
+                error.message = f"{query}: {error.message}"
+            failed.append(error)
+    return failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +235,12 @@ class Listing:
 
     def _call(self, query: Query, window: Window) -> Ready:
         self.calls += 1
+        plain = window.params(fractions=False)
+        params = window.params() if self._fractions else plain
         try:
-            params = window.params(fractions=self._fractions)
             return self._ask([*query.params, *params])
         except MalformedCallError:
-            if not (window.fractional and self._fractions):
+            if params == plain:
                 raise
         # The vendor says "ISO 8601" and no more: perhaps fractions of a second are too much.
         self._fractions = False

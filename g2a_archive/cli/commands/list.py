@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import click
@@ -14,13 +13,10 @@ from g2a_archive.cli.settings import ConfiguredCommand, Settings, selection_of, 
 from g2a_archive.console import outputs
 from g2a_archive.console.report import PRECEDENCE
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.errors import CredentialsError, ExitCode, Interrupted, ServiceError
+from g2a_archive.errors import ExitCode, Interrupted
 from g2a_archive.models import IdSet, ListState, Selection, counted
 from g2a_archive.sync.walk import Span, span_of
-from g2a_archive.sync.windows import Listing, queries
-
-_AT_ONCE = 10_000
-"""Lines that are written together."""
+from g2a_archive.sync.windows import Listing, Query, each_query, queries
 
 _WORDS = {ListState.DOWNLOAD: "ready for download", ListState.TRANSCODE: "ready for transcoding"}
 
@@ -51,14 +47,13 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
         def span() -> Span:
             return span_of(selection, service.clock.best())
 
-        asked, failed = queries(selection), []
+        def walk(query: Query) -> None:
+            for _ in found.walk(query, span):
+                pass
+
+        asked = queries(selection)
         with display.watch(found.look):
-            for query in asked:
-                try:
-                    for _ in found.walk(query, span):
-                        pass
-                except (CredentialsError, ServiceError) as error:
-                    failed.append(query.named(error, among=len(asked)))
+            failed = each_query(asked, walk)
         if switch.code is not None:
             raise Interrupted
         if len(failed) == len(asked) and not found.ids():
@@ -72,10 +67,8 @@ def _print(settings: Settings, found: Listing, state: ListState) -> None:
         outputs.say_json(_json(found, state))
         return
     lines = _table(found, state) if outputs.on_terminal() else map(str, found.ids(state))
-    some = None
-    while some != "":
-        some = "".join(f"{line}\n" for line in islice(lines, _AT_ONCE))
-        outputs.write(some)
+    with outputs.guarded() as out:
+        out.writelines(f"{line}\n" for line in lines)
 
 
 def _json(found: Listing, state: ListState) -> dict[str, Any]:
