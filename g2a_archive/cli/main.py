@@ -120,26 +120,21 @@ def run(arguments: list[str]) -> int:
                 with guarded():
                     pass  # it is flushed
             return int(code or 0)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
     except (Interrupted, click.Abort) as stop:
-        complain("g2a-archive: interrupted", patience=2.0)
+        complain("interrupted", patience=2.0)
         return int(getattr(stop, "code", None) or ExitCode.SIGINT)
     except click.UsageError as error:
-        complain(f"g2a-archive: {_usage_message(error)}")
-        return int(ExitCode.USAGE)
-    except click.ClickException as error:
-        complain(f"g2a-archive: {error.format_message()}")
+        complain(_usage_message(error))
         return int(ExitCode.USAGE)
     except ArchiverError as error:
-        complain(f"g2a-archive: {error}")
+        complain(error)
         return int(error.exit_code)
     except OSError as error:
-        complain(f"g2a-archive: {untold(error)}")
+        complain(untold(error))
         return int(ExitCode.STORAGE)
     except Exception as error:
         told = unexpected(error)
-        complain(f"g2a-archive: {told}")
+        complain(told)
         return int(told.exit_code)
 
 

@@ -28,7 +28,7 @@ from g2a_archive.cli.settings import Settings, app_dir
 from g2a_archive.console import outputs
 from g2a_archive.console.logs import Logs
 from g2a_archive.console.outlet import PATIENCE
-from g2a_archive.console.progress import Display, choose_display
+from g2a_archive.console.progress import choose_display
 from g2a_archive.console.report import Report, exit_code_of
 from g2a_archive.download.run import Download
 from g2a_archive.download.stopping import StopSwitch
@@ -41,31 +41,86 @@ if TYPE_CHECKING:
 log = logging.getLogger("g2a_archive")
 
 
+class Invocation:
+    """What a command works in: its settings, the switch that signals turn, a display, the log, and
+    the credentials, made when they are first needed."""
+
+    def __init__(self, settings: Settings, auth: AuthSettings | None) -> None:
+        """`auth` takes the place of what is configured."""
+        self.settings = settings
+        self.switch = StopSwitch()
+        self.display = choose_display(
+            quiet=settings.quiet, stopping=lambda: self.switch.code is not None
+        )
+        self.logs = Logs(
+            self.display,
+            verbosity=settings.verbosity,
+            quiet=settings.quiet,
+            log_file=settings.log_file,
+            secrets=self._secrets,
+        )
+        self._auth = auth
+        self._credentials: Credentials | None = None
+
+    def credentials(self) -> Credentials:
+        """The credentials, before anything is asked with them.
+
+        Raises `CredentialsError` where there are none, or half of them; `InputError` where the
+        certificates that are to be trusted cannot be read.
+        """
+        if self._credentials is None:
+            from g2a_archive.auth.credentials import credentials_from
+            from g2a_archive.auth.login import with_stored_login
+            from g2a_archive.transport.adapter import check_certificates
+
+            check_certificates()
+            if (warning := exposed(self.settings.config)) is not None:
+                log.warning("%s", warning)
+            self._credentials = credentials_from(
+                self._auth or with_stored_login(configured_auth(self.settings), app_dir()),
+                warn=log.warning,
+                wait=self.switch.event.wait,
+            )
+        return self._credentials
+
+    def _secrets(self) -> Iterable[str]:
+        """What no log line may hold."""
+        return self._credentials.secrets() if self._credentials is not None else ()
+
+    def close(self) -> None:
+        """Wait for a renewal of the credentials under way, then let go of log and display."""
+        if self._credentials is not None:
+            self._credentials.settle()
+        self.logs.close()
+        self.display.close()
+
+    def ending(
+        self, codes: Iterable[ExitCode | None], errors: Iterable[ArchiverError | None] = ()
+    ) -> ExitCode:
+        """Say each of the errors, and the log's; returns the first of the codes that hold."""
+        held = {code for code in codes if code is not None}
+        for error in (*errors, self.logs.failure):
+            if error is not None:
+                outputs.complain(error)
+                held.add(error.exit_code)
+        return exit_code_of(held)
+
+
 @contextmanager
-def staged(
-    settings: Settings, switch: StopSwitch, secrets: Callable[[], Iterable[str]] = tuple
-) -> Iterator[tuple[Display, Logs]]:
-    """Signals work `switch`, and log lines, without `secrets`, go where the settings say.
+def invoked(settings: Settings, auth: AuthSettings | None = None) -> Iterator[Invocation]:
+    """Signals turn the switch, and log lines go where the settings say, while the block lasts.
 
     Raises `InputError` for files that can have no place, `StorageError` for a log file that cannot
     be opened: before anything is asked for.
     """
     require_places(settings.files, settings.run)
-    display = choose_display(quiet=settings.quiet, stopping=lambda: switch.code is not None)
-    # Before a signal only works the switch: a named pipe is opened once somebody reads it.
-    logs = Logs(
-        display,
-        verbosity=settings.verbosity,
-        quiet=settings.quiet,
-        log_file=settings.log_file,
-        secrets=secrets,
-    )
-    with switch.signals():
+    # Before a signal only turns the switch: a named pipe is opened once somebody reads it.
+    invocation = Invocation(settings, auth)
+    with invocation.switch.signals():
         try:
-            yield display, logs
+            yield invocation
         finally:
-            logs.close()
-            display.close()
+            invocation.close()
 
 
 def require_places(files: Iterable[tuple[str, str]], run: RunSettings) -> None:
@@ -139,70 +194,13 @@ def reading(
         yield root, catalog
 
 
-class Access:
-    """The credentials of this invocation, made when they are first needed."""
-
-    def __init__(
-        self, settings: Settings, switch: StopSwitch, auth: AuthSettings | None = None
-    ) -> None:
-        self._settings = settings
-        self._auth = auth
-        self._switch = switch
-        self._credentials: Credentials | None = None
-
-    def __call__(self) -> Credentials:
-        """The credentials, before anything is asked with them.
-
-        Raises `CredentialsError` where there are none, or half of them; `InputError` where the
-        certificates that are to be trusted cannot be read.
-        """
-        if self._credentials is None:
-            from g2a_archive.auth.credentials import credentials_from
-            from g2a_archive.transport.adapter import check_certificates
-
-            check_certificates()
-            if (warning := exposed(self._settings.config)) is not None:
-                log.warning("%s", warning)
-            self._credentials = credentials_from(
-                self.settings(),
-                warn=lambda text: log.warning("%s", text),
-                wait=self._switch.event.wait,
-            )
-        return self._credentials
-
-    def settings(self) -> AuthSettings:
-        """What is configured, a stored sign-in included."""
-        return self._auth or auth_settings(self._settings)
-
-    def settle(self) -> None:
-        """Wait for a renewal under way, where it must not be lost."""
-        if self._credentials is not None:
-            self._credentials.settle()
-
-    def secrets(self) -> Iterable[str]:
-        """What no log line may hold."""
-        return self._credentials.secrets() if self._credentials is not None else ()
-
-
-def auth_settings(settings: Settings) -> AuthSettings:
-    """The credentials' settings from environment, file and stored sign-in."""
+def configured_auth(settings: Settings) -> AuthSettings:
+    """The credentials' settings from environment and file."""
     from g2a_archive.auth.credentials import AuthSettings
-    from g2a_archive.auth.login import with_stored_login
 
     values = {key: value for key, (value, _) in auth_values(settings.config, os.environ).items()}
     run = settings.run
-    made = AuthSettings(timeout=run.timeout, retries=run.retries, **values)  # type: ignore[arg-type]
-    return with_stored_login(made, app_dir())
-
-
-def ending(codes: Iterable[ExitCode | None], errors: Iterable[ArchiverError | None]) -> ExitCode:
-    """Say each of the errors, and return the exit code that comes first of all that hold."""
-    held = {code for code in codes if code is not None}
-    for error in errors:
-        if error is not None:
-            outputs.complain(f"g2a-archive: {error}")
-            held.add(error.exit_code)
-    return exit_code_of(held)
+    return AuthSettings(timeout=run.timeout, retries=run.retries, **values)  # type: ignore[arg-type]
 
 
 def perform(
@@ -218,11 +216,13 @@ def perform(
     anything was begun.
     """
     gc.freeze()  # what was imported stays, and need not be looked at again
-    switch = StopSwitch()
-    access = Access(settings, switch, auth)
-    with staged(settings, switch, access.secrets) as (display, logs):
+    with invoked(settings, auth) as invocation:
         download = Download(
-            settings.run, command=command, credentials=access, switch=switch, display=display
+            settings.run,
+            command=command,
+            credentials=invocation.credentials,
+            switch=invocation.switch,
+            display=invocation.display,
         )
         try:
             report = work(download)
@@ -230,10 +230,8 @@ def perform(
             raise
         except Exception as error:
             report = download.broke(error)
-        finally:
-            access.settle()
-        if logs.failure is not None:
-            report.tell(logs.failure)
+        if invocation.logs.failure is not None:
+            report.tell(invocation.logs.failure)
         _hand_out(settings, report, download)
     return report.exit_code
 

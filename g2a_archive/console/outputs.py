@@ -89,12 +89,12 @@ def streamed() -> Iterator[TextIO]:
         yield out
 
 
-def complain(text: str, *, patience: float | None = None) -> None:
-    """Write one line to stderr; there is nobody left to tell if that fails.
+def complain(what: object, *, patience: float | None = None) -> None:
+    """Write one line of this program to stderr; there is nobody left to tell if that fails.
 
     Where stderr takes nothing for `patience` seconds (Ctrl-S), the line is left out.
     """
-    line = printable(text)
+    line = printable(f"g2a-archive: {what}")
     with suppress(OSError, ValueError, AttributeError):
         if patience is not None and not select.select([], [sys.stderr], [], patience)[1]:
             return

@@ -294,8 +294,8 @@ class Service:
     def _call_list(self, params: str) -> payloads.Ready:
         return self._session.call("list call", "GET", _PATH, payloads.ready, params)
 
-    def probe(self) -> str | None:
-        """Find out whether the credentials are accepted; returns the service's `Date` header.
+    def probe(self) -> None:
+        """Find out whether the credentials are accepted.
 
         It is the list call without any key, which is malformed: 400 means that the credentials
         were looked at, and found good. Raises as `ready`.
@@ -310,7 +310,6 @@ class Service:
                     "the service refuses the credentials",
                     hint="get a new token; check client ID, secret and personal access token",
                 ) from None
-        return self.clock.date
 
     def transcode(self, ids: Sequence[int]) -> list[int]:
         """Ask for the transcoding of at most 500 recordings; returns those that are refused.

@@ -29,7 +29,6 @@ class Clock:
         self._wall = wall
         self._lock = threading.Lock()
         self._offset: float | None = None  # of the service's time from the monotonic clock
-        self.date: str | None = None
 
     def heard(self, date: str | None) -> None:
         """Take in the `Date` of an answer that has just come; none, or nonsense, is no news."""
@@ -42,7 +41,7 @@ class Clock:
             if int(at) not in _CREDIBLE:
                 return
             with self._lock:
-                self._offset, self.date = at - time.monotonic(), date
+                self._offset = at - time.monotonic()
 
     def _service(self, otherwise: float) -> float:
         with self._lock:
@@ -57,11 +56,16 @@ class Clock:
         """The time now as nearly as is known: the service's, or else this machine's."""
         return self._service(self._wall())
 
+    def ahead(self) -> float | None:
+        """Seconds by which this machine's clock is ahead of the service's; None: it told none."""
+        wall = self._wall()
+        with self._lock:
+            return None if self._offset is None else wall - self._offset - time.monotonic()
+
     def complaint(self) -> str | None:
         """A sentence where this machine's clock and the service's differ by more than they may."""
-        wall = self._wall()
-        ahead = wall - self._service(wall)
-        if abs(ahead) <= SKEW:
+        ahead = self.ahead()
+        if ahead is None or abs(ahead) <= SKEW:
             return None
         days = abs(ahead) / 86400
         much = f"{days:.0f} days" if days >= 2 else duration_text(abs(ahead))

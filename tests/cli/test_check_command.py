@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from support import archives, catalog_path, cli_here, plain_args, run_cli
 from support.cli import FIRST, Args, tree
+from support.clocks import YEAR, clock_off_by
 
 from g2a_archive.archive.database import connection
 from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.cli.setup import check
-from g2a_archive.demo import SimulatedService
+from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.errors import ExitCode
 
 LOG_LINE = re.compile(r"\S+Z WARNING the access token in \S+\\x1b\[31m token can be read .*\n")
@@ -158,6 +159,32 @@ def test_a_catalogue_elsewhere_in_a_place_that_cannot_be(
     code, wrong = checked(service, tmp_path / "another", "--catalog", tmp_path / "catalog")
     assert code == ExitCode.STORAGE
     assert "is not the archive that the catalogue" in wrong[0]
+
+
+@pytest.mark.parametrize("off", [YEAR, -YEAR])
+def test_clocks_that_differ(service: SimulatedService, archive: Path, off: float) -> None:
+    with clock_off_by(off):
+        code, wrong = checked(service, archive)
+    assert code == ExitCode.FAILED
+    (line,) = wrong
+    assert re.fullmatch(
+        r"FAIL  clock: differs by 87\d\d h \d\d min from the service's: set this machine's", line
+    )
+    with clock_off_by(off / 1e6):  # half a minute
+        code, lines = checked(service, archive)
+    assert (code, "ok    clock: agrees with the service's" in lines) == (0, True)
+
+
+@pytest.mark.parametrize(("off", "fine"), [(0.0, True), (-10 * YEAR, False)])
+def test_a_service_that_tells_no_time(
+    service: SimulatedService, archive: Path, off: float, fine: bool
+) -> None:
+    service.fail(faults.undated())
+    with clock_off_by(off):
+        code, lines = checked(service, archive)
+    assert code == (ExitCode.OK if fine else ExitCode.FAILED)
+    (line,) = [line for line in lines if "clock: " in line]
+    assert re.fullmatch(r"(ok|FAIL) +clock: 20\d\d-\d\d-\d\d \d\d:\d\d UTC", line)
 
 
 LONG = "n" * 300

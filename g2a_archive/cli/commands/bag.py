@@ -23,15 +23,14 @@ from g2a_archive.cli.options import (
     UNTIL,
     Parsed,
     option,
+    options,
 )
-from g2a_archive.cli.options import options as with_options
-from g2a_archive.cli.run import ending, reading, staged
+from g2a_archive.cli.run import invoked, reading
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, period_of, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.curation.bag import Bagging, Place, place
 from g2a_archive.curation.selection import Choice, choose_ids, choose_time
-from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
 from g2a_archive.models import Ago, counted, size_text
 
@@ -51,7 +50,7 @@ _BAG = [
 @click.command("bag", cls=ConfiguredCommand)
 @click.argument("where", metavar="DIR")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@with_options([*_BAG, *ARCHIVE])
+@options([*_BAG, *ARCHIVE])
 @click.pass_context
 def bag_command(
     ctx: click.Context,
@@ -89,12 +88,11 @@ def _bag(
     contact: str | None,
 ) -> ExitCode:
     """`bag`: choose, copy, say what was made."""
-    switch = StopSwitch()
     begun = time.monotonic()
     counts = None
     with (
-        staged(settings, switch) as (display, logs),
-        reading(settings.run, switch.event.is_set) as (root, catalog),
+        invoked(settings) as invocation,
+        reading(settings.run, invocation.switch.event.is_set) as (root, catalog),
     ):
         choice = _chosen(catalog, wanted, period)
         zone = settings.run.timezone
@@ -109,16 +107,16 @@ def _bag(
             zone_name=zone or "",
             on_bytes=view.more_bytes,
             on_file=view.more,
-            stop=switch.event.is_set,
+            stop=invocation.switch.event.is_set,
         )
         if choice.ids:
             try:
-                with display.watch(lambda: view):
+                with invocation.display.watch(lambda: view):
                     counts = bagging.make(there)
             except Interrupted:
-                outputs.complain("g2a-archive: interrupted; no bag was made")
-                return switch.code or ExitCode.SIGINT
-    code = ending((ExitCode.UNAVAILABLE if choice.left_out else None,), (logs.failure,))
+                outputs.complain("interrupted; no bag was made")
+                return invocation.switch.code or ExitCode.SIGINT
+    code = invocation.ending((ExitCode.UNAVAILABLE if choice.left_out else None,))
     _tell(settings, there, choice, counts, time.monotonic() - begun, code)
     return code
 
@@ -159,7 +157,7 @@ def _tell(
     if choice.left_out:
         more = f", and {len(choice.left_out) - 10:,} more" if len(choice.left_out) > 10 else ""
         outputs.complain(
-            f"g2a-archive: of that time, but not archived, so not in the bag: "
+            f"of that time, but not archived, so not in the bag: "
             f"{', '.join(map(str, choice.left_out[:10]))}{more}"
         )
     if settings.quiet:

@@ -40,8 +40,7 @@ def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> 
 
     Open DEST/index.html: no server and no network is needed. Only pages that changed are written.
     """
-    settings = settings_of(ctx)
-    run = settings.run
+    run = settings_of(ctx).run
     view = Snapshot("Pages", 0, 0, None, unit="directory")
 
     def heard(what: str, done: int, total: int) -> None:
@@ -50,7 +49,7 @@ def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> 
     with reading(run) as (root, catalog):
         if parts := missing_parts(catalog, root):
             raise unmounted_error(parts)
-        with choose_display(quiet=settings.quiet).watch(lambda: view):
+        with choose_display(quiet=False).watch(lambda: view):
             result = pages.write(
                 catalog, root, title=title, timezone=run.timezone, on_progress=heard
             )
@@ -61,5 +60,5 @@ def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> 
     )
     outputs.say(f"Open {result.index}")
     if open_ and not open_site(result.index):
-        outputs.complain("g2a-archive: there is no browser to open it with on this machine")
+        outputs.complain("there is no browser to open it with on this machine")
     return ExitCode.OK

@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from g2a_archive.cli.options import list_options
-from g2a_archive.cli.run import Access, ending, staged
+from g2a_archive.cli.run import invoked
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, selection_of, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.report import PRECEDENCE
-from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, Interrupted
 from g2a_archive.models import IdSet, ListState, Selection, counted
 from g2a_archive.sync.walk import Span, span_of
@@ -38,10 +37,8 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
     """
     from g2a_archive.download.assembly import make_service
 
-    switch = StopSwitch()
-    access = Access(settings, switch)
-    with staged(settings, switch, access.secrets) as (display, logs):
-        service = make_service(settings.run, access(), switch)
+    with invoked(settings) as invocation:
+        service = make_service(settings.run, invocation.credentials(), invocation.switch)
         found = Listing(service.ready, service.clock, state)
 
         def span() -> Span:
@@ -52,14 +49,14 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
                 pass
 
         asked = queries(selection)
-        with display.watch(found.look):
+        with invocation.display.watch(found.look):
             failed = each_query(asked, walk)
-        if switch.code is not None:
+        if invocation.switch.code is not None:
             raise Interrupted
         if len(failed) == len(asked) and not found.ids():
             raise min(failed, key=lambda error: PRECEDENCE.index(error.exit_code))
     _print(settings, found, state)
-    return ending((ExitCode.FAILED if found.overflowing else None,), (logs.failure, *failed))
+    return invocation.ending((ExitCode.FAILED if found.overflowing else None,), failed)
 
 
 def _print(settings: Settings, found: Listing, state: ListState) -> None:

@@ -17,12 +17,11 @@ from g2a_archive.cli.options import (
     option,
     options,
 )
-from g2a_archive.cli.run import staged
+from g2a_archive.cli.run import invoked
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.curation.merge import Merge
 from g2a_archive.curation.merge_source import Source
-from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError
 
 _MERGE = [
@@ -58,13 +57,14 @@ def merge_command(
     if not archives:
         raise InputError("no archive was named that is to be taken in")
     settings = settings_of(ctx)
-    switch = StopSwitch()
-    with staged(settings, switch) as (display, logs):
+    with invoked(settings) as invocation:
         sources = [Source.parse(text) for text in archives]
-        merge = Merge(settings.run, sources, move=move, switch=switch, display=display)
+        merge = Merge(
+            settings.run, sources, move=move, switch=invocation.switch, display=invocation.display
+        )
         report = merge.run()
-        if logs.failure is not None:
-            report.note(logs.failure)
+        if invocation.logs.failure is not None:
+            report.note(invocation.logs.failure)
     if settings.json:
         outputs.say_json(report.to_json())
     elif not settings.quiet or report.exit_code is not ExitCode.OK:

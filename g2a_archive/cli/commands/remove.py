@@ -15,12 +15,11 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, FILES, JSON, LOG, Parsed, option, options
-from g2a_archive.cli.run import ending, find_archive, reading, staged
+from g2a_archive.cli.run import find_archive, invoked, reading
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.curation import remove as removing
 from g2a_archive.curation.remove import Removal
-from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
 from g2a_archive.models import Ago, counted, moment, size_text
 
@@ -84,13 +83,12 @@ def _remove(
 ) -> ExitCode:
     """Choose, and with `yes` remove, under the archive's lock; then say what became of it."""
     done, left = False, Removed()
-    switch = StopSwitch()
-    stop = switch.event.is_set
-    with staged(settings, switch) as (_, logs), ExitStack() as stack:
+    with invoked(settings) as invocation, ExitStack() as stack:
+        stop = invocation.switch.event.is_set
         if yes:
             find_archive(settings.run)  # there must be one: `open` would make it
             storage = Storage(Path(settings.run.dest), catalog=settings.run.catalog)
-            storage.open(switch.keeper(), create=False)
+            storage.open(invocation.switch.keeper(), create=False)
             stack.callback(storage.close)
             root = storage.root
             catalog = stack.enter_context(storage.open_catalog(stop))
@@ -103,17 +101,17 @@ def _remove(
             removal = removing.choose_before(catalog, limit, kept or ())
         else:
             removal = removing.choose_ids(catalog, wanted or (), kept or ())
-        if switch.event.is_set():
+        if stop():
             raise Interrupted
         if yes and removal.ids:
             try:
                 done, left = True, removing.remove(catalog, root, removal, reason)
             except Interrupted:
-                outputs.complain(f"g2a-archive: interrupted; {_REST}")
-                return switch.code or ExitCode.SIGINT
+                outputs.complain(f"interrupted; {_REST}")
+                return invocation.switch.code or ExitCode.SIGINT
         _tell(settings, removal, left, done=done, excepted=kept is not None)
     undone = left.failed or left.naming
-    return ending((switch.code, ExitCode.FAILED if undone else None), (logs.failure,))
+    return invocation.ending((invocation.switch.code, ExitCode.FAILED if undone else None))
 
 
 def _tell(

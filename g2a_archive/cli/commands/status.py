@@ -67,7 +67,7 @@ def _fingerprint(run: RunSettings) -> ExitCode:
     outputs.say(str(one))
     if behind:
         outputs.complain(
-            f"g2a-archive: in {counted(behind, 'directory')} is more than this tells: a run goes "
+            f"in {counted(behind, 'directory')} is more than this tells: a run goes "
             "on, or was killed; the next one brings it up to date"
         )
     return ExitCode.OK

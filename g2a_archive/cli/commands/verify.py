@@ -21,7 +21,7 @@ from g2a_archive.archive.storage import Storage, check_destination
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
 from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, option, options
-from g2a_archive.cli.run import ending, reading, staged
+from g2a_archive.cli.run import invoked, reading
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, require_past, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.fixity import outcome_json, outcome_text, proof_json, proof_text, proven
@@ -150,15 +150,15 @@ def _verify(
 
     `kept` is a fingerprint that the archive is first held against.
     """
-    switch = StopSwitch()
     proof = None
     begun = time.monotonic()
-    with staged(settings, switch) as (display, logs):
+    with invoked(settings) as invocation:
+        switch, stop = invocation.switch, invocation.switch.event.is_set
         view = _View("Checking", 0, 0, 0, unit="file")
-        with display.watch(view.look):
+        with invocation.display.watch(view.look):
             if kept is not None:
-                with reading(settings.run, switch.event.is_set) as (root, catalog):
-                    proof = proving.prove(catalog, root, kept, stop=switch.event.is_set)
+                with reading(settings.run, stop) as (root, catalog):
+                    proof = proving.prove(catalog, root, kept, stop=stop)
                 if kept.time > utc_now():
                     log.warning("a clock that was ahead gave this fingerprint: %s", kept.time)
             if (most := settings.run.max_duration) is not None:
@@ -167,7 +167,7 @@ def _verify(
             work = _rebuilt if rebuilding else _checked
             outcome = work(settings.run, chosen, view, switch)
     if proof is not None:
-        with reading(settings.run, switch.event.is_set) as (_, catalog):
+        with reading(settings.run, stop) as (_, catalog):
             proving.look_since(catalog, proof, outcome.findings)
         told = {one.path for one in outcome.findings}
         outcome.findings += (
@@ -184,7 +184,7 @@ def _verify(
     wrong = ExitCode.FAILED if outcome.findings or unproven else None
     late = ExitCode.MAX_DURATION if outcome.timed_out else None
     away = unmounted_error(outcome.unmounted) if outcome.unmounted else None
-    return ending((switch.code, late, wrong), (away, outcome.unwritten, logs.failure))
+    return invocation.ending((switch.code, late, wrong), (away, outcome.unwritten))
 
 
 def _checked(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch) -> Outcome:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,17 +16,16 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import write_trial
-from g2a_archive.archive.disk.lease import Keeper
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.archive.disk.space import free_space
 from g2a_archive.archive.layout import option_of
 from g2a_archive.archive.storage import Storage, has_catalog, is_there
+from g2a_archive.cli.config import Config
 from g2a_archive.cli.options import run_options
-from g2a_archive.cli.run import Access, require_places, staged
+from g2a_archive.cli.run import Invocation, invoked, require_places
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
 from g2a_archive.console.outputs import say, say_json
 from g2a_archive.console.report import exit_code_of
-from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import (
     ArchiverError,
     ExitCode,
@@ -38,13 +34,8 @@ from g2a_archive.errors import (
     storage_error,
     untold,
 )
-from g2a_archive.models import RunSettings, counted, duration_text, size_text
-from g2a_archive.service.client import Service
-from g2a_archive.service.session import Authorizer
-
-_SANE_SKEW = 300.0
-"""Seconds by which the clocks of this machine and the service may differ."""
-
+from g2a_archive.models import counted, duration_text, size_text
+from g2a_archive.service.clock import SKEW
 
 _READING = 10.0
 """Seconds for which the catalogue is read in search of damage; a run that begins then waits."""
@@ -61,24 +52,12 @@ class Finding(NamedTuple):
 class Check:
     """Looks at one thing after another; `findings` yields what it found."""
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        *,
-        files: Sequence[tuple[str, str]],
-        configuration: str,
-        credentials: Callable[[], Authorizer],
-        service: Callable[[Authorizer], Service],
-        interrupted: Callable[[], bool],
-    ) -> None:
+    def __init__(self, settings: Settings, invocation: Invocation) -> None:
         self._settings = settings
-        self._files = files
-        self._configuration = configuration
-        self._credentials = credentials
-        self._service = service
-        self._interrupted = interrupted
-        self._storage = Storage(Path(settings.dest), catalog=settings.catalog)
-        self._root = self._storage.root
+        self._run = settings.run
+        self._invocation = invocation
+        self._interrupted = invocation.switch.event.is_set
+        self._storage = Storage(Path(self._run.dest), catalog=self._run.catalog)
         self._codes: set[ExitCode] = set()
 
     @property
@@ -88,7 +67,7 @@ class Check:
 
     def findings(self) -> Iterator[Finding]:
         """One for each thing looked at."""
-        yield Finding("configuration", True, f"configuration: {self._configuration}")
+        yield Finding("configuration", True, f"configuration: {_read_from(self._settings.config)}")
         steps = {
             "credentials": self._access,
             "destination": self._destination,
@@ -106,16 +85,15 @@ class Check:
                 yield Finding(name, False, str(told))
 
     def _access(self) -> Iterator[tuple[bool, str]]:
-        authorizer = self._credentials()
-        service = self._service(authorizer)
-        renewed = getattr(authorizer, "renewed", None)  # before this very call renews it
-        began = time.time()
-        date = service.probe()
-        source = getattr(authorizer, "description", "")
+        from g2a_archive.download.assembly import make_service
+
+        credentials = self._invocation.credentials()
+        service = make_service(self._run, credentials, self._invocation.switch)
+        renewed, began = credentials.renewed, time.time()  # before this very call renews it
+        service.probe()
         yield (
             True,
-            f"credentials: accepted by {self._settings.api_url}"
-            + (f" ({source})" if source else ""),
+            f"credentials: accepted by {self._run.api_url} ({credentials.description})",
         )
         if renewed is not None:
             yield (
@@ -123,42 +101,40 @@ class Check:
                 f"sign-in: last renewed {_ago(began - renewed)}, and now; one that is not for "
                 "30 days may lapse",
             )
-        yield self._clock(date, began)
+        yield self._clock(service.clock.ahead())
 
-    def _clock(self, date: str | None, began: float) -> tuple[bool, str]:
-        with suppress(TypeError, ValueError, OverflowError):
-            theirs = parsedate_to_datetime(date or "").timestamp()
-            middle = (began + time.time()) / 2
-            if abs(theirs - middle) > _SANE_SKEW:
-                self._codes.add(ExitCode.FAILED)
-                off = duration_text(abs(theirs - middle))
-                return False, f"clock: differs by {off} from the service's: set this machine's"
-            return True, "clock: agrees with the service's"
-        now = datetime.now(UTC)
-        sane = now.year >= 2025
+    def _clock(self, ahead: float | None) -> tuple[bool, str]:
+        if ahead is None:
+            now = time.gmtime(time.time())
+            sane, told = now.tm_year >= 2025, time.strftime("%Y-%m-%d %H:%M UTC", now)
+        elif abs(ahead) > SKEW:
+            off = duration_text(abs(ahead))
+            sane, told = False, f"differs by {off} from the service's: set this machine's"
+        else:
+            sane, told = True, "agrees with the service's"
         if not sane:
             self._codes.add(ExitCode.FAILED)
-        return sane, f"clock: {now:%Y-%m-%d %H:%M} UTC"
+        return sane, f"clock: {told}"
 
     def _destination(self) -> Iterator[tuple[bool, str]]:
         storage = self._storage
-        storage.look(create=not self._settings.no_create)
+        storage.look(create=not self._run.no_create)
         new = "" if is_there(storage.own) else ", a new archive"
         place = _try(storage.own, "--dest")
         _try(storage.partial, "--dest")
         room = "it does not tell its free space"
         if told := free_space(place):
             room = f"{size_text(told[0])} free"
-            if told[0] < self._settings.min_free:
+            if told[0] < self._run.min_free:
                 raise StorageError(
-                    f"destination: {self._root} has {room}, less than --min-free "
-                    f"({size_text(self._settings.min_free)})",
+                    f"destination: {storage.root} has {room}, less than --min-free "
+                    f"({size_text(self._run.min_free)})",
                     hint="free some space",
                 )
-        yield True, f"destination: {self._root} can be written{new}, {room}"
+        yield True, f"destination: {storage.root} can be written{new}, {room}"
 
     def _lock(self) -> Iterator[tuple[bool, str]]:
-        self._storage.lock.look(Keeper(self._interrupted, lambda: None))
+        self._storage.lock.look(self._invocation.switch.keeper())
         yield True, "lock: free"
 
     def _catalogue(self) -> Iterator[tuple[bool, str]]:
@@ -172,14 +148,15 @@ class Check:
             whole = busy or catalog.look_for_damage(_READING)
             archived = catalog.scalar("SELECT count(*) FROM recording WHERE state = 'archived'")
             owed = catalog.owed_count()
-            if unmounted := missing_parts(catalog, self._root):
+            if unmounted := missing_parts(catalog, self._storage.root):
                 raise unmounted_error(unmounted)
         far = "" if whole else f"; it is large: read for {_READING:.0f} s, and not to its end"
         yield True, f"catalogue: {counted(archived, 'recording')} archived, {owed:,} owed{far}"
 
     def _outputs(self) -> Iterator[tuple[bool, str]]:
-        require_places(self._files, self._settings)
-        for option, path in self._files:
+        files = self._settings.files
+        require_places(files, self._run)
+        for option, path in files:
             there = os.path.exists(path)
             if there and os.access(path, os.W_OK):
                 continue
@@ -187,8 +164,8 @@ class Check:
                 error = PermissionError(errno.EACCES, "")
                 raise storage_error(error, "open the log file", path, instead=option)
             _try(Path(os.path.realpath(path)).parent, option)
-        if self._files:
-            yield True, f"files: {', '.join(option for option, _ in self._files)} can be written"
+        if files:
+            yield True, f"files: {', '.join(option for option, _ in files)} can be written"
 
     def _writable(self, path: Path) -> None:
         """Raise `StorageError` where a run could not write the catalogue, or a journal beside it.
@@ -224,7 +201,7 @@ def _try(place: Path, instead: str) -> Path:
 
 
 def _ago(age: float) -> str:
-    if age < -_SANE_SKEW:
+    if age < -SKEW:
         return "by a clock that was ahead"
     text = f"{age / 86400:.0f} days" if age >= 2 * 86400 else duration_text(max(0.0, age))
     return f"{text} ago"
@@ -240,45 +217,28 @@ def check_command(ctx: click.Context, /, **_: Any) -> ExitCode:
     free space, the lock and the catalogue, of which it tries to write what a run writes, and the
     places of log, error and metrics file: one line each. The exit code is as a run's.
     """
-    return _check(settings_of(ctx))
-
-
-def _check(settings: Settings) -> ExitCode:
-    """`check`: print one line for each thing looked at; the exit code is as a run's."""
-    from g2a_archive.download.assembly import make_service
-
-    switch = StopSwitch()
-    access = Access(settings, switch)
-    config = settings.config
-    configuration = "no file, options and environment only"
-    if config.unread is not None:
-        configuration += f"; {config.unread}"
-    if config.path is not None:
-        configuration = f"read from {config.path}"
-    if config.profile is not None:
-        configuration += f", profile {config.profile}"
-    # The files are looked at below, and not made.
+    settings = settings_of(ctx)
+    # The files are looked at, and not made.
     shown = replace(settings, log_file=None, error_file=None, metrics_file=None)
-    with staged(shown, switch, access.secrets):
-        looks = Check(
-            settings.run,
-            files=settings.files,
-            configuration=configuration,
-            credentials=access,
-            service=lambda authorizer: make_service(settings.run, authorizer, switch),
-            interrupted=switch.event.is_set,
-        )
+    with invoked(shown) as invocation:
+        looks = Check(settings, invocation)
         found = []
-        try:
-            for one in looks.findings():
-                found.append(one)
-                if switch.code is not None:
-                    raise Interrupted
-                if not (settings.json or (settings.quiet and one.ok)):
-                    say(f"{'ok   ' if one.ok else 'FAIL '} {one.message}")
-        finally:
-            access.settle()
+        for one in looks.findings():
+            found.append(one)
+            if invocation.switch.code is not None:
+                raise Interrupted
+            if not (settings.json or (settings.quiet and one.ok)):
+                say(f"{'ok   ' if one.ok else 'FAIL '} {one.message}")
     if settings.json:
         checks = [one._asdict() for one in found]
         say_json({"exit_code": int(looks.exit_code), "checks": checks})
     return looks.exit_code
+
+
+def _read_from(config: Config) -> str:
+    """Where the configuration comes from."""
+    if config.path is None:
+        unread = f"; {config.unread}" if config.unread is not None else ""
+        return f"no file, options and environment only{unread}"
+    profile = f", profile {config.profile}" if config.profile is not None else ""
+    return f"read from {config.path}{profile}"
