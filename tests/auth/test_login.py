@@ -21,7 +21,7 @@ from support.login import ANY_PORT, Person, agree, fields, redirected, renewed
 
 from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.auth.login import login, stored_login
-from g2a_archive.demo import Response, SimulatedService
+from g2a_archive.demo import Response, SimulatedService, faults
 from g2a_archive.errors import (
     CredentialsError,
     ExitCode,
@@ -84,6 +84,25 @@ def test_the_address_can_be_copied_from_what_is_printed(
             assert agree(address).status_code == 200
             process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_is_tried_again_is_logged(
+    quiet: bool, service: SimulatedService, tmp_path: Path
+) -> None:
+    service.fail(faults.status(503), call="token", times=1)
+    env = {**service.environment(renewable=True), "XDG_CONFIG_HOME": str(tmp_path)}
+    args: Args = ["login", "--authorize-url", service.authorize_url, "--redirect-uri", ANY_PORT]
+    args += ["--log-file", tmp_path / "log", *(["-q"] if quiet else [])]
+    with start_cli(args, env) as process:
+        assert process.stdout
+        agree(next(line for line in process.stdout if "http" in line).strip())
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    written = (tmp_path / "log").read_text()
+    told = r"\S+Z WARNING token endpoint 127\.0\.0\.1 answered HTTP 503, retry 1/5 in 0\.\d s\n"
+    assert re.fullmatch(told, written)
+    assert err == ("" if quiet else written)
 
 
 def test_the_address_says_who_asks(client: AuthSettings, sign_in: Callable[..., Path]) -> None:

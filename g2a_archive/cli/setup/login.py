@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
+import logging
 from typing import Any
 
 import click
 
 import g2a_archive.auth.login as signing_in
-from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.cli import values
-from g2a_archive.cli.config import auth_values
 from g2a_archive.cli.options import Parsed, option, options, service_options
+from g2a_archive.cli.run import configured_auth, invoked
 from g2a_archive.cli.settings import HOMELESS, ConfiguredCommand, Documented, app_dir, settings_of
-from g2a_archive.console.outputs import complain, say
+from g2a_archive.console.outputs import say
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
 from g2a_archive.transport.adapter import check_certificates
+
+log = logging.getLogger("g2a_archive")
 
 _LOGIN = [
     option(
         "--authorize-url",
         metavar="URL",
-        default="https://authentication.logmeininc.com/oauth/authorize",
+        default=signing_in.AUTHORIZE_URL,
         type=Parsed("url", values.service_url),
         help="Where a person signs in.",
     ),
     option(
         "--redirect-uri",
         metavar="URL",
-        default="http://127.0.0.1:47113/",
+        default=signing_in.REDIRECT_URI,
         show_default=True,
         type=Parsed("url", values.service_url),
         help="Where the browser comes back to, as registered for the client.",
@@ -57,14 +57,9 @@ def login_command(
             hint="set HOME or XDG_CONFIG_HOME to a directory",
         )
     settings = settings_of(ctx)
-    values = {key: value for key, (value, _) in auth_values(settings.config, os.environ).items()}
-    client = AuthSettings(
-        **{key: value for key, value in values.items() if key.startswith(("client_", "token_url"))},  # type: ignore[arg-type]
-    )
+    client = configured_auth(settings)
     check_certificates()
-    client = replace(client, timeout=settings.run.timeout, retries=settings.run.retries)
-    switch = StopSwitch()
-    with switch.signals():
+    with invoked(settings) as invocation:
         directory = signing_in.login(
             client,
             app_dir(),
@@ -72,12 +67,12 @@ def login_command(
             redirect_uri=redirect_uri,
             paste=paste,
             show=lambda text: say(*text.split("\n")),
-            ask=lambda prompt: _ask(prompt, switch),
-            warn=complain,
-            wait=switch.event.wait,
+            ask=lambda prompt: _ask(prompt, invocation.switch),
+            warn=log.warning,
+            wait=invocation.switch.event.wait,
         )
     say(f"Signed in; what later runs need is kept in {directory}")
-    return ExitCode.OK
+    return invocation.ending(())
 
 
 @click.command("logout", cls=Documented)
