@@ -171,12 +171,14 @@ class MalformedCallError(ServiceError):
 
 
 class ForbiddenError(ServiceError):
-    """401 or 403: bad credentials or an invalid ID; the service does not say which."""
+    """401 or 403: bad credentials or an invalid ID; the service does not say which.
 
-    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
-        self.header = ""
+    `header` is the value of the `Authorization` header that was refused.
+    """
+
+    def __init__(self, message: str, *, header: str) -> None:
+        super().__init__(message)
+        self.header = header
 
 
 class CallTooLongError(ServiceError):

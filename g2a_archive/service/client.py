@@ -28,7 +28,7 @@ from g2a_archive.errors import (
 )
 from g2a_archive.models import ID_PLACES, LIST_LIMIT, LinkAnswer, Recording
 from g2a_archive.service import payloads
-from g2a_archive.service.session import ApiSession, lapsed, refused_credentials
+from g2a_archive.service.session import ApiSession, Call, lapsed, refused_credentials
 
 log = logging.getLogger("g2a_archive")
 
@@ -220,7 +220,8 @@ class Service:
         def read(payload: object) -> payloads.Parsed:
             return payloads.links(payload, frozenset(ids), time.time(), time.monotonic())
 
-        return self._session.call("link call", "GET", f"{_PATH}/urls", read, self._query(ids))
+        call = Call("link call", "GET", f"{_PATH}/urls", self._query(ids))
+        return self._session.make(call, read)
 
     def _refuse(self, id_: int, chunk: _Chunk) -> None:
         """Note an ID that was refused alone; find out whether it is the credentials instead."""
@@ -292,7 +293,7 @@ class Service:
         return found
 
     def _call_list(self, params: str) -> payloads.Ready:
-        return self._session.call("list call", "GET", _PATH, payloads.ready, params)
+        return self._session.make(Call("list call", "GET", _PATH, params), payloads.ready)
 
     def probe(self) -> None:
         """Find out whether the credentials are accepted.
@@ -300,11 +301,9 @@ class Service:
         It is the list call without any key, which is malformed: 400 means that the credentials
         were looked at, and found good. Raises as `ready`.
         """
-        name = "trial call"
-        read = partial(payloads.accepted, name)
         with suppress(MalformedCallError):
             try:
-                self._with_renewal(lambda: self._session.call(name, "GET", _PATH, read))
+                self._with_renewal(lambda: self._accepted(Call("trial call", "GET", _PATH)))
             except ForbiddenError:
                 raise CredentialsError(
                     "the service refuses the credentials",
@@ -316,25 +315,22 @@ class Service:
 
         A call that is refused is halved until the IDs at fault stand alone. Raises as `ready`.
         """
-        return self._change("transcode call", "POST", "transcode", list(ids), _Chunk())
+        call = Call("transcode call", "POST", f"{_PATH}/transcode")
+        return self._change(call, list(ids), _Chunk())
 
     def mark_archived(self, ids: Sequence[int]) -> list[int]:
         """Mark at most 500 recordings as archived on the service; otherwise as `transcode`."""
-        return self._change("mark-archived call", "PUT", "archived", list(ids), _Chunk())
+        call = Call("mark-archived call", "PUT", f"{_PATH}/archived")
+        return self._change(call, list(ids), _Chunk())
 
-    def _change(
-        self, name: str, method: str, verb: str, ids: list[int], chunk: _Chunk
-    ) -> list[int]:
-        path, query, body = self._places(verb, ids)
-        read = partial(payloads.accepted, name)
+    def _change(self, call: Call, ids: list[int], chunk: _Chunk) -> list[int]:
+        of_ids = self._with_ids(call, ids)
         try:
-            self._with_renewal(
-                lambda: self._session.call(name, method, path, read, query, body), chunk
-            )
+            self._with_renewal(lambda: self._accepted(of_ids), chunk)
         except ServiceError as error:
             refused = isinstance(error, ForbiddenError)
             too_long = isinstance(error, CallTooLongError) or (
-                error.status == 400 and self._perhaps_too_long(path + query, len(ids))
+                error.status == 400 and self._perhaps_too_long(of_ids.path + of_ids.query, len(ids))
             )
             if not (refused or too_long) or (too_long and len(ids) == 1):
                 if error.status in (400, 404, 405):
@@ -348,17 +344,20 @@ class Service:
             chunk.accept()
             return []
         middle = (len(ids) + 1) // 2
-        left = self._change(name, method, verb, ids[:middle], chunk)
-        return left + self._change(name, method, verb, ids[middle:], chunk)
+        left = self._change(call, ids[:middle], chunk)
+        return left + self._change(call, ids[middle:], chunk)
 
-    def _places(self, verb: str, ids: Sequence[int]) -> tuple[str, str, object]:
-        """Path, query and body of a call that changes something; the vendor leaves it open."""
-        path = f"{_PATH}/{verb}"
+    def _accepted(self, call: Call) -> None:
+        """Make a call that answers nothing."""
+        self._session.make(call, partial(payloads.accepted, call.name))
+
+    def _with_ids(self, call: Call, ids: Sequence[int]) -> Call:
+        """A call that changes something, with its IDs: the vendor leaves open where."""
         if self._ids_in == "query":
-            return path, urlencode([("recordingIds", id_) for id_ in ids]), None
+            return call._replace(query=urlencode([("recordingIds", id_) for id_ in ids]))
         if self._ids_in == "body":
-            return path, "", {"recordingIds": list(ids)}
-        return f"{path}/{','.join(map(str, ids))}", "", None
+            return call._replace(body={"recordingIds": list(ids)})
+        return call._replace(path=f"{call.path}/{','.join(map(str, ids))}")
 
     def _place_hint(self) -> str:
         others = " or ".join(place for place in ID_PLACES if place != self._ids_in)

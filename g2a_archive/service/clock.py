@@ -8,7 +8,6 @@ be done is less than what is, and is looked at again.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +26,6 @@ class Clock:
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
-        self._lock = threading.Lock()
         self._offset: float | None = None  # of the service's time from the monotonic clock
 
     def heard(self, date: str | None) -> None:
@@ -40,27 +38,26 @@ class Clock:
             at = parsedate_to_datetime(date).timestamp()
             if int(at) not in _CREDIBLE:
                 return
-            with self._lock:
-                self._offset = at - time.monotonic()
+            self._offset = at - time.monotonic()
 
-    def _service(self, otherwise: float) -> float:
-        with self._lock:
-            return otherwise if self._offset is None else self._offset + time.monotonic()
+    def _service(self) -> float | None:
+        """The service's time; None where it told none."""
+        return None if self._offset is None else self._offset + time.monotonic()
 
     def now(self) -> float:
         """The earlier of this machine's time and the service's: what is done is done by then."""
-        wall = self._wall()
-        return min(wall, self._service(wall))
+        wall, told = self._wall(), self._service()
+        return wall if told is None else min(wall, told)
 
     def best(self) -> float:
         """The time now as nearly as is known: the service's, or else this machine's."""
-        return self._service(self._wall())
+        told = self._service()
+        return self._wall() if told is None else told
 
     def ahead(self) -> float | None:
         """Seconds by which this machine's clock is ahead of the service's; None: it told none."""
-        wall = self._wall()
-        with self._lock:
-            return None if self._offset is None else wall - self._offset - time.monotonic()
+        told = self._service()
+        return None if told is None else self._wall() - told
 
     def complaint(self) -> str | None:
         """A sentence where this machine's clock and the service's differ by more than they may."""

@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from g2a_archive.errors import (
     BadAnswerError,
@@ -54,6 +54,17 @@ class Authorizer(Protocol):
     def renew(self, stale: str) -> bool: ...
 
 
+class Call(NamedTuple):
+    """A call of the service: `name` stands in messages, `path` and `query` come after the base
+    address, `body` is sent as JSON if it is not None."""
+
+    name: str
+    method: str
+    path: str
+    query: str = ""
+    body: object = None
+
+
 class ApiSession:
     """Calls to the service, paced and retried; safe to use from several threads."""
 
@@ -77,18 +88,9 @@ class ApiSession:
         self._caller = Caller(timeout)
         self.clock = Clock()
 
-    def call(
-        self,
-        name: str,
-        method: str,
-        path: str,
-        read: Callable[[Any], _T],
-        params: str = "",
-        body: object = None,
-    ) -> _T:
-        """Make one call and return what `read` makes of its JSON (None where there is no body).
+    def make(self, call: Call, read: Callable[[Any], _T]) -> _T:
+        """Make a call and return what `read` makes of its JSON (None where there is no body).
 
-        `params` is the query, `body` is sent as JSON if it is not None. `name` stands in messages;
         `read` raises `BadAnswerError` for an answer it cannot use.
         Connection errors, 429, 5xx and unreadable answers are tried again. Raises the
         `ServiceError` of what stayed wrong, and `Interrupted`.
@@ -97,21 +99,23 @@ class ApiSession:
         def once() -> _T:
             header = self.credentials.authorization()  # whose own calls are retried already
             try:
-                return read(self._once(name, method, path, params, body, header))
+                return read(self._once(call, header))
             except BadAnswerError as unreadable:
                 raise Again(unreadable) from None
 
         return retried(once, self._retries, tell=log.warning, wait=self._stop.wait)
 
-    def _once(
-        self, name: str, method: str, path: str, params: str, sent: object, header: str
-    ) -> Any:
-        address = f"{self._base}{path}" + (f"?{params}" if params else "")
+    def _once(self, call: Call, header: str) -> Any:
+        address = f"{self._base}{call.path}" + (f"?{call.query}" if call.query else "")
         try:
             with self._pacer.turn():
                 reply = overseen(
                     lambda: self._caller.call(
-                        method, address, most=_LARGEST_ANSWER, authorization=header, sent=sent
+                        call.method,
+                        address,
+                        most=_LARGEST_ANSWER,
+                        authorization=header,
+                        sent=call.body,
                     ),
                     seconds=max(_LONGEST_CALL, 5 * self._timeout),
                     stopped=self._stop.is_set,
@@ -120,18 +124,18 @@ class ApiSession:
             if self._stop.is_set():
                 raise Interrupted from None
             kind = BadAnswerError if error.not_http else UnreachableError
-            found = kind(f"{name}: {error}")
+            found = kind(f"{call.name}: {error}")
             raise (found if error.final else Again(found)) from None
         self.clock.heard(reply.headers.get("Date"))
         if reply.body is None:
-            raise Again(BadAnswerError(f"{name}: the answer is too large"))
-        self._judge(name, reply, header)
+            raise Again(BadAnswerError(f"{call.name}: the answer is too large"))
+        self._judge(call.name, reply, header)
         if not reply.body:
             return None
         try:
             return _json(reply.body)
         except (ValueError, RecursionError):
-            raise Again(BadAnswerError(f"{name}: the answer is not JSON")) from None
+            raise Again(BadAnswerError(f"{call.name}: the answer is not JSON")) from None
 
     def _judge(self, name: str, reply: Reply, header: str) -> None:
         """Raise the error that a status stands for (vendor's reference: 200, 400, 403, 500)."""
@@ -145,12 +149,10 @@ class ApiSession:
             raise Again(BadAnswerError(f"{text} (too many calls)"), after)
         if status >= 500 or status == 408:
             raise Again(BadAnswerError(text), after)
-        if status in (401, 403):
-            error = ForbiddenError(text, status=status)
-            error.header = header
-            raise error
         failure: ServiceError
-        if status in (413, 414, 431):
+        if status in (401, 403):
+            failure = ForbiddenError(text, header=header)
+        elif status in (413, 414, 431):
             failure = CallTooLongError(f"{text} (the call is too long)")
         elif status == 400:
             failure = MalformedCallError(f"{text} (malformed)")

@@ -26,7 +26,7 @@ from g2a_archive.errors import (
     Interrupted,
     UnreachableError,
 )
-from g2a_archive.service.session import ApiSession
+from g2a_archive.service.session import ApiSession, Call
 
 client = auth_support.client
 service = auth_support.service
@@ -101,7 +101,7 @@ def test_the_retries_are_not_those_of_the_call_again(
         service.api_url, credentials, timeout=10, retries=1, stop=threading.Event()
     )
     with pytest.raises(BadAnswerError, match="token endpoint"):
-        session.call("call", "GET", "/archive/recordings", lambda answer: answer)
+        session.make(Call("call", "GET", "/archive/recordings"), lambda answer: answer)
     assert token_calls(service) == asked
 
 
