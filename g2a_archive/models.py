@@ -352,6 +352,11 @@ def iso(at: int) -> str:
     return (datetime(1970, 1, 1) + timedelta(seconds=at)).isoformat() + "Z"
 
 
+def unix(text: str) -> int:
+    """The Unix time that `iso` has written as `text`."""
+    return int(datetime.fromisoformat(text).timestamp())
+
+
 def utc_now() -> str:
     """The time now by this machine's clock, as `iso` writes it."""
     return iso(int(time.time()))

@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
@@ -256,8 +257,6 @@ def write_metrics(path: str, report: Report, *, owed: int | None, success: float
 
 def metrics_text(report: Report, *, owed: int | None, success: float | None) -> str:
     """The text of the metrics file; values that are not known are left out."""
-    from datetime import datetime
-
     end = datetime.fromisoformat(report.finished_at).timestamp()
     outcomes = {
         "archived": report.archived,

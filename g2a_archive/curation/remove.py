@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
@@ -16,7 +15,7 @@ from g2a_archive.archive.database.tombstones import Removed, entomb, resume
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.curation.selection import Chosen, Row, all_rows, rows_of, started
 from g2a_archive.errors import InputError
-from g2a_archive.models import Ago, State, moment
+from g2a_archive.models import Ago, State, moment, unix
 
 _DAY = 86400
 _DOUBTFUL = 32 * _DAY
@@ -84,7 +83,7 @@ def limit_of(catalog: Catalog, before: int | Ago, now: float) -> int:
     newest = catalog.scalar(_NEWEST) if isinstance(before, Ago) else None
     if newest is None:
         return moment(before, now)
-    known = datetime.fromisoformat(newest).timestamp()
+    known = unix(newest)
     ahead = now - known
     if ahead > _DOUBTFUL:
         raise InputError(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.statements import LOOK_AGAIN
-from g2a_archive.models import State, in_order, iso
+from g2a_archive.models import State, in_order, iso, unix
 
 _MANY = 20_000
 
@@ -47,7 +46,7 @@ def archived(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[tupl
     """
     columns = "SELECT id, kinds & ~absent, coalesce(directory, '') FROM recording"
     now = catalog.now()
-    looked = iso(int(datetime.fromisoformat(now).timestamp()) - LOOK_AGAIN * 3600)
+    looked = iso(unix(now) - LOOK_AGAIN * 3600)
     where = (
         f"state = 'archived' AND (kinds & {mask:d} = {mask:d} OR unoffered <> 0 "
         f"AND (kinds | unoffered) & {mask:d} = {mask:d} "
