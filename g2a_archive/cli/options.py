@@ -331,15 +331,7 @@ file_options = options([*_SYNC, OWED])
 service_options = options([*_SERVICE, *LOG, *_CONFIG])
 
 
-def option_names() -> dict[str, click.Option]:
+def option_names() -> list[str]:
     """Every option that a configuration file may hold, by its name with underscores."""
-
-    @file_options
-    def probe() -> None: ...
-
-    command = click.command("probe")(probe)
-    return {
-        p.name: p
-        for p in command.params
-        if isinstance(p, click.Option) and p.name and p.name not in _NOT_IN_FILE
-    }
+    command = click.command("all")(file_options(lambda: None))
+    return [p.name for p in command.params if p.name and p.name not in _NOT_IN_FILE]

@@ -129,26 +129,24 @@ def find_config(path: str | None, profile: str | None) -> Config:
 
 def settings_of(ctx: click.Context) -> Settings:
     """The frozen settings of a command that has (some of) the run's options."""
-    given = {name: value for name, value in ctx.params.items() if value is not None}
-    if "only" in given:
-        given["kinds"] = given.pop("only")
+    given = _given(ctx, Settings)
+    given["config"] = ctx.obj if isinstance(ctx.obj, Config) else Config()  # not the option
     if source_of(ctx, "verbose") == "option" != source_of(ctx, "quiet"):
         given["quiet"] = False  # an option beats the file, also by saying the opposite
-    names = {f.name for f in fields(RunSettings)}
-    run = RunSettings(**{name: value for name, value in given.items() if name in names})
-    rest = {f.name for f in fields(Settings)} - {"run", "config", "verbosity"}
-    return Settings(
-        run=run,
-        config=ctx.obj if isinstance(ctx.obj, Config) else Config(),
-        verbosity=given.get("verbose", 0),
-        **{name: value for name, value in given.items() if name in rest},
-    )
+    kinds = ctx.params.get("only") or ALL_KINDS
+    run = RunSettings(kinds=kinds, **_given(ctx, RunSettings))
+    return Settings(run=run, verbosity=ctx.params.get("verbose", 0), **given)
+
+
+def _given(ctx: click.Context, of: type[Any]) -> dict[str, Any]:
+    """What was given of the fields of a dataclass."""
+    names = {f.name for f in fields(of)}
+    return {k: v for k, v in ctx.params.items() if k in names and v is not None}
 
 
 def selection_of(ctx: click.Context) -> Selection:
     """Which recordings `list` or `sync` is about. Raises `InputError`."""
-    names = {f.name for f in fields(Selection)}
-    given = {k: v for k, v in ctx.params.items() if k in names and v is not None}
+    given = _given(ctx, Selection)
     for name in ("account_key", "user_key", "company_id"):
         given[f"{name}s"] = ctx.params[name]
     chosen = Selection(**given)
@@ -191,9 +189,7 @@ def require_past(option: str, at: float, now: float) -> None:
 
 def sync_settings_of(ctx: click.Context) -> SyncSettings:
     """What `sync` was told beyond a run's settings. Raises `InputError`."""
-    names = {f.name for f in fields(SyncSettings)} - {"selection"}
-    given = {k: v for k, v in ctx.params.items() if k in names and v is not None}
-    chosen = SyncSettings(selection=selection_of(ctx), **given)
+    chosen = SyncSettings(selection=selection_of(ctx), **_given(ctx, SyncSettings))
     if chosen.wait is not None and not chosen.transcode:
         raise InputError("--wait waits for transcodings", hint="use --transcode, too")
     only = ctx.params.get("only")
@@ -215,8 +211,3 @@ def source_of(ctx: click.Context, name: str) -> str:
     if source is ParameterSource.DEFAULT_MAP:
         return f"file {ctx.obj.path}" if isinstance(ctx.obj, Config) else "file"
     return "default"
-
-
-def settings_rows(ctx: click.Context) -> dict[str, tuple[object, str]]:
-    """Every setting that a file may hold: its name to (value, where it came from)."""
-    return {name: (ctx.params[name], source_of(ctx, name)) for name in option_names()}

@@ -141,11 +141,7 @@ class Sync:
         windows_before = state.ever_scanned(query.scope)
         for one in found.walk(query, lambda: self._span(query)):
             remember = usual and (one.walked or windows_before)
-            state.found(
-                one,
-                scanned=one.complete_until if remember else None,
-                gap=one.window.begin if one.overflows else None,
-            )
+            state.found(one, scanned=one.complete_until if remember else None)
             if self._stopped():
                 return
         if usual:
@@ -167,9 +163,7 @@ class Sync:
         for second in self._state.gaps(query.scope):
             if iso(second) in found.overflowing:
                 continue
-            one = found.second(query, second)
-            closed = [] if one.overflows else [second]
-            self._state.found(one, scanned=None, closed=closed)
+            self._state.found(found.second(query, second))
 
     # --- what to do -------------------------------------------------------------------------
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 
 from g2a_archive.archive.database.catalog import IS_OWED, Catalog
 from g2a_archive.archive.database.lookup import known
-from g2a_archive.models import ALL_KINDS, FileKind, IdSet, Shard, State, iso, kinds_mask
+from g2a_archive.models import ALL_KINDS, FileKind, IdSet, Shard, State, iso, kinds_mask, unix
 from g2a_archive.service.clock import SKEW, Clock
 from g2a_archive.sync.windows import Found
 
@@ -110,7 +109,7 @@ class SyncState:
         """
         sql = "SELECT max(complete_until) FROM scan WHERE scope IN (?, ?) AND complete_until <= ?"
         text = self._catalog.scalar(sql, scope, self._looked(scope), self._future())
-        return None if text is None else _unix(text)
+        return None if text is None else unix(text)
 
     def ever_scanned(self, scope: str) -> bool:
         """Whether a scope needed windows, so that it is remembered how far they came."""
@@ -140,20 +139,13 @@ class SyncState:
     def gaps(self, scope: str) -> list[int]:
         """The seconds (Unix time) in which more recordings started than the service told."""
         sql = "SELECT DISTINCT second FROM scan_gap WHERE scope IN (?, ?) ORDER BY second"
-        return [_unix(row[0]) for row in self._catalog.rows(sql, (scope, self._looked(scope)))]
+        return [unix(row[0]) for row in self._catalog.rows(sql, (scope, self._looked(scope)))]
 
-    def found(
-        self,
-        one: Found,
-        *,
-        scanned: int | None,
-        gap: int | None = None,
-        closed: Sequence[int] = (),
-    ) -> None:
+    def found(self, one: Found, *, scanned: int | None = None) -> None:
         """Remember the recordings of one answer, and how far the listing has come, together.
 
-        `scanned` is Unix time, None to leave it as it is; `gap` is a second that overflows,
-        `closed` are those that do so no longer.
+        `scanned` is Unix time, None to leave it as it is. A second that overflows is remembered
+        until it does so no longer.
         """
         if self._catalog.readonly:
             return
@@ -178,12 +170,12 @@ class SyncState:
                     "ELSE max(complete_until, excluded.complete_until) END",
                     (looked, iso(scanned), self._future()),
                 )
-            if gap is not None:
-                db.execute("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", (looked, iso(gap)))
-            db.executemany(
-                "DELETE FROM scan_gap WHERE scope = ? AND second = ?",
-                ((looked, iso(second)) for second in closed),
-            )
+            if one.window.begin is not None and one.window.is_second:
+                second = looked, iso(one.window.begin)
+                if one.overflows:
+                    db.execute("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", second)
+                elif one.window.sharp:
+                    db.execute("DELETE FROM scan_gap WHERE scope = ? AND second = ?", second)
 
     def owed(self) -> Iterator[Owed]:
         """What this archive owes of these scopes, and of no known one; in start order."""
@@ -285,7 +277,3 @@ class SyncState:
                 change = "UPDATE recording SET state = 'lost' WHERE id = ?"
                 db.executemany(change, ((one.id,) for one in lost))
         return lost
-
-
-def _unix(text: str) -> int:
-    return int(datetime.fromisoformat(text).timestamp())

@@ -11,8 +11,8 @@ import click
 
 from g2a_archive.auth.secretfile import is_name
 from g2a_archive.cli.config import AUTH_KEYS, SECRET_KEYS, auth_values
-from g2a_archive.cli.options import file_options
-from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, settings_rows
+from g2a_archive.cli.options import file_options, option_names
+from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, source_of
 from g2a_archive.console.outputs import say, write
 from g2a_archive.errors import ExitCode
 from g2a_archive.models import ALL_KINDS, RunSettings
@@ -41,12 +41,13 @@ def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
     say(f"# configuration file: {config.path or config.unread or 'none'}")
     if config.profile is not None:
         say(f"# profile: {config.profile}")
-    for name, (value, source) in settings_rows(ctx).items():
+    for name in option_names():
+        value = ctx.params[name]
         shown = _DEFAULTS.get(name) if value in (None, ()) else value
         if shown is None:
             say(f"# {name} is not set")
         else:
-            say(f"{name} = {_toml(shown)}  # {source}")
+            say(f"{name} = {_toml(shown)}  # {source_of(ctx, name)}")
     say("[auth]")
     values = auth_values(config, os.environ)
     for key in AUTH_KEYS:
