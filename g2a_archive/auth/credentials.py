@@ -7,7 +7,7 @@
 
 Three sources, the first that is configured counts: an access token (or a file that holds one, which
 another program may renew); a client with a personal access token; a client with a refresh token.
-The last two renew themselves at the token endpoint (see `token_sources`), before the token's end
+The last two renew themselves at the token endpoint (see `sources`), before the token's end
 and when the service refuses it, once for all threads.
 """
 

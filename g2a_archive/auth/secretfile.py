@@ -144,20 +144,7 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
     new secret may be in `NAME.new`, which is kept.
     """
     new = beside(target, ".new")
-    try:
-        descriptor = None if is_mount(target) else _room_beside(target, new)
-        if descriptor is None:
-            _room_within(target)
-    except OSError as error:
-        try:
-            descriptor = None
-            _room_within(target)
-        except OSError:
-            raise StorageError(
-                f"cannot write beside {target}: {os.strerror(error.errno or 0)}",
-                hint="the service may replace the secret in it: there must be room and permission "
-                "for the new one; nothing was changed",
-            ) from None
+    descriptor = _room(target, new)
     begun = False
 
     def store(value: str) -> None:
@@ -189,6 +176,26 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
 def beside(target: Path, suffix: str) -> Path:
     """Return the lock (`.lock`) or the successor (`.new`) that belongs to a secret file."""
     return target.with_name(target.name + suffix)
+
+
+def _room(target: Path, new: Path) -> int | None:
+    """Return a descriptor of `NAME.new`, for which there is room; None: `target` has it itself."""
+    failure: OSError | None = None
+    if not is_mount(target):
+        try:
+            return _room_beside(target, new)
+        except OSError as error:
+            failure = error
+    try:
+        _room_within(target)
+    except OSError as error:
+        reason = os.strerror((failure or error).errno or 0)
+        raise StorageError(
+            f"cannot write beside {target}: {reason}",
+            hint="the service may replace the secret in it: there must be room and permission "
+            "for the new one; nothing was changed",
+        ) from None
+    return None
 
 
 def _room_beside(target: Path, new: Path) -> int:

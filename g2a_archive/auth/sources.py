@@ -1,6 +1,7 @@
 """The sources of access tokens: given, in a file, or granted by the token endpoint.
 
-Each `fetch` brings a token; keeping it, and knowing when to fetch the next, is `auth`'s work.
+Each `fetch` brings a token; keeping it, and knowing when to fetch the next,
+is the work of `credentials`.
 """
 
 from __future__ import annotations
@@ -54,11 +55,9 @@ class FixedToken(Source):
         self._token = _checked_token(token, "the access token")
 
     def fetch(self) -> tuple[str, float | None]:
-        """See `Source`."""
         return self._token, None
 
     def secrets(self) -> frozenset[str]:
-        """See `Source`."""
         return frozenset({self._token})
 
 
@@ -72,13 +71,11 @@ class TokenFile(Source):
         self._seen = frozenset({self._first})
 
     def fetch(self) -> tuple[str, float | None]:
-        """See `Source`."""
         token, self._first = self._first or self._read_again(), None
         self._seen |= {token}
         return token, None
 
     def secrets(self) -> frozenset[str]:
-        """See `Source`."""
         return self._seen
 
     def _read_again(self) -> str:
@@ -103,7 +100,6 @@ class PersonalAccessToken(Source):
         self._endpoint, self._pat = endpoint, pat
 
     def fetch(self) -> tuple[str, float | None]:
-        """See `Source`."""
         answer = self._endpoint.ask(
             {"grant_type": "personal_access_token", "pat": self._pat},
             hint="check the personal access token: it may have expired or been revoked; and that "
@@ -112,7 +108,6 @@ class PersonalAccessToken(Source):
         return answer.access_token, answer.lifetime
 
     def secrets(self) -> frozenset[str]:
-        """See `Source`."""
         return _client_secrets(self._endpoint) | {self._pat}
 
 
@@ -128,7 +123,6 @@ class RefreshToken(Source):
         self._seen = frozenset({self._read(warn)})
 
     def fetch(self) -> tuple[str, float | None]:
-        """See `Source`."""
         # Read under the lock, as another process may have got a new one; and room for the next
         # one is made before this one is spent, for then it may be dead.
         with locked(self._path, self._endpoint.wait) as target:
@@ -145,11 +139,9 @@ class RefreshToken(Source):
         return answer.access_token, answer.lifetime
 
     def secrets(self) -> frozenset[str]:
-        """See `Source`."""
         return _client_secrets(self._endpoint) | self._seen
 
     def renewed(self) -> float | None:
-        """See `Source`."""
         try:
             return os.stat(self._path).st_mtime
         except OSError:
