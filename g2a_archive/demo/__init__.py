@@ -8,7 +8,7 @@ from g2a_archive.demo.faults import Fault, Rule
 from g2a_archive.demo.media import SMALLEST_JPEG, SMALLEST_MP4
 from g2a_archive.demo.messages import Request, Response
 from g2a_archive.demo.recordings import SimulatedRecording, expected_bytes, sample_recordings
-from g2a_archive.demo.requestlog import LoggedRequest, RequestLog
+from g2a_archive.demo.requestlog import RequestLog
 from g2a_archive.demo.service import SimulatedService
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "SMALLEST_MP4",
     "Behaviour",
     "Fault",
-    "LoggedRequest",
     "ManualClock",
     "Request",
     "RequestLog",

@@ -76,7 +76,6 @@ class Behaviour:
     deny_authorization: bool = False
     """The user at the authorization page says no."""
 
-    link_lifetime: float = 48 * 3600.0
     gone_status: int = 410
     """The answer to a link that is unknown or past its time; with 200 it is a web page only."""
     link_key_in: Literal["query", "path"] = "query"

@@ -21,6 +21,9 @@ from g2a_archive.demo.recordings import KINDS, MEDIA_TYPES, SUFFIXES, Kind, Simu
 FILES_PATH = "/files/"
 _PATH = re.compile(r"/files/(?:(?P<key>[0-9a-f]+)/)?(?P<id>[0-9]{1,20})(?P<suffix>\.[a-z0-9]+)")
 _KINDS: Mapping[str, Kind] = {SUFFIXES[kind]: kind for kind in KINDS}
+LIFETIME = 48 * 3600.0
+"""Seconds for which a link is good (vendor's reference)."""
+
 KEY_DIGITS = 40
 """Of the random number: 160 bits in hexadecimal; the link call's serial number follows."""
 
@@ -86,7 +89,7 @@ class FileHost:
             if serial < max(self._expired_before, self._expired.get(recording_id, 0)):
                 return False
             age = self._behaviour.clock() - self._issued[serial]
-        return age < self._behaviour.link_lifetime
+        return age < LIFETIME
 
     def answer(
         self, request: Request, recordings: Mapping[int, SimulatedRecording], fault: Fault

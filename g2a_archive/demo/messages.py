@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from g2a_archive.demo.media import Content
 from g2a_archive.demo.recordings import Kind
@@ -15,19 +15,37 @@ Call = Literal["links", "list", "transcode", "archived", "token", "authorize", "
 """What a request is for: the four calls of the API, the two of OAuth, a file, anything else."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Request:
-    """A request as it came; `recording_id` and `kind` are set where it is for a file."""
+    """A request as it came, what it is for, and what became of it so far.
+
+    The names of `headers` are in lower case. `recording_id` and `kind` are set where it is for a
+    file.
+    """
 
     method: str
     target: str
-    path: str
-    query: tuple[tuple[str, str], ...]
     headers: Mapping[str, str]
-    body: bytes = b""
+    body: bytes
+    keep_alive: bool
+    path: str = field(init=False)
+    query: tuple[tuple[str, str], ...] = field(init=False)
     call: Call = "other"
     recording_id: int | None = None
     kind: Kind | None = None
+    started: float = 0.0
+    status: int | None = None
+    """None until the answer begins, and for ever where there was none."""
+    sent: int = 0
+    """Bytes of the body sent."""
+    stalled: bool = False
+    finished: bool = False
+
+    def __post_init__(self) -> None:
+        """Take the target apart."""
+        parts = urlsplit(self.target)
+        self.path = unquote(parts.path)
+        self.query = tuple(parse_qsl(parts.query, keep_blank_values=True))
 
     def parameter(self, name: str) -> str | None:
         """Return the first value that the query has under a name."""

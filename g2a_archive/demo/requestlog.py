@@ -4,57 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from g2a_archive.demo.messages import Call, Request
 from g2a_archive.demo.recordings import Kind
 
 API_CALLS: frozenset[Call] = frozenset({"links", "list", "transcode", "archived"})
-
-
-@dataclass(slots=True)
-class LoggedRequest:
-    """A request, and what became of it so far."""
-
-    request: Request
-    started: float
-    status: int | None = None
-    """None until the answer begins, and for ever where there was none."""
-    sent: int = 0
-    """Bytes of the body sent."""
-    stalled: bool = False
-    finished: bool = False
-
-    @property
-    def method(self) -> str:
-        """The method, such as GET."""
-        return self.request.method
-
-    @property
-    def path(self) -> str:
-        """The path, without the query."""
-        return self.request.path
-
-    @property
-    def query(self) -> tuple[tuple[str, str], ...]:
-        """The names and values of the query, in order."""
-        return self.request.query
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers, their names in lower case."""
-        return self.request.headers
-
-    @property
-    def kind(self) -> Kind | None:
-        """Which file of a recording was asked for."""
-        return self.request.kind
-
-    @property
-    def recording_id(self) -> int | None:
-        """The recording whose file was asked for."""
-        return self.request.recording_id
 
 
 class RequestLog:
@@ -67,9 +22,9 @@ class RequestLog:
         self._reset()
 
     def _reset(self) -> None:
-        self._entries: list[LoggedRequest] = []
+        self._entries: list[Request] = []
         self._api_times: list[float] = []
-        self._leaks: list[LoggedRequest] = []
+        self._leaks: list[Request] = []
         self._active_files = 0
         self.count = 0
         """All requests."""
@@ -94,27 +49,27 @@ class RequestLog:
             self._active_files = active
 
     @property
-    def all(self) -> list[LoggedRequest]:
+    def all(self) -> list[Request]:
         """Every request in the order in which they came."""
         with self._changed:
             return list(self._entries)
 
-    def calls(self, name: Call) -> list[LoggedRequest]:
+    def calls(self, name: Call) -> list[Request]:
         """Return the requests that were for one thing, such as "links"."""
-        return [entry for entry in self.all if entry.request.call == name]
+        return [request for request in self.all if request.call == name]
 
     def file_requests(
         self, kind: Kind | None = None, recording_id: int | None = None
-    ) -> list[LoggedRequest]:
+    ) -> list[Request]:
         """Return the requests for files, those of a kind or a recording if wanted."""
         return [
-            entry
-            for entry in self.calls("file")
-            if kind in (None, entry.kind) and recording_id in (None, entry.recording_id)
+            request
+            for request in self.calls("file")
+            if kind in (None, request.kind) and recording_id in (None, request.recording_id)
         ]
 
     @property
-    def leaks(self) -> list[LoggedRequest]:
+    def leaks(self) -> list[Request]:
         """Requests for files that carried an Authorization header or a cookie (always kept)."""
         with self._changed:
             return list(self._leaks)
@@ -138,7 +93,7 @@ class RequestLog:
     def wait_for_stall(self, timeout: float = 10.0) -> bool:
         """Wait until a kept request's answer has stalled, and no client has gone from it."""
         return self.wait_for(
-            lambda log: any(e.stalled and not e.finished for e in log._entries), timeout
+            lambda log: any(r.stalled and not r.finished for r in log._entries), timeout
         )
 
     # What follows is for the service alone.
@@ -148,50 +103,49 @@ class RequestLog:
         with self._changed:
             self.connections += 1
 
-    def begin(self, request: Request, at: float) -> LoggedRequest:
+    def begin(self, request: Request, at: float) -> None:
         """Note a request."""
-        entry = LoggedRequest(request, at)
         with self._changed:
+            request.started = at
             self.count += 1
             self.counts[request.call] += 1
             if self._keep:
-                self._entries.append(entry)
+                self._entries.append(request)
             if request.call in API_CALLS:
                 self._api_times.append(at)
             elif request.call == "file":
                 self._active_files += 1
                 self.peak_files = max(self.peak_files, self._active_files)
                 if {"authorization", "cookie"} & request.headers.keys():
-                    self._leaks.append(entry)
+                    self._leaks.append(request)
             self._changed.notify_all()
-        return entry
 
-    def answered(self, entry: LoggedRequest, status: int) -> None:
+    def answered(self, request: Request, status: int) -> None:
         """Note that an answer begins."""
         with self._changed:
-            entry.status = status
-            self.statuses[entry.request.call, status] += 1
+            request.status = status
+            self.statuses[request.call, status] += 1
             self._changed.notify_all()
 
-    def progress(self, entry: LoggedRequest, sent: int) -> None:
+    def progress(self, request: Request, sent: int) -> None:
         """Note more bytes of a body."""
         with self._changed:
-            entry.sent += sent
+            request.sent += sent
             self.bytes_sent += sent
-            if entry.request.call == "file":
+            if request.call == "file":
                 self.file_bytes_sent += sent
             self._changed.notify_all()
 
-    def stalled(self, entry: LoggedRequest) -> None:
+    def stalled(self, request: Request) -> None:
         """Note that an answer has come to its stall."""
         with self._changed:
-            entry.stalled = True
+            request.stalled = True
             self._changed.notify_all()
 
-    def end(self, entry: LoggedRequest) -> None:
+    def end(self, request: Request) -> None:
         """Note that a request is over, however it ended."""
         with self._changed:
-            entry.finished = True
-            if entry.request.call == "file":
+            request.finished = True
+            if request.call == "file":
                 self._active_files -= 1
             self._changed.notify_all()

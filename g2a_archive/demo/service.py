@@ -16,7 +16,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from g2a_archive.demo.api import (
     API_PATH,
@@ -32,15 +31,9 @@ from g2a_archive.demo.faults import PERFECT, Fault, Rule
 from g2a_archive.demo.files import FILES_PATH, FileHost
 from g2a_archive.demo.messages import Call, Request, Response
 from g2a_archive.demo.recordings import Kind, SimulatedRecording, State
-from g2a_archive.demo.requestlog import API_CALLS, LoggedRequest, RequestLog
+from g2a_archive.demo.requestlog import API_CALLS, RequestLog
 from g2a_archive.demo.tokens import AUTHORIZE_PATH, TOKEN_PATH, Authority
-from g2a_archive.demo.wire import (
-    Connection,
-    MalformedError,
-    RawRequest,
-    StoppedError,
-    Stopper,
-)
+from g2a_archive.demo.wire import Connection, MalformedError, StoppedError, Stopper
 
 HOST = "127.0.0.1"
 BACKLOG = 256
@@ -266,37 +259,33 @@ class SimulatedService:
             # A client may leave at any point; that ends its connection and nothing else.
             with contextlib.suppress(OSError, ValueError, StoppedError, MalformedError):
                 while not self._stopper.stopped:
-                    raw = connection.read_request()
-                    if raw is None or not self._exchange(connection, raw):
+                    request = connection.read_request()
+                    if request is None or not self._exchange(connection, request):
                         break
         finally:  # also where a hook raises, so that its test fails at once, not by a time-out
             connection.close()
             with self._lock:
                 self._connections.pop(connection, None)
 
-    def _exchange(self, connection: Connection, raw: RawRequest) -> bool:
-        request = understand(raw)
-        entry = self.requests.begin(request, self.behaviour.clock())
+    def _exchange(self, connection: Connection, request: Request) -> bool:
+        request.call = _call(request.method, request.path)
+        is_file = request.call == "file"
+        if is_file:
+            request.recording_id, request.kind = FileHost.identify(request.path)
+        self.requests.begin(request, self.behaviour.clock())
         try:
-            return self._reply(connection, raw, request, entry)
+            fault = self._fault(request)
+            response = fault.response or self._answer(request, fault)
+            behaviour = self.behaviour
+            return connection.send(
+                response,
+                fault,
+                request,
+                latency=behaviour.latency if is_file else behaviour.link_latency,
+                rate=behaviour.rate if is_file else None,
+            )
         finally:
-            self.requests.end(entry)
-
-    def _reply(
-        self, connection: Connection, raw: RawRequest, request: Request, entry: LoggedRequest
-    ) -> bool:
-        fault = self._fault(request)
-        response = fault.response or self._answer(request, fault)
-        behaviour, is_file = self.behaviour, request.call == "file"
-        return connection.send(
-            response,
-            fault,
-            entry,
-            head_only=request.method == "HEAD",
-            keep_alive=raw.keep_alive,
-            latency=behaviour.latency if is_file else behaviour.link_latency,
-            rate=behaviour.rate if is_file else None,
-        )
+            self.requests.end(request)
 
     def _fault(self, request: Request) -> Fault:
         for hook in tuple(self.on_request):
@@ -322,20 +311,8 @@ class SimulatedService:
         return Response.error(404, "NotFound", "Nothing here")
 
 
-def understand(raw: RawRequest) -> Request:
-    """Return what a request is for."""
-    parts = urlsplit(raw.target)
-    path = unquote(parts.path)
-    query = tuple(parse_qsl(parts.query, keep_blank_values=True))
-    call, recording_id, kind = _call(raw.method, path), None, None
-    if call == "file":
-        recording_id, kind = FileHost.identify(path)
-    return Request(
-        raw.method, raw.target, path, query, raw.headers, raw.body, call, recording_id, kind
-    )
-
-
 def _call(method: str, path: str) -> Call:
+    """What a request is for."""
     if path.startswith(FILES_PATH):
         return "file"
     if path == TRANSCODE_PATH or path.startswith(f"{TRANSCODE_PATH}/"):

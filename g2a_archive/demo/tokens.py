@@ -114,17 +114,14 @@ class Authority:
                 self._refresh[given] = None
                 if replaced is not None:
                     self._end_line(given, replaced)
-        rotated = self.issue_refresh(given) if valid and self._rotates() else None
-        return self._grant(valid, rotated)
+        rotates = valid and self._behaviour.rotate_refresh_tokens
+        return self._grant(valid, self.issue_refresh(given) if rotates else None)
 
     def _end_line(self, used: str, replaced: str) -> None:
         """End what a token replaces, with the other replacements that were handed out for it."""
         self._refresh.pop(replaced, None)
         for token in [t for t, old in self._refresh.items() if old == replaced and t != used]:
             del self._refresh[token]
-
-    def _rotates(self) -> bool:
-        return self._behaviour.rotate_refresh_tokens
 
     def _grant(self, valid: bool, refresh: str | None = None) -> Response:
         if not valid:

@@ -16,13 +16,12 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 
 from g2a_archive.demo.faults import Fault
-from g2a_archive.demo.messages import Response
-from g2a_archive.demo.requestlog import LoggedRequest, RequestLog
+from g2a_archive.demo.messages import Request, Response
+from g2a_archive.demo.requestlog import RequestLog
 
 LONGEST_LINE = 1 << 20
 BODILESS = frozenset({204, 304})
@@ -35,17 +34,6 @@ class MalformedError(Exception):
 
 class StoppedError(Exception):
     """The service stops; the connection ends here."""
-
-
-@dataclass(frozen=True)
-class RawRequest:
-    """A request before anybody looked what it is for."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-    keep_alive: bool
 
 
 class Stopper:
@@ -96,7 +84,7 @@ class Connection:
         self._input = sock.makefile("rb", 65536)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def read_request(self) -> RawRequest | None:
+    def read_request(self) -> Request | None:
         """Return the next request, None when there is none to come."""
         line = self._line()
         if not line:
@@ -120,7 +108,7 @@ class Connection:
         body = self._input.read(length) if length > 0 else b""
         wish = headers.get("connection", "").lower()
         keep_alive = wish == "keep-alive" or (protocol == "HTTP/1.1" and wish != "close")
-        return RawRequest(method, target, headers, body, keep_alive)
+        return Request(method, target, headers, body, keep_alive)
 
     def _line(self) -> str:
         line = self._input.readline(LONGEST_LINE)
@@ -132,10 +120,8 @@ class Connection:
         self,
         response: Response,
         fault: Fault,
-        entry: LoggedRequest,
+        request: Request,
         *,
-        head_only: bool = False,
-        keep_alive: bool = True,
         latency: float = 0.0,
         rate: float | None = None,
     ) -> bool:
@@ -148,16 +134,15 @@ class Connection:
             body = gzip.compress(b"".join(response.chunks()), mtime=0)
             headers = {**response.headers, "Content-Encoding": "gzip"}
             response = Response(response.status, headers, body)
-        if fault.framing == "close" or fault.extra_length:
-            keep_alive = False
+        keep_alive = request.keep_alive and fault.framing != "close" and not fault.extra_length
         head = self._head(response, fault, keep_alive)
         keep_alive = keep_alive and not fault.hang_up
-        self._log.answered(entry, response.status)
-        if head_only or response.status in BODILESS:
+        self._log.answered(request, response.status)
+        if request.method == "HEAD" or response.status in BODILESS:
             self._sock.sendall(head)
             return keep_alive
-        if not self._send_body(head, response, fault, entry, _slower(rate, fault.rate)):
-            self._end(fault, entry)
+        if not self._send_body(head, response, fault, request, _slower(rate, fault.rate)):
+            self._end(fault, request)
             return False
         return keep_alive
 
@@ -182,7 +167,7 @@ class Connection:
         head: bytes,
         response: Response,
         fault: Fault,
-        entry: LoggedRequest,
+        request: Request,
         rate: float | None,
     ) -> bool:
         """Send everything; return False when the fault's ending has come."""
@@ -200,7 +185,7 @@ class Connection:
             self._sock.sendall(pending + piece if pending else piece)
             pending = b""
             sent += size
-            self._log.progress(entry, size)
+            self._log.progress(request, size)
         if limit is not None and sent >= limit:
             if pending:
                 self._sock.sendall(pending)
@@ -210,9 +195,9 @@ class Connection:
             self._sock.sendall(pending + ending)
         return True
 
-    def _end(self, fault: Fault, entry: LoggedRequest) -> None:
+    def _end(self, fault: Fault, request: Request) -> None:
         if fault.ending == "stall":
-            self._log.stalled(entry)
+            self._log.stalled(request)
             self._stopper.wait_for(self._sock)
         elif fault.ending == "reset":
             self._drain()

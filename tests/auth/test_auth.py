@@ -61,7 +61,7 @@ def test_sources_in_their_order(
     assert accepted(service, header(replace(everything, token="", token_file=None)))
     without_pat = replace(everything, token=None, token_file=None, pat=None)
     assert accepted(service, header(without_pat))
-    grants = [call.request.form()["grant_type"] for call in service.requests.calls("token")]
+    grants = [call.form()["grant_type"] for call in service.requests.calls("token")]
     assert grants == ["personal_access_token", "refresh_token"]
     assert watch.warnings == []
 

@@ -304,9 +304,7 @@ def test_a_host_that_takes_fewer_connections_than_there_are_jobs(
         if request.call != "file":
             return None
         with lock:
-            under_way = [
-                one.request for one in service.requests.file_requests() if not one.finished
-            ]
+            under_way = [one for one in service.requests.file_requests() if not one.finished]
             if sum(any(one is other for other in admitted) for one in under_way) >= 2:
                 return no
             admitted.append(request)

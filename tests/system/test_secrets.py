@@ -30,7 +30,7 @@ def secrets_of(service: SimulatedService) -> set[str]:
     found = {service.token, behaviour.client_secret, behaviour.pat}
     for entry in service.requests.all:
         found |= {value for name, value in entry.query if name in ("key", "token", "sig")}
-        found |= set(re.findall(r"/files/([0-9a-f]{40,})/", entry.request.target))
+        found |= set(re.findall(r"/files/([0-9a-f]{40,})/", entry.target))
         header = entry.headers.get("authorization", "")
         found |= {header.split("=", 1)[-1].split(" ")[-1]} if header else set()
     return {secret for secret in found if len(secret) > 5}
@@ -201,7 +201,7 @@ def test_a_netrc_is_not_for_us(serve: Serve, tmp_path: Path, how: str) -> None:
     assert service.requests.leaks == []
     for entry in service.requests.all:
         header = entry.headers.get("authorization", "")
-        kind = {"file": "", "token": "Basic ", "links": "Bearer "}[entry.request.call]
+        kind = {"file": "", "token": "Basic ", "links": "Bearer "}[entry.call]
         assert header.startswith(kind)
         assert bool(header) == bool(kind)
         assert "TkVUUkM" not in header, "NETRC… in base64"

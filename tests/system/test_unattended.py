@@ -123,7 +123,7 @@ def test_the_order_of_credentials(service: SimulatedService, tmp_path: Path, fir
     for name in SOURCES[SOURCES.index(first) :]:
         env[f"G2A_ARCHIVE_{name.upper()}"] = values[name]
     assert report_of(run_cli([*RUN, FIRST], env, cwd=tmp_path))["archived"] == 1
-    grants = [entry.request.form()["grant_type"] for entry in service.requests.calls("token")]
+    grants = [entry.form()["grant_type"] for entry in service.requests.calls("token")]
     assert (
         grants
         == {
