@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calendar import Calendar
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from math import sqrt
 
 from g2a_archive.browse.markup import MONTHS, WEEKDAYS, day_text, month_text, text
@@ -66,8 +66,7 @@ def year_strip(year: str, days: Mapping[str, Day], most: int) -> str:
     paths: list[list[str]] = [[] for _ in range(SHADES + 1)]
     total = date(int(year), 12, 31).timetuple().tm_yday
     for n in range(total):
-        month, number = _month_of(first, n)
-        known = days.get(f"{year}-{month:02d}-{number:02d}")
+        known = days.get((first + timedelta(n)).isoformat())
         week, weekday = divmod(n + first.weekday(), 7)
         square = f"M{week * _STEP} {weekday * _STEP}h{_CELL}v{_CELL}h-{_CELL}z"
         paths[shade(known.count, most) if known else 0].append(square)
@@ -86,9 +85,3 @@ def year_strip(year: str, days: Mapping[str, Day], most: int) -> str:
 
 def _week_of(first: date, month: int) -> int:
     return (first.replace(month=month).timetuple().tm_yday - 1 + first.weekday() + 6) // 7
-
-
-def _month_of(first: date, offset: int) -> tuple[int, int]:
-    # By ordinal, since the year 9999 has no day after it to count with.
-    when = date.fromordinal(first.toordinal() + offset)
-    return when.month, when.day

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timezone, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import Protocol
 
 from g2a_archive.models import FileKind, State, StoredFile
@@ -19,12 +19,12 @@ _DATE_IN_DIRECTORY = re.compile(r"(?:^|[^0-9])(\d{4})[-/._]?(\d\d)[-/._]?(\d\d)(
 class Entry:
     """A recording with files in the archive; paths are relative to the archive, with `/`.
 
-    `start` is a time or its ISO 8601 text (UTC where it has no offset), None where unknown: then
-    a date in `directory` places it. `since` is the ISO text of the moment since when it is owed.
+    `start` is ISO 8601 text (UTC where it has no offset), None where unknown: then a date in
+    `directory` places it. `since` is such a text, of the moment since when it is owed.
     """
 
     id: int
-    start: datetime | str | None
+    start: str | None
     directory: str | None = None
     files: Mapping[FileKind, StoredFile] = field(default_factory=dict)
     state: State = State.ARCHIVED
@@ -58,7 +58,7 @@ class Placed:
     zone: str
     iso: str
     directory: str
-    state: str
+    state: State
     reason: str
     since: str
     files: tuple[StoredFile, ...]
@@ -98,33 +98,30 @@ class Source(Protocol):
 
 
 class Listed:
-    """A `Source` of recordings that come once, in any order; kept in a temporary file meanwhile."""
+    """A `Source` of recordings that come once, in any order; each is kept in a temporary file."""
 
     def __init__(self, entries: Iterable[Entry], owed: Iterable[Owed]) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
+        self._entries = entries
         self._owed = owed
-        try:
-            self._db.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, body TEXT)")
-            self._db.execute("BEGIN")
-            rows = ((entry.id, _as_text(entry)) for entry in entries)
-            self._db.executemany("REPLACE INTO entry VALUES (?, ?)", rows)
-        except BaseException:
-            self.close()
-            raise
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, body BLOB)")
+        self._db.execute("BEGIN")
 
     def marks(self) -> Iterable[tuple[str, str]]:
         """All of it under one name."""
         return (("", ""),)
 
-    def entries(self, directory: str) -> Iterable[Entry]:
-        """All recordings."""
-        return (_from_text(body) for (body,) in self._db.execute("SELECT body FROM entry"))
+    def entries(self, directory: str) -> Iterator[Entry]:
+        """All recordings, once."""
+        for entry in self._entries:
+            self._db.execute("REPLACE INTO entry VALUES (?, ?)", (entry.id, pickle.dumps(entry)))
+            yield entry
 
     def details(self, ids: Sequence[int]) -> Mapping[int, Entry]:
         """Some recordings, by ID."""
         marks = ",".join("?" * len(ids))
         rows = self._db.execute(f"SELECT id, body FROM entry WHERE id IN ({marks})", ids)  # noqa: S608
-        return {id_: _from_text(body) for id_, body in rows}
+        return {id_: pickle.loads(body) for id_, body in rows}  # noqa: S301 - our own
 
     def owed(self) -> Iterable[Owed]:
         """All that are owed."""
@@ -135,47 +132,19 @@ class Listed:
         self._db.close()
 
 
-def _as_text(entry: Entry) -> str:
-    fields = {name: getattr(entry, name) for name in entry.__slots__}
-    if isinstance(entry.start, datetime):
-        zone = entry.start.tzname() if entry.start.tzinfo else None
-        fields["start"] = [entry.start.isoformat(), zone]
-    fields["files"] = [(f.kind.value, f.path, f.size, f.sha256) for f in entry.files.values()]
-    return json.dumps(fields)
+def local_time(text: str | None, zone: tzinfo | None) -> datetime | None:
+    """An ISO time as the archive's zone tells it, without one in its own offset; None for no time.
 
-
-def _from_text(body: str) -> Entry:
-    fields = json.loads(body)
-    if isinstance(fields["start"], list):
-        start = datetime.fromisoformat(fields["start"][0])
-        if (offset := start.utcoffset()) is not None and fields["start"][1] is not None:
-            start = start.replace(tzinfo=timezone(offset, fields["start"][1]))
-        fields["start"] = start
-    fields["state"] = State(fields["state"])
-    kinds = [(FileKind(kind), its) for kind, *its in fields["files"]]
-    fields["files"] = {kind: StoredFile(fields["id"], kind, *its) for kind, its in kinds}
-    return Entry(**fields)
-
-
-def parse_time(value: datetime | str | None) -> datetime | None:
-    """A time with an offset from a time or its ISO text; None where it is no such thing."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if value is not None and value.utcoffset() is None:
-        return value.replace(tzinfo=UTC)
-    return value
-
-
-def local_time(value: datetime | str | None, zone: tzinfo | None) -> datetime | None:
-    """A time as the archive's time zone tells it; in its own offset where there is no zone."""
-    when = parse_time(value)
-    if when is None or zone is None:
-        return when
+    UTC where it has no offset.
+    """
     try:
-        return when.astimezone(zone)
+        when = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    try:
+        return when.astimezone(zone) if zone else when
     except (OverflowError, ValueError):
         return when
 
@@ -193,7 +162,7 @@ def place(entry: Entry, zone: tzinfo | None) -> Placed:
         zone=_zone_name(when) if when else "",
         iso=when.isoformat(timespec="seconds") if when else "",
         directory=entry.directory or "",
-        state=str(entry.state),
+        state=entry.state,
         reason=entry.reason or "",
         since=since.date().isoformat() if since else entry.since or "",
         files=tuple(entry.files[kind] for kind in FileKind if kind in entry.files),

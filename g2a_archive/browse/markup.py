@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from html import escape
@@ -67,17 +67,17 @@ def month_text(month: str) -> str:
     return f"{MONTHS[int(month[5:7]) - 1]} {month[:4]}"
 
 
-def neighbours(before: tuple[str, str] | None, after: tuple[str, str] | None, what: str) -> str:
-    """Links to the page before and the page after, each given as (address, words)."""
+def neighbours(keys: Sequence[str], at: int, words: Callable[[str], str], what: str) -> str:
+    """Links from the page of `keys[at]` to the pages before and after it, each in `words`."""
     parts = []
-    if before:
+    if at:
         parts.append(
-            f'<a rel="prev" href="{text(before[0])}"><span aria-hidden="true">←</span> '
-            f"{text(before[1])}</a>"
+            f'<a rel="prev" href="{text(keys[at - 1])}.html"><span aria-hidden="true">←</span> '
+            f"{text(words(keys[at - 1]))}</a>"
         )
-    if after:
+    if at + 1 < len(keys):
         parts.append(
-            f'<a rel="next" href="{text(after[0])}">{text(after[1])} '
+            f'<a rel="next" href="{text(keys[at + 1])}.html">{text(words(keys[at + 1]))} '
             f'<span aria-hidden="true">→</span></a>'
         )
     if not parts:
@@ -89,7 +89,7 @@ def part_links(pages: Sequence[str], current: str) -> str:
     """Links to the parts of a long list: the first and last, and those around the current one."""
     if len(pages) < 2:
         return ""
-    at = pages.index(current) if current in pages else 0
+    at = pages.index(current)
     shown = {0, len(pages) - 1, *range(max(0, at - _NEAR), min(len(pages), at + _NEAR + 1))}
     links: list[str] = []
     last = -1

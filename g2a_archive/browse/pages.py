@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import tzinfo
+from functools import partial
 from itertools import groupby
 
 from g2a_archive.browse.calendars import month_table, year_strip
@@ -133,7 +134,6 @@ def owed_notice(states: Mapping[State, int]) -> str:
 def year_page(site: Site, book: Book, year: str) -> str:
     """A year: twelve months, each day with its count."""
     years = list(book.years)
-    at = years.index(year)
     tables = []
     for number in range(1, 13):
         month = f"{year}-{number:02d}"
@@ -145,16 +145,10 @@ def year_page(site: Site, book: Book, year: str) -> str:
     main = (
         crumbs(HOME)
         + f'<h1>{year}</h1>\n<p class="lead">{summary(book.years[year])}</p>\n'
-        + _turn(years, at, lambda y: (f"{y}.html", y), "Years")
+        + neighbours(years, years.index(year), str, "Years")
         + f'<div class="months">\n{"".join(tables)}</div>\n'
     )
     return frame(site, year, main)
-
-
-def _turn(keys: Sequence[str], at: int, link: Callable[[str], tuple[str, str]], what: str) -> str:
-    before = link(keys[at - 1]) if at else None
-    after = link(keys[at + 1]) if at + 1 < len(keys) else None
-    return neighbours(before, after, what)
 
 
 def month_page(
@@ -175,22 +169,20 @@ def month_page(
     head = (
         crumbs(HOME, (f"{month[:4]}.html", month[:4]))
         + f'<h1>{month_text(month)}</h1>\n<p class="lead">{summary(known)}</p>\n'
-        + _turn(book.month_list, at, lambda m: (f"{m}.html", month_text(m)), "Months")
+        + neighbours(book.month_list, at, month_text, "Months")
     )
     return frame(site, month_text(month), _beside(head, _month(book, month), body))
 
 
-def day_page(
-    site: Site, book: Book, day: str, recordings: Iterable[Placed], name: str | None = None
-) -> str:
-    """A day of a month that is too big for one page; or that part of it that is called `name`."""
+def day_page(site: Site, book: Book, day: str, recordings: Iterable[Placed], name: str) -> str:
+    """A day of a month that is too big for one page, or that part of it that is called `name`."""
     month = day[:7]
     keys = [known.day for known in book.months[month]]
-    turn = _turn(keys, keys.index(day), lambda d: (f"{d}.html", day_text(d, weekday=False)), "Days")
+    turn = neighbours(keys, keys.index(day), partial(day_text, weekday=False), "Days")
     head = (
         crumbs(HOME, (f"{day[:4]}.html", day[:4]), (f"{month}.html", month_text(month)))
         + f"<h1>{day_text(day, weekday=False)}</h1>\n{turn}"
-        + part_links(book.parts(day), name or book.page(day))
+        + part_links(book.parts(day), name)
     )
     body = day_section(book.days[day], recordings)
     return frame(site, day_text(day, weekday=False), _beside(head, _month(book, month), body))
@@ -252,5 +244,5 @@ def owed_page(
             for state, count in states.items()
         )
         body = f'<ul class="counts">{counts}</ul>\n' + part_links(names, name)
-        body += owed_table(some, zone, "Owed recordings")
+        body += owed_table(some, zone)
     return frame(site, "Owed", f"{crumbs(HOME)}<h1>Owed</h1>\n{body}", at="owed")

@@ -17,6 +17,7 @@ STATE_TEXT = {
     State.FAILED: "failed",
     State.DAMAGED: "damaged in the archive",
     State.LOST: "given up",
+    State.REMOVED: "removed",
 }
 _FILE_TEXT = {FileKind.MP4: "Video", FileKind.EVENTS: "Events", FileKind.THUMBNAIL: "Thumbnail"}
 
@@ -60,12 +61,12 @@ def _picture(one: Placed, up: str) -> str:
 
 
 def _state(one: Placed) -> str:
-    if one.state == State.ARCHIVED:
+    if one.state is State.ARCHIVED:
         return ""
-    words = STATE_TEXT.get(State(one.state), one.state)
     since = f" since {one.since}" if one.since else ""
     reason = f": {one.reason}" if one.reason else ""
-    return f'<p class="alarm">{text(words.capitalize())}{text(since)}{text(reason)}</p>'
+    words = f"{STATE_TEXT[one.state].capitalize()}{since}{reason}"
+    return f'<p class="alarm">{text(words)}</p>'
 
 
 def _links(one: Placed, up: str) -> str:
@@ -96,14 +97,14 @@ def _checksum(file: StoredFile) -> str:
     )
 
 
-def owed_table(owed: Iterable[Owed], zone: tzinfo | None, caption: str) -> str:
+def owed_table(owed: Iterable[Owed], zone: tzinfo | None) -> str:
     """Owed recordings as a table: which, why, since when."""
     rows = []
     for one in owed:
-        words = STATE_TEXT.get(one.state, str(one.state))
         tried = counted(one.tries, "try") if one.tries else "not tried"
         rows.append(
-            f'<tr id="o{one.id}"><th scope="row" class="id">{one.id}</th><td>{text(words)}</td>'
+            f'<tr id="o{one.id}"><th scope="row" class="id">{one.id}</th>'
+            f"<td>{text(STATE_TEXT[one.state])}</td>"
             f"<td>{text(one.reason or '')}</td><td>{_when(one.since, zone)}</td>"
             f"<td>{tried}{_last(one, zone)}</td></tr>\n"
         )
@@ -112,8 +113,8 @@ def owed_table(owed: Iterable[Owed], zone: tzinfo | None, caption: str) -> str:
         for head in ("Recording", "State", "Reason", "Owed since", "Tried")
     )
     return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{text(caption)}">'
-        f'<table class="owed"><caption class="quiet">{text(caption)}</caption>\n'
+        '<div class="wide" role="region" tabindex="0" aria-label="Owed recordings">'
+        '<table class="owed"><caption class="quiet">Owed recordings</caption>\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody></table></div>\n"
     )
 

@@ -84,13 +84,13 @@ def update_site(
 ) -> SiteResult:
     """Write the pages of the archive at `root` that have changed.
 
-    With a `zone`, every time is shown in it, and `zone_name` says its name; without one, as the
+    With a `zone`, every time is shown in it, and `zone_name` is its name; without one, as the
     recording's start gives it. With `keep`, the next run can tell what has changed since.
     `on_progress` hears what is being done ("directory", "page"), how many are done,
     and how many there are. Raises `StorageError`, and `LockedError` where another run is at it.
     """
     writer = Writer(root)
-    site = Site(title, zone_name or _name(zone))
+    site = Site(title, zone_name)
     marks = dict(source.marks())
     limits = Limits(_per_page(marks), OWED_PER_PAGE)
     about = {"version": __version__, "title": title, "zone": f"{zone} {site.zone_name}"}
@@ -127,12 +127,6 @@ def _per_page(directories: Iterable[str]) -> int:
     """How many recordings a page can hold: each names its directory several times."""
     longest = max((len(quote(os.fsencode(name))) for name in directories), default=0)
     return min(PER_PAGE, _LARGEST // (_EACH + _TIMES * longest))
-
-
-def _name(zone: tzinfo | None) -> str:
-    if zone is None:
-        return ""
-    return getattr(zone, "key", None) or zone.tzname(None) or "the archive's time zone"
 
 
 def open_site(index: Path) -> bool:

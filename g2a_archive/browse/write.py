@@ -29,7 +29,6 @@ class Writer:
         self.root = root
         self.folder = root / FOLDER
         self.written = 0
-        self.unchanged = 0
         self.removed = 0
         self._prepare()
         self._there = self._names()
@@ -60,7 +59,6 @@ class Writer:
         """Like `page`, with bytes."""
         path = self.root / name if name == "index.html" else self.folder / name
         if self._read(path, len(content) + 1) == content:
-            self.unchanged += 1
             return
         # Beside the other asides, so that a later run finds and removes what a killed one left.
         aside = self.folder / f".{name.replace('/', '-')}-{os.getpid()}{_ASIDE}"

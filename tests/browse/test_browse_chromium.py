@@ -140,7 +140,8 @@ def test_an_id_of_a_day_with_several_pages_is_found(
 ) -> None:
     monkeypatch.setattr(site, "PER_PAGE", 2)
     start = datetime(2014, 5, 6, 12, tzinfo=PACIFIC)
-    busy = [Entry(number, start + timedelta(minutes=number)) for number in range(11, 17)]
+    starts = {number: start + timedelta(minutes=number) for number in range(11, 17)}
+    busy = [Entry(number, at.isoformat()) for number, at in starts.items()]
     write_site(tmp_path, busy, (), zone=None, title="Busy")
     tab.open((tmp_path / "index.html").as_uri())
     tab.click("#q")

@@ -65,7 +65,7 @@ def entry(number: int, start: datetime, content: Mapping[FileKind, bytes] | None
         )
         for kind, data in content.items()
     }
-    return Entry(number, start, directory, files)
+    return Entry(number, start.isoformat(), directory, files)
 
 
 def sample(root: Path, seed: int = 6, days: Container[int] = range(1, 32)) -> Iterator[Entry]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_browse_sample import OWED, entry
 from test_browse_site import LATE, page, write
 
-from g2a_archive.browse import site
+from g2a_archive.browse import Entry, site
 from g2a_archive.errors import StorageError
 
 
@@ -91,6 +93,22 @@ def test_a_failed_write_leaves_the_old_page_whole(
     with pytest.raises(StorageError, match="No space left"):
         write(tmp_path, entry(1, LATE), entry(2, LATE))
     assert snapshot(tmp_path) == before
+
+
+def test_no_room_for_temporary_files_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def small(path: str, **more: Any) -> sqlite3.Connection:
+        db = connect(path, **more)
+        db.execute("PRAGMA max_page_count = 20")
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    many = (Entry(number, None, "x" * 1000) for number in range(500))
+    with pytest.raises(StorageError, match=r"cannot sort the recordings: .* is full"):
+        write(tmp_path, *many)
 
 
 def test_what_links_is_written_after_what_it_links_to(
