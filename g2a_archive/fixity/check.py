@@ -121,7 +121,7 @@ def check(
     unmounted: Callable[[set[str]], set[str]] = lambda directories: set(),
     record: Record,
     jobs: int | None = None,
-    max_duration: float | None = None,
+    until: float = math.inf,
     stop: Callable[[], bool] = lambda: False,
     on_bytes: Callable[[int], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
@@ -137,12 +137,11 @@ def check(
     `record` becomes one warning, and the check goes on without recording. Of the directories of
     missing files, `unmounted` tells those that are only not mounted: nothing is told of these.
 
-    After `max_duration` seconds no further file is begun; `stop` ends the check within moments.
+    Once `clock` says `until`, no further file is begun; `stop` ends the check within moments.
     Raises `StorageError` where the archive as a whole cannot be read any more, with none of its
     files called damaged for that.
     """
-    one = _Check(Tree(root), current, unmounted, record, stop, on_bytes, clock)
-    one.until = math.inf if max_duration is None else one.begun + max_duration
+    one = _Check(Tree(root), current, unmounted, record, until, stop, on_bytes, clock)
     return one.run(files, count, jobs)
 
 
@@ -154,18 +153,17 @@ class _Check:
     current: Current
     unmounted: Callable[[set[str]], set[str]]
     record: Record
+    until: float
     stop: Callable[[], bool]
     on_bytes: Callable[[int], None]
     clock: Callable[[], float]
     begun: float = 0.0
-    until: float = math.inf
     flushed: float = 0.0
     over: bool = False
     outcome: Outcome = field(default_factory=Outcome)
     good: list[StoredFile] = field(default_factory=list)
     suspects: list[_Result] = field(default_factory=list)
     doubtful: list[_Result] = field(default_factory=list)
-    unjudged: int = 0
 
     def __post_init__(self) -> None:
         self.begun = self.flushed = self.clock()
@@ -185,8 +183,8 @@ class _Check:
         self.suspects += self.doubtful
         self.flush()
         # Of a check that came to its end, what is no longer in the catalogue was not left.
-        late = self.outcome.interrupted or self.outcome.timed_out
-        self.outcome.left = max(0, count - self.outcome.files) if late else self.unjudged
+        if self.outcome.interrupted or self.outcome.timed_out:
+            self.outcome.left = max(0, count - self.outcome.files)
         self.outcome.seconds = self.clock() - self.begun
         return self.outcome
 
@@ -281,7 +279,7 @@ class _Check:
             for one in findings
             if one.problem != MISSING or os.path.dirname(one.path) not in away
         ]
-        self.unjudged += len(findings) - len(here)
+        self.outcome.left += len(findings) - len(here)
         return here
 
     def judge(self, suspect: _Result) -> Finding | None:
@@ -299,7 +297,7 @@ class _Check:
             if suspect.finding is None:
                 self.good.append(row)
                 return None
-        self.unjudged += 1
+        self.outcome.left += 1
         return None
 
 

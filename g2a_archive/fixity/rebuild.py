@@ -14,7 +14,7 @@ from pathlib import Path
 from g2a_archive.archive import checksums, content
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.flushing import Settled
-from g2a_archive.archive.disk.hashing import hash_file
+from g2a_archive.archive.disk.hashing import hash_file, open_regular
 from g2a_archive.archive.disk.mounts import missing_link, missing_parts
 from g2a_archive.archive.layout import ARCHIVE_DIR, checked_directory, parse_name
 from g2a_archive.errors import Interrupted, LocalError, StorageError, storage_error
@@ -170,7 +170,8 @@ class _Rebuilding:
         Such a link that has no recording's name is a part of the archive that is not mounted.
         """
         names = []
-        for name, path in zip(folder.names, folder.files(), strict=True):
+        for name in folder.names:
+            path = os.path.join(folder.path, name)
             full = self.tree.root / path
             ours = parse_name(self.tree.key(name)) is not None or not _is_text(path)
             if not ours and os.path.islink(full) and leads_nowhere(full):
@@ -333,9 +334,6 @@ def _problem(path: Path, kind: FileKind, *, listed: bool) -> str:
     if listed:
         return ""
     beside = any(os.path.lexists(f"{path}{ending}") for ending in content.CONTROL_FILES)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        doubt = content.doubt(descriptor, kind, os.fstat(descriptor).st_size, beside)
-    finally:
-        os.close(descriptor)
+    with open_regular(path) as file:
+        doubt = content.doubt(file.fileno(), kind, os.fstat(file.fileno()).st_size, beside)
     return f"changed: {doubt}" if doubt else ""

@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 
 from g2a_archive.archive.database.catalog import STORED, Catalog, stored_file
 from g2a_archive.archive.database.statements import needing_room
-from g2a_archive.models import MAX_ID, StoredFile
+from g2a_archive.models import StoredFile
 
 _PAGE = 2000
 _SOME = 500
-_STEP = 10_000
 _SORTED = 20_000
 """Files of a whole archive up to which the largest come first; more come as they lie on disk."""
 
@@ -30,21 +29,22 @@ _ENTRY = (
     "SELECT f.recording, f.kind, f.size, r.start_time, f.archived_at, f.checked_at "
     "FROM file f JOIN recording r ON r.id = f.recording"
 )
+_TOTALS = "SELECT coalesce(sum(files + damaged), 0), coalesce(sum(bytes), 0) FROM day_count"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
     """What is to be checked, and how; see the options of `verify`.
 
-    `ids` None means all; `since` has an offset; `sample` is above 0 up to 1; `max_duration` is in
-    seconds; `jobs` are files read at a time.
+    `ids`, each once, None for all; `since` has an offset; `sample` is above 0 up to 1; no file is
+    begun after `until`, by `time.monotonic`; `jobs` are files read at a time.
     """
 
     ids: Sequence[int] | None = None
     since: datetime | None = None
     sample: float = 1.0
     oldest_first: bool = False
-    max_duration: float | None = None
+    until: float = math.inf
     jobs: int | None = None
 
     @property
@@ -66,7 +66,10 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The files to check, in their order: `count` of them, of `size` bytes together."""
+    """The files to check, in their order: `count` of them, of `size` bytes together.
+
+    Of a large archive the bytes are without those of files that are known to be damaged.
+    """
 
     files: Iterator[StoredFile]
     count: int
@@ -81,7 +84,7 @@ def selected(catalog: Catalog, options: VerifyOptions, seed: str) -> Iterator[Ch
     `Interrupted` where the catalogue is: to choose among a million recordings takes a while.
     """
     if options.everything and not options.oldest_first:
-        count, size = _totals(catalog)
+        [(count, size)] = catalog.rows(_TOTALS)
         if count > _SORTED:
             yield Chosen(_all_files(catalog), count, size)
             return
@@ -163,30 +166,14 @@ def _scratch() -> Iterator[sqlite3.Connection]:
 # --- the catalogue, read in short steps, so that no run is held up ------------------------------
 
 
-def _totals(catalog: Catalog) -> tuple[int, int]:
-    count = size = last = 0
-    bound = "SELECT id FROM recording WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?"
-    sums = (
-        "SELECT count(*), coalesce(sum(size), 0) FROM file WHERE recording > ? AND recording <= ?"
-    )
-    while last < MAX_ID:
-        catalog.check_interrupted()
-        end = catalog.scalar(bound, last, _STEP) or MAX_ID
-        more = catalog.rows(sums, (last, end))[0]
-        count, size, last = count + more[0], size + more[1], end
-    return count, size
-
-
 def _all_files(catalog: Catalog) -> Iterator[StoredFile]:
     return map(stored_file, _pages(catalog, f"{STORED} f"))
 
 
 def _entries(catalog: Catalog, ids: Sequence[int] | None) -> Iterator[Entry]:
-    if ids is not None:
-        for one in dict.fromkeys(ids):
-            yield from map(Entry._make, catalog.rows(f"{_ENTRY} WHERE f.recording = ?", (one,)))
-        return
-    yield from map(Entry._make, _pages(catalog, _ENTRY))
+    if ids is None:
+        return map(Entry._make, _pages(catalog, _ENTRY))
+    return map(Entry._make, catalog.among(f"{_ENTRY} WHERE f.recording IN ({{ids}})", ids))
 
 
 def _pages(catalog: Catalog, sql: str) -> Iterator[Any]:

@@ -24,7 +24,6 @@ _R = TypeVar("_R")
 _KEPT_FOLDERS = 4096
 """Directories whose real path is remembered."""
 
-
 _TASK_BYTES = 8 << 20
 _TASK_FILES = 64
 """Small files go to a thread together: handing over costs more than hashing one."""
@@ -43,10 +42,6 @@ class Folder:
     path: str
     names: tuple[str, ...] = ()
     problem: str = ""
-
-    def files(self) -> Iterator[str]:
-        """The paths of its files, relative to the archive."""
-        return (os.path.join(self.path, name) for name in self.names)
 
 
 class Tree:

@@ -7,7 +7,6 @@ writes again.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from functools import partial
@@ -68,12 +67,9 @@ def verify(
     archive or catalogue cannot be read, or nothing of the archive is mounted.
     """
     mounts = _Mounts(catalog, root)
-    begun = time.monotonic()
     try:
         with selected(catalog, options, date.today().isoformat()) as chosen:
             on_begin(chosen.count, chosen.size)
-            chosen_in = time.monotonic() - begun
-            most = options.max_duration
             outcome = check(
                 root,
                 filter(mounts.has, chosen.files),
@@ -82,7 +78,7 @@ def verify(
                 current=lambda recording, kind: catalog.files_of(recording).get(kind),
                 record=partial(_record, catalog),
                 jobs=options.jobs,
-                max_duration=most if most is None else max(0.0, most - chosen_in),
+                until=options.until,
                 stop=stop,
                 on_bytes=on_bytes,
             )
@@ -100,12 +96,11 @@ def verify(
     return outcome
 
 
-def _add_named(outcome: Outcome, catalog: Catalog, ids: Iterable[int]) -> None:
+def _add_named(outcome: Outcome, catalog: Catalog, ids: Sequence[int]) -> None:
     """What is to be said of recordings that were named, and have no files to check."""
-    wanted = dict.fromkeys(ids)
-    outcome.removed = [*tombstones(catalog, [*wanted])]
+    outcome.removed = [*tombstones(catalog, ids)]
     known = {one.id for one in outcome.removed}
-    outcome.findings += _without_files(catalog, (one for one in wanted if one not in known))
+    outcome.findings += _without_files(catalog, (one for one in ids if one not in known))
 
 
 def _record(catalog: Catalog, good: list[StoredFile], findings: list[Finding]) -> None:

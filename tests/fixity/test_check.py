@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -244,6 +245,26 @@ def test_a_row_that_changed_before_recording_is_left_alone(archive: Archive) -> 
     assert [*archive.catalog.owed()] == [1]
 
 
+@pytest.mark.parametrize("how", ["its directory is not mounted", "it is replaced ceaselessly"])
+def test_what_cannot_be_judged_is_left(archive: Archive, how: str) -> None:
+    file = archive.add(1)[0]
+    (archive.root / file.path).unlink()
+    sizes = itertools.count(1)
+
+    def current(recording: int, kind: FileKind) -> StoredFile:
+        return file._replace(size=next(sizes)) if "replaced" in how else file
+
+    outcome = check.check(
+        archive.root,
+        [file],
+        1,
+        current=current,
+        unmounted=lambda directories: directories if "mounted" in how else set(),
+        record=lambda good, findings: None,
+    )
+    assert (outcome.findings, outcome.files, outcome.left) == ([], 0, 1)
+
+
 def test_a_recording_that_left_the_catalogue_is_not_told(archive: Archive) -> None:
     file = archive.add(1)[0]
     (archive.root / file.path).unlink()
@@ -317,7 +338,7 @@ def test_after_the_time_is_up_no_file_is_begun(archive: Archive) -> None:
         current=lambda recording, kind: None,
         record=lambda good, findings: seen.extend(good),
         jobs=1,
-        max_duration=6,
+        until=6,
         clock=clock,
     )
     assert 0 < len(seen) < 12

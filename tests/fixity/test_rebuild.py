@@ -251,6 +251,14 @@ def test_rebuilding_does_not_take_links(archive: Archive, tmp_path: Path) -> Non
     assert outcome.files == 0
 
 
+def test_a_month_that_is_a_link_to_nowhere_is_not_mounted(archive: Archive) -> None:
+    archive.add(1)
+    (archive.root / "2014/07").symlink_to("/nowhere/at/all")
+    outcome = rebuild(archive.catalog, archive.root)
+    assert [part.directory for part in outcome.unmounted] == ["2014/07"]
+    assert outcome.findings == []
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +17,8 @@ from support.memory import peak_of
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.errors import Interrupted
 from g2a_archive.fixity import selection
-from g2a_archive.fixity import verify as module
 from g2a_archive.fixity.selection import Entry, VerifyOptions, choose, selected
-from g2a_archive.models import MAX_ID
+from g2a_archive.models import MAX_ID, FileKind
 
 NOW = "2026-06-01T00:00:00Z"
 
@@ -96,7 +95,7 @@ def test_what_is_chosen_comes_from_the_catalogue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     """Whether all of it is sorted, or there is too much of it for that."""
-    for name, few in (("_SORTED", limit), ("_PAGE", 4), ("_SOME", 4), ("_STEP", 3)):
+    for name, few in (("_SORTED", limit), ("_PAGE", 4), ("_SOME", 4)):
         monkeypatch.setattr(selection, name, few)
     archive = Archive(tmp_path)
     files = {file for recording in (*range(1, 9), MAX_ID) for file in archive.add(recording)}
@@ -107,7 +106,10 @@ def test_what_is_chosen_comes_from_the_catalogue(
         assert set(found) == files
         assert len(found) == 27
         assert found == sorted(found, key=lambda file: (file.recording, file.kind))
-    with selected(archive.catalog, VerifyOptions(ids=[3, 99, 3]), "") as some:
+    archive.catalog.damaged([(1, FileKind.MP4, "changed")])
+    with selected(archive.catalog, VerifyOptions(), "") as some:
+        assert some.count == len(list(some.files)) == 27
+    with selected(archive.catalog, VerifyOptions(ids=[3, 99]), "") as some:
         assert {file.recording for file in some.files} == {3}
         assert some.count == 3
     with selected(archive.catalog, VerifyOptions(sample=0.2), "today") as some:
@@ -154,14 +156,11 @@ def test_a_check_that_is_stopped_while_it_chooses_has_checked_nothing(root: Path
     assert (outcome.files, outcome.findings) == (0, [])
 
 
-def test_choosing_counts_as_time_that_a_check_may_take(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("more", "left"), [(60.0, 0), (0.0, 3)])
+def test_choosing_counts_as_time_that_a_check_may_take(root: Path, more: float, left: int) -> None:
     archive = Archive(root)
     archive.add(1)
     with closing(archive.catalog):
-        for chosen_in, left in ((50, 0), (70, 3)):
-            clock = iter((0.0, float(chosen_in)))
-            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.__next__))
-            outcome = archive.verify(VerifyOptions(max_duration=60))
-            assert (outcome.left, outcome.files) == (left, 3 - left)
+        options = VerifyOptions(until=time.monotonic() + more)
+        outcome = archive.verify(options)
+        assert (outcome.left, outcome.files) == (left, 3 - left)

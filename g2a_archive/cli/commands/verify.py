@@ -99,15 +99,18 @@ def verify_command(
         raise InputError("--fingerprint proves the whole archive: nothing else can be chosen")
     if since is not None:
         require_past("--since", since.timestamp(), time.time())
+    settings = settings_of(ctx)
+    most = settings.run.max_duration
     chosen = VerifyOptions(
         ids=read_ids(ids, ()) if ids else None,
         since=since,
         sample=sample,
         oldest_first=oldest_first,
+        until=math.inf if most is None else time.monotonic() + most,
         jobs=readers,
     )
     kept = None if fingerprint is None else proving.parse(_line(fingerprint))
-    return _verify(settings_of(ctx), chosen, rebuilding=rebuilding, kept=kept)
+    return _verify(settings, chosen, rebuilding=rebuilding, kept=kept)
 
 
 def _line(text: str) -> str:
@@ -151,7 +154,6 @@ def _verify(
     `kept` is a fingerprint that the archive is first held against.
     """
     proof = None
-    begun = time.monotonic()
     with invoked(settings) as invocation:
         switch, stop = invocation.switch, invocation.switch.event.is_set
         view = _View("Checking", 0, 0, 0, unit="file")
@@ -161,9 +163,6 @@ def _verify(
                     proof = proving.prove(catalog, root, kept, stop=stop)
                 if kept.time > utc_now():
                     log.warning("a clock that was ahead gave this fingerprint: %s", kept.time)
-            if (most := settings.run.max_duration) is not None:
-                most = max(0.0, most - (time.monotonic() - begun))
-            chosen = replace(chosen, max_duration=most)
             work = _rebuilt if rebuilding else _checked
             outcome = work(settings.run, chosen, view, switch)
     if proof is not None:
@@ -203,14 +202,12 @@ def _checked(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
 
 
 def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch) -> Outcome:
-    most = chosen.max_duration
-    until = math.inf if most is None else time.monotonic() + most
     storage = Storage(Path(run.dest), catalog=run.catalog)
     check_destination(storage.root)
     require_files(storage.root, switch.event.is_set)
 
     def stop() -> bool:
-        return switch.event.is_set() or time.monotonic() >= until
+        return switch.event.is_set() or time.monotonic() >= chosen.until
 
     try:
         storage.open(replace(switch.keeper(), stopped=stop))
