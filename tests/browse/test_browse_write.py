@@ -101,7 +101,7 @@ def test_no_room_for_temporary_files_is_said(
     connect = sqlite3.connect
 
     def small(path: str, **more: Any) -> sqlite3.Connection:
-        db = connect(path, **more)
+        db: sqlite3.Connection = connect(path, **more)
         db.execute("PRAGMA max_page_count = 20")
         return db
 
