@@ -10,22 +10,22 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
 from email.utils import parseaddr
 from pathlib import Path
+from typing import BinaryIO
 
 from g2a_archive import __version__
+from g2a_archive.archive import layout
 from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import RecordingDetail
 from g2a_archive.archive.disk import look
-from g2a_archive.archive.disk.domains import Doing, local_error, persistently
+from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
-from g2a_archive.archive.disk.hashing import pieces
+from g2a_archive.archive.disk.hashing import open_regular, pieces
 from g2a_archive.archive.disk.lock import FileLock, NoLocksError
 from g2a_archive.archive.disk.mounts import missing_date, missing_parts
 from g2a_archive.archive.disk.renaming import name_new
@@ -45,7 +45,6 @@ from g2a_archive.errors import (
 )
 from g2a_archive.models import FileKind, State, StoredFile, counted, printable, size_text, utc_now
 
-_PIECE = 1 << 20
 _OVERHEAD = 1 << 20
 """Bytes beside the recordings' own that a bag of them takes at least: pages and lists."""
 
@@ -160,15 +159,14 @@ def _check_space(where: Place, need: int) -> None:
 class Bagging:
     """What a bag is made of, and who hears of it: `on_bytes` of bytes, `on_file` of each file.
 
-    `zone` and `zone_name` are the pages' clock; `stop` is asked before each piece (1 MiB).
+    `timezone` is the pages' clock; `stop` is asked before each piece (1 MiB).
     """
 
     archive: Path
     catalog: Catalog
     choice: Choice
     contact: str | None = None
-    zone: tzinfo | None = None
-    zone_name: str = ""
+    timezone: str | None = None
     on_bytes: Callable[[int], None] = lambda _: None
     on_file: Callable[[], None] = lambda: None
     stop: Callable[[], bool] = lambda: False
@@ -191,7 +189,8 @@ class Bagging:
                 finally:
                     if group is not None:
                         group.close()
-                self._ask()
+                if self.stop():
+                    raise Interrupted
                 _publish(made, where)
             except OSError as error:
                 raise storage_error(error, "write the bag", where.target, instead="DIR") from error
@@ -207,8 +206,8 @@ class Bagging:
                     work / "pages",
                     self._entries(writer, csv_rows(table)),
                     (),
-                    zone=self.zone,
-                    zone_name=self.zone_name,
+                    zone=layout.zone(self.timezone),
+                    zone_name=self.timezone or "",
                     title=where.name,
                 )
             self._add_own(writer, work, "recordings.csv")
@@ -248,38 +247,26 @@ class Bagging:
 
     def _copy(self, writer: BagWriter, file: StoredFile) -> None:
         """One file of the archive into the bag, held against its recorded size and SHA-256."""
-        with self._source(file.path) as descriptor:
-            status = os.fstat(descriptor)
+        with self._opened(file.path) as opened:
+            status = os.fstat(opened.fileno())
             if status.st_size != file.size:
                 raise _wrong(file, f"{status.st_size:,} bytes, {file.size:,} were archived")
-            _, digest = writer.payload(
-                file.path,
-                self._pieces(descriptor, file),
-                size=file.size,
-                modified=status.st_mtime,
-                packed=file.kind is FileKind.EVENTS,
-            )
+            source = self._pieces(opened.fileno(), file)
+            digest = writer.payload(file.path, source, file.size, status.st_mtime)
         if digest != file.sha256:
             raise _wrong(file, f"SHA-256 is {digest[:16]}…, {file.sha256[:16]}… was archived")
         self.on_file()
 
-    @contextmanager
-    def _source(self, path: str) -> Iterator[int]:
+    def _opened(self, path: str) -> BinaryIO:
         """A file of the archive, open for reading; raises `ArchiverError` where there is none."""
         try:
-            # A pipe in its place would let the reader wait for ever.
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = persistently(os.open, self.archive / path, flags)
+            return open_regular(self.archive / path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._missing(path) from error
         except OSError as error:
+            if error.errno in (errno.EISDIR, errno.EINVAL):
+                raise ArchiverError(f"no bag was made: {path} is no file any more") from error
             raise self._unreadable(error, path) from error
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ArchiverError(f"no bag was made: {path} is no file any more")
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
     def _missing(self, path: str) -> ArchiverError:
         """What is said of a file that is not there: a drive that isn't mounted is no loss."""
@@ -312,16 +299,9 @@ class Bagging:
 
     def _add_own(self, writer: BagWriter, folder: Path, name: str) -> None:
         """A file of our own making: the table, or a page."""
-        self._ask()
         with open(folder / name, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            pieces = iter(lambda: file.read(_PIECE), b"")
-            modified = datetime.now(UTC).timestamp()
-            writer.payload(name, pieces, size=size, modified=modified, packed=True)
-
-    def _ask(self) -> None:
-        if self.stop():
-            raise Interrupted
+            writer.payload(name, pieces(file.fileno(), self.stop), size)
 
     def _about(self) -> Mapping[str, str]:
         """What `bag-info.txt` says, but for the Oxum."""

@@ -6,35 +6,32 @@ A bag is a directory, or one ZIP file that holds that directory.
 from __future__ import annotations
 
 import hashlib
-import marshal
 import os
+import pickle
 import stat
 import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import IO, Protocol, cast
 
 _DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 _MANIFEST = "manifest-sha256.txt"
 _OLDEST, _NEWEST = 315_619_200.0, 4_354_732_800.0
 """1980 and 2107 with a day to spare, in Unix time: what a ZIP can say of a file's time."""
 
-
-class Sink(Protocol):
-    """Takes the bytes of one file."""
-
-    def write(self, data: bytes | memoryview, /) -> object: ...
+_SMALL_ALREADY = (".mp4", ".jpg", ".png", ".gif", ".webp")
 
 
 class Container(Protocol):
     """Where the files of a bag go. Everything in it raises `OSError`."""
 
     def new(
-        self, path: str, *, size: int, modified: float, packed: bool
-    ) -> AbstractContextManager[Sink]: ...
+        self, path: str, size: int, modified: float | None
+    ) -> AbstractContextManager[IO[bytes]]: ...
 
     def close(self) -> None: ...
 
@@ -47,30 +44,19 @@ class Folder:
         top.mkdir()
 
     @contextmanager
-    def new(self, path: str, *, size: int, modified: float, packed: bool) -> Iterator[Sink]:
+    def new(self, path: str, size: int, modified: float | None) -> Iterator[IO[bytes]]:
         """A new file of the bag; `modified` is its time (Unix), kept where that can be."""
         target = self._top / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target, "xb", buffering=0) as file:
-            yield _Whole(file.fileno())
-            with suppress(OSError):  # some shares keep no times
-                os.utime(file.fileno(), (modified, modified))
+        with open(target, "xb") as file:
+            yield file
+            file.flush()
+            if modified is not None:
+                with suppress(OSError):  # some shares keep no times
+                    os.utime(file.fileno(), (modified, modified))
 
     def close(self) -> None:
         """Nothing is left to be written."""
-
-
-class _Whole:
-    """An open file of which a write takes everything, or fails."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def write(self, data: bytes | memoryview, /) -> object:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(self._descriptor, left) :]
-        return None
 
 
 class _Entries:
@@ -79,14 +65,12 @@ class _Entries:
     As objects in memory, three million of them would take 1.6 GB.
     """
 
-    _SLOTS = tuple(name for name in zipfile.ZipInfo.__slots__ if not name.startswith("_"))
-
     def __init__(self, place: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=place)  # noqa: SIM115 - closed by close()
         self._count = 0
 
     def append(self, entry: zipfile.ZipInfo) -> None:
-        marshal.dump([getattr(entry, name, None) for name in self._SLOTS], self._file)
+        pickle.dump(entry, self._file)
         self._count += 1
 
     def __len__(self) -> int:
@@ -95,10 +79,7 @@ class _Entries:
     def __iter__(self) -> Iterator[zipfile.ZipInfo]:
         self._file.seek(0)
         for _ in range(self._count):
-            entry = zipfile.ZipInfo()
-            for name, value in zip(self._SLOTS, marshal.load(self._file), strict=True):  # noqa: S302 - our own
-                setattr(entry, name, value)
-            yield entry
+            yield pickle.load(self._file)  # noqa: S301 - our own
 
     def close(self) -> None:
         self._file.close()
@@ -122,11 +103,12 @@ class Zip:
         self._top = top
 
     @contextmanager
-    def new(self, path: str, *, size: int, modified: float, packed: bool) -> Iterator[Sink]:
-        """A new file of the bag; `size` is told beforehand, `packed` files are made smaller."""
-        when = time.localtime(min(max(modified, _OLDEST), _NEWEST))[:6]
-        entry = zipfile.ZipInfo(f"{self._top}/{path}", when)
-        entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    def new(self, path: str, size: int, modified: float | None) -> Iterator[IO[bytes]]:
+        """A new file of the bag; `size` is told beforehand, `modified` is its time, else now."""
+        at = time.time() if modified is None else min(max(modified, _OLDEST), _NEWEST)
+        entry = zipfile.ZipInfo(f"{self._top}/{path}", time.localtime(at)[:6])
+        stored = path.endswith(_SMALL_ALREADY)
+        entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
         entry.external_attr = (stat.S_IFREG | 0o644) << 16
         entry.file_size = size  # decides whether it needs ZIP64
         with self._zip.open(entry, "w") as file:
@@ -148,58 +130,65 @@ class BagWriter:
 
     def __init__(self, container: Container, work: Path) -> None:
         self._container = container
-        self._manifest = work / _MANIFEST
-        self._lines = open(self._manifest, "x", encoding="utf-8", newline="")  # noqa: SIM115
-        self._tags: list[str] = []
+        self._manifest = open(work / _MANIFEST, "x+b")  # noqa: SIM115 - closed by close()
+        self._tags: list[bytes] = []
         self.files = 0
         self.bytes = 0
-        self._tag("bagit.txt", _DECLARATION)
+        self._tag("bagit.txt", [_DECLARATION])
 
     def payload(
-        self, path: str, pieces: Iterable[bytes | memoryview], *, size: int, modified: float,
-        packed: bool,
-    ) -> tuple[int, str]:  # fmt: skip
-        """Add a file below `data/`; returns its bytes and its SHA-256, as they were written."""
+        self,
+        path: str,
+        pieces: Iterable[bytes | memoryview],
+        size: int,
+        modified: float | None = None,
+    ) -> str:
+        """Add a file of `size` bytes below `data/`; returns its SHA-256, as it was written.
+
+        `modified` is its time (Unix), else now.
+        """
         full = f"data/{path}"
-        written, digest = self._add(full, pieces, size=size, modified=modified, packed=packed)
-        self._lines.write(_line(digest, full))
+        written, digest = self._add(full, pieces, size, modified)
+        self._manifest.write(_line(digest, full))
         self.files += 1
         self.bytes += written
-        return written, digest
+        return digest
 
     def finish(self, about: Mapping[str, str]) -> None:
         """Write the manifests and `bag-info.txt`, which says `about` and how much there is."""
-        self._lines.close()
-        with open(self._manifest, "rb") as lines:
-            pieces = iter(lambda: lines.read(1 << 20), b"")
-            self._tag(_MANIFEST, pieces, size=self._manifest.stat().st_size)
+        size = self._manifest.tell()
+        self._manifest.seek(0)
+        with self._manifest as lines:
+            self._tag(_MANIFEST, iter(partial(lines.read, 1 << 20), b""), size)
         oxum = {"Payload-Oxum": f"{self.bytes}.{self.files}"}
         text = "".join(f"{label}: {value}\n" for label, value in {**about, **oxum}.items())
         # A name may be no UTF-8; it is shown as elsewhere.
-        self._tag("bag-info.txt", text.encode(errors="backslashreplace"))
-        sums = "".join(self._tags).encode()
-        self._add("tagmanifest-sha256.txt", [sums], size=len(sums), modified=_now(), packed=True)
+        self._tag("bag-info.txt", [text.encode(errors="backslashreplace")])
+        self._add("tagmanifest-sha256.txt", self._tags)
         self._container.close()
 
     def close(self) -> None:
         """Close what is open still; of an unfinished bag nothing comes."""
         with suppress(OSError, ValueError):
-            self._lines.close()
+            self._manifest.close()
         with suppress(OSError, ValueError):
             self._container.close()
 
-    def _tag(self, name: str, content: bytes | Iterable[bytes], *, size: int = 0) -> None:
-        pieces = [content] if isinstance(content, bytes) else content
-        _, digest = self._add(name, pieces, size=size, modified=_now(), packed=True)
+    def _tag(self, name: str, pieces: Iterable[bytes], size: int = 0) -> None:
+        _, digest = self._add(name, pieces, size)
         self._tags.append(_line(digest, name))
 
     def _add(
-        self, path: str, pieces: Iterable[bytes | memoryview], *, size: int, modified: float,
-        packed: bool,
-    ) -> tuple[int, str]:  # fmt: skip
+        self,
+        path: str,
+        pieces: Iterable[bytes | memoryview],
+        size: int = 0,
+        modified: float | None = None,
+    ) -> tuple[int, str]:
+        """Write a file of `size` bytes, which a small one need not tell; its bytes and SHA-256."""
         digest = hashlib.sha256()
         written = 0
-        with self._container.new(path, size=size, modified=modified, packed=packed) as file:
+        with self._container.new(path, size, modified) as file:
             for piece in pieces:
                 digest.update(piece)
                 file.write(piece)
@@ -207,12 +196,8 @@ class BagWriter:
         return written, digest.hexdigest()
 
 
-def _line(digest: str, path: str) -> str:
+def _line(digest: str, path: str) -> bytes:
     """A line of a manifest. RFC 8493 has three characters encoded, and no others."""
     for character in "%\r\n":
         path = path.replace(character, f"%{ord(character):02X}")
-    return f"{digest}  {path}\n"
-
-
-def _now() -> float:
-    return time.time()
+    return f"{digest}  {path}\n".encode()

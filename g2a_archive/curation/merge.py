@@ -19,13 +19,13 @@ from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database import pages
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.tombstones import foresee, is_behind, resume
+from g2a_archive.archive.database.tombstones import foresee, is_behind, prune, resume
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
 from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounted_error
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
 from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.curation import merge_rows as rows
-from g2a_archive.curation.merge_files import Files, device_of, is_one, prune
+from g2a_archive.curation.merge_files import Files, device_of, is_one
 from g2a_archive.curation.merge_report import MergeReport
 from g2a_archive.curation.merge_rows import Entry
 from g2a_archive.curation.merge_source import Source, SourceError, only_this_source

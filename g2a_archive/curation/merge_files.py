@@ -13,13 +13,12 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.flushing import GroupFlush, Settled, flush_file
-from g2a_archive.archive.disk.hashing import hash_file, pieces
+from g2a_archive.archive.disk.hashing import hash_file, open_regular, pieces
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
 from g2a_archive.errors import ArchiverError, Domain, Interrupted, LocalError, StorageError
@@ -158,9 +157,11 @@ class Files:
 
     def _found(self, one: Placement) -> Placed | None:
         source = examine(one.source, one.size)
-        self._in_target(lambda: self.storage.make_directory(one.directory))
-        self._in_target(lambda: self._settle(f"{self.storage.root}/{one.directory}"))
-        self._touched.add(f"{self.storage.root}/{one.directory}")
+        place = f"{self.storage.root}/{one.directory}"
+        with self._here(place):
+            self.storage.make_directory(one.directory)
+            self._settle(place)
+        self._touched.add(place)
         names = file_names(one.recording, one.kind)
         standing = self.storage.find(one.directory, names)
         if standing is None:
@@ -200,9 +201,8 @@ class Files:
         try:
             if self.stop() or self._broken:
                 return None
-            self._in_target(
-                lambda: self.storage.space.claim(part, one.size, directory=one.directory)
-            )
+            with self._here(part):
+                self.storage.space.claim(part, one.size, directory=one.directory)
             return self._copy(one, part)
         except NotTakenError as error:
             return error
@@ -217,31 +217,28 @@ class Files:
                 os.unlink(part)
 
     def _copy(self, one: Placement, part: str) -> Placed:
-        with _reading(), persistently(_opened, one.source) as source:
+        with _reading(), open_regular(one.source) as source:
             times = os.fstat(source.fileno())
-            with self._writing(part), open(part, "wb", buffering=0) as target:
-                count, digest = self._pour(source.fileno(), target.fileno(), part)
+            with self._here(part), open(part, "wb") as target:
+                count, digest = self._pour(source.fileno(), target, part)
                 if (count, digest) != (one.size, one.sha256):
                     raise NotTakenError("changed: not what was archived")
+                target.flush()
                 with contextlib.suppress(OSError):  # of use with --set-mtime
                     os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))
                 flush_file(target.fileno())
-        aside = []
         names = file_names(one.recording, one.kind)
-        self._in_target(
-            lambda: aside.extend(self.storage.publish(part, one.directory, names, one.name))
-        )
+        with self._here(part):
+            aside = self.storage.publish(part, one.directory, names, one.name)
         place = f"{one.directory}/"
         return Placed("copied", f"{place}{one.name}", f"{place}{aside[0]}" if aside else None)
 
-    def _pour(self, source: int, target: int, part: str) -> tuple[int, str]:
+    def _pour(self, source: int, target: BinaryIO, part: str) -> tuple[int, str]:
         """Copy all bytes; returns how many there were, and their SHA-256."""
         digest, size = hashlib.sha256(), 0
         for piece in _read(source, self.stop):
             digest.update(piece)
-            written = 0
-            while written < len(piece):
-                written += os.write(target, piece[written:])
+            target.write(piece)
             size += len(piece)
             self.storage.space.wrote(part, len(piece))
             self.on_bytes(len(piece))
@@ -255,17 +252,12 @@ class Files:
             raise local_error(error, Doing.FLUSH, directory) from error
 
     @contextlib.contextmanager
-    def _writing(self, path: str) -> Iterator[None]:
-        """An error of the target's own disk ends the merge, or fails the file: as it turns out."""
+    def _here(self, path: str) -> Iterator[None]:
+        """An error of the target's own disk, at `path`, ends the merge, or fails the file alone."""
         try:
             yield
         except OSError as error:
             self._failed(local_error(error, Doing.WRITE, path))
-
-    def _in_target(self, action: Callable[[], object]) -> None:
-        """Do something in the target; what concerns this file alone is no more than its failure."""
-        try:
-            action()
         except LocalError as error:
             self._failed(error)
 
@@ -346,10 +338,6 @@ def examine(path: str, size: int) -> os.stat_result:
     return status
 
 
-def _opened(path: str) -> FileIO:
-    return open(path, "rb", buffering=0)
-
-
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
     try:
@@ -368,15 +356,3 @@ def remove_files(paths: Iterable[str]) -> None:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             persistently(os.unlink, path)
-
-
-def prune(root: Path, directories: Iterable[str]) -> None:
-    """Remove those of these directories (relative to `root`) that are empty, and what held them."""
-    for directory in sorted(directories, key=len, reverse=True):
-        place = root / directory
-        while place != root and root in place.parents:
-            try:
-                place.rmdir()
-            except OSError:
-                break
-            place = place.parent

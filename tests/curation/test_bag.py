@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import bagit as reference
 import pytest
@@ -126,6 +128,20 @@ def test_what_is_said_of_it(service: SimulatedService, archive: Path) -> None:
     assert report["exit_code"] == 0
 
 
+def test_files_keep_their_times_and_pages_have_the_clock_that_is_asked_for(
+    service: SimulatedService, archive: Path
+) -> None:
+    id_, recording = next(iter(service.recordings.items()))
+    name = relative_path(recording, "events")
+    os.utime(archive / name, (1e9, 1e9))
+    bag(archive, "case", "--timezone", "Asia/Tokyo", id_)
+    data = archive.parent / "case" / "data"
+    assert (data / name).stat().st_mtime == 1e9
+    assert "Times are in Asia/Tokyo." in (data / "index.html").read_text()
+    clock = recording.start.astimezone(ZoneInfo("Asia/Tokyo")).strftime("%H:%M:%S</time>")
+    assert any(clock in page.read_text() for page in (data / "browse").glob("*.html"))
+
+
 def test_it_needs_nobody_s_program_to_be_proved(archive: Path, service: SimulatedService) -> None:
     bag(archive, "case", *service.recordings)
     for name in ("manifest-sha256.txt", "tagmanifest-sha256.txt"):
@@ -216,7 +232,7 @@ def test_a_large_file_in_a_zip(
     container = bagit.Zip(archive.parent / "case.zip", "case")
     writer = bagit.BagWriter(container, archive.parent)
     content = bytes(range(256)) * 100
-    writer.payload("large.mp4", [content], size=len(content), modified=0.0, packed=False)
+    writer.payload("large.mp4", [content], len(content), 0.0)
     writer.finish({})
     monkeypatch.undo()
     with zipfile.ZipFile(archive.parent / "case.zip") as packed:
@@ -231,7 +247,7 @@ def test_five_gigabytes_in_a_zip(tmp_path: Path) -> None:
     writer = bagit.BagWriter(bagit.Zip(tmp_path / "case.zip", "case"), tmp_path)
     piece, count = bytes(1 << 24), 320
     size = len(piece) * count
-    writer.payload("l.mp4", (piece for _ in range(count)), size=size, modified=1e9, packed=False)
+    writer.payload("l.mp4", (piece for _ in range(count)), size)
     writer.finish({})
     subprocess.run([sys.executable, "-m", "zipfile", "-t", tmp_path / "case.zip"], check=True)
 
@@ -258,7 +274,7 @@ def test_who_answers_for_it(text: str, name: str | None, address: str | None) ->
 def test_names_in_a_manifest(tmp_path: Path, path: str, written: str) -> None:
     """RFC 8493, 2.1.3: CR, LF and % are encoded, and nothing else."""
     writer = bagit.BagWriter(bagit.Folder(tmp_path / "bag"), tmp_path)
-    writer.payload(path, [b"x"], size=1, modified=1e9, packed=False)
+    writer.payload(path, [b"x"], 1)
     writer.finish({})
     line = (tmp_path / "bag" / "manifest-sha256.txt").read_text()
     assert (

@@ -64,7 +64,7 @@ STEPS = [
     ("Catalog.summed", 1, "after"),
     ("pages.write", 1, "after"),
     ("Path.rmdir", 1, "after"),
-    ("tombstones._tidy", 1, "after"),
+    ("tombstones.prune", 1, "after"),
 ]
 
 

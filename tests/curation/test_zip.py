@@ -13,6 +13,10 @@ from g2a_archive.curation import bag
 from g2a_archive.curation.bagit import Zip
 
 
+def _name(number: int) -> str:
+    return f"data/{number}.{'events' if number % 2 else 'mp4'}"
+
+
 def fill(place: Path, count: int) -> tuple[Path, int]:
     """A ZIP of so many files, and the most memory that it took."""
     path = place / "bag.zip"
@@ -21,9 +25,7 @@ def fill(place: Path, count: int) -> tuple[Path, int]:
         made = Zip(path, "täglich")
         for number in range(count):
             data = b"%d" % number
-            with made.new(
-                f"data/{number}.mp4", size=len(data), modified=1.5e9, packed=number % 2 > 0
-            ) as file:
+            with made.new(_name(number), len(data), 1.5e9) as file:
                 file.write(data)
         made.close()
 
@@ -38,7 +40,7 @@ def test_every_file_is_in_the_zip_s_directory(
     path, _ = fill(tmp_path, 40)
     with zipfile.ZipFile(path) as read:
         assert read.testzip() is None
-        assert read.namelist() == [f"täglich/data/{n}.mp4" for n in range(40)]
+        assert read.namelist() == [f"täglich/{_name(n)}" for n in range(40)]
         assert [read.read(name) for name in read.namelist()] == [b"%d" % n for n in range(40)]
         modes = {(entry.external_attr >> 16, entry.date_time[0]) for entry in read.infolist()}
         assert modes == {(0o100644, 2017)}

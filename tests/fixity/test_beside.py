@@ -86,7 +86,7 @@ def test_what_a_removal_has_still_to_delete(
 ) -> None:
     codes = []
     with monkeypatch.context() as patch:
-        for step in ("_delete", "_unlink", "_tidy"):
+        for step in ("_delete", "_unlink", "prune"):
             before(patch, tombstones, step, lambda: codes.append(say("verify")[0]))
         assert say("remove", "--yes", "1")[0] == 0
     assert codes == [0] * 4

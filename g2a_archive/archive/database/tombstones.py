@@ -149,7 +149,7 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     except StorageError as error:
         removed.naming.append(str(error))
         log.error("the pages still name what was removed; `browse` writes them again: %s", error)
-    _tidy(catalog, root)
+    prune(root, (row[0] for row in catalog.rows(_LEFT_EMPTY, (_DELETED,))))
     if not removed.naming:  # else SHA256SUMS or the pages are still to be written
         with catalog.transaction() as db:
             db.execute("DELETE FROM removal WHERE step = ?", (_DELETED,))
@@ -370,13 +370,13 @@ def _unlink(
     return set(names)
 
 
-def _tidy(catalog: Catalog, root: Path) -> None:
-    """Remove directories that are left empty."""
-    for (directory,) in catalog.rows(_LEFT_EMPTY, (_DELETED,)):
+def prune(root: Path, directories: Iterable[str]) -> None:
+    """Remove those of these directories of an archive that are left empty, and what held them."""
+    for directory in directories:
         if mounts.out_of_sight(root, directory):
             continue
         path = root / directory
-        while path != root:
+        while root in path.parents:
             try:
                 path.rmdir()
             except FileNotFoundError:

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from g2a_archive.archive import layout
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
@@ -95,7 +94,6 @@ def _bag(
         reading(settings.run, invocation.switch.event.is_set) as (root, catalog),
     ):
         choice = _chosen(catalog, wanted, period)
-        zone = settings.run.timezone
         size = choice.bytes or None
         view = Snapshot("Copying", 0, choice.files, 0, size, unit="file")
         bagging = Bagging(
@@ -103,8 +101,7 @@ def _bag(
             catalog=catalog,
             choice=choice,
             contact=contact,
-            zone=layout.zone(zone),
-            zone_name=zone or "",
+            timezone=settings.run.timezone,
             on_bytes=view.more_bytes,
             on_file=view.more,
             stop=invocation.switch.event.is_set,
