@@ -3,7 +3,7 @@
 ::
 
     AuthSettings ──credentials_from──▶ Credentials ──authorization()──▶ "Bearer …"
-                                            └── renew(refused header) ──▶ is there a new one?
+                                            └── renew(refused header) ──▶ try once more?
 
 Three sources, the first that is configured counts: an access token (or a file that holds one, which
 another program may renew); a client with a personal access token; a client with a refresh token.
@@ -158,7 +158,7 @@ class Credentials:
                 return self._header(token)
 
     def renew(self, stale: str) -> bool:
-        """Replace the token whose header the service refused; return whether there is another.
+        """Replace the token whose header the service refused; return whether to try once more.
 
         Of all threads whose `stale` is the same, one asks and the others get what it got. Raises
         as `authorization` does.
@@ -168,7 +168,7 @@ class Credentials:
                 return True
             if not self.renewable:
                 return False
-            return self._header(self._fetch()) != stale
+            return self._header(self._fetch()) != stale or self._source.granted
 
     def settle(self) -> None:
         """Wait, not for long, for a renewal under way in another thread: what it brings is kept."""

@@ -29,6 +29,9 @@ class Source(ABC):
     description: str
     """What a person calls it; no secret in it."""
     renewable = True
+    granted = True
+    """Whether each `fetch` asks the token endpoint, whose answer counts even where it is the same
+    token: it may give one out for as long as it lives."""
     grace = 0.0
     """Seconds for which a renewal under way is waited for at the end of a run."""
 
@@ -63,6 +66,8 @@ class FixedToken(Source):
 
 class TokenFile(Source):
     """A file with an access token, which another program may renew."""
+
+    granted = False
 
     def __init__(self, path: str, warn: Warn, wait: Wait) -> None:
         self._path, self._wait = path, wait

@@ -22,6 +22,7 @@ from g2a_archive.demo import (
     ManualClock,
     Response,
     SimulatedService,
+    sample_recordings,
 )
 from g2a_archive.errors import (
     BadAnswerError,
@@ -249,12 +250,32 @@ def test_a_refused_renewal_is_asked_for_once(
     assert token_calls(service) == 2
 
 
-def test_the_same_token_again_is_no_renewal(
-    service: SimulatedService, with_pat: AuthSettings, watch: Watch
+@pytest.mark.parametrize("status", [401, 403])
+def test_the_same_token_granted_again_is_tried_again(
+    status: int, service: SimulatedService, tmp_path: Path
 ) -> None:
-    service.fail(Response.json({"access_token": "same"}), call="token")
-    credentials = credentials_from(with_pat, warn=watch.warn, wait=watch.wait)
-    assert not credentials.renew(credentials.authorization())
+    """An endpoint may give out one token for as long as it lives; a refusal may pass."""
+    environment = service.environment(renewable=True)
+    token = service.environment()["G2A_ARCHIVE_TOKEN"]
+    granted = service.fail(Response.json({"access_token": token}), call="token")
+    service.fail(Response(status), call="links", times=1)
+    [recording] = sample_recordings(1)
+    service.set_recordings([recording])
+    args: Args = ["download", recording.id, "--dest", tmp_path / "archive", "--min-free", "0"]
+    result = run_cli(args, environment)
+    assert result.returncode == ExitCode.OK, result.stderr
+    assert granted.applied == 2
+
+
+def test_a_granted_token_that_stays_refused_is_asked_for_once_more(
+    service: SimulatedService, tmp_path: Path
+) -> None:
+    environment = service.environment(renewable=True)
+    granted = service.fail(Response.json({"access_token": "same"}), call="token")
+    args: Args = ["download", 4711, "--dest", tmp_path / "archive"]
+    assert run_cli(args, environment).returncode == ExitCode.CREDENTIALS
+    assert granted.applied == 2
+    assert len([*service.requests.calls("links")]) == 2
 
 
 def test_a_token_file_that_another_program_renews(tmp_path: Path, watch: Watch) -> None:
