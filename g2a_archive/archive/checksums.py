@@ -1,8 +1,8 @@
 """`SHA256SUMS` in each date directory: the archive can be proved without this program.
 
 The format is that of `sha256sum`, so that `sha256sum -c SHA256SUMS` inside a date directory
-checks it. The file is replaced whole, never edited, and never held in memory as a whole: the old
-one is merged, line by line, with what the catalogue holds.
+checks it. What the catalogue holds has the last word in it, and lines that the catalogue knows
+nothing of stay. The file is replaced whole, never edited.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor
+from bisect import bisect_left, bisect_right
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Executor, Future, wait
 from contextlib import closing, suppress
 from functools import partial
-from itertools import islice
+from itertools import islice, zip_longest
+from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.revisions import DirectorySums
+from g2a_archive.archive.database.revisions import DirectorySums, lines_of, name_of
 from g2a_archive.archive.disk import flushing, look
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
 from g2a_archive.archive.disk.hashing import open_regular
@@ -41,9 +41,6 @@ _LARGEST = 1 << 28
 _LONGEST = 1 << 16
 """Bytes of a line that are looked at together; longer ones are no sums, and pass in pieces."""
 
-_AT_ONCE = 512
-"""Lines that are written together."""
-
 _BOM = b"\xef\xbb\xbf"
 # Lines of escaped names begin with a backslash, and so don't match: our names need no escapes.
 _LINE = re.compile(rb"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", re.DOTALL)
@@ -52,8 +49,8 @@ _WRITERS = 8
 """Threads that write: what takes long is waiting for the disk to flush."""
 
 _TOGETHER = 16
-_SMALL = 2000
-"""Sums of a directory up to which it is given to such a thread whole."""
+_MANY = 2000
+"""Sums of a directory above which no other one's are read meanwhile, to be held in memory, too."""
 
 
 def read(path: Path, *, exact: bool = False) -> dict[str, str]:
@@ -82,10 +79,9 @@ def write_checksums(catalog: Catalog, root: Path) -> None:
     failed: list[LocalError] = []
     with pool(_WRITERS) as writers:
         while some := [*islice(stale, _TOGETHER)]:
-            works = [_work(catalog, root, directory, writers) for directory in some]
-            for work in works:
+            for work in [_begun(catalog, root, directory, writers) for directory in some]:
                 try:
-                    written += filter(None, (work(),))
+                    written += filter(None, (work.result(),))
                 except LocalError as error:
                     failed.append(error)
     if written or catalog.fingerprint() is None:
@@ -94,72 +90,83 @@ def write_checksums(catalog: Catalog, root: Path) -> None:
         raise in_one(failed)
 
 
-def _work(
+def _begun(
     catalog: Catalog, root: Path, directory: str, writers: Executor
-) -> Callable[[], DirectorySums | None]:
-    """Have one directory's file brought up to date; what is returned waits for that.
-
-    The catalogue is read here, in its own thread.
-    """
-    lines = _Lines(catalog, directory)
-    first = [*islice(lines, _SMALL)]
-    if len(first) < _SMALL:
-        return writers.submit(_updated, root, directory, first, some=bool(first)).result
-    return partial(_updated, root, directory, lines, some=True)
+) -> Future[DirectorySums | None]:
+    """One directory's file, on its way; the catalogue is read here, in its own thread."""
+    values = {"directory": directory, "start": len(directory) + 2}
+    ours = [line for (line,) in catalog.stream(_LINES, values)]
+    work = writers.submit(_updated, root, directory, ours)
+    if len(ours) > _MANY:
+        wait([work])
+    return work
 
 
-def _updated(
-    root: Path, directory: str, lines: Iterable[bytes], *, some: bool
-) -> DirectorySums | None:
-    """`update`; None where the directory is out of sight with `some` files: it stays to be done."""
+def _updated(root: Path, directory: str, ours: Sequence[bytes]) -> DirectorySums | None:
+    """`update`; None where the directory is out of sight with some files: it stays to be done."""
     folder = root / directory
     try:
-        if not look.is_dir(folder) or (some and holds_nothing(folder)):
-            return None if some else DirectorySums(directory)
+        if not look.is_dir(folder) or (ours and holds_nothing(folder)):
+            return None if ours else DirectorySums(directory)
     except PermissionError:
         pass  # where it may not be written either, that is told
     except OSError as error:
         raise local_error(error, Doing.LIST, folder) from error
-    return update(root, directory, lines)
+    return update(root, directory, ours)
 
 
-class _Lines(Iterable[bytes]):
-    """What the catalogue has to say in one directory's file, read as it is asked for."""
-
-    def __init__(self, catalog: Catalog, directory: str) -> None:
-        self._catalog = catalog
-        self._values = {"directory": directory, "start": len(directory) + 2}
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (row[0] for row in self._catalog.stream(_LINES, self._values))
-
-
-def update(root: Path, directory: str, lines: Iterable[bytes]) -> DirectorySums:
+def update(root: Path, directory: str, ours: Sequence[bytes]) -> DirectorySums:
     """Bring `SHA256SUMS` of one directory up to date; returns what it is then.
 
-    `directory` is relative to the archive `root`; `lines` are those of all files that the
-    catalogue holds there, by name, and may be gone through again. Sums of other recordings' files
-    that still exist, known from a catalogue that was lost, are kept, and so are all lines about
-    anything else: somebody keeps those. What is up to date is not written.
+    `directory` is relative to the archive `root`; `ours` are the lines of all files that the
+    catalogue holds there, by name. Sums of other recordings' files that still exist, known from a
+    catalogue that was lost, are kept, and so are all lines about anything else: somebody keeps
+    those. What is up to date is not written.
 
     Raises `StorageError`; the old file is then still there, whole.
     """
     try:
-        return persistently(_update, root / directory, directory, lines)
+        return persistently(_update, root / directory, directory, ours)
     except OSError as error:
         raise local_error(error, Doing.NAME, root / directory / NAME) from error
 
 
-def _update(folder: Path, directory: str, lines: Iterable[bytes]) -> DirectorySums:
+def _update(folder: Path, directory: str, ours: Sequence[bytes]) -> DirectorySums:
     path = folder / NAME
     recover(path)
-    with closing(_Rewrite(folder)) as new:
-        with closing(_lines(path)) as old:
-            ordered = _merge(old, iter(lines), new)
-        if not ordered:
-            new.restart()
-            _merge(_in_order(path), iter(lines), new)
-        return new.finish(directory)
+    with suppress(FileNotFoundError):
+        (folder / _ASIDE).unlink()  # left by a killed run
+    with closing(_lines(path)) as old:
+        others = _others(folder, old, ours)
+    lines = [*lines_of(ours, others)]
+    with closing(_lines(path)) as old:
+        up_to_date = all(line == was for line, was in zip_longest(lines, old))
+    if not up_to_date:
+        _replace(path, lines)
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line)
+    count = len(ours) + sum(_parse(line) is not None for _, line in others)
+    return DirectorySums(directory, digest.hexdigest() if lines else None, count, tuple(others))
+
+
+def _replace(path: Path, lines: Sequence[bytes]) -> None:
+    """Put a file of these lines in the old one's place. Raises `OSError`."""
+    aside = path.with_name(_ASIDE)
+    if lines:
+        try:
+            with open(aside, "xb") as file:
+                file.writelines(lines)
+                file.flush()
+                flushing.flush_file(file.fileno())
+            replace(aside, path)
+        except OSError:
+            with suppress(OSError):
+                aside.unlink()
+            raise
+    else:
+        path.unlink(missing_ok=True)  # `sha256sum -c` calls an empty one an error
+    flushing.flush_directory(path.parent)
 
 
 def _lines(path: Path) -> Generator[bytes, None, None]:
@@ -186,167 +193,61 @@ def _of_recording(line: bytes) -> tuple[bytes, bytes] | None:
     return found if found and parse_name(found[0].decode("utf-8", "replace")) else None
 
 
-def _in_order(path: Path) -> Iterator[bytes]:
-    """The lines of a file that is not in order: first those that are no recordings' sums."""
-    sums = {}
-    for line in _lines(path):
-        if found := _of_recording(line):
-            sums[found[0]] = line
+def _others(folder: Path, old: Iterable[bytes], ours: Sequence[bytes]) -> list[tuple[str, bytes]]:
+    """The lines of an old file that stay although they are not ours, as in `DirectorySums`."""
+    sums: dict[bytes, bytes] = {}
+    odd: list[tuple[bytes, bytes]] = []  # after the recording's file that is listed before it
+    at, last, in_order = 0, b"", True
+    for line in old:
+        if at < len(ours) and line == ours[at]:  # nearly always
+            name, at = name_of(line), at + 1
+        elif found := _of_recording(line):
+            name, digest = found
+            at = bisect_right(ours, name, key=name_of)
+            if not at or name_of(ours[at - 1]) != name:
+                sums[name] = digest
         else:
-            yield line if line.endswith(b"\n") else line + b"\n"
-    for name in sorted(sums):
-        yield sums[name]
-
-
-def _merge(old: Iterator[bytes], ours: Iterator[bytes], new: _Rewrite) -> bool:
-    """Merge the old lines with ours; False, with half of it done, if the old are not in order."""
-    theirs: deque[bytes] = deque()
-    mine: deque[bytes] = deque()
-    while True:
-        theirs.extend(islice(old, _AT_ONCE - len(theirs)))
-        mine.extend(islice(ours, _AT_ONCE - len(mine)))
-        if theirs == mine:  # nearly always, and compared in no time
-            if not mine:
-                return True
-            new.ours(*mine)
-            theirs.clear()
-            mine.clear()
+            odd.append((last, line))
             continue
-        ends = len(theirs) < _AT_ONCE, len(mine) < _AT_ONCE
-        while (theirs or ends[0]) and (mine or ends[1]) and (theirs or mine):
-            if not _merge_one(theirs, mine, new):
-                return False
+        in_order = in_order and last < name
+        last = name
+    kept = [
+        (name, digest + b"  " + name + b"\n")
+        for name, digest in sums.items()
+        if _is_file(folder / os.fsdecode(name))
+    ]
+    whole = sorted(ours) if odd else []
+    kept += (
+        (name if in_order else b"", line if _ends(line) else line + b"\n")
+        for name, line in odd
+        if not _is_cut(line, whole)
+    )
+    kept.sort(key=itemgetter(0))
+    return [(_before(name, ours), line) for name, line in kept]
 
 
-def _merge_one(theirs: deque[bytes], mine: deque[bytes], new: _Rewrite) -> bool:
-    """Take the next line, from either or both; False if the old ones are not in order."""
-    raw = theirs[0] if theirs else b""
-    line = mine[0] if mine else b""
-    if raw == line:
-        new.ours(theirs.popleft())
-        mine.popleft()
-        return True
-    found = _of_recording(raw)
-    if raw and found is None:
-        theirs.popleft()
-        half = raw.rstrip(b"\0\r\n")  # of a file that was cut, or has no bytes on its disk
-        if raw.strip() and any(one.startswith(half) for one in (*mine, b"")):
-            new.drop()
-            return True
-        whole = raw.endswith(b"\n") or len(raw) == _LONGEST
-        new.other(raw, raw if whole else raw + b"\n")
-        return True
-    if found and found[0] <= new.last:
-        return False
-    if line and (found is None or _name(line) <= found[0]):
-        if found and _name(line) == found[0]:
-            theirs.popleft()
-        new.drop()
-        new.ours(mine.popleft())
-        return True
-    theirs.popleft()
-    name, digest = found or (b"", b"")
-    new.last = name
-    place = os.path.join(new.folder, os.fsdecode(name))
-    if os.path.lexists(place) and not os.path.isdir(place):
-        new.other(raw, digest + b"  " + name + b"\n")
-    else:
-        new.drop()
-    return True
+def _is_file(path: Path) -> bool:
+    return os.path.lexists(path) and not os.path.isdir(path)
 
 
-def _name(line: bytes) -> bytes:
-    """The name in a line of ours."""
-    return line[66:-1]
+def _ends(line: bytes) -> bool:
+    """Whether it is a whole line, or a piece of a longer one."""
+    return line.endswith(b"\n") or len(line) == _LONGEST
 
 
-class _Rewrite:
-    """A new `SHA256SUMS` beside the old one, begun with the first line that differs."""
+def _is_cut(line: bytes, whole: Sequence[bytes]) -> bool:
+    """Whether it is what is left of a line of ours in a file that was cut, or whose end never came
+    to the disk.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._path = folder / NAME
-        self._aside = folder / _ASIDE
-        with suppress(FileNotFoundError):
-            self._aside.unlink()  # left by a killed run
-        self._file: BinaryIO | None = None
-        self._clear()
+    `whole` are our lines, sorted.
+    """
+    half = line.rstrip(b"\0\r\n")
+    at = bisect_left(whole, half)
+    begins = at < len(whole) and whole[at].startswith(half)
+    return line.strip() != b"" and (begins or not half)
 
-    def _clear(self) -> None:
-        self._digest = hashlib.sha256()
-        self._lines: list[bytes] = []
-        self._size = 0
-        self._sums = 0
-        self._others: list[tuple[str, bytes]] = []
-        self._after = b""
-        self.last = b""
-        """The last recording's file, by name, whoever has it."""
 
-    def ours(self, *lines: bytes) -> None:
-        """The next lines are the catalogue's. Raises `OSError`, as all here."""
-        self._lines += lines
-        self._sums += len(lines)
-        self.last = self._after = _name(lines[-1])
-        if len(self._lines) >= _AT_ONCE:
-            self._spill()
-
-    def other(self, old: bytes, line: bytes) -> None:
-        """The next line is one that the catalogue has no file for; `old` is how it was."""
-        if line != old:
-            self.drop()
-        self._lines.append(line)
-        self._sums += _parse(line) is not None
-        self._others.append((self._after.decode(), line))
-
-    def drop(self) -> None:
-        """The old file goes on otherwise from here."""
-        if self._file is None:
-            self._spill()
-            self._begin(self._size)
-
-    def restart(self) -> None:
-        """Forget all lines: the new file will hold other ones."""
-        self.close()
-        self._clear()
-        self._begin(0)
-
-    def _spill(self) -> None:
-        some = b"".join(self._lines)
-        self._lines.clear()
-        self._digest.update(some)
-        self._size += len(some)
-        if self._file is not None:
-            self._file.write(some)
-
-    def _begin(self, same: int) -> None:
-        """Open the new file; the first `same` bytes are those of the old one."""
-        descriptor = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        self._file = open(descriptor, "wb")  # noqa: SIM115 - closed by close()
-        if same:
-            with open_regular(self._path, _LARGEST) as old:
-                while same and (some := old.read(min(same, 1 << 20))):
-                    self._file.write(some)
-                    same -= len(some)
-
-    def finish(self, directory: str) -> DirectorySums:
-        """Put the new file in the old one's place, if they differ; returns what it is."""
-        self._spill()
-        if self._file is not None:
-            self._file.flush()
-            if self._size:
-                flushing.flush_file(self._file.fileno())
-                replace(self._aside, self._path)
-            else:
-                self._path.unlink(missing_ok=True)  # `sha256sum -c` calls an empty one an error
-            flushing.flush_directory(self.folder)
-        digest = self._digest.hexdigest() if self._size else None
-        return DirectorySums(directory, digest, self._sums, tuple(self._others))
-
-    def close(self) -> None:
-        """Leave nothing beside the old file."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-            self._file = None
-            with suppress(OSError):
-                self._aside.unlink()
+def _before(name: bytes, ours: Sequence[bytes]) -> str:
+    """The last of our names up to `name`; "" where all come later."""
+    at = bisect_right(ours, name, key=name_of)
+    return name_of(ours[at - 1]).decode() if at else ""

@@ -169,16 +169,16 @@ def _directory(
     became: Counter[str] = Counter()
     first: dict[int, str] = {}
 
-    def sums() -> Iterator[tuple[str, str]]:
+    def ours() -> Iterator[bytes]:
         for name, its, why, recording in catalog.stream(_LINES, values):
             if why:
                 became[why] += 1
                 if len(first) < _SHOWN:
                     first.setdefault(recording, why)
-            yield name, its
+            yield revisions.line_of(name, its)
 
     again = hashlib.sha256()
-    for line in revisions.lines_of(sums(), others):
+    for line in revisions.lines_of(ours(), others):
         again.update(line)
     if again.hexdigest() != sha256:
         what = f"changed: the catalogue does not say of {proof.fingerprint.time} what it said then"

@@ -102,7 +102,7 @@ def test_what_a_killed_run_had_not_written_yet_is_no_fault(
 
     ids = sorted(service.recordings)
     assert cli_here(plain_args(root, ids[0]), service.environment()).returncode == 0
-    crash("checksums._work", "before", 1, plain_args(root, *ids), service.environment())
+    crash("checksums._begun", "before", 1, plain_args(root, *ids), service.environment())
     assert problems(root) == []
     assert cli_here(plain_args(root, *ids), service.environment()).returncode == 0
     assert problems(root) == []

@@ -78,8 +78,7 @@ def digest(rows: Iterable[tuple[str, str]]) -> str:
     """The digest over (directory, SHA-256 of its `SHA256SUMS`), in the order of their paths."""
     whole = hashlib.sha256()
     for directory, sha256 in rows:
-        path = f"{directory}/SHA256SUMS"
-        whole.update(f"{sha256}  {path}\n".encode("utf-8", "surrogateescape"))
+        whole.update(line_of(f"{directory}/SHA256SUMS", sha256))
     return whole.hexdigest()
 
 
@@ -147,15 +146,24 @@ def _by_name(lines: Iterable[tuple[str, bytes]]) -> dict[str, list[bytes]]:
     return found
 
 
-def lines_of(
-    sums: Iterable[tuple[str, str]], others: Iterable[tuple[str, bytes]]
-) -> Iterator[bytes]:
-    """The lines of a `SHA256SUMS`, as it was written of the catalogue's `sums` (name, SHA-256).
+def line_of(name: str, sha256: str) -> bytes:
+    """The line of a file in a `SHA256SUMS`, as the program writes it."""
+    return f"{sha256}  {name}\n".encode("utf-8", "surrogateescape")
 
-    `sums` are in the order of their names; `others` are those of `DirectorySums`.
+
+def name_of(line: bytes) -> bytes:
+    """The name in such a line."""
+    return line[66:-1]
+
+
+def lines_of(ours: Iterable[bytes], others: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
+    """The lines of a `SHA256SUMS`: `ours`, of the catalogue's files, in the order of their names.
+
+    `others` are those of `DirectorySums`.
     """
     more = _by_name(others)
     yield from more.get("", ())
-    for name, sha256 in sums:
-        yield f"{sha256}  {name}\n".encode("utf-8", "surrogateescape")
-        yield from more.get(name, ())
+    for line in ours:
+        yield line
+        if more:
+            yield from more.get(name_of(line).decode(), ())
