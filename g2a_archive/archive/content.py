@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 from g2a_archive.models import FileKind
 
-CONTROL_FILES = (".aria2", ".st", ".ytdl", "-lftp-pget-status")
+_CONTROL_FILES = (".aria2", ".st", ".ytdl", "-lftp-pget-status")
 """What other downloaders put beside a file, after its name, while it is not whole."""
+
+PAGE, ERROR, NO_VIDEO = "a web page", "an error document", "no MP4 video"
+"""What a file can be instead of what it should be."""
 
 HEAD = 4096
 """Bytes of a file's beginning that these functions want to see; a page may begin with a licence."""
@@ -99,25 +103,44 @@ def is_mp4(head: bytes) -> bool:
     return (int.from_bytes(head[8:16]) if size == 1 else size) in range(8, 4097)
 
 
-def doubt(fd: int, kind: FileKind, size: int, control_file: bool = False) -> str:
-    """Why an open file of `size` bytes can't be taken for whole by itself; "" where it can.
+def mistaken(kind: FileKind, head: bytes, content_type: str | None = None) -> str:
+    """What a file that begins like this is, where it cannot be what it should be; "" where it can.
 
-    `control_file`: one of `CONTROL_FILES` lies beside it. A file that a sum, or the host's word on
-    its length, proves needs none of this. Raises `OSError`.
+    A host's word for the type is believed only where the bytes say nothing better: events or a
+    picture may come as `text/html`.
     """
-    head = os.pread(fd, HEAD, 0)
-    if not head:
-        return "it is empty"
-    if control_file:
-        return "another downloader has not finished it"
-    if is_html(head):
-        return "it is a web page"
-    if kind is FileKind.MP4 and not is_mp4(head):
-        return "it is no MP4 video"
-    if has_holes(fd, size):
-        return "parts of it were never written"
-    if kind is FileKind.MP4 and not boxes_add_up(fd, size):
-        return "it is truncated, or damaged"
+    video, picture = kind is FileKind.MP4, kind is FileKind.THUMBNAIL
+    proved = (video and is_mp4(head)) or (picture and image_extension(head))
+    if proved or not head:
+        return ""
+    if is_html(head) or (is_html_type(content_type) and kind is not FileKind.EVENTS):
+        return PAGE
+    if is_error_xml(head) or is_error_json(head) or (picture and is_document(head)):
+        return ERROR
+    return NO_VIDEO if video else ""
+
+
+def doubt(path: str | Path, kind: FileKind) -> str:
+    """Why a file can't be taken for whole by itself; "" where it can.
+
+    One that a sum proves needs none of this. Raises `OSError`.
+    """
+    from g2a_archive.archive.disk.hashing import open_regular  # most commands hash nothing
+
+    with open_regular(path) as file:
+        fd = file.fileno()
+        size = os.fstat(fd).st_size
+        head = os.pread(fd, HEAD, 0)
+        if not head:
+            return "it is empty"
+        if any(os.path.lexists(f"{path}{ending}") for ending in _CONTROL_FILES):
+            return "another downloader has not finished it"
+        if what := mistaken(kind, head):
+            return f"it is {what}"
+        if has_holes(fd, size):
+            return "parts of it were never written"
+        if kind is FileKind.MP4 and not boxes_add_up(fd, size):
+            return "it is truncated, or damaged"
     return ""
 
 
@@ -125,14 +148,10 @@ def has_holes(fd: int, size: int, begin: int = 0) -> bool:
     """Whether parts of a file's bytes from `begin` up to `size` were never written.
 
     As where its room was taken before its content came. False also where the file system can't
-    tell. The file's position stays where it is.
+    tell. Moves the file's position.
     """
     try:
-        at = os.lseek(fd, 0, os.SEEK_CUR)
-        try:
-            return size > begin and os.lseek(fd, begin, os.SEEK_HOLE) < size
-        finally:
-            os.lseek(fd, at, os.SEEK_SET)
+        return size > begin and os.lseek(fd, begin, os.SEEK_HOLE) < size
     except (OSError, AttributeError):  # no such file system, no such system
         return False
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from g2a_archive.archive import checksums, content
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.flushing import Settled
-from g2a_archive.archive.disk.hashing import hash_file, open_regular
+from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import missing_link, missing_parts
 from g2a_archive.archive.layout import ARCHIVE_DIR, checked_directory, parse_name
 from g2a_archive.errors import Interrupted, LocalError, StorageError, storage_error
@@ -333,7 +333,5 @@ def _problem(path: Path, kind: FileKind, *, listed: bool) -> str:
         return "changed: it is no file"
     if listed:
         return ""
-    beside = any(os.path.lexists(f"{path}{ending}") for ending in content.CONTROL_FILES)
-    with open_regular(path) as file:
-        doubt = content.doubt(file.fileno(), kind, os.fstat(file.fileno()).st_size, beside)
+    doubt = content.doubt(path, kind)
     return f"changed: {doubt}" if doubt else ""

@@ -7,42 +7,40 @@ from pathlib import Path
 
 import pytest
 
-from g2a_archive.archive import content
+from g2a_archive.archive.content import doubt
 from g2a_archive.demo.media import mp4
 from g2a_archive.models import FileKind
 
-MP4, EVENTS = FileKind.MP4, FileKind.EVENTS
+MP4, EVENTS, THUMBNAIL = FileKind
 VIDEO = mp4(1, 300_000).read()
 
 
-def doubt(path: Path, kind: FileKind, *, control_file: bool = False) -> str:
-    with open(path, "rb") as file:
-        file.seek(7)
-        found = content.doubt(file.fileno(), kind, path.stat().st_size, control_file)
-        assert file.tell() == os.lseek(file.fileno(), 0, os.SEEK_CUR)
-    return found
-
-
 @pytest.mark.parametrize(
-    ("data", "kind", "control_file", "expected"),
+    ("data", "kind", "beside", "expected"),
     [
-        (VIDEO, MP4, False, ""),
-        (VIDEO, MP4, True, "another downloader has not finished it"),
-        (VIDEO[:-1], MP4, False, "it is truncated, or damaged"),
-        (VIDEO + b"more", MP4, False, "it is truncated, or damaged"),
-        (b"no video", MP4, False, "it is no MP4 video"),
-        (b"", EVENTS, False, "it is empty"),
-        (b"anything", EVENTS, False, ""),
-        (b"anything", EVENTS, True, "another downloader has not finished it"),
-        (b"<html>expired", EVENTS, False, "it is a web page"),
+        (VIDEO, MP4, "", ""),
+        (VIDEO, MP4, "file.aria2", "another downloader has not finished it"),
+        (VIDEO[:-1], MP4, "", "it is truncated, or damaged"),
+        (VIDEO + b"more", MP4, "", "it is truncated, or damaged"),
+        (b"no video", MP4, "", "it is no MP4 video"),
+        (b"", EVENTS, "", "it is empty"),
+        (b"anything", EVENTS, "", ""),
+        (b"anything", EVENTS, "file.st", "another downloader has not finished it"),
+        (b"<html>expired", EVENTS, "", "it is a web page"),
+        (b'{"error": "expired"}', EVENTS, "", "it is an error document"),
+        (b'{"error": "expired"}', THUMBNAIL, "", "it is an error document"),
+        (b'["what a picture is not"]', THUMBNAIL, "", "it is an error document"),
+        (b"\xff\xd8\xff", THUMBNAIL, "", ""),
     ],
 )
 def test_what_speaks_against_a_file(
-    tmp_path: Path, data: bytes, kind: FileKind, control_file: bool, expected: str
+    tmp_path: Path, data: bytes, kind: FileKind, beside: str, expected: str
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    assert doubt(path, kind, control_file=control_file) == expected
+    if beside:
+        (tmp_path / beside).touch()
+    assert doubt(path, kind) == expected
 
 
 @pytest.mark.parametrize("how", ["truncate", "fallocate", "in the middle"])

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from g2a_archive.archive import content
+from g2a_archive.archive.layout import parse_name
 from g2a_archive.archive.partial import Validator
+from g2a_archive.archive.storage import Storage
+from g2a_archive.download.transfer.adoption import adopt
 from g2a_archive.download.transfer.decisions import (
     Action,
     Held,
     Seen,
-    adoptable,
     can_resume,
     judge,
     range_headers,
     wrong_content,
 )
-from g2a_archive.models import FileKind
+from g2a_archive.download.transfer.results import Transfer
+from g2a_archive.models import FileKind, Link
 
 MP4, EVENTS, THUMBNAIL = FileKind
 ETAG = Validator(etag='"1"')
@@ -312,49 +317,69 @@ def test_what_is_no_web_page(head: bytes) -> None:
         (b"\0\0\0\x18moov", False),
         (b"\0\0\0\x18fty", False),
         (b'{"error": "gone"}', False),
+        (b"", True),  # which is told as empty
     ],
 )
 def test_an_mp4_begins_with_an_ftyp_box(head: bytes, fine: bool) -> None:
     assert (wrong_content(MP4, head) is None) is fine
 
 
+def box(name: bytes, size: int, said: int | None = None) -> bytes:
+    return struct.pack(">I", size if said is None else said) + name + b"\0" * (size - 8)
+
+
+VIDEO = box(b"ftyp", 24) + box(b"mdat", 1 << 20)
+
+
 @pytest.mark.parametrize(
-    ("kind", "head", "size", "expected", "boxes", "fits"),
+    ("name", "data", "expected", "fits"),
     [
-        (MP4, FTYP, 100, 100, False, False),
-        (MP4, FTYP, 100, 100, True, True),
-        (MP4, FTYP, 99, 100, True, False),
-        (MP4, FTYP, 100, None, True, True),
-        (MP4, FTYP, 100, None, False, False),
-        (MP4, b"junk" * 9, 100, 100, True, False),
-        (EVENTS, b"x", 1, None, False, True),
-        (EVENTS, b"", 0, None, False, False),
-        (EVENTS, PAGES[0], 21, None, False, False),
-        (THUMBNAIL, b"\xff\xd8\xff", 3, None, False, True),
-        (THUMBNAIL, PAGES[0], 21, None, False, False),
+        ("1.mp4", VIDEO, len(VIDEO), True),
+        ("1.mp4", VIDEO, None, True),
+        ("1.mp4", VIDEO, len(VIDEO) - 1, False),
+        ("1.mp4", VIDEO[:-1], len(VIDEO) - 1, False),
+        ("1.mp4", VIDEO[:-1], None, False),
+        ("1.mp4", b"junk" * 9, 36, False),
+        ("1.events", b"x", None, True),
+        ("1.events", b"", None, False),
+        ("1.events", PAGES[0], None, False),
+        ("1.jpg", b"\xff\xd8\xff", None, True),
+        ("1.jpg", PAGES[0], None, False),
+        ("1.jpg", b'{"error": "expired"}', None, False),
     ],
 )
 def test_which_files_are_adopted(
-    kind: FileKind, head: bytes, size: int, expected: int | None, boxes: bool, fits: bool
+    name: str, data: bytes, expected: int | None, fits: bool, tmp_path: Path
 ) -> None:
-    assert adoptable(kind, head=head, size=size, expected=expected, boxes_add_up=boxes) is fits
+    (tmp_path / name).write_bytes(data)
+    assert _fits(tmp_path, name, expected) is fits
+    for other in (".aria2", ".st", ".ytdl", "-lftp-pget-status"):
+        beside = tmp_path / f"{name}{other}"
+        beside.touch()
+        assert not _fits(tmp_path, name, expected)
+        beside.unlink()
+
+
+def _fits(root: Path, name: str, expected: int | None) -> bool:
+    """Whether a file is adopted, or would be if the host confirms its length."""
+    link, start = Link("https://example.org", 0, 0), datetime(2014, 5, 6, tzinfo=UTC)
+    parsed = parse_name(name)
+    assert parsed is not None
+    transfer = Transfer(*parsed, ".", start, link, expected)
+    adopted = adopt(transfer, Storage(root), lambda directory: {})
+    return (adopted or transfer.candidate) is not None
 
 
 def test_a_file_with_holes_is_not_adopted(tmp_path: Path) -> None:
-    assert not adoptable(MP4, head=FTYP, size=100, expected=100, boxes_add_up=True, holes=True)
-    whole, holes = tmp_path / "whole", tmp_path / "holes"
-    whole.write_bytes(b"x" * (1 << 20))
-    with open(holes, "wb") as file:
-        file.write(FTYP)
-        file.truncate(1 << 20)
-    for path, has in ((whole, False), (holes, True)):
-        with open(path, "rb") as file:
-            assert content.has_holes(file.fileno(), 1 << 20) is has
-            assert file.tell() == 0
-
-
-def box(name: bytes, size: int, said: int | None = None) -> bytes:
-    return struct.pack(">I", size if said is None else said) + name + b"\0" * (size - 8)
+    for name in ("1.mp4", "1.events"):
+        (tmp_path / name).write_bytes(VIDEO[:4096])
+        os.truncate(tmp_path / name, len(VIDEO))
+        with open(tmp_path / name, "rb") as file:
+            if not content.has_holes(file.fileno(), len(VIDEO)):
+                pytest.skip("this file system does not tell of holes")
+        assert not _fits(tmp_path, name, None)
+        (tmp_path / name).write_bytes(VIDEO)
+        assert _fits(tmp_path, name, None)
 
 
 LARGE = struct.pack(">I", 1) + b"mdat" + struct.pack(">Q", 40) + b"\0" * 24

@@ -17,10 +17,9 @@ from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
-from g2a_archive.download.transfer import decisions
 from g2a_archive.download.transfer.results import Stored, Transfer
 from g2a_archive.errors import Domain
-from g2a_archive.models import FileKind, StoredFile
+from g2a_archive.models import StoredFile
 
 log = logging.getLogger("g2a_archive")
 
@@ -84,19 +83,9 @@ def identical(transfer: Transfer, path: str, size: int, sha256: str) -> Stored |
 
 
 def _may_fit(transfer: Transfer, path: str) -> bool:
-    if os.path.lexists(f"{path}.aria2"):  # what that downloader has beside a half file
+    if transfer.expected not in (None, os.path.getsize(path)):
         return False
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        video = transfer.kind is FileKind.MP4
-        return decisions.adoptable(
-            transfer.kind,
-            head=file.read(content.HEAD),
-            size=size,
-            expected=transfer.expected,
-            boxes_add_up=video and content.boxes_add_up(file.fileno(), size),
-            holes=content.has_holes(file.fileno(), size),
-        )
+    return not content.doubt(path, transfer.kind)
 
 
 def _taken(transfer: Transfer, path: str, listed: str | None) -> Stored | None:

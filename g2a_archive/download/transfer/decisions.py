@@ -211,43 +211,8 @@ def _judge_part(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
 
 
 def wrong_content(kind: FileKind, head: bytes, content_type: str | None = None) -> Verdict | None:
-    """Judge a file by its beginning; None where it can be what it should be.
-
-    A host's word for the type is believed only where the bytes say nothing better: events or a
-    picture may come as `text/html`.
-    """
-    if kind is FileKind.MP4 and content.is_mp4(head):
-        return None
-    if kind is FileKind.THUMBNAIL and content.image_extension(head):
-        return None
-    page = content.is_html(head)
-    if kind is not FileKind.EVENTS and content.is_html_type(content_type) and head:
-        page = True
-    if page:
-        return Verdict(Action.NEW_LINK, "the link was answered with a web page")
-    error = content.is_error_xml(head) or content.is_error_json(head)
-    if error or (kind is FileKind.THUMBNAIL and content.is_document(head)):
-        return Verdict(Action.NEW_LINK, "the link was answered with an error document")
-    if kind is FileKind.MP4 and head:
+    """Judge a file by its beginning; None where it can be what it should be."""
+    what = content.mistaken(kind, head, content_type)
+    if what == content.NO_VIDEO:
         return Verdict(Action.AGAIN, "what came is no MP4 (it has no ftyp box)")
-    return None
-
-
-def adoptable(
-    kind: FileKind,
-    *,
-    head: bytes,
-    size: int,
-    expected: int | None,
-    boxes_add_up: bool,
-    holes: bool = False,
-) -> bool:
-    """Whether a file found under a final name can be the recording's, before it is hashed.
-
-    An MP4 must add up and have no holes, which another downloader's file on its way has.
-    """
-    if not head or wrong_content(kind, head) is not None:
-        return False
-    if kind is not FileKind.MP4:
-        return True
-    return boxes_add_up and not holes and (expected is None or size == expected)
+    return Verdict(Action.NEW_LINK, f"the link was answered with {what}") if what else None
