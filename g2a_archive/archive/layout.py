@@ -7,7 +7,7 @@ a path, and only through `strftime`.
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -54,7 +54,6 @@ _USUAL = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){2}"
     r"(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?"
 )
-_DAY_CODES = {f"%{code}" for code in "YyGCmbBVUWdejaAuw"}
 _SAMPLES = (
     datetime(2014, 5, 6, 3, 4, 5, tzinfo=UTC),
     datetime(2023, 12, 31, 23, 59, 59, tzinfo=UTC),
@@ -144,33 +143,25 @@ def directory_for(start: datetime, layout: str, timezone: tzinfo | None) -> str:
         local = start.astimezone(timezone) if timezone else start
     except (OverflowError, ValueError) as error:
         raise ValueError("recordingStartTime is out of range for the time zone") from error
-    if _whole_days(layout):
-        return _directory_of_day(layout, local.date())
     return _directory(layout, local)
 
 
-@lru_cache(maxsize=64)
-def _whole_days(layout: str) -> bool:
-    """Whether recordings of the same day have the same directory."""
-    return set(re.findall("%.?", layout)) <= _DAY_CODES
-
-
-def _directory(layout: str, when: date) -> str:
+def _directory(layout: str, when: datetime) -> str:
     # Some C libraries write the year 1 as 1, others as 0001.
     codes = {"%Y": f"{when.year:04}", "%F": f"{when.year:04}-%m-%d"}
     layout = re.sub("%.", lambda code: codes.get(code[0], code[0]), layout)
     # Of a code that it does not know, musl makes nothing at all.
-    directory = checked_directory(when.strftime(layout) or layout)
-    for place, part in enumerate(directory.split("/")):
+    return _checked(when.strftime(layout) or layout)
+
+
+@lru_cache(maxsize=256)
+def _checked(directory: str) -> str:
+    for place, part in enumerate(checked_directory(directory).split("/")):
         if is_passed_over(part, top=not place):
             raise ValueError(f"what is called {part} is passed over when the archive is checked")
     return directory
 
 
-_directory_of_day = lru_cache(maxsize=256)(_directory)
-
-
-@lru_cache(maxsize=256)
 def checked_directory(text: str) -> str:
     """A directory's name; `ValueError` where it must not be one."""
     parts = text.split("/")

@@ -10,6 +10,7 @@ from support import catalog_rows, leftovers, run_cli, run_here
 from support.service import Serve
 
 from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.tombstones import prune
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
 from g2a_archive.models import MAX_ID, State
 
@@ -91,3 +92,14 @@ def test_a_name_with_a_number_that_no_catalogue_holds(
     removed = run_cli(["remove", "--yes", "--dest", root, half])
     assert (removed.returncode, removed.stderr) == (0, "")
     assert leftovers(root) == [odd]
+
+
+def test_directories_that_are_left_empty(tmp_path: Path) -> None:
+    (tmp_path / "2014").mkdir()
+    prune(tmp_path, ["2014/05/06"])  # its drive may be away
+    assert (tmp_path / "2014").is_dir()
+    for more in ("2014/05/06", "2014/05", "2014/06/@eaDir"):
+        (tmp_path / more).mkdir(parents=True, exist_ok=True)
+        prune(tmp_path, ["2014/05/06"])
+        assert tmp_path.is_dir()
+        assert (tmp_path / "2014").is_dir() is more.endswith("@eaDir")

@@ -115,7 +115,7 @@ class CatalogPages:
             sums.pop(directory, None)
         others: dict[str, Any] = {}
         rows = self._catalog.stream(
-            "SELECT coalesce(directory, ''), id, state, reason, owed_since, start_time "
+            "SELECT directory, id, state, reason, owed_since, start_time "
             "FROM recording WHERE state <> 'archived' AND directory IS NOT NULL ORDER BY id"
         )
         for directory, *row in rows:
@@ -123,8 +123,7 @@ class CatalogPages:
         more: dict[str, str] = {}
         for directory, count in self._catalog.rows(_REGAINED):
             more[directory] = f"{more.get(directory, '')} {count}"
-        sql = "SELECT DISTINCT coalesce(directory, '') FROM recording WHERE directory IS NOT NULL"
-        for (directory,) in self._catalog.rows(sql):
+        for directory in self._catalog.directories():
             sha256 = sums.get(directory)
             state = others[directory].hexdigest() if directory in others else "-"
             yield directory, f"{sha256} {state}{more.get(directory, '')}" if sha256 else ""

@@ -27,7 +27,7 @@ from g2a_archive.archive.database.statements import insert
 from g2a_archive.archive.disk import mounts
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import flush_directory
-from g2a_archive.archive.disk.leftovers import HALF, halves, holding
+from g2a_archive.archive.disk.leftovers import HALF, NAMED, halves, holding
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import LocalError, StorageError
 from g2a_archive.models import State, Tombstone, utc_now
@@ -37,12 +37,6 @@ MERGED, _LISTED, _DELETED = -1, 1, 2
 
 _AT_ONCE = 5000
 """Removals that are noted as done together: deleting what is deleted does no harm."""
-
-# What a recording's files are called, those kept aside and half copied included.
-_NAME = re.compile(
-    r"(?:\.(?=.*\.g2a-part))?([1-9]\d{0,18})\.(mp4|events|jpg|png|gif|webp)(\.kept-\d+|\.g2a-part)?",
-    re.ASCII,
-)
 
 _REMEMBER = """
 INSERT INTO past_file
@@ -328,7 +322,7 @@ def _delete_of(
             # What never had a file may have a directory that nobody has made.
             removed.failed += [(id_, place, why) for id_ in sorted(its & held)]
             continue
-        names = _unlink(root, place, its, _NAME, removed)
+        names = _unlink(root, place, its, NAMED, removed)
         removed.gone += sorted(f"{place}/{name}" for name in expected[place] - names)
     places.update(wanted)
     return ids - {id_ for id_, _, _ in removed.failed[before:]}
@@ -353,7 +347,7 @@ def _unlink(
             continue
         try:
             persistently(os.unlink, f"{path}/{name}")
-            removed.deleted += pattern is _NAME
+            removed.deleted += pattern is NAMED
         except FileNotFoundError:
             pass
         except OSError as error:

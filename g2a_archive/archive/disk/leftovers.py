@@ -11,14 +11,16 @@ from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import known
-from g2a_archive.archive.layout import ARCHIVE_DIR, is_left_about, parse_name
+from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, is_left_about
 from g2a_archive.models import FileKind, State, id_of
 
 HALF = re.compile(r"([1-9]\d*)\.(mp4|events|thumbnail)\..+", re.ASCII)
 """What belongs to a download in flight: its bytes, and what is noted of them."""
 
-_AROUND = re.compile(r"\.kept-\d+$|^\.(?=.*\.g2a-part$)|\.g2a-part$")
-"""What is added to a file's name where it is kept aside, or half copied."""
+NAMED = re.compile(
+    rf"(?:\.(?=.*\.g2a-part))?{FILE_NAME.pattern}(?:\.kept-[0-9]+|\.g2a-part)?", re.ASCII
+)
+"""What is named after a recording in its directory, also where it is kept aside, or half copied."""
 
 _OVER = frozenset({State.REFUSED, State.LOST, State.REMOVED})
 """States whose files nobody asks for again."""
@@ -76,7 +78,6 @@ def holding(root: Path, ids: Set[int]) -> Iterator[tuple[str, int]]:
         if real in seen:  # a link leads back
             folders.clear()
         elif not top:
-            plain = (_AROUND.sub("", name) for name in files)
-            its = {found[0] for name in plain if (found := parse_name(name))}
+            its = {int(found[1]) for name in files if (found := NAMED.fullmatch(name))}
             yield from ((os.path.relpath(path, root), id_) for id_ in its & ids)
         seen.add(real)
