@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
 from enum import Enum, IntEnum
 
 _SHORT = 12
@@ -131,16 +130,6 @@ class LocalError(StorageError):
         self.domain = domain
         self.code = code
         self.path = path
-
-
-def in_one(errors: Sequence[LocalError]) -> LocalError:
-    """The first of them; it names a few more places where the same failed, and counts the rest."""
-    error, places = errors[0], [one.path for one in errors[1:4]]
-    if more := len(errors) - 1 - len(places):
-        places.append(f"{more:,} more")
-    if places:
-        error.message += f"; nor {', '.join(places)}"
-    return error
 
 
 class CatalogError(StorageError):

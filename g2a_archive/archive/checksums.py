@@ -27,7 +27,7 @@ from g2a_archive.archive.disk.hashing import open_regular
 from g2a_archive.archive.disk.mounts import holds_nothing
 from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.archive.layout import parse_name
-from g2a_archive.errors import LocalError, in_one
+from g2a_archive.errors import LocalError
 from g2a_archive.threads import pool
 
 NAME = "SHA256SUMS"
@@ -87,7 +87,17 @@ def write_checksums(catalog: Catalog, root: Path) -> None:
     if written or catalog.fingerprint() is None:
         catalog.summed(written)
     if failed:
-        raise in_one(failed)
+        raise _in_one(failed)
+
+
+def _in_one(errors: Sequence[LocalError]) -> LocalError:
+    """The first of them; it names a few more places where the same failed, and counts the rest."""
+    error, places = errors[0], [one.path for one in errors[1:4]]
+    if more := len(errors) - 1 - len(places):
+        places.append(f"{more:,} more")
+    if places:
+        error.message += f"; nor {', '.join(places)}"
+    return error
 
 
 def _begun(

@@ -287,10 +287,8 @@ class Storage:
 
     def _is_elsewhere(self, path: str) -> bool:
         """Whether something in the archive is known to lie on another disk than `partial/`."""
-        while not os.path.exists(path) and len(path) > len(self._root):
-            path = os.path.dirname(path)
         with contextlib.suppress(OSError):
-            return os.stat(path).st_dev != os.stat(self.partial).st_dev
+            return os.stat(self._nearest(path)).st_dev != os.stat(self.partial).st_dev
         return False
 
     def largest_file(self, directory: str) -> int | None:
@@ -298,11 +296,14 @@ class Storage:
 
         FAT takes no file of 4 GiB. It is known beforehand, from `recordingSize`.
         """
-        place = f"{self._root}/{directory}"
-        while not os.path.isdir(place) and len(place) > len(self._root):
-            place = os.path.dirname(place)
-        known = [most for most in map(largest_file, (str(self.partial), place)) if most is not None]
-        return min(known, default=None)
+        places = str(self.partial), self._nearest(f"{self._root}/{directory}")
+        return min((most for most in map(largest_file, places) if most is not None), default=None)
+
+    def _nearest(self, path: str) -> str:
+        """What of a path in the archive is there: itself, or what it will lie in."""
+        while not os.path.exists(path) and len(path) > len(self._root):
+            path = os.path.dirname(path)
+        return path
 
 
 def _is(path: str) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.database import pages
+from g2a_archive.archive.database import inventory, pages
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import foresee, is_behind, prune, resume
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
@@ -295,7 +295,7 @@ class Merge:
                 "`verify --rebuild` brings back a lost one",
             )
         with self._opened(source.catalog, readonly=True) as catalog:
-            return int(catalog.scalar("SELECT count(*) FROM recording"))
+            return inventory.count(catalog)
 
     def _opened(self, path: Path, *, readonly: bool, locks: Sequence[RunLock] = ()) -> Catalog:
         def held() -> None:

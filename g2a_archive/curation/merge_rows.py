@@ -296,11 +296,8 @@ def _put(
 ) -> None:
     names = columns(catalog, table)
     changes = [f"{name} = excluded.{name}" for name in names if name not in (*key, "revision")]
-    if "revision" in names:  # a file that is as it was is in SHA256SUMS since its first time
-        changes.append(
-            "revision = CASE WHEN path = excluded.path AND sha256 = excluded.sha256 "
-            "THEN revision ELSE excluded.revision END"
-        )
+    if "revision" in names:
+        changes.append(f"revision = {revisions.LISTED_SINCE}")
     update = f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {', '.join(changes)}"
     _insert(db, table, names, rows, update)
 
@@ -326,13 +323,8 @@ def forget(catalog: Catalog, ids: Sequence[int]) -> None:
             f"WHERE directory IS NOT NULL AND id IN ({marks})",
             ids,
         )
-        next_ = revisions.upcoming(db)
-        db.execute(
-            "INSERT INTO past_file (recording, kind, path, size, sha256, archived_at, revision, "  # noqa: S608
-            "until, why) SELECT recording, kind, path, size, sha256, archived_at, revision, ?, "
-            f"'removed' FROM file WHERE revision < ? AND {mine}",
-            (next_, next_, *ids),
-        )
+        listed = f"revision < {revisions.upcoming(db)} AND {mine}"
+        revisions.remember(db, listed, ids)
         db.execute(f"DELETE FROM file WHERE {mine}", ids)  # noqa: S608
         db.execute(f"DELETE FROM recording WHERE id IN ({marks})", ids)  # noqa: S608
 

@@ -72,15 +72,16 @@ def restored(root: Path, days: int) -> int:
     path.unlink()
 
     def restore() -> None:
-        with Catalog(path) as catalog:
-            assert tombstones.restore(catalog, root) == days * _A_DAY
+        with Catalog(path) as catalog, catalog.transaction() as db:
+            assert tombstones.restore(db, root) == days * _A_DAY
 
     most = peak_of(restore)
     with Catalog(path) as catalog:
         assert catalog.rows("SELECT DISTINCT state, reason FROM recording") == [
             ("removed", "older")
         ]
-        assert tombstones.restore(catalog, root) == 0
+        with catalog.transaction() as db:
+            assert tombstones.restore(db, root) == 0
     return most
 
 

@@ -20,15 +20,13 @@ from g2a_archive.archive.database.revisions import Fingerprint
 from g2a_archive.archive.database.statements import SETTLE, insert
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
 
-# A file that came again as it was is in SHA256SUMS since its first time.
-_STORE = """
-INSERT INTO file (recording, kind, path, size, sha256, archived_at, revision) VALUES {rows}
+_STORE = f"""
+INSERT INTO file (recording, kind, path, size, sha256, archived_at, revision) VALUES {{rows}}
 ON CONFLICT (recording, kind) DO UPDATE SET
     path = excluded.path, size = excluded.size, sha256 = excluded.sha256,
     archived_at = excluded.archived_at, checked_at = NULL, damage = NULL,
-    revision = CASE WHEN path = excluded.path AND sha256 = excluded.sha256
-                    THEN revision ELSE excluded.revision END
-"""
+    revision = {revisions.LISTED_SINCE}
+"""  # noqa: S608 - no word in it comes from outside
 
 # From each to the next one: as many look-ups in an index as there are directories.
 _DIRECTORIES = """

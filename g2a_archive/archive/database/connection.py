@@ -120,9 +120,7 @@ class Database:
             files, names = persistently(make_flushed, self.path.absolute())
             return "EXTRA" if names else "FULL" if files else "OFF"
         except OSError as error:
-            instead = option_of(self.path)
-            what, hint = storage_sentence(error, "open the catalogue", self.path, instead=instead)
-            raise CatalogError(what, hint=hint or _HINTS[sqlite3.SQLITE_CANTOPEN]) from error
+            raise self._refused(error, "open", _HINTS[sqlite3.SQLITE_CANTOPEN]) from error
 
     def _prepare(self) -> None:
         version = self.scalar("PRAGMA user_version")
@@ -250,10 +248,14 @@ class Database:
             try:
                 write_trial(self.path.parent)
             except OSError as cause:
-                verb, instead = f"{doing} the catalogue", option_of(self.path)
-                what, hint = storage_sentence(cause, verb, self.path, instead=instead)
-                return CatalogError(what, hint=hint)
+                return self._refused(cause, doing)
         return CatalogError(f"{cannot}: {error}", hint=_HINTS.get(code, ""))
+
+    def _refused(self, error: OSError, doing: str, otherwise: str = "") -> CatalogError:
+        """What the drive or the share says of the file; `otherwise` is a hint where it has none."""
+        verb, instead = f"{doing} the catalogue", option_of(self.path)
+        what, hint = storage_sentence(error, verb, self.path, instead=instead)
+        return CatalogError(what, hint=hint or otherwise)
 
     def _unreadable(self, cannot: str) -> CatalogError | None:
         """Why the drive or the share cannot read the file, or could not for a moment.
@@ -266,9 +268,7 @@ class Database:
             while os.read(self._looked[-1], 1 << 20):
                 pass
         except OSError as error:
-            instead = option_of(self.path)
-            what, hint = storage_sentence(error, "read the catalogue", self.path, instead=instead)
-            return CatalogError(what, hint=hint)
+            return self._refused(error, "read")
         with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(self._uri, uri=True)) as db:
             if db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
                 what = "a part of it could not be read for a moment"

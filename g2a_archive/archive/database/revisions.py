@@ -31,6 +31,10 @@ THEN = _AS_OF.format(until=" AND revision <= :revision")
 IN_ORDER = "ORDER BY directory || '/SHA256SUMS'"
 """Of the paths, byte by byte: `2014/05/SHA256SUMS`, then `2014/SHA256SUMS`."""
 
+LISTED_SINCE = """CASE WHEN path = excluded.path AND sha256 = excluded.sha256
+                  THEN revision ELSE excluded.revision END"""
+"""Of a file that comes again: as it was, it is in `SHA256SUMS` since its first time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -72,6 +76,16 @@ class DirectorySums:
 def upcoming(db: sqlite3.Connection) -> int:
     """The number of the revision that will tell of what is recorded now."""
     return int(db.execute("SELECT coalesce(max(id), 0) + 1 FROM revision").fetchone()[0])
+
+
+def remember(db: sqlite3.Connection, which: str, values: Sequence[object] = ()) -> None:
+    """Keep what is known of the files `which` (a condition) that are about to be taken out."""
+    db.execute(
+        "INSERT INTO past_file (recording, kind, path, size, sha256, archived_at, revision, until, "  # noqa: S608
+        "why) SELECT recording, kind, path, size, sha256, archived_at, revision, ?, 'removed' "
+        f"FROM file WHERE {which}",
+        (upcoming(db), *values),
+    )
 
 
 def digest(rows: Iterable[tuple[str, str]]) -> str:

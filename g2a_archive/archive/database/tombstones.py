@@ -38,12 +38,6 @@ MERGED, _LISTED, _DELETED = -1, 1, 2
 _AT_ONCE = 5000
 """Removals that are noted as done together: deleting what is deleted does no harm."""
 
-_REMEMBER = """
-INSERT INTO past_file
-    (recording, kind, path, size, sha256, archived_at, revision, until, why)
-SELECT recording, kind, path, size, sha256, archived_at, revision, ?, 'removed'
-FROM file WHERE recording IN (SELECT id FROM buried)
-"""
 _ENTOMB = """
 UPDATE recording SET state = 'removed', kinds = 0, absent = 0,
     reason = (SELECT reason FROM buried WHERE id = recording.id),
@@ -104,7 +98,7 @@ def _bury(db: sqlite3.Connection, those: Iterable[tuple[int, str | None, str]]) 
     db.execute("CREATE TEMP TABLE buried (id INTEGER PRIMARY KEY, reason TEXT, at TEXT)")
     db.executemany("INSERT OR REPLACE INTO buried VALUES (?, ?, ?)", those)
     db.execute("INSERT OR REPLACE INTO removal (recording) SELECT id FROM buried")
-    db.execute(_REMEMBER, (revisions.upcoming(db),))
+    revisions.remember(db, "recording IN (SELECT id FROM buried)")
     db.execute("DELETE FROM file WHERE recording IN (SELECT id FROM buried)")
     db.execute(_ENTOMB)
     db.execute("DROP TABLE buried")
@@ -125,7 +119,8 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     """
     removed = Removed()
     if _may_lack(catalog, root):
-        restore(catalog, root)
+        with catalog.transaction() as db:
+            restore(db, root)
     if not catalog.scalar("SELECT EXISTS (SELECT 1 FROM removal)"):
         return removed
     if removed_list.append(catalog, root):
@@ -190,7 +185,7 @@ def foresee(catalog: Catalog, root: Path) -> None:
     Raises `StorageError`.
     """
     if _may_lack(catalog, root):
-        catalog.change_copy(lambda db: _restore(db, root))
+        catalog.change_copy(lambda db: restore(db, root))
 
 
 def _is_news(known: Sequence[Any], line: dict[str, Any]) -> bool:
@@ -207,17 +202,12 @@ def _is_news(known: Sequence[Any], line: dict[str, Any]) -> bool:
     return state is None or bool(came_later or seen <= line["removed_at"] <= utc_now())
 
 
-def restore(catalog: Catalog, root: Path) -> int:
+def restore(db: sqlite3.Connection, root: Path) -> int:
     """Take tombstones from `removed.csv` that the catalogue does not know; returns how many.
 
     Left out is what the catalogue has heard of since, and what has files in the archive, which
-    were fetched again. Raises `StorageError`.
+    were fetched again. The caller has a transaction open. Raises `StorageError`.
     """
-    with catalog.transaction() as db:
-        return _restore(db, root)
-
-
-def _restore(db: sqlite3.Connection, root: Path) -> int:
     count = 0
     # Of several lines for one recording the last counts; all of them have no place in memory.
     db.execute("CREATE TEMP TABLE tombstone (id INTEGER PRIMARY KEY, line TEXT, known INTEGER)")
