@@ -27,9 +27,6 @@ ID_PLACES = ("path", "query", "body")
 
 _SORTED_AT_ONCE = 1 << 16
 
-LINK_LIFETIME = 47 * 3600.0
-"""Seconds for which a link is used; the vendor promises "at least 48 hours"."""
-
 
 def id_of(text: str) -> int:
     """The recording ID that `text` is; 0 where it is none."""
@@ -144,7 +141,7 @@ class Rows(Generic[_Row]):
         return len(self.ids)
 
 
-def kinds_mask(kinds: tuple[FileKind, ...] | list[FileKind]) -> int:
+def kinds_mask(kinds: Iterable[FileKind]) -> int:
     """The bits of `kinds` together."""
     return sum({kind.bit for kind in kinds})
 

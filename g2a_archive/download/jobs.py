@@ -8,7 +8,7 @@ from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.archive.database.lookup import Known
 from g2a_archive.archive.layout import directory_for, zone
 from g2a_archive.download.transfer.results import Transfer
-from g2a_archive.models import FileKind, Recording, RunSettings, State, StoredFile
+from g2a_archive.models import FileKind, Recording, RunSettings, State, StoredFile, kinds_mask
 
 
 @dataclass(slots=True)
@@ -27,9 +27,6 @@ class Job:
 
     def settlement(self) -> Settlement:
         """What the catalogue should record of this recording now."""
-        bits = 0
-        for file in self.files:
-            bits |= file.kind.bit
         state = State.QUEUED if self.dropped else State.ARCHIVED
         if self.failures:
             state = State.FAILED
@@ -38,7 +35,7 @@ class Job:
         return Settlement(
             id=self.recording.id,
             state=state,
-            kinds=bits,
+            kinds=kinds_mask(file.kind for file in self.files),
             unoffered=self.unoffered,
             start_time=self.recording.start_text,
             directory=self.directory,

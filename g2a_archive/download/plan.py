@@ -69,7 +69,7 @@ def make_plan(
     `root` is the archive; `again`: also what was removed. Raises `StorageError` where the whole
     archive is not mounted, and `CatalogError`.
     """
-    mask = kinds_mask(list(kinds))
+    mask = kinds_mask(kinds)
     plan = Plan(array("q"), unmounted=missing_parts(catalog, root))
     if plan.unmounted and not plan.unmounted[0].directory:
         raise plan.unmounted[0].error()

@@ -85,20 +85,20 @@ class MissingPart:
 def missing_parts(catalog: Catalog, root: Path) -> list[MissingPart]:
     """The parts of the archive at `root` that are not mounted, each as far up as possible.
 
-    One listing a year and a month, none of a date directory; whoever lists those asks `look_at` of
-    each that turns out to hold nothing. Only where the layout has no other level, as `%Y` for a
-    disk a year, each is looked at for a first name in it. Raises `CatalogError`.
+    One listing a year and a month, none of a date directory; whoever lists those asks for the
+    `missing_date` of each that turns out to hold nothing. Only where the layout has no other level,
+    as `%Y` for a disk a year, each is looked at for a first name in it. Raises `CatalogError`.
     """
     tree = _tree(catalog)
     if not tree:
         return []
     seen = _names(root)
-    if isinstance(seen, str) or not any(is_there(root / name, seen) for name in tree):
+    if isinstance(seen, str) or not any(_is_among(root / name, seen) for name in tree):
         look = seen if isinstance(seen, str) else "holds nothing of the archive"
         return [part for part in [_part(catalog, root, "", look)] if part.recordings]
     missing: list[MissingPart] = []
     for name, below in tree.items():
-        if below and not is_there(root / name, seen):
+        if below and not _is_among(root / name, seen):
             missing.append(_part(catalog, root, name, "is not there"))
         elif below:
             missing += _missing_in(catalog, root, name, below)
@@ -110,7 +110,7 @@ def missing_parts(catalog: Catalog, root: Path) -> list[MissingPart]:
 
 def _missing_in(catalog: Catalog, root: Path, directory: str, tree: _Tree) -> list[MissingPart]:
     """The parts that are missing in a directory that others belong into, or that itself."""
-    if look := look_at(root / directory):
+    if look := _look_at(root / directory):
         return [_part(catalog, root, directory, look)]
     missing = []
     for name, below in tree.items():
@@ -122,7 +122,7 @@ def _missing_in(catalog: Catalog, root: Path, directory: str, tree: _Tree) -> li
 
 def missing_date(catalog: Catalog, root: Path, directory: str) -> MissingPart | None:
     """A date directory that is there and holds nothing, or leads nowhere; None for any other."""
-    look = look_at(root / directory) if os.path.lexists(root / directory) else ""
+    look = _look_at(root / directory) if os.path.lexists(root / directory) else ""
     return _part(catalog, root, directory, look) if look else None
 
 
@@ -151,7 +151,7 @@ def drives_in(root: str, device: int) -> set[str]:
     return found
 
 
-def look_at(path: Path) -> str:
+def _look_at(path: Path) -> str:
     """Why a directory looks like a mount point without its drive; "" where it does not."""
     try:
         return "is empty" if holds_nothing(path) else ""
@@ -174,11 +174,11 @@ def out_of_sight(root: Path, directory: str) -> str:
     if os.path.isdir(root / directory):
         return ""
     top = root / directory.partition("/")[0]
-    look = look_at(top)
+    look = _look_at(top)
     return f"{top} {look}: is the drive mounted?" if look else ""
 
 
-def is_there(path: Path, names: Iterable[str]) -> bool:
+def _is_among(path: Path, names: Iterable[str]) -> bool:
     """Whether `path` is among the names of its directory; a share may show them in another case."""
     return path.name in names or os.path.lexists(path)
 

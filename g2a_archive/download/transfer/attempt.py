@@ -33,11 +33,14 @@ from g2a_archive.download.transfer.results import (
 from g2a_archive.download.transfer.segments import Pieces
 from g2a_archive.download.transfer.sharing import share, splittable
 from g2a_archive.errors import Interrupted, StorageError
-from g2a_archive.models import LINK_LIFETIME, FileKind, Link, size_text
+from g2a_archive.models import FileKind, Link, size_text
 from g2a_archive.transport.answer import Answer, faulty
 from g2a_archive.transport.errors import NetworkError
 
 log = logging.getLogger("g2a_archive")
+
+_LINK_LIFETIME = 47 * 3600.0
+"""Seconds for which a link is used; the vendor promises "at least 48 hours"."""
 
 _EVERYWHERE = (1 << 31) - 1
 """Bytes that a file can have on every file system."""
@@ -371,4 +374,4 @@ def _looked_at_again(transfer: Transfer) -> NewLink | None:
 
 
 def _aged(link: Link) -> bool:
-    return link.age(time.time(), time.monotonic()) > LINK_LIFETIME
+    return link.age(time.time(), time.monotonic()) > _LINK_LIFETIME
