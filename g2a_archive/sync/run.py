@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 from g2a_archive.console.progress import Snapshot
@@ -200,16 +200,11 @@ class Sync:
         if self._download.settings.dry_run:
             return []
 
-        def ask(ids: list[int]) -> list[int]:
-            refused = self._download.service().transcode(ids)
-            accepted = [id_ for id_ in ids if id_ not in set(refused)]
-            self._state.asked_for_transcoding(accepted)
-            self.sync.transcoding += len(accepted)
-            under_way.update(accepted)
-            self._problems(refused, "the service refuses to transcode it")
-            return refused
-
-        self._in_chunks(wanted, ask, IdSet(wanted))
+        transcode = self._download.service().transcode
+        for ids in self._accepted(wanted, transcode, "transcode it", IdSet(wanted)):
+            self._state.asked_for_transcoding(ids)
+            self.sync.transcoding += len(ids)
+            under_way.update(ids)
         return sorted(under_way)
 
     def _wait_for(self, asked: Sequence[int]) -> None:
@@ -275,19 +270,14 @@ class Sync:
         if self._download.settings.dry_run:
             return
 
-        def mark(ids: list[int]) -> list[int]:
-            refused = self._download.service().mark_archived(ids)
-            accepted = [id_ for id_ in ids if id_ not in set(refused)]
-            self._state.marked(accepted)
-            self.sync.marked += len(accepted)
-            self._problems(refused, "the service refuses to mark it as archived")
-            return refused
-
         listed, valid, others = IdSet(ready), array("q"), array("q")
         for id_ in here:
             if id_ not in self.sync.refused:
                 (valid if id_ in listed else others).append(id_)
-        self._in_chunks(valid + others, mark, listed)
+        mark = self._download.service().mark_archived
+        for ids in self._accepted(valid + others, mark, "mark it as archived", listed):
+            self._state.marked(ids)
+            self.sync.marked += len(ids)
 
     def _missing(self, one: Unmarked) -> str | None:
         """The first of a recording's files that is not there, or has another size; or None."""
@@ -325,13 +315,14 @@ class Sync:
             log.error("recording %d: %s", id_, what)
             self.sync.refused[id_] = what
 
-    def _in_chunks(
-        self, ids: Sequence[int], call: Callable[[list[int]], list[int]], listed: IdSet
-    ) -> None:
-        """Make calls for at most 500 IDs each; one that fails to the end leaves the rest.
+    def _accepted(
+        self, ids: Sequence[int], call: Callable[[list[int]], list[int]], what: str, listed: IdSet
+    ) -> Iterator[list[int]]:
+        """Make calls for at most 500 IDs each; yields those that each was accepted for.
 
-        `call` returns what is refused, which takes two calls each. So the first is for few: are
-        they all `listed`, thus valid, and all refused, so would be all the others.
+        One that fails to the end leaves the rest. `call` returns what is refused, which takes two
+        calls each. So the first is for few: are they all `listed`, thus valid, and all refused, so
+        would be all the others.
         """
         limit = self._download.service().chunk_limit
         few = list(ids[: min(_FEW, limit)])
@@ -341,6 +332,9 @@ class Sync:
                 if self._stopped():
                     return
                 refused = call(some)
+                among = set(refused)
+                yield [id_ for id_ in some if id_ not in among]
+                self._problems(refused, f"the service refuses to {what}")
                 if some is few and len(refused) == _FEW and all(i in listed for i in few):
                     self._refused.append(
                         CredentialsError(
