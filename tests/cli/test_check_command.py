@@ -15,6 +15,7 @@ import pytest
 from support import archives, catalog_path, cli_here, plain_args, run_cli
 from support.cli import FIRST, Args, tree
 from support.clocks import YEAR, clock_off_by
+from support.sync import change
 
 from g2a_archive.archive.database import connection
 from g2a_archive.archive.disk.lock import RunLock
@@ -301,6 +302,8 @@ def test_a_large_catalogue_is_read_for_some_seconds(
     code, lines = checked(service, archive)
     assert (code, "8 recordings archived, 0 owed" in lines[-1]) == (0, True)
     assert "not to its end" not in lines[-1]
+    change(archive, "UPDATE recording SET state = 'failed' WHERE id = ?", FIRST)
+    assert "7 recordings archived, 1 owed" in checked(service, archive)[1][-1]
     monkeypatch.setattr(check, "_READING", -1.0)
     real = sqlite3.connect
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -104,14 +103,13 @@ def _status(
 
 
 def _show(
-    form: str, text: Callable[[], str], json: Callable[[], Any], csv: Callable[[io.StringIO], Any]
+    form: str, text: Callable[[], str], json: Callable[[], Any], csv: Callable[[TextIO], Any]
 ) -> None:
     if form == "json":
         outputs.say_json(json())
     elif form == "csv":
-        out = io.StringIO(newline="")
-        csv(out)
-        outputs.write(out.getvalue())
+        with outputs.streamed() as out:
+            csv(out)
     else:
         outputs.write(f"{text()}\n")
 

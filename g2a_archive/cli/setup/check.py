@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.inventory import summary
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.domains import persistently
 from g2a_archive.archive.disk.flushing import write_trial
@@ -146,12 +147,12 @@ class Check:
         with Catalog(path, readonly=True, interrupted=self._interrupted) as catalog:
             busy = ExitCode.LOCKED in self._codes  # by a run that should not have to wait
             whole = busy or catalog.look_for_damage(_READING)
-            archived = catalog.scalar("SELECT count(*) FROM recording WHERE state = 'archived'")
-            owed = catalog.owed_count()
+            holds = summary(catalog)
             if unmounted := missing_parts(catalog, self._storage.root):
                 raise unmounted_error(unmounted)
         far = "" if whole else f"; it is large: read for {_READING:.0f} s, and not to its end"
-        yield True, f"catalogue: {counted(archived, 'recording')} archived, {owed:,} owed{far}"
+        archived = counted(holds.archived, "recording")
+        yield True, f"catalogue: {archived} archived, {holds.owed_count:,} owed{far}"
 
     def _outputs(self) -> Iterator[tuple[bool, str]]:
         files = self._settings.files
