@@ -95,7 +95,7 @@ class Invocation:
         self.display.close()
 
     def ending(
-        self, codes: Iterable[ExitCode | None], errors: Iterable[ArchiverError | None] = ()
+        self, *codes: ExitCode | None, errors: Iterable[ArchiverError | None] = ()
     ) -> ExitCode:
         """Say each of the errors, and the log's; returns the first of the codes that hold."""
         held = {code for code in codes if code is not None}

@@ -113,7 +113,7 @@ def _bag(
             except Interrupted:
                 outputs.complain("interrupted; no bag was made")
                 return invocation.switch.code or ExitCode.SIGINT
-    code = invocation.ending((ExitCode.UNAVAILABLE if choice.left_out else None,))
+    code = invocation.ending(ExitCode.UNAVAILABLE if choice.left_out else None)
     _tell(settings, there, choice, counts, time.monotonic() - begun, code)
     return code
 

@@ -56,7 +56,7 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
         if len(failed) == len(asked) and not found.ids():
             raise min(failed, key=lambda error: PRECEDENCE.index(error.exit_code))
     _print(settings, found, state)
-    return invocation.ending((ExitCode.FAILED if found.overflowing else None,), failed)
+    return invocation.ending(ExitCode.FAILED if found.overflowing else None, errors=failed)
 
 
 def _print(settings: Settings, found: Listing, state: ListState) -> None:

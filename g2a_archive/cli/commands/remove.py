@@ -111,7 +111,7 @@ def _remove(
                 return invocation.switch.code or ExitCode.SIGINT
         _tell(settings, removal, left, done=done, excepted=kept is not None)
     undone = left.failed or left.naming
-    return invocation.ending((invocation.switch.code, ExitCode.FAILED if undone else None))
+    return invocation.ending(invocation.switch.code, ExitCode.FAILED if undone else None)
 
 
 def _tell(

@@ -183,7 +183,7 @@ def _verify(
     wrong = ExitCode.FAILED if outcome.findings or unproven else None
     late = ExitCode.MAX_DURATION if outcome.timed_out else None
     away = unmounted_error(outcome.unmounted) if outcome.unmounted else None
-    return invocation.ending((switch.code, late, wrong), (away, outcome.unwritten))
+    return invocation.ending(switch.code, late, wrong, errors=(away, outcome.unwritten))
 
 
 def _checked(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch) -> Outcome:

@@ -72,7 +72,7 @@ def login_command(
             wait=invocation.switch.event.wait,
         )
     say(f"Signed in; what later runs need is kept in {directory}")
-    return invocation.ending(())
+    return invocation.ending()
 
 
 @click.command("logout", cls=Documented)
