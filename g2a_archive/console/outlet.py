@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from io import TextIOWrapper
+from math import inf
 from typing import TextIO
 
 from g2a_archive.threads import spawn
@@ -68,10 +69,12 @@ class Outlet:
             self._size += len(data)
             self._change.notify_all()
 
-    def settle(self) -> None:
-        """Wait until all is written, or nobody reads any more."""
+    def settle(self, patience: float = inf) -> None:
+        """Wait until all is written, or nobody reads any more: nothing in `patience` seconds."""
         with self._change:
             while self._size and not self._given_up():
+                if time.monotonic() - self._taken > patience:
+                    return
                 self._change.wait(0.1)
 
     def _number(self) -> int | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
-from g2a_archive.console.outlet import Outlet
+from g2a_archive.console.outlet import PATIENCE, Outlet
 from g2a_archive.models import counted, duration_text, size_text, utc_now
 from g2a_archive.threads import spawn
 
@@ -225,6 +225,9 @@ class Bars(Display):
             self._out.write(self._home() + _ERASE + _SHOW_CURSOR)
             self._painted = False
             self._rows = []
+        # What is said next may be said elsewhere, and a process that ends here takes along what
+        # its thread has not written: the terminal would be left without a cursor.
+        self._out.settle(PATIENCE)
 
     def _paint(self, view: Snapshot) -> None:
         width, height = self._size()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
+import termios
 import threading
+from contextlib import suppress
 
 import pyte
 import pytest
@@ -181,3 +185,32 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(monkeypatch: pytest.Monk
         bars.line("said to nobody")
     monkeypatch.setenv("TERM", "dumb")
     choose_display(quiet=False, stream=Gone()).line("said to nobody")
+
+
+_BARS = """
+import os, sys
+from g2a_archive.console.progress import Bars, Snapshot
+with Bars(sys.stderr).watch(lambda: Snapshot("Pages", 0, 0, None)):
+    os.write(1, b".")
+"""
+
+
+def test_the_cursor_is_back_when_the_bars_are_over() -> None:
+    """A process that ends right then, as `browse` does, takes its writing thread along."""
+    master, slave = os.openpty()
+    termios.tcflow(slave, termios.TCOOFF)  # nothing is written before somebody waits for it
+    with subprocess.Popen(
+        [sys.executable, "-c", _BARS], stdout=subprocess.PIPE, stderr=slave
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"."
+        with suppress(subprocess.TimeoutExpired):  # who does not wait is gone by then
+            process.wait(timeout=0.2)
+        termios.tcflow(slave, termios.TCOON)
+        os.close(slave)
+    shown = b""
+    with suppress(OSError):  # which is the end
+        while piece := os.read(master, 4096):
+            shown += piece
+    os.close(master)
+    assert shown.endswith(b"\x1b[?25h")
