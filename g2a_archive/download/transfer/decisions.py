@@ -12,7 +12,8 @@ from g2a_archive.models import FileKind, size_text
 from g2a_archive.transport.answer import Answer
 
 NEW_LINK_STATUSES = (401, 403, 404, 410)
-RETRY_STATUSES = (408, 421, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524)
+_PASSING_STATUSES = (408, 421, 425, 429)
+"""Of those below 500."""
 
 OVERLAP = 64 * 1024
 """Bytes that are asked for again, and compared, where a validator cannot be relied on."""
@@ -154,7 +155,7 @@ def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
         action = Action.COMPLETE if whole and proved else Action.RESTART
         return Verdict(action, "the file host refused the part that was asked for (416)")
     if status not in (200, 206):
-        passing = status < 200 or status >= 500 or status in RETRY_STATUSES
+        passing = status < 200 or status >= 500 or status in _PASSING_STATUSES
         # Some hosts, or what stands before them, say anything at all to a request for a part.
         if ranged and (held.last or not passing or status == 501):
             action = Action.WHOLE
