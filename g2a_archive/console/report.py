@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from g2a_archive.errors import ArchiverError, ExitCode
 from g2a_archive.models import (
     Failure,
-    IdSet,
     Rows,
     Tombstone,
     counted,
@@ -229,10 +228,8 @@ class Report:
     def not_archived(self) -> Iterator[tuple[int, str]]:
         """Every recording that did not make it, once, with the reason: for `--error-file`."""
         yield from self._settled_badly()
-        failed = IdSet(self.failed.ids)  # one file may have failed, and another be under way
         for id_ in self.unfinished:
-            if id_ not in failed:
-                yield id_, "not finished: the run ended before"
+            yield id_, "not finished: the run ended before"
 
     def _settled_badly(self) -> Iterator[tuple[int, str]]:
         for id_, failures in groupby(self.failed, lambda failure: failure.id):

@@ -104,6 +104,10 @@ class Engine:
             files=tuple(files),
         )
 
+    def unfinished(self) -> Sequence[int]:
+        """What of the plan nothing else is told of, once the run has ended."""
+        return self._recorder.untold(self._plan.todo)
+
     # --- the loop -----------------------------------------------------------------------------
 
     def execute(self) -> None:
@@ -174,7 +178,7 @@ class Engine:
         self._links.answered(event.ids)
         answer = event.answer
         if isinstance(answer, BaseException):
-            self._link_failure(answer, event.ids)
+            self._link_failure(answer)
             return
         self._sort_answer(answer)  # first: the catalogue may fail, and what came of these is told
         self._remember()
@@ -193,14 +197,13 @@ class Engine:
             self._queued = True
             self._catalog.queue(ids, self._mask, places)
 
-    def _link_failure(self, error: BaseException, ids: Sequence[int]) -> None:
+    def _link_failure(self, error: BaseException) -> None:
         if not isinstance(error, ArchiverError | Interrupted) or isinstance(error, StorageError):
             raise error
-        self._report.unfinished.extend(i for i in ids if i not in self._links.renewals)
         if isinstance(error, Interrupted):
             return
         # No more links; the files whose links are here can still be fetched.
-        self._report.unfinished.extend(self._links.close())
+        self._links.close()
         for id_ in list(self._links.renewals):
             for transfer in self._links.renewals.pop(id_):
                 self._recorder.drop(transfer)
@@ -290,7 +293,7 @@ class Engine:
     def _no_room(self, transfer: Transfer, error: NoRoomError) -> None:
         """The run ends for large files; what is under way, and what is small, still comes."""
         self._report.note(error)  # once
-        self._report.unfinished.extend(self._links.close())
+        self._links.close()
         for one in (transfer, *self._schedule.take_large()):
             self._recorder.drop(one)
 
@@ -333,14 +336,12 @@ class Engine:
     def _wind_down(self) -> None:
         """Stop what still runs, record all that is finished, bring the checksums up to date."""
         self._cores.release()
-        unfinished = self._links.unfinished()
         if self._pending:
             self._switch.stop()
         threading.Event().wait(self._network.late_for())  # also where the run is stopped
         if self._pending:
             self._network.abort()
             self._drain()
-        self._report.unfinished.extend(unfinished)
         under_way = sum(one.received for one in self._schedule.active)
         self._report.bytes += self._recorder.received + under_way
         if self._report.failed and not self._service.ever_answered:
@@ -354,16 +355,12 @@ class Engine:
             try:
                 self._remember()  # the run may have ended between two calls for the first chunk
                 self._recorder.commit()
-                again = self._recorder.doubt(self._network.doubted(), self._mask)  # if stopped
-                self._report.unfinished.extend(again)
+                self._recorder.doubt(self._network.doubted(), self._mask)  # if stopped
             finally:
                 self._workers.close()  # others can have the threads
             write_checksums(self._catalog, self._storage.root)
         except ArchiverError as error:
-            self._recorder.give_up()
             self._report.note(error)
-        if self._switch.late and self._report.unfinished:
-            self._report.out_of_time()
 
     def _drain(self) -> None:
         """Take in what the workers end with, now that they are asked to stop.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Callable, Sequence
-from itertools import chain
 
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.service.client import Service
@@ -89,7 +87,3 @@ class LinkQueue:
         rest = self._todo[self._next :]
         self._next = len(self._todo)
         return rest
-
-    def unfinished(self) -> Sequence[int]:
-        """The recordings that are being asked for, or were not yet."""
-        return array("q", chain(self._asking.difference(self.renewals), self._todo[self._next :]))

@@ -19,7 +19,7 @@ from g2a_archive.console.report import Report
 from g2a_archive.download.jobs import Job
 from g2a_archive.download.transfer.results import Stored, Transfer
 from g2a_archive.errors import LocalError
-from g2a_archive.models import ALL_KINDS, Failure, FileKind, State, counted, distinct
+from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, State, counted, distinct
 from g2a_archive.transport.connections import Place
 
 log = logging.getLogger("g2a_archive")
@@ -44,6 +44,7 @@ class Recorder:
         self._ended: list[Settlement] = []
         self._flush: set[str] = set()
         self._claims: list[int] = []
+        self._told = array("q")  # recordings that are counted, or listed, in the report
         self.commit_at = math.inf  # monotonic seconds
         self.received = 0
         self.expected_bytes = 0
@@ -141,11 +142,11 @@ class Recorder:
         for kind, reason in job.failures.items():
             self.report.failed.append(Failure(job.recording.id, kind, reason))
         self._settle(job.settlement())
-        if job.dropped:
-            self.report.unfinished.append(job.recording.id)
-        elif job.archived_before and not (job.files or job.failures):
+        if job.dropped or job.failures:
+            return
+        if job.archived_before and not job.files:
             self.report.already_archived += 1  # a file that was not offered still is not
-        elif not job.failures:
+        else:
             self._claims.append(job.recording.id)
 
     def _settle(self, settlement: Settlement) -> None:
@@ -153,6 +154,8 @@ class Recorder:
             self.commit_at = time.monotonic() + _BATCH_SECONDS
         self._ended.append(settlement)
         self.settled += 1
+        if settlement.state is not State.QUEUED:
+            self._told.append(settlement.id)
 
     def commit(self) -> None:
         """Flush the directories of what ended, then claim it, in one transaction."""
@@ -210,6 +213,8 @@ class Recorder:
         self.report.adopted -= len(doubted) - len(fetched)
         self.report.files -= len(fetched)
         self.settled -= len(again)
+        among = IdSet(again)
+        self._told = array("q", (id_ for id_ in self._told if id_ not in among))
         log.warning(
             "a file host sent what nobody had asked for: %s may be of other recordings, "
             "and will be fetched again",
@@ -217,6 +222,7 @@ class Recorder:
         )
         return again
 
-    def give_up(self) -> None:
-        """What could not be committed is left for the next run."""
-        self.report.unfinished.extend(self._claims)
+    def untold(self, ids: Iterable[int]) -> Sequence[int]:
+        """Those of `ids` that are left for the next run, with what could not be committed."""
+        told, claims = IdSet(self._told), IdSet(self._claims)
+        return array("q", (id_ for id_ in ids if id_ not in told or id_ in claims))

@@ -248,22 +248,7 @@ class Download:
             for id_, kind, _ in plan.missing:
                 log.warning("recording %d: %s: its file is gone; fetching it again", id_, kind)
         self.begin()
-        self._left = ()
-        try:
-            self._run(storage, catalog, plan, service)
-        except Exception:
-            self._leave_undone(catalog, plan)
-            raise
-
-    def _leave_undone(self, catalog: Catalog, plan: Plan) -> None:
-        """Report as not finished what a run that broke says nothing else of."""
-        report = self.report
-        told = report.unavailable + report.refused + report.failed.ids + report.unfinished
-        with suppress(ArchiverError):
-            done = archived(catalog, plan.todo, kinds_mask(self.settings.kinds))
-            told.extend(id_ for id_, _, _ in done)
-        among = IdSet(told)
-        report.unfinished.extend(id_ for id_ in plan.todo if id_ not in among)
+        self._run(storage, catalog, plan, service)
 
     def _run(self, storage: Storage, catalog: Catalog, plan: Plan, service: Service) -> None:
         from g2a_archive.download.engine import Engine
@@ -277,8 +262,14 @@ class Download:
             storage=storage,
             switch=self.switch,
         )
-        with self.display.watch(engine.look):
-            engine.execute()
+        self._left = ()
+        try:
+            with self.display.watch(engine.look):
+                engine.execute()
+        finally:
+            self.report.unfinished.extend(engine.unfinished())
+        if self.report.unfinished:
+            self.out_of_time()
 
     def _record(self) -> None:
         """Keep the run's outcome in the catalogue; a failing disk has been told already."""

@@ -17,8 +17,8 @@ g2a-archive hashes, checks, flushes and records every file in the time that is s
 aria2c alone flushes; the others leave their files in the page cache: "then flush" is the time
 that a flush took after each run. `urllib3` is no downloader, but what ours is made of, with
 nothing around it: what it takes is the library's. `--workdir` on a memory file system leaves the
-disk out. Leave five minutes between two invocations with small files: ext4 without a journal looks at
-each inode that was deleted in that time before it makes a new file; they take up to twice as long.
+disk out. Leave five minutes between two invocations with small files: ext4 without a journal looks
+at each inode that was deleted in that time before it makes a new file, which takes as long again.
 
 The exit code is 1 if anything that was measured did not do its work whole, else 0. A goal that
 was missed is shown, and no error: a machine that does other work at the same time misses some.
