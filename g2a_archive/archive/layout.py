@@ -65,6 +65,17 @@ def option_of(catalog: Path) -> str:
     return "--dest" if catalog.parent.name == ARCHIVE_DIR else "--catalog"
 
 
+def is_of_catalog(path: str, catalog: str) -> bool:
+    """Whether a file is a catalogue, or its journal, lock or lease, or the older one beside it.
+
+    Both are real paths.
+    """
+    rest = path.removeprefix(catalog)
+    return path.startswith(catalog) and (
+        rest in ("", "-journal", ".lock", ".lock.lease") or rest.startswith(".schema-")
+    )
+
+
 def parse_start(text: object) -> datetime:
     """Read a `recordingStartTime`: ISO 8601 with a full date; without an offset it is UTC.
 

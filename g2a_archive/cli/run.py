@@ -16,7 +16,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.lease import Lease
 from g2a_archive.archive.disk.lock import lock_paths
-from g2a_archive.archive.layout import ARCHIVE_DIR, parse_name
+from g2a_archive.archive.layout import ARCHIVE_DIR, is_of_catalog, parse_name
 from g2a_archive.archive.storage import (
     catalog_path,
     check_destination,
@@ -153,12 +153,12 @@ def require_place(option: str, path: str, run: RunSettings) -> None:
 
 
 def _is_own(target: Path, run: RunSettings) -> bool:
-    """Whether it is the catalogue, a lock, or has the name of what is archived, in the archive."""
+    """Whether it is of the catalogue, a lock, or has the name of what is archived, in it."""
     root = Path(run.dest)
     catalog = catalog_path(root, run.catalog)
-    locks = lock_paths(root / ARCHIVE_DIR, catalog)
-    own = [catalog, *locks, *(Lease(lock).path for lock in locks)]
-    if str(target) in map(os.path.realpath, own):
+    lock, _ = lock_paths(root / ARCHIVE_DIR, catalog)
+    own = str(target) in map(os.path.realpath, (lock, Lease(lock).path))
+    if own or is_of_catalog(str(target), os.path.realpath(catalog)):
         return True
     lists = (checksums.NAME, removed_list.NAME)
     named = target.name in lists or parse_name(target.name) is not None

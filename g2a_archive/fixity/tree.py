@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from g2a_archive.archive.disk.domains import persistently
-from g2a_archive.archive.layout import ARCHIVE_DIR, is_passed_over
+from g2a_archive.archive.layout import ARCHIVE_DIR, is_of_catalog, is_passed_over
 from g2a_archive.errors import Interrupted, storage_error
 from g2a_archive.models import StoredFile
 from g2a_archive.threads import pool
@@ -153,11 +153,9 @@ class Tree:
             stack += (os.path.join(path, name) for name in reversed(folders))
 
     def _is_own(self, entry: os.DirEntry[str]) -> bool:
-        """Whether it is the catalogue, its journal, its lock, or the older one beside it."""
         if not self._catalog or not entry.name.startswith(os.path.basename(self._catalog)):
             return False
-        rest = os.path.realpath(entry.path).removeprefix(self._catalog)
-        return rest in ("", "-journal", ".lock", ".lock.lease") or rest.startswith(".schema-")
+        return is_of_catalog(os.path.realpath(entry.path), self._catalog)
 
     def _usual(self, folder: str, name: str) -> str:
         """A directory's name as people write it, where it is found by that, too."""
