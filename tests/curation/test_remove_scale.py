@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.memory import peak_of
 
-from g2a_archive.archive.database import connection, removed_list, tombstones
+from g2a_archive.archive.database import connection, inventory, removed_list, tombstones
 from g2a_archive.archive.database.catalog import Catalog, Settlement
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -90,6 +90,7 @@ def test_more_tombstones_come_back_in_no_more_memory(
 ) -> None:
     monkeypatch.setattr(removed_list, "_TOGETHER", _A_DAY)
     monkeypatch.setattr(connection, "VALUES", _A_DAY)
+    restored(tmp_path / "first", 1)  # what is loaded as it is needed
     assert restored(tmp_path / "many", 8) < restored(tmp_path / "few", 1) + 50_000
 
 
@@ -108,3 +109,18 @@ def test_a_directory_of_ten_times_as_many_takes_ten_times_as_long(tmp_path: Path
             steps.append(len(done))
     assert steps[0] > 10
     assert steps[1] < 12 * steps[0]
+
+
+def test_of_what_was_removed_twice_the_last_files_are_known(tmp_path: Path) -> None:
+    (tmp_path / ".g2a-archive").mkdir()
+    with Catalog(tmp_path / "catalog.sqlite3") as catalog:
+        for sha256 in ("b" * 64, "a" * 64):
+            file = StoredFile(1, FileKind.MP4, "2014/1.mp4", 1, sha256)
+            catalog.settle([Settlement(1, State.ARCHIVED, 1, directory="2014", files=[file])])
+            tombstones.entomb(catalog, [1], None)
+            tombstones.resume(catalog, tmp_path)
+        detail = inventory.recording_detail(catalog, 1)
+    assert detail is not None
+    assert [file.sha256 for file in detail.files] == ["a" * 64]
+    lines = removed_list.read(tmp_path)
+    assert [line["mp4_sha256"] for line in lines] == ["b" * 64, "a" * 64]

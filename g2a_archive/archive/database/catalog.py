@@ -46,6 +46,10 @@ IS_OWED = f"state <> 'archived' AND state IN ({_OWED})"
 STORED = "SELECT recording, kind, path, size, sha256 FROM file"
 """What `stored_file` takes the rows of."""
 
+REMOVED_FILES = """SELECT recording, kind, path, size, sha256, archived_at FROM past_file
+WHERE why = 'removed' AND recording IN ({ids}) ORDER BY kind, id"""
+"""What removed recordings had; of one that was removed twice the last counts."""
+
 STALE = "INSERT OR IGNORE INTO stale_directory VALUES {rows}"
 """Has the next run write the `SHA256SUMS` of directories."""
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from g2a_archive.archive.database.catalog import IS_OWED, Catalog
+from g2a_archive.archive.database.catalog import IS_OWED, REMOVED_FILES, Catalog
 from g2a_archive.archive.disk.leftovers import lying
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
 from g2a_archive.models import OWED_STATES, State
@@ -32,10 +32,6 @@ _RECORDING = (
 _FILE = (
     "SELECT recording, kind, path, size, sha256, archived_at, checked_at, damage FROM file "
     "WHERE recording IN"
-)
-_PAST_FILE = (
-    "SELECT recording, kind, path, size, sha256, archived_at, NULL, NULL FROM past_file "
-    "WHERE why = 'removed' AND recording IN"
 )
 _OLDEST = "SELECT min(owed_since) FROM recording WHERE owed_since IS NOT NULL AND state = ?"
 _RUN = (
@@ -251,9 +247,9 @@ def _details(catalog: Catalog, rows: list[Any]) -> Iterator[RecordingDetail]:
     for id_, *file in catalog.among(f"{_FILE} ({{ids}}) ORDER BY recording, kind", files):
         files[id_].append(FileDetail(*file))
     removed = (row[0] for row in rows if row[1] == State.REMOVED)
-    last = {}  # of one that was removed twice
-    for id_, *file in catalog.among(f"{_PAST_FILE} ({{ids}}) ORDER BY kind, id", removed):
-        last[id_, file[0]] = FileDetail(*file)
+    last = {}
+    for id_, *file in catalog.among(REMOVED_FILES, removed):
+        last[id_, file[0]] = FileDetail(*(*file, None, None))
     for (id_, _), detail in last.items():
         files[id_].append(detail)
     for row in rows:

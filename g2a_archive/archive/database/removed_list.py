@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.catalog import REMOVED_FILES, Catalog
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.hashing import open_regular
 from g2a_archive.archive.layout import ARCHIVE_DIR
@@ -35,10 +35,6 @@ _NEW = (
     "SELECT r.id, r.start_time, r.directory, r.archived_at, r.removed_at, r.reason "
     "FROM removal m JOIN recording r ON r.id = m.recording WHERE m.step <= 0 "
     "AND m.recording > ? ORDER BY m.recording LIMIT ?"
-)
-_PAST_FILE = (
-    "SELECT recording, kind, path, size, sha256 FROM past_file "
-    "WHERE why = 'removed' AND recording IN ({ids}) ORDER BY id"
 )
 
 log = logging.getLogger("g2a_archive")
@@ -77,8 +73,8 @@ def _is_cut(path: Path) -> bool:
 
 def _lines(catalog: Catalog, rows: Sequence[Any]) -> Iterator[list[Any]]:
     files: dict[tuple[int, str], Sequence[Any]] = {}
-    for id_, kind, *its in catalog.among(_PAST_FILE, (row[0] for row in rows)):
-        files[id_, kind] = its  # of one that was removed twice the last
+    for id_, kind, *its, _ in catalog.among(REMOVED_FILES, (row[0] for row in rows)):
+        files[id_, kind] = its
     for row in rows:
         of_kinds = (files.get((row[0], kind), ("", "", "")) for kind in ALL_KINDS)
         yield [*row, *chain.from_iterable(of_kinds)]
