@@ -188,11 +188,8 @@ def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[s
     Where the environment names a token or a grant, those of the file don't count; nor does the
     file's client secret where the environment has one, by value or by file.
     """
-    from_env = {
-        key: environ[f"{ENV}{_env_name(key)}"]
-        for key in AUTH_KEYS
-        if environ.get(f"{ENV}{_env_name(key)}")
-    }
+    names = {key: key.upper() for key in AUTH_KEYS} | {"scheme": "AUTH_SCHEME"}
+    from_env = {key: value for key, name in names.items() if (value := environ.get(f"{ENV}{name}"))}
     skip = _replaced_by(from_env)
     values = {
         key: (value, f"file {config.path}") for key, value in config.auth.items() if key not in skip
@@ -218,7 +215,3 @@ def file_named(value: str, where: str) -> str:
         return path(value)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
-
-
-def _env_name(key: str) -> str:
-    return "AUTH_SCHEME" if key == "scheme" else key.upper()

@@ -130,17 +130,9 @@ class Lines(Display):
         def work() -> None:
             while not over.wait(self._every):
                 view = look()
-                rate = speed.update(view.bytes or 0)
-                facts = ""
-                if view.bytes is not None:
-                    facts = f", {size_text(view.bytes)}, {size_text(rate)}/s"
-                left = time_left(view, rate)
-                self.line(
-                    f"{utc_now()} INFO {view.what}: {_part(view)}"
-                    + facts
-                    + (f", {duration_text(left)} left" if left is not None else "")
-                    + (f", {view.failed:,} failed" if view.failed else "")
-                )
+                facts = [*_facts(view, speed.update(view.bytes or 0)), *_failed(view)]
+                told = [f"{view.what}: {_part(view)}", *(text for text, _ in facts)]
+                self.line(f"{utc_now()} INFO {', '.join(told)}")
 
         with _beside(work, over):
             yield
@@ -164,6 +156,20 @@ def time_left(view: Snapshot, speed: float) -> float | None:
         return None
     left = max(0, view.bytes_total - (view.bytes or 0)) / speed
     return left if left < _LONGEST_LEFT else None  # it stands still, rather
+
+
+def _facts(view: Snapshot, speed: float) -> list[tuple[str, str]]:
+    """What is to be said of bytes and time, each with rich's style for it."""
+    facts = []
+    if view.bytes is not None:
+        facts += [(size_text(view.bytes), "cyan"), (f"{size_text(speed)}/s", "magenta")]
+    if (left := time_left(view, speed)) is not None:
+        facts.append((f"{duration_text(left)} left", "blue"))
+    return facts
+
+
+def _failed(view: Snapshot) -> list[tuple[str, str]]:
+    return [(f"{view.failed:,} failed", "bold red")] if view.failed else []
 
 
 class Bars(Display):
@@ -311,13 +317,7 @@ def _run_rows(view: Snapshot, speed: float, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    left = time_left(view, speed)
-    facts = []
-    if view.bytes is not None:
-        facts += [(size_text(view.bytes), "cyan"), (f"{size_text(speed)}/s", "magenta")]
-    if left is not None:
-        facts.append((f"{duration_text(left)} left", "blue"))
-    failed = [(f"{view.failed:,} failed", "bold red")] if view.failed else []
+    facts, failed = _facts(view, speed), _failed(view)
     count = (f"{view.done:,}/{view.total:,}", "bold")
     long = (f"{view.what} {_part(view)}", "bold")
     for gap, words in (
