@@ -195,6 +195,14 @@ def checked_directory(text: str) -> str:
     return text
 
 
+def is_directory(text: str) -> bool:
+    """Whether recordings' files can be in a directory of this name: never at the archive's top."""
+    try:
+        return bool(checked_directory(text))
+    except ValueError:
+        return False
+
+
 def file_names(recording: int, kind: FileKind) -> tuple[str, ...]:
     """Every name that a recording's file of this kind can have; a thumbnail has one of several."""
     if kind is FileKind.THUMBNAIL:

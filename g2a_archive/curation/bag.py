@@ -27,7 +27,7 @@ from g2a_archive.archive.disk.domains import Doing, local_error
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
 from g2a_archive.archive.disk.hashing import open_regular, pieces
 from g2a_archive.archive.disk.lock import FileLock, NoLocksError
-from g2a_archive.archive.disk.mounts import missing_date, missing_parts
+from g2a_archive.archive.disk.mounts import missing_parts
 from g2a_archive.archive.disk.renaming import name_new
 from g2a_archive.archive.disk.space import free_space
 from g2a_archive.browse import Entry, write_site
@@ -271,10 +271,7 @@ class Bagging:
     def _missing(self, path: str) -> ArchiverError:
         """What is said of a file that is not there: a drive that isn't mounted is no loss."""
         directory = path.rpartition("/")[0]
-        parts = [*missing_parts(self.catalog, self.archive)]
-        if (day := missing_date(self.catalog, self.archive, directory)) is not None:
-            parts.append(day)
-        for part in parts:
+        for part in missing_parts(self.catalog, self.archive, [directory]):
             if part.holds(directory):
                 return part.error()
         return ArchiverError(

@@ -358,8 +358,4 @@ class Taker:
 def _is_ours(recording: int, kind: FileKind, path: str) -> bool:
     """Whether a path in a catalogue, which anybody may have written, is one of an archive's."""
     directory, _, name = path.rpartition("/")
-    with suppress(ValueError):
-        return name in layout.file_names(recording, kind) and bool(
-            layout.checked_directory(directory)
-        )
-    return False
+    return name in layout.file_names(recording, kind) and layout.is_directory(directory)

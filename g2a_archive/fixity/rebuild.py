@@ -16,7 +16,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.flushing import Settled
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import missing_link, missing_parts
-from g2a_archive.archive.layout import ARCHIVE_DIR, checked_directory, parse_name
+from g2a_archive.archive.layout import ARCHIVE_DIR, is_directory, parse_name
 from g2a_archive.errors import Interrupted, LocalError, StorageError, storage_error
 from g2a_archive.fixity.check import Finding, Outcome
 from g2a_archive.fixity.tree import Folder, Tree, in_parallel, leads_nowhere
@@ -92,7 +92,9 @@ def require_files(root: Path, stop: Callable[[], bool]) -> None:
     tree = Tree(root)
     if os.path.isdir(root / ARCHIVE_DIR):
         return
-    names = (name for folder in tree.walk(stop) if _is_ours(folder.path) for name in folder.names)
+    names = (
+        name for folder in tree.walk(stop) if is_directory(folder.path) for name in folder.names
+    )
     if not any(parse_name(tree.key(name)) for name in names):
         raise StorageError(
             f"there is no archive at {root}, nor a file of a recording",
@@ -200,7 +202,7 @@ class _Rebuilding:
     ) -> _Found:
         """Which of these names are to be looked at, and what is missing of their recordings."""
         found = _Found(directory)
-        ours = _is_ours(directory)
+        ours = is_directory(directory)
         keys = {name: parse_name(self.tree.key(name)) for name in names}
         files = self.catalog.files({key[0] for key in keys.values() if key})
         held: dict[_Key, str] = {(file.recording, file.kind): file.path for file in files}
@@ -292,14 +294,6 @@ def _is_text(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _is_ours(directory: str) -> bool:
-    """Whether a recording's file can belong there: never at the archive's top."""
-    try:
-        return bool(checked_directory(directory))
-    except ValueError:
-        return False
 
 
 def _by_recording(names: Sequence[str]) -> Iterator[list[str]]:

@@ -19,7 +19,7 @@ from g2a_archive.archive.database.tombstones import tombstones
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.lock import is_locked, lock_paths
-from g2a_archive.archive.disk.mounts import missing_date, missing_parts, unmounted_error
+from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
 from g2a_archive.archive.storage import is_there
 from g2a_archive.errors import CatalogError, Interrupted, LocalError
@@ -202,11 +202,7 @@ class _Mounts:
 
         Raises `StorageError` where nothing of the archive is mounted any more.
         """
-        now = missing_parts(self._catalog, self._root)
-        for directory in directories:
-            if not any(part.holds(directory) for part in now):
-                date = missing_date(self._catalog, self._root, directory)
-                now += [date] if date else []
+        now = missing_parts(self._catalog, self._root, directories)
         known = {part.directory for part in self.parts}
         self.parts += [part for part in now if part.directory not in known]
         if any(not part.directory for part in now):

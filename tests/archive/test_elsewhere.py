@@ -93,7 +93,8 @@ def test_all_of_the_archives_own_corner_is_lost(archive: Path) -> None:
     assert cli_here(["verify", "--dest", archive, "--rebuild"]).returncode == 0
     assert cli_here(["verify", "--dest", archive]).returncode == 0
     (empty := archive.parent / "empty").mkdir()
+    (empty / "7.mp4").touch()  # nor is one with a file where none of an archive's lie
     result = cli_here(["verify", "--dest", empty, "--rebuild"])
     assert result.returncode == 6
     assert f"there is no archive at {empty}, nor a file of a recording" in result.stderr
-    assert not any(empty.iterdir())
+    assert [path.name for path in empty.iterdir()] == ["7.mp4"]

@@ -153,13 +153,15 @@ def test_a_file_that_cannot_be_read(archive: Path, tmp_path: Path, call: str) ->
     assert not list(tmp_path.glob("*case*"))
 
 
-def test_a_year_that_is_not_mounted(archive: Path) -> None:
+@pytest.mark.parametrize("level", ["year", "day"])
+def test_a_drive_that_is_not_mounted(archive: Path, level: str) -> None:
     """The drive is told, not a loss: exit 6."""
-    year = next(archive.rglob("1400000003.mp4")).relative_to(archive).parts[0]
-    shutil.move(archive / year, archive.parent / "elsewhere")
-    (archive / year).mkdir()
+    day = next(archive.rglob("1400000003.mp4")).parent
+    place = day if level == "day" else day.parents[1]
+    shutil.move(place, archive.parent / "elsewhere")
+    place.mkdir()
     said = refused(archive, "case", "1400000003", code=6)
-    assert f"{archive / year} is empty" in said
+    assert f"{place} is empty" in said
     assert "is the drive mounted?" in said
 
 

@@ -156,6 +156,21 @@ def test_what_was_wanted_of_a_kind_there_is_owed_here(
 # --- marked, transcoded, found by sync ----------------------------------------------------------
 
 
+def test_a_path_that_leads_out_of_a_source_is_not_followed(
+    service: SimulatedService, source: Path, root: Path
+) -> None:
+    [id_, *_] = service.recordings
+    run_here(service, source, [id_])
+    (source.parent / f"{id_}.mp4").write_bytes(
+        (source / relative_path(service.recordings[id_], "mp4")).read_bytes()
+    )
+    change(source, "UPDATE file SET path = ? WHERE kind = 'mp4'", f"../{id_}.mp4")
+    report = merge_here(root, [source], move=True)
+    assert [one.reason for one in report.failed] == ["its path is none that this program makes"]
+    assert len(archive_files(root)) == 2
+    assert len(archive_files(source)) == 3
+
+
 def test_marks_and_transcodings_come_along(
     service: SimulatedService, source: Path, root: Path
 ) -> None:

@@ -82,13 +82,23 @@ class MissingPart:
         )
 
 
-def missing_parts(catalog: Catalog, root: Path) -> list[MissingPart]:
+def missing_parts(catalog: Catalog, root: Path, suspects: Iterable[str] = ()) -> list[MissingPart]:
     """The parts of the archive at `root` that are not mounted, each as far up as possible.
 
-    One listing a year and a month, none of a date directory; whoever lists those asks for the
-    `missing_date` of each that turns out to hold nothing. Only where the layout has no other level,
-    as `%Y` for a disk a year, each is looked at for a first name in it. Raises `CatalogError`.
+    One listing a year and a month, none of a date directory, but of the `suspects`, in which files
+    are missing; whoever lists others asks for the `missing_date` of each that turns out to hold
+    nothing. Only where the layout has no other level, as `%Y` for a disk a year, each is looked at
+    for a first name in it. Raises `CatalogError`.
     """
+    missing = _missing(catalog, root)
+    for directory in suspects:
+        known = any(part.holds(directory) for part in missing)
+        if not known and (date := missing_date(catalog, root, directory)):
+            missing.append(date)
+    return missing
+
+
+def _missing(catalog: Catalog, root: Path) -> list[MissingPart]:
     tree = _tree(catalog)
     if not tree:
         return []
