@@ -203,16 +203,6 @@ class Merge:
 
     def _take_all(self) -> None:
         """Take all sources; one that cannot be had does not keep the others out."""
-        taker = Taker(
-            self._root,
-            self._catalog,
-            self._files,
-            self.report,
-            layout=self._settings.layout,
-            zone=self._zone,
-            stop=self._switch.event.is_set,
-            away=self._away,
-        )
         for source in self._sources:
             with ExitStack() as stack:
                 try:
@@ -223,7 +213,7 @@ class Merge:
                 except ArchiverError as error:
                     self.report.note(error, source.name)
                     continue
-                self._take_source(taker, source, catalog)
+                self._take_source(source, catalog)
 
     def _locked(self, source: Source, stack: ExitStack) -> list[RunLock]:
         """Both locks of a source, as a run there would take them; or as much as can be had."""
@@ -241,7 +231,19 @@ class Merge:
                 stack.callback(lock.release)
         return locks
 
-    def _take_source(self, taker: Taker, source: Source, catalog: Catalog) -> None:
+    def _take_source(self, source: Source, catalog: Catalog) -> None:
+        taker = Taker(
+            source,
+            catalog,
+            self._root,
+            self._catalog,
+            self._files,
+            self.report,
+            layout=self._settings.layout,
+            zone=self._zone,
+            stop=self._switch.event.is_set,
+            away=self._away,
+        )
         if self._files is not None:
             self._files.copying = device_of(source.root) != device_of(self._root)
         try:
@@ -251,9 +253,9 @@ class Merge:
                     hint=f"`g2a-archive download --owed -d {source.root}` brings it up to date",
                 )
             for entries in self._pages(catalog):
-                taker.take(source, catalog, entries)
+                taker.take(entries)
             # Only where all of it was taken is here what `sync` has found there.
-            if source.name not in taker.partly:
+            if not taker.partly:
                 with only_this_source():
                     scans = rows.Scans.of(catalog)
                 if self._files is not None:

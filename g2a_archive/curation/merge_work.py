@@ -52,11 +52,13 @@ class Work:
 
 @dataclass(slots=True)
 class Taker:
-    """Takes recordings into the target, whose catalogue is `catalog`.
+    """Takes recordings of a source, whose catalogue is `theirs`, into the target, with `catalog`.
 
     Without `files`, nothing is done, and what would be is counted.
     """
 
+    source: Source
+    theirs: Catalog
     root: Path
     catalog: Catalog
     files: Files | None
@@ -66,12 +68,13 @@ class Taker:
     stop: Callable[[], bool]
     away: Sequence[MissingPart] = ()
     """The parts of the target that are not mounted."""
-    unmounted: dict[str, list[MissingPart]] = field(default_factory=dict)
-    partly: set[str] = field(default_factory=set)
-    """Sources of which some recordings were left out that the target may not know."""
+    unmounted: Sequence[MissingPart] | None = None
+    """Those of the source, once they were looked for."""
+    partly: bool = False
+    """Whether some recordings were left out that the target may not know."""
 
-    def take(self, source: Source, catalog: Catalog, entries: Sequence[Entry]) -> None:
-        """Take a page of recordings of a source, whose catalogue is `catalog`.
+    def take(self, entries: Sequence[Entry]) -> None:
+        """Take a page of the source's recordings.
 
         Raises `StorageError` where the target takes nothing any more, `SourceError` where the
         source can be had no further, and `Interrupted`.
@@ -85,24 +88,24 @@ class Taker:
             if not plan.contradicts and self._stands(entry, target):
                 plan = Plan(contradicts={None: "removed there, and its files are here"})
             if plan.kept_out:
-                self._tell(self.report.removed, source, entry.id, None, "removed from this archive")
+                self._tell(self.report.removed, entry.id, None, "removed from this archive")
             for kind, reason in plan.contradicts.items():
-                self._tell(self.report.contradictions, source, entry.id, kind, reason)
+                self._tell(self.report.contradictions, entry.id, kind, reason)
             if not plan.kept_out and not plan.contradicts:
-                works.append(self._work(source, entry, target, plan))
-        works = self._mounted(source, catalog, works)
+                works.append(self._work(entry, target, plan))
+        works = self._mounted(works)
         if self.files is None:
-            self._rehearse(source, works)
+            self._rehearse(works)
             return
         for some in self._parts(self.files, works):
             full = None
             try:
-                self._bring(self.files, source, some)
+                self._bring(self.files, some)
             except StorageError as error:  # what has come until then is recorded all the same
                 full = error
-            done = self._commit(self.files, source, catalog, some)
+            done = self._commit(self.files, some)
             if self.report.move:
-                self._take_out(self.files, source, catalog, done)
+                self._take_out(self.files, done)
             if full is not None:
                 raise full
             if self.stop():
@@ -119,7 +122,7 @@ class Taker:
         names = (name for kind in FileKind for name in layout.file_names(entry.id, kind))
         return any(os.path.lexists(f"{self.root}/{directory}/{name}") for name in names)
 
-    def _mounted(self, source: Source, catalog: Catalog, works: list[Work]) -> list[Work]:
+    def _mounted(self, works: list[Work]) -> list[Work]:
         """Without what lies, there or here, on a drive that is not mounted: that is no damage.
 
         Nor can it be taken out of there, whether it is here already or not.
@@ -131,13 +134,13 @@ class Taker:
         }
         if not needed:
             return works
-        if source.name not in self.unmounted:
+        if self.unmounted is None:
             with only_this_source():
-                parts = self.unmounted[source.name] = missing_parts(catalog, source.root)
-            if parts:
-                self.partly.add(source.name)
-                self.report.note(unmounted_error(parts), source.name)
-        there = self.unmounted[source.name]
+                self.unmounted = missing_parts(self.theirs, self.source.root)
+            if self.unmounted:
+                self.partly = True
+                self.report.note(unmounted_error(self.unmounted), self.source.name)
+        there = self.unmounted
         away = {
             work.source.id
             for work in works
@@ -146,15 +149,13 @@ class Taker:
         }
         left = [work for work in works if work.source.id not in needed & away]
         if self.away and len(left) < len(works):
-            self.partly.add(source.name)
+            self.partly = True
         return left
 
-    def _tell(
-        self, where: list[NotTaken], source: Source, id_: int, kind: FileKind | None, reason: str
-    ) -> None:
-        self.report.not_taken(where, NotTaken(id_, kind, source.name, reason))
+    def _tell(self, where: list[NotTaken], id_: int, kind: FileKind | None, reason: str) -> None:
+        self.report.not_taken(where, NotTaken(id_, kind, self.source.name, reason))
 
-    def _work(self, source: Source, entry: Entry, target: Entry | None, plan: Plan) -> Work:
+    def _work(self, entry: Entry, target: Entry | None, plan: Plan) -> Work:
         work = Work(entry, target, plan, self._directory(entry, target))
         for kind in plan.lacks:
             work.missed[kind] = entry.files[kind]["damage"]
@@ -168,7 +169,7 @@ class Taker:
                 Placement(
                     entry.id,
                     kind,
-                    f"{source.root}/{file['path']}",
+                    f"{self.source.root}/{file['path']}",
                     file["size"],
                     file["sha256"],
                     work.directory,
@@ -177,7 +178,7 @@ class Taker:
                 )
             )
         for kind, reason in work.missed.items():
-            self._tell(self.report.failed, source, entry.id, kind, reason)
+            self._tell(self.report.failed, entry.id, kind, reason)
         return work
 
     def _directory(self, entry: Entry, target: Entry | None) -> str | None:
@@ -204,13 +205,13 @@ class Taker:
         if some:
             yield some
 
-    def _rehearse(self, source: Source, works: list[Work]) -> None:
+    def _rehearse(self, works: list[Work]) -> None:
         for work in works:
             for one in work.placements:
                 try:
                     examine(one.source, one.size)
                 except NotTakenError as error:
-                    self._tell(self.report.failed, source, one.recording, one.kind, error.reason)
+                    self._tell(self.report.failed, one.recording, one.kind, error.reason)
                     work.missed[one.kind] = error.reason
                 else:
                     self.report.files += 1
@@ -220,7 +221,7 @@ class Taker:
 
     # --- one part ---------------------------------------------------------------------------
 
-    def _bring(self, files: Files, source: Source, works: list[Work]) -> None:
+    def _bring(self, files: Files, works: list[Work]) -> None:
         """Bring the files over; what became of each is in `works`."""
         by_id = {work.source.id: work for work in works}
         now = utc_now()
@@ -228,7 +229,7 @@ class Taker:
             work = by_id[one.recording]
             if isinstance(result, NotTakenError):
                 where = self.report.contradictions if result.contradicts else self.report.failed
-                self._tell(where, source, one.recording, one.kind, result.reason)
+                self._tell(where, one.recording, one.kind, result.reason)
                 work.missed[one.kind] = result.reason
                 work.untouched = work.untouched or result.contradicts or result.here
                 continue
@@ -248,9 +249,7 @@ class Taker:
         if result.aside is not None:
             report.kept_aside.append(result.aside)
 
-    def _commit(
-        self, files: Files, source: Source, catalog: Catalog, works: list[Work]
-    ) -> list[Work]:
+    def _commit(self, files: Files, works: list[Work]) -> list[Work]:
         """Flush, then record; returns the works that are recorded, or were nothing new."""
         unflushed = files.flush()
         done: list[Work] = []
@@ -259,13 +258,13 @@ class Taker:
         for work in works:
             settled = work.placed.keys() | work.missed.keys()
             if work.untouched or not settled >= set(work.plan.take):  # or asked to stop
-                self.partly.add(source.name)
+                self.partly = True
                 continue
             place = f"{self.root}/{work.directory}/" if work.directory else ""
             why = [error for path, error in unflushed.items() if place.startswith(f"{path}/")]
             if why:
-                self.partly.add(source.name)
-                self._tell(self.report.failed, source, work.source.id, None, str(why[0]))
+                self.partly = True
+                self._tell(self.report.failed, work.source.id, None, str(why[0]))
                 continue
             entry = self._merged(work)
             if self._tally(work, entry):
@@ -275,7 +274,7 @@ class Taker:
         known = {w.target.id for w in works if w.target and w.target.state is State.REMOVED}
         removed = [e.id for e in entries if e.state is State.REMOVED and e.id not in known]
         with only_this_source():
-            past = rows.past_files(catalog, removed) if removed else []
+            past = rows.past_files(self.theirs, removed) if removed else []
         if entries:
             rows.write(self.catalog, entries, files_rows, removed, past)
         return done
@@ -301,52 +300,52 @@ class Taker:
 
     # --- --move -----------------------------------------------------------------------------
 
-    def _take_out(self, files: Files, source: Source, catalog: Catalog, works: list[Work]) -> None:
+    def _take_out(self, files: Files, works: list[Work]) -> None:
         """Empty the source of what the target has by now: files first, then what told of them."""
         gone: list[int] = []
         places: set[str] = set()
         for work in works:
             if work.missed or work.source.state is State.REMOVED:
                 continue
-            if (stays := self._not_held(files, source, work)) is not None:
-                self._tell(self.report.failed, source, work.source.id, *stays)
+            if (stays := self._not_held(files, work)) is not None:
+                self._tell(self.report.failed, work.source.id, *stays)
                 continue
-            its = [f"{source.root}/{file['path']}" for file in work.source.files.values()]
+            its = [f"{self.source.root}/{file['path']}" for file in work.source.files.values()]
             places.update(map(os.path.dirname, its))
             try:
                 remove_files(its)
             except OSError as error:
-                self._stays(source, work, error)
+                self._stays(work, error)
                 continue
             gone.append(work.source.id)
         with only_this_source():
-            self._flush(source, places)
+            self._flush(places)
             if gone:
-                rows.forget(catalog, gone)
+                rows.forget(self.theirs, gone)
         self.report.moved += len(gone)
 
-    def _stays(self, source: Source, work: Work, error: OSError) -> None:
+    def _stays(self, work: Work, error: OSError) -> None:
         """Tell of a recording that cannot be taken out of its source, which is not this one's."""
         if error.errno == errno.EROFS:
-            why = storage_error(error, "remove what was merged from", source.root)
+            why = storage_error(error, "remove what was merged from", self.source.root)
             raise SourceError(why.message, hint=why.hint) from error
         reason = f"it is here now, and cannot be taken out of there: {error.strerror}"
-        self._tell(self.report.failed, source, work.source.id, None, reason)
+        self._tell(self.report.failed, work.source.id, None, reason)
 
-    @staticmethod
-    def _flush(source: Source, places: set[str]) -> None:
+    def _flush(self, places: set[str]) -> None:
         try:
             for place in places:
                 with suppress(FileNotFoundError):
                     flush_directory(place)
         except OSError as error:
-            raise storage_error(error, "remove what was merged from", source.root) from error
+            what = "remove what was merged from"
+            raise storage_error(error, what, self.source.root) from error
 
-    def _not_held(self, files: Files, source: Source, work: Work) -> tuple[FileKind, str] | None:
+    def _not_held(self, files: Files, work: Work) -> tuple[FileKind, str] | None:
         """A file that must stay in the source, whatever the target's catalogue says, and why."""
         here = {**(work.target.files if work.target is not None else {}), **work.placed}
         for kind, file in work.source.files.items():
-            mine, path = here.get(kind), f"{source.root}/{file['path']}"
+            mine, path = here.get(kind), f"{self.source.root}/{file['path']}"
             if mine is None or mine["damage"] or not _is_ours(work.source.id, kind, file["path"]):
                 return kind, NOT_HELD
             place, size, sha256 = mine["path"], mine["size"], mine["sha256"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from support.merging import assert_proven, change, merge_here, shards
 from support.removal import assert_removed, tombstones
 from support.service import Serve
 
+from g2a_archive.archive.disk import flushing
 from g2a_archive.demo import Response, SimulatedService, faults
 from g2a_archive.demo.recordings import Kind
 from g2a_archive.models import FileKind, Shard
@@ -203,6 +206,46 @@ def test_how_far_sync_has_looked(tmp_path: Path, root: Path, serve: Serve) -> No
     assert scans["accountKey=2"] == "2026-02-01T00:00:00Z"
     gaps = catalog_rows(root, "SELECT second FROM scan_gap WHERE scope = 'accountKey=1'")
     assert len(gaps) == 3
+
+
+@pytest.mark.parametrize("why", ["another file", "not flushed", "not mounted"])
+def test_how_far_sync_has_looked_is_not_known_where_some_is_left_out(
+    why: str,
+    service: SimulatedService,
+    source: Path,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = (id_ for id_, one in service.recordings.items() if one.start.year == 2014)
+    run_here(service, source, [first, second])
+    run_here(service, root, [second], kinds=(FileKind.MP4,))
+    change(source, "INSERT INTO scan VALUES ('accountKey=1', '2026-01-01T00:00:00Z')")
+    left_out = root / relative_path(service.recordings[first], "mp4")
+    with ExitStack() as stack:
+        if why == "another file":
+            left_out.write_bytes(b"other")
+            stack.callback(left_out.unlink)
+        elif why == "not flushed":
+            patch = stack.enter_context(monkeypatch.context())
+            flush = flushing.flush_directory
+
+            def refuse(path: str | Path) -> bool:
+                if str(path) == str(left_out.parent):
+                    raise OSError(errno.EIO, "Input/output error")
+                return flush(path)
+
+            patch.setattr(flushing, "flush_directory", refuse)
+        else:
+            year = left_out.parents[2]
+            year.rename(root / ".away")
+            year.mkdir()
+            (root / "2099").mkdir()
+            stack.callback((root / ".away").rename, year)
+            stack.callback(year.rmdir)
+        assert merge_here(root, [source]).exit_code != 0
+        assert catalog_rows(root, "SELECT * FROM scan") == []
+    assert merge_here(root, [source]).exit_code == 0
+    assert len(catalog_rows(root, "SELECT * FROM scan")) == 1
 
 
 # --- removed ------------------------------------------------------------------------------------
