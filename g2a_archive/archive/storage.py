@@ -39,8 +39,11 @@ log = logging.getLogger("g2a_archive")
 
 
 def catalog_path(dest: Path, elsewhere: str | None) -> Path:
-    """Where the catalogue of the archive at `dest` is."""
-    return Path(elsewhere) if elsewhere else dest / ARCHIVE_DIR / "catalog.sqlite3"
+    """Where the catalogue of the archive at `dest` is; `InputError` where that can be no file."""
+    path = Path(elsewhere) if elsewhere else dest / ARCHIVE_DIR / "catalog.sqlite3"
+    if not path.name:  # "." or "/"
+        raise InputError(f"the catalogue {path} is a directory", hint="name a file in it")
+    return path
 
 
 def check_destination(dest: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import archives, cli_here, plain_args, report_of
+from support.cli import Args
 
 from g2a_archive.demo import SimulatedService
 
@@ -53,6 +54,21 @@ def test_a_directory_is_no_catalogue(root: Path, service: SimulatedService) -> N
     result = cli_here(args, service.environment())
     assert result.returncode == 6
     assert f"cannot open the catalogue {root.parent}: Is a directory (" in result.stderr
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("place", [".", "/"])
+@pytest.mark.parametrize("command", ["download", "check", "status"])
+def test_a_catalogue_without_a_name(
+    command: str, place: str, root: Path, service: SimulatedService
+) -> None:
+    """What would lie beside it had none, either: a ValueError, which was a bug to report."""
+    args: Args = [command, "--dest", root, "--catalog", place]
+    args += [next(iter(service.recordings))] if command == "download" else []
+    result = cli_here(args, service.environment())
+    assert result.returncode == 2
+    told = f"g2a-archive: the catalogue {place} is a directory (name a file in it)\n"
+    assert result.stderr == told
     assert not root.exists()
 
 
