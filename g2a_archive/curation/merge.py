@@ -21,7 +21,7 @@ from g2a_archive.archive.database import inventory, pages
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import foresee, is_behind, prune, resume
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
-from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounted_error
+from g2a_archive.archive.disk.mounts import MissingPart, missing_some, unmounted_error
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
 from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.curation import merge_rows as rows
@@ -158,9 +158,7 @@ class Merge:
 
     def _look_for_drives(self, catalog: Catalog) -> None:
         """Tell which of the target's are not mounted; raise `StorageError` where none is."""
-        self._away = missing_parts(catalog, self._root)
-        if self._away and not self._away[0].directory:
-            raise self._away[0].error()
+        self._away = missing_some(catalog, self._root)
         if self._away:
             self.report.note(unmounted_error(self._away))
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import Known, archived, begun, failures, known
 from g2a_archive.archive.disk.domains import Doing, local_error, persistently
-from g2a_archive.archive.disk.mounts import MissingPart, missing_date, missing_parts
+from g2a_archive.archive.disk.mounts import MissingPart, missing_date, missing_some
 from g2a_archive.archive.layout import file_names
 from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, Rows, State, kinds_mask
 
@@ -70,9 +70,7 @@ def make_plan(
     archive is not mounted, and `CatalogError`.
     """
     mask = kinds_mask(kinds)
-    plan = Plan(array("q"), unmounted=missing_parts(catalog, root))
-    if plan.unmounted and not plan.unmounted[0].directory:
-        raise plan.unmounted[0].error()
+    plan = Plan(array("q"), unmounted=missing_some(catalog, root))
     look = _Look(catalog, root, plan)
     done, lost = _there(look, archived(catalog, ids, mask), mask)
     plan.todo = _without(ids, done)

@@ -19,7 +19,7 @@ from g2a_archive.archive.database.tombstones import tombstones
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.lock import is_locked, lock_paths
-from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
+from g2a_archive.archive.disk.mounts import missing_some
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
 from g2a_archive.archive.storage import is_there
 from g2a_archive.errors import CatalogError, Interrupted, LocalError
@@ -186,10 +186,8 @@ class _Mounts:
     def __init__(self, catalog: Catalog, root: Path) -> None:
         self._catalog = catalog
         self._root = root
-        self.parts = missing_parts(catalog, root)
+        self.parts = missing_some(catalog, root)
         self.passed_over = 0
-        if any(not part.directory for part in self.parts):
-            raise unmounted_error(self.parts)
 
     def has(self, file: StoredFile) -> bool:
         """Whether a file can be there; of those that can't, it is counted how many there are."""
@@ -202,11 +200,9 @@ class _Mounts:
 
         Raises `StorageError` where nothing of the archive is mounted any more.
         """
-        now = missing_parts(self._catalog, self._root, directories)
+        now = missing_some(self._catalog, self._root, directories)
         known = {part.directory for part in self.parts}
         self.parts += [part for part in now if part.directory not in known]
-        if any(not part.directory for part in now):
-            raise unmounted_error(now)
         return {name for name in directories if any(part.holds(name) for part in now)}
 
 

@@ -98,6 +98,14 @@ def missing_parts(catalog: Catalog, root: Path, suspects: Iterable[str] = ()) ->
     return missing
 
 
+def missing_some(catalog: Catalog, root: Path, suspects: Iterable[str] = ()) -> list[MissingPart]:
+    """`missing_parts` where something is mounted; raises `StorageError` where nothing is."""
+    missing = missing_parts(catalog, root, suspects)
+    if missing and not missing[0].directory:
+        raise missing[0].error()
+    return missing
+
+
 def _missing(catalog: Catalog, root: Path) -> list[MissingPart]:
     tree = _tree(catalog)
     if not tree:
