@@ -25,10 +25,9 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     """A reader of whole numbers within these bounds."""
 
     def read(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            number = least - 1
+        # int() would also take 1_0 for 10, and other scripts' digits.
+        plain = re.fullmatch(r"\s*[0-9]{1,9}\s*", value)
+        number = int(value) if plain else least - 1
         if not least <= number <= most:
             raise ValueError(f"{value!r} is not a whole number from {least} to {most}")
         return number

@@ -62,6 +62,8 @@ BAD_VALUES: list[tuple[str, str, str]] = [
     ("--jobs", "65", "'65' is not a whole number from 1 to 64"),
     ("--jobs", "-3", "'-3' is not a whole number from 1 to 64"),
     ("--jobs", "1.5", "'1.5' is not a whole number from 1 to 64"),
+    ("--jobs", "1_0", "'1_0' is not a whole number from 1 to 64"),
+    ("--jobs", "\uff18", "'\uff18' is not a whole number from 1 to 64"),
     ("--segments", "17", "'17' is not a whole number from 1 to 16"),
     ("--retries", "-1", "'-1' is not a whole number from 0 to 1000"),
     ("--timeout", "0", "'0' is not a number of seconds from 0.1 to 86400"),
