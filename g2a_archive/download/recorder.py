@@ -185,6 +185,7 @@ class Recorder:
             one.state, one.reason = State.FAILED, str(error)
             log.error("recording %d: %s", one.id, error)
             self.report.failed.append(Failure(one.id, None, str(error)))
+            self._told.append(one.id)
             if one.id in self._claims:
                 self._claims.remove(one.id)
         for job in self.jobs.values():  # another flush, that works, would not prove these

@@ -15,6 +15,7 @@ from support.service import Serve
 
 from g2a_archive.archive.content import has_holes
 from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.demo.faults import stall
 from g2a_archive.errors import ExitCode
 
 SIZE = 900_000
@@ -108,3 +109,25 @@ def test_a_drive_that_came_back_without_what_it_had_not_written(
     service.behaviour.rate = None
     assert report_of(run_cli(args, service.environment()))["exit_code"] == 0
     assert_archive_equals(service, root)
+
+
+def test_a_directory_that_cannot_be_flushed_when_the_run_is_stopped(
+    serve: Serve, root: Path
+) -> None:
+    """Of its recording, half of which was under way, it is told once."""
+    service = serve(sample_recordings(1, mp4_size=SIZE, thumbnail_size=700))
+    (id_,) = service.recordings
+    service.fail_files(stall(1000), "mp4", id_)
+    errors = root.with_name("errors")
+    args = [*download_args(root, id_), "--error-file", errors]
+    env = {**service.environment(), **playing([Fault("fsync", f"{root}/20??/??/??", errno.EIO)])}
+    with start_cli(args, env) as process:
+        until = time.monotonic() + PATIENCE
+        while not [*root.glob("20??/??/??/*.jpg")] or not service.requests.wait_for_stall():
+            assert time.monotonic() < until
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    (told,) = errors.read_text().splitlines()
+    assert told.startswith(f"{id_}  # ")
+    assert "Input/output error" in told
