@@ -156,9 +156,11 @@ def _is_own(target: Path, run: RunSettings) -> bool:
     """Whether it is of the catalogue, a lock, or has the name of what is archived, in it."""
     root = Path(run.dest)
     catalog = catalog_path(root, run.catalog)
-    lock, _ = lock_paths(root / ARCHIVE_DIR, catalog)
-    own = str(target) in map(os.path.realpath, (lock, Lease(lock).path))
-    if own or is_of_catalog(str(target), os.path.realpath(catalog)):
+    locks = lock_paths(root / ARCHIVE_DIR, catalog)  # beside a link, not beside its end
+    own = [*locks, *(Lease(lock).path for lock in locks)]
+    if str(target) in map(os.path.realpath, own) or is_of_catalog(
+        str(target), os.path.realpath(catalog)
+    ):
         return True
     lists = (checksums.NAME, removed_list.NAME)
     named = target.name in lists or parse_name(target.name) is not None

@@ -230,6 +230,22 @@ def test_files_beside_the_archive(
     assert next_run(service, archive, option, tmp_path / place) == code
 
 
+@pytest.mark.parametrize("name", ["lock", "lock.lease"])
+def test_the_lock_beside_a_link_to_the_catalogue(
+    service: SimulatedService, archive: Path, tmp_path: Path, name: str
+) -> None:
+    """It is not beside what the link leads to."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "far/catalog")
+    args: list[str | Path] = [
+        "--catalog",
+        tmp_path / "linked",
+        "--log-file",
+        tmp_path / f"linked.{name}",
+    ]
+    assert next_run(service, archive, *args) == ExitCode.USAGE
+
+
 def test_one_file_for_two_things(service: SimulatedService, archive: Path, tmp_path: Path) -> None:
     """Which of both would be in it at the end?"""
     (tmp_path / "link").symlink_to(tmp_path / "x")
