@@ -1,6 +1,6 @@
 """Taking recordings out of the archive for good: which, and what that takes along.
 
-What is done, and how a kill at any moment is survived, is `archive/tombstones`.
+What is done, and how a kill at any moment is survived, is `archive/database/tombstones`.
 """
 
 from __future__ import annotations
