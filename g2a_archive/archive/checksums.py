@@ -11,11 +11,11 @@ import hashlib
 import os
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import closing, suppress
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
@@ -146,18 +146,20 @@ def _update(folder: Path, directory: str, ours: Sequence[bytes]) -> DirectorySum
     recover(path)
     with suppress(FileNotFoundError):
         (folder / _ASIDE).unlink()  # left by a killed run
+    was, digest = hashlib.sha256(), hashlib.sha256()
     with closing(_lines(path)) as old:
-        others = _others(folder, old, ours)
-    lines = [*lines_of(ours, others)]
-    with closing(_lines(path)) as old:
-        up_to_date = all(line == was for line, was in zip_longest(lines, old))
-    if not up_to_date:
+        others = _others(folder, _hashed(old, was), ours)
+    lines = [*_hashed(lines_of(ours, others), digest)]
+    if digest.digest() != was.digest():
         _replace(path, lines)
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(line)
     count = len(ours) + sum(_parse(line) is not None for _, line in others)
     return DirectorySums(directory, digest.hexdigest() if lines else None, count, tuple(others))
+
+
+def _hashed(lines: Iterable[bytes], into: hashlib._Hash) -> Iterator[bytes]:
+    for line in lines:
+        into.update(line)
+        yield line
 
 
 def _replace(path: Path, lines: Sequence[bytes]) -> None:
