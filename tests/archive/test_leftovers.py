@@ -103,3 +103,13 @@ def test_directories_that_are_left_empty(tmp_path: Path) -> None:
         prune(tmp_path, ["2014/05/06"])
         assert tmp_path.is_dir()
         assert (tmp_path / "2014").is_dir() is more.endswith("@eaDir")
+
+
+def test_of_directories_that_are_left_empty_a_mount_point_stays(tmp_path: Path) -> None:
+    """One whose drive is away, below which the day's directory is not to be seen."""
+    for name in ("2014", "2015/05/06", "2016/05/06", "2016/05/07"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "2016/05/07/7.mp4").touch()
+    prune(tmp_path, ["2014/05/06", "2015/05/06", "2015/05/07", "2016/05/06"])
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"2014", "2016", "2016/05", "2016/05/07", "2016/05/07/7.mp4"}

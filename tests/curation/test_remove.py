@@ -27,7 +27,6 @@ from support.merging import change, content, merge_here
 from support.removal import assert_removed, files_of, tombstones
 from support.service import Serve
 
-from g2a_archive.archive.database.tombstones import prune
 from g2a_archive.cli import main
 from g2a_archive.demo import SimulatedService
 
@@ -389,13 +388,3 @@ def test_what_was_removed_is_marked_as_archived_and_not_fetched(
     assert service.requests.counts["file"] == 0
     assert_removed(root, ids[0])
     assert cli_here([*sync, "--mark-archived"], env).returncode == 0  # nothing is told for ever
-
-
-def test_of_directories_that_are_left_empty_a_mount_point_stays(root: Path) -> None:
-    """One whose drive is away, below which the day's directory is not to be seen."""
-    for name in ("2014", "2015/05/06", "2016/05/06", "2016/05/07"):
-        (root / name).mkdir(parents=True)
-    (root / "2016/05/07/7.mp4").touch()
-    prune(root, ["2014/05/06", "2015/05/06", "2015/05/07", "2016/05/06"])
-    left = {str(path.relative_to(root)) for path in root.rglob("*")}
-    assert left == {"2014", "2016", "2016/05", "2016/05/07", "2016/05/07/7.mp4"}
