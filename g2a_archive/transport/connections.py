@@ -241,7 +241,7 @@ class _Kept:
         return partial(_Final, self)
 
     def _new_conn(self) -> socket.socket:
-        self.answers = 0
+        self.answers, self.idle = 0, False
         return self.network.connect(self, super()._new_conn)  # type: ignore[misc]
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,8 +12,9 @@ from http.client import HTTPResponse
 
 import pytest
 from support.bodies import body_of, downloads_of
-from support.host import Host, answer, has_arrived
+from support.host import Authority, Host, answer, has_arrived
 
+from g2a_archive.transport import connections
 from g2a_archive.transport.downloads import Downloads
 from g2a_archive.transport.errors import NetworkError
 
@@ -204,6 +206,26 @@ def test_what_waits_is_seen_where_connections_are_closed_to_make_room(host: Host
         downloads.close()
         for other in others:
             other.close()
+
+
+def test_an_old_connection_that_is_made_again_in_vain_casts_none(
+    authority: Authority, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where TLS fails there is a socket that nobody can ask: a run in which all had come ended by
+    an unexpected error."""
+    context = authority.context()
+    host = Host(context)
+    host.script = lambda sock: sock.sendall(answer(b"file"))
+    monkeypatch.setattr(connections, "_LONGEST_IDLE", 0.0)
+    try:
+        assert body_of(downloads, host.url) == b"file"
+        context.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        with pytest.raises(NetworkError, match="the TLS connection failed"):
+            downloads.get(host.url, {})
+        assert downloads.network.doubted() == set()
+    finally:
+        downloads.close()
+        host.close()
 
 
 def test_an_answer_that_was_waited_for_as_the_run_was_stopped_casts_none(
