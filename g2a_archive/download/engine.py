@@ -320,13 +320,13 @@ class Engine:
         self._schedule.delay(transfer, time.monotonic() + wait, first=outcome.progress)
 
     def _new_link(self, transfer: Transfer, outcome: NewLink) -> None:
-        if transfer.renewed and not outcome.aged:
+        if transfer.renewed and outcome.failed:
             self._recorder.fail_file(transfer, f"{outcome.reason}, also with a new link")
             return
         if ExitCode.CREDENTIALS in self._report.ends:  # nobody can be asked for another
             self._recorder.drop(transfer)
             return
-        transfer.renewed = transfer.renewed or not outcome.aged
+        transfer.renewed = transfer.renewed or outcome.failed
         which = transfer.recording, transfer.kind
         log.info("recording %d: %s: %s; asking for a new one", *which, outcome.reason)
         self._links.want_new_link(transfer, time.monotonic())

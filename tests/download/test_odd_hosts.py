@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import archive_files, report_of, run_cli, run_here, states
 from support.host import Host, answer, asked_from, chunks, part_of
-from support.odd import ID, START, Answers, act, bytes_of, name_of, sent_by, whole
+from support.odd import ID, START, Answers, Odd, act, bytes_of, name_of, sent_by, whole
 from support.service import Serve
 
 from g2a_archive.demo import (
@@ -171,17 +171,18 @@ def test_never_archived(serve: Serve, plain_host: Host, root: Path) -> None:
         assert re.search(WRONG[name][1], told[id_][1]), seen
 
 
-@pytest.mark.parametrize("kind", ["events", "thumbnail"])
+@pytest.mark.parametrize(("kind", "expired"), [("events", 0), ("thumbnail", 0), ("events", 1)])
 def test_an_empty_file_is_archived_where_a_new_link_says_so_too(
-    kind: Kind, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+    kind: Kind, expired: int, service: SimulatedService, odd: Odd, root: Path
 ) -> None:
-    odd(kind, lambda _, b: answer(b""))
+    refusals = [answer(b"", status="403 Forbidden")] * expired
+    odd(kind, lambda _, b: refusals.pop() if refusals else answer(b""))
     args: list[str | int | Path] = ["download", "--json", "--dest", root, "--min-free", "0", ID]
     result = run_cli(args, service.environment())
     assert report_of(result)["exit_code"] == 0
     assert "it is empty at the host, too" in result.stderr
     assert archive_files(root)[name_of(service, kind)].read_bytes() == b""
-    assert service.requests.counts["links"] == 2
+    assert service.requests.counts["links"] == 2 + expired
 
 
 EMPTY: dict[str, bytes] = {
@@ -198,7 +199,7 @@ EMPTY: dict[str, bytes] = {
 
 @pytest.mark.parametrize("sent", EMPTY.values(), ids=EMPTY)
 def test_an_empty_file_may_come_in_any_style(
-    sent: bytes, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+    sent: bytes, service: SimulatedService, odd: Odd, root: Path
 ) -> None:
     odd("events", lambda _, b: sent)
     report = run_here(service, root, [ID])
@@ -210,7 +211,7 @@ def test_an_empty_file_may_come_in_any_style(
 @pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("lines", [[], ["Content-Encoding: gzip"]], ids=["plain", "gzip"])
 def test_nothing_at_all_is_no_empty_file(
-    lines: list[str], service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+    lines: list[str], service: SimulatedService, odd: Odd, root: Path
 ) -> None:
     odd("events", lambda _, b: answer(b"", *lines, length=False))
     report = run_here(service, root, [ID], retries=1)
@@ -220,7 +221,7 @@ def test_nothing_at_all_is_no_empty_file(
 
 def test_an_empty_mp4_is_none(
     service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
+    odd: Odd,
     root: Path,
     no_backoff: None,
 ) -> None:
@@ -231,7 +232,7 @@ def test_an_empty_mp4_is_none(
 
 def test_parts_that_are_shorter_than_asked_for_are_progress(
     service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
+    odd: Odd,
     plain_host: Host,
     root: Path,
 ) -> None:
@@ -267,7 +268,7 @@ def test_a_part_that_is_called_the_whole_file_is_not_taken_for_it(
     how: str,
     kind: Kind,
     service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
+    odd: Odd,
     root: Path,
 ) -> None:
     def called_whole(head: bytes, body: bytes) -> bytes:
@@ -284,7 +285,7 @@ def test_a_part_that_is_called_the_whole_file_is_not_taken_for_it(
 @pytest.mark.usefixtures("no_backoff")
 def test_a_length_that_only_the_rest_tells_is_believed(
     service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
+    odd: Odd,
     plain_host: Host,
     root: Path,
 ) -> None:
@@ -304,7 +305,7 @@ def test_a_length_that_only_the_rest_tells_is_believed(
 @pytest.mark.usefixtures("no_backoff")
 def test_a_digest_that_came_with_the_first_half_counts_to_the_end(
     service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
+    odd: Odd,
     plain_host: Host,
     root: Path,
 ) -> None:
@@ -328,7 +329,7 @@ def test_a_digest_that_came_with_the_first_half_counts_to_the_end(
 @pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("cut", [0, 9])
 def test_nothing_is_kept_of_a_compressed_body_that_was_damaged(
-    cut: int, service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+    cut: int, service: SimulatedService, odd: Odd, root: Path
 ) -> None:
     """Only its end tells, once all bytes are here, and as many as there should be."""
     service.set_recordings([SimulatedRecording(ID, START, 300_000, 20_000, 6_000)])
@@ -348,7 +349,7 @@ def test_nothing_is_kept_of_a_compressed_body_that_was_damaged(
 @pytest.mark.usefixtures("no_backoff")
 def test_the_digest_of_another_version_counts_no_more(
     service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
+    odd: Odd,
     plain_host: Host,
     root: Path,
 ) -> None:
@@ -365,7 +366,7 @@ def test_the_digest_of_another_version_counts_no_more(
 
 
 def test_an_mp4_of_the_right_size_may_have_boxes_of_its_own(
-    service: SimulatedService, odd: Callable[[Kind, Answers], None], root: Path
+    service: SimulatedService, odd: Odd, root: Path
 ) -> None:
     """That they add up must only be so where nobody tells how long the file is."""
 
@@ -381,7 +382,7 @@ def test_an_mp4_of_the_right_size_may_have_boxes_of_its_own(
 @pytest.mark.usefixtures("no_backoff")
 def test_the_digest_of_a_refusal_is_not_the_files(
     service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
+    odd: Odd,
     plain_host: Host,
     root: Path,
 ) -> None:
@@ -402,7 +403,7 @@ def test_the_digest_of_a_refusal_is_not_the_files(
 def test_back_ends_with_validators_of_their_own(
     honours: bool,
     service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
+    odd: Odd,
     plain_host: Host,
     root: Path,
 ) -> None:

@@ -22,6 +22,9 @@ START = datetime(2014, 5, 6, 7, 8, 9, tzinfo=UTC)
 Answers = Callable[[bytes, bytes], bytes]
 """From a request's head, and the file's bytes, to what the host sends."""
 
+Odd = Callable[[Kind, Answers], None]
+"""Has a file of the recording answered so."""
+
 
 def bytes_of(service: SimulatedService, kind: Kind, id_: int = ID) -> bytes:
     return b"".join(expected_bytes(service.recordings[id_], kind) or ())

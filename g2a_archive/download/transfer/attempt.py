@@ -85,7 +85,7 @@ def _attempt(tools: Tools, transfer: Transfer) -> Result | Whole:
     if tools.stop.is_set():
         return Stopped()
     if _aged(transfer.link):
-        return NewLink("the link is older than 47 hours", aged=True)
+        return NewLink("the link is older than 47 hours", failed=False)
     size = transfer.expected or 0
     largest = storage.largest_file(transfer.directory) if size > _EVERYWHERE else None
     if largest is not None and size > largest:
@@ -370,7 +370,7 @@ def _looked_at_again(transfer: Transfer) -> NewLink | None:
     if transfer.empty or transfer.kind is FileKind.MP4:
         return None
     transfer.empty = True
-    return NewLink("the file is empty")
+    return NewLink("the file is empty", failed=False)
 
 
 def _aged(link: Link) -> bool:

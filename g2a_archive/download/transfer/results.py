@@ -136,10 +136,11 @@ UNASKED = Again("the file host sent what nobody had asked for", untried=True)
 
 
 class NewLink(NamedTuple):
-    """The link is no longer good; `aged` where it was not even tried."""
+    """Another link is needed. Where the last one `failed`, so that a second one in a row is given
+    up: one that is too old was not even tried, and one that leads to an empty file works."""
 
     reason: str
-    aged: bool = False
+    failed: bool = True
 
 
 class Failed(NamedTuple):
