@@ -304,25 +304,27 @@ class Taker:
         """Empty the source of what the target has by now: files first, then what told of them."""
         gone: list[int] = []
         places: set[str] = set()
-        for work in works:
-            if work.missed or work.source.state is State.REMOVED:
-                continue
-            if (stays := self._not_held(files, work)) is not None:
-                self._tell(self.report.failed, work.source.id, *stays)
-                continue
-            its = [f"{self.source.root}/{file['path']}" for file in work.source.files.values()]
-            places.update(map(os.path.dirname, its))
-            try:
-                remove_files(its)
-            except OSError as error:
-                self._stays(work, error)
-                continue
-            gone.append(work.source.id)
-        with only_this_source():
-            self._flush(places)
-            if gone:
-                rows.forget(self.theirs, gone)
-        self.report.moved += len(gone)
+        try:
+            for work in works:
+                if work.missed or work.source.state is State.REMOVED:
+                    continue
+                if (stays := self._not_held(files, work)) is not None:
+                    self._tell(self.report.failed, work.source.id, *stays)
+                    continue
+                its = [f"{self.source.root}/{file['path']}" for file in work.source.files.values()]
+                places.update(map(os.path.dirname, its))
+                try:
+                    remove_files(its)
+                except OSError as error:
+                    self._stays(work, error)
+                    continue
+                gone.append(work.source.id)
+        finally:  # also where it is asked to stop: the source claims nothing that it has no more
+            with only_this_source():
+                self._flush(places)
+                if gone:
+                    rows.forget(self.theirs, gone)
+            self.report.moved += len(gone)
 
     def _stays(self, work: Work, error: OSError) -> None:
         """Tell of a recording that cannot be taken out of its source, which is not this one's."""

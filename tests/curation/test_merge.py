@@ -35,7 +35,10 @@ from support.merging import (
 from support.mounts import bind, tmpfs
 from support.service import Serve
 
+from g2a_archive.curation import merge_files, merge_work
 from g2a_archive.demo import SimulatedService, sample_recordings
+from g2a_archive.download.stopping import StopSwitch
+from g2a_archive.errors import ExitCode
 from g2a_archive.models import FileKind, Shard
 
 shard_originals = merging.shard_originals
@@ -110,6 +113,32 @@ def test_move_empties_the_sources(service: SimulatedService, parts: list[Path], 
         assert states(part) == {}
         assert_proven(part, "--fingerprint", lines[part])
     assert all(path.stat().st_nlink == 1 for path in archive_files(root).values())
+
+
+def test_asked_to_stop_a_source_claims_nothing_that_was_taken_out(
+    service: SimulatedService,
+    source: Path,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both have the same as files of their own, which are read before one of them goes."""
+    merge_here(root, copies([source], tmp_path / "other"))
+    switch = StopSwitch()
+    remove_files = merge_files.remove_files
+
+    def stopping(paths: list[str]) -> None:
+        remove_files(paths)
+        switch.stop(ExitCode.SIGTERM)
+
+    monkeypatch.setattr(merge_work, "remove_files", stopping)
+    report = merge_here(root, [source], move=True, switch=switch)
+    assert (report.exit_code, report.moved) == (143, 1)
+    assert len(states(source)) == 4
+    assert_proven(source)
+    monkeypatch.undo()
+    assert merge_here(root, [source], move=True).moved == 4
+    assert_archive_equals(service, root)
 
 
 def test_pages_of_a_source_name_nothing_that_was_moved(parts: list[Path], root: Path) -> None:
