@@ -31,9 +31,9 @@ CONNECT_TIMEOUT = 10.0
 class Adapter(HTTPAdapter):
     """requests' adapter, on connections of ours. No request is ever repeated by it."""
 
-    def __init__(self, timeout: float, *, hosts: int = 4, connections: int) -> None:
+    def __init__(self, network: Network, *, hosts: int = 4, connections: int) -> None:
         """Pools for the `hosts` used last, with so many idle `connections` each."""
-        self.network = Network(timeout)
+        self.network = network
         self._lock = threading.Lock()
         super().__init__(pool_connections=hosts, pool_maxsize=connections, max_retries=0)
 
@@ -62,8 +62,8 @@ class FileAdapter(Adapter):
     of 26 kB, 8 at a time, take 2.1 s of CPU instead of 2.4, and 3.4 s instead of 4.2.
     """
 
-    def __init__(self, timeout: float, *, connections: int) -> None:
-        super().__init__(timeout, connections=connections)
+    def __init__(self, network: Network, *, connections: int) -> None:
+        super().__init__(network, connections=connections)
         # Nothing but this would keep a pool that the library has let go of, and its connections.
         self._pools: WeakValueDictionary[str, Any] = WeakValueDictionary()
 

@@ -20,7 +20,7 @@ from typing import Any, cast
 from weakref import WeakSet
 
 from urllib3 import HTTPHeaderDict
-from urllib3.util.connection import create_connection
+from urllib3.util.connection import allowed_gai_family, create_connection
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.wait import wait_for_read
 
@@ -57,6 +57,7 @@ class Network:
         self.timeout = timeout
         self._lock = threading.Lock()
         self._good: dict[Place, str] = {}
+        self._failed: dict[Place, set[str]] = {}
         self._expired: dict[Place, float] = {}
         self._talkative: set[Place] = set()
         self._doubted: set[Place] = set()
@@ -67,7 +68,8 @@ class Network:
         self.aborted = False
 
     def connect(self, connection: Any, usual: Any) -> socket.socket:
-        """A socket to the address that answered last, or else to the first that answers.
+        """A socket to the address that answered last, or else to the first that takes it: those
+        that failed come last.
 
         What is beyond a SOCKS proxy has no address here.
         """
@@ -76,20 +78,44 @@ class Network:
         if hasattr(connection, "_socks_options"):
             return cast(socket.socket, usual())
         place = (connection.host, connection.port)
-        good = self._good.get(place)
-        if good is not None:
-            with suppress(OSError):
-                return create_connection(
-                    (good, connection.port),
+        made: socket.socket | None = None
+        while made is None and (address := self._first(place)) is not None:
+            try:
+                made = create_connection(
+                    (address, connection.port),
                     connection.timeout,
                     source_address=connection.source_address,
                     socket_options=connection.socket_options,
                 )
-            self._good.pop(place, None)
-        made: socket.socket = usual()
+            except OSError:
+                self.failed(place, address)
+        made = made or cast(socket.socket, usual())
         with suppress(OSError):  # the host may have hung up already: then the request will tell
-            self._good[place] = made.getpeername()[0]
+            connection.unproved = made.getpeername()[0]
         return made
+
+    def _first(self, place: Place) -> str | None:
+        """The address to be tried before all others, where it matters."""
+        good, failed = self._good.get(place), self._failed.get(place)
+        if good is not None or not failed:
+            return good
+        with suppress(OSError, UnicodeError):  # of which the usual way tells
+            family = allowed_gai_family()
+            for *_, (address, *_) in socket.getaddrinfo(*place, family, socket.SOCK_STREAM):
+                if address not in failed:
+                    return str(address)
+        failed.clear()  # all are as bad
+        return None
+
+    def failed(self, place: Place, address: str) -> None:
+        """A new connection to this address was of no use: the host's others come before it."""
+        self._failed.setdefault(place, set()).add(address)
+        if self._good.get(place) == address:
+            self._good.pop(place, None)
+
+    def answered(self, connection: Any) -> None:
+        """The address that a new connection goes to is of use."""
+        self._good[connection.place], connection.unproved = connection.unproved, ""
 
     def expire(self, place: Place) -> None:
         """The connections to this host that are kept now are not to be used again."""
@@ -201,6 +227,8 @@ class _Final(http.client.HTTPResponse):
                 break
             self.headers = self.msg = None  # type: ignore[assignment] # so that it begins again
             super().begin()
+        if self._kept.unproved:
+            self._kept.network.answered(self._kept)
         if self.status < 200:  # a switch to a protocol that nobody asked for, or no end
             raise http.client.HTTPException
         # The library takes no header after a line that is none; such lines are no headers to it.
@@ -227,6 +255,9 @@ class _Kept:
     network: Network
     asked_at = 0.0
     answers = 0
+    unproved = ""
+    """The address that it goes to, before that has answered."""
+
     idle = False
     """Whether the last answer was read whole."""
 
@@ -241,7 +272,7 @@ class _Kept:
         return partial(_Final, self)
 
     def _new_conn(self) -> socket.socket:
-        self.answers, self.idle = 0, False
+        self.answers, self.idle, self.unproved = 0, False, ""
         return self.network.connect(self, super()._new_conn)  # type: ignore[misc]
 
     @property
@@ -275,6 +306,8 @@ class _Kept:
     def close(self) -> None:
         """Before an idle one is closed, to make room for another host's, it is looked at."""
         _ = self.idle and self.is_connected
+        if self.unproved:
+            self.network.failed(self.place, self.unproved)
         super().close()  # type: ignore[misc]
 
     def doubts(self, asked_at: float) -> bool:

@@ -18,7 +18,7 @@ from g2a_archive.transport.adapter import (
     raw_of,
 )
 from g2a_archive.transport.answer import Answer, faulty
-from g2a_archive.transport.connections import Place
+from g2a_archive.transport.connections import Network, Place
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 from g2a_archive.transport.hosts import Hosts
 from g2a_archive.transport.retry_after import retry_after
@@ -38,8 +38,8 @@ class Downloads:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
         self._timeout = min(CONNECT_TIMEOUT, timeout), timeout
         self.hosts = hosts
-        self._adapter = FileAdapter(timeout, connections=jobs)
-        self.network = self._adapter.network
+        self.network = Network(timeout)
+        self._adapter = FileAdapter(self.network, connections=jobs)
         # Reads the environment as the service's calls do; sends nothing, and knows no secrets.
         self._session = requests.Session()
         self._environment: dict[str, Mapping[str, Any]] = {}

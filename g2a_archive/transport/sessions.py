@@ -12,6 +12,7 @@ import requests
 from g2a_archive.errors import Interrupted
 from g2a_archive.threads import no_threads, spawn
 from g2a_archive.transport.adapter import CONNECT_TIMEOUT, Adapter, Session, check_certificates
+from g2a_archive.transport.connections import Network
 from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
 
 _T = TypeVar("_T")
@@ -40,6 +41,7 @@ class Caller:
         """
         check_certificates()
         self._timeout = timeout
+        self._network = Network(timeout)
         self._sessions: list[Session] = []
 
     def call(
@@ -68,7 +70,7 @@ class Caller:
         try:
             session = self._sessions.pop()
         except IndexError:
-            session = Session(Adapter(self._timeout, hosts=2, connections=1))
+            session = Session(Adapter(self._network, hosts=2, connections=1))
         try:
             with session.request(
                 method,

@@ -29,9 +29,11 @@ class Host:
     `context`: it speaks TLS. `requests` holds the heads that came.
     """
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None = None, at: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(at)
         self._done = threading.Event()
         self._threads: list[threading.Thread] = []
         self._served: list[socket.socket] = []

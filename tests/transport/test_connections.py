@@ -182,36 +182,6 @@ def test_a_connection_that_times_out_takes_the_old_ones_along(host: Host) -> Non
     downloads.close()
 
 
-def test_the_address_that_answered_is_tried_first(
-    plain_host: Host, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A host of which one address is dead costs its time-out once, not for each connection."""
-    tried: list[str] = []
-    dead = {"127.0.0.3"}
-    connect = socket.socket.connect
-
-    def note(self: socket.socket, place: Any) -> None:
-        tried.append(place[0])
-        if place[0] in dead:
-            raise ConnectionRefusedError
-        connect(self, ("127.0.0.1", place[1]))
-
-    def two(name: str, *_: object) -> list[tuple[Any, ...]]:
-        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-        found = ("127.0.0.3", "127.0.0.1") if name == "localhost" else (name,)
-        return [(*kind, (address, plain_host.port)) for address in found]
-
-    monkeypatch.setattr("urllib3.util.connection.socket.getaddrinfo", two)
-    monkeypatch.setattr(socket.socket, "connect", note)
-    plain_host.script = sends(answer(BODY, "Connection: close"))
-    for _ in range(2):
-        assert body_of(downloads, plain_host.url) == BODY
-    assert tried == ["127.0.0.3", "127.0.0.1", "127.0.0.1"]
-    dead, tried[:] = {"127.0.0.1"}, ()
-    assert body_of(downloads, plain_host.url) == BODY  # that one went, and the other came back
-    assert tried == ["127.0.0.1", "127.0.0.3"]
-
-
 def test_connecting_has_a_time_out_of_its_own(
     plain_host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
