@@ -150,7 +150,7 @@ def _update(folder: Path, directory: str, ours: Sequence[bytes]) -> DirectorySum
     with closing(_lines(path)) as old:
         others = _others(folder, _hashed(old, was), ours)
     lines = [*_hashed(lines_of(ours, others), digest)]
-    if digest.digest() != was.digest():
+    if digest.digest() != was.digest() or (not lines and os.path.lexists(path)):
         _replace(path, lines)
     count = len(ours) + sum(_parse(line) is not None for _, line in others)
     return DirectorySums(directory, digest.hexdigest() if lines else None, count, tuple(others))

@@ -254,9 +254,10 @@ def test_a_directory_with_nothing_left_has_no_empty_file(tmp_path: Path) -> None
     for _ in range(2):
         assert update(tmp_path, []) == DirectorySums(DAY)
         assert not (tmp_path / DAY / "SHA256SUMS").exists()
-    (tmp_path / DAY / "SHA256SUMS").write_bytes(bytes(70))  # whose end never came to the disk
-    assert update(tmp_path, []) == DirectorySums(DAY)
-    assert not (tmp_path / DAY / "SHA256SUMS").exists()
+    for left in (bytes(70), b""):  # whose end, or anything of it, never came to the disk
+        (tmp_path / DAY / "SHA256SUMS").write_bytes(left)
+        assert update(tmp_path, []) == DirectorySums(DAY)
+        assert not (tmp_path / DAY / "SHA256SUMS").exists()
 
 
 def test_what_a_killed_run_had_moved_aside_is_not_lost(tmp_path: Path) -> None:
