@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f]")
+_TARGET = re.compile(r"[^:/]+://[^/?#]*([^#]*)")
+_UNSENDABLE = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%]")
 
 
 @lru_cache(maxsize=64)
@@ -24,6 +26,17 @@ def is_loopback(host: str) -> bool:
 def place_of(url: str) -> str:
     """Scheme, host, and port where that is named, of an address that may be used."""
     return "/".join(url.split("?", 1)[0].split("/", 3)[:3]).lower()
+
+
+def target_of(url: str) -> str:
+    """What an address asks its host for, byte by byte: a signature may be one of these bytes.
+
+    Only what no request may hold is encoded, as requests does it. requests would write `%2f` as
+    `%2F`, and `%7E` as `~`: the same to a host that decodes them, and a wrong signature to others.
+    """
+    found = _TARGET.search(url)
+    target = _UNSENDABLE.sub(lambda one: quote(one[0], safe=""), found[1] if found else "")
+    return target if target.startswith("/") else f"/{target}"
 
 
 def checked(url: str) -> SplitResult:

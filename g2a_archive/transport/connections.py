@@ -24,6 +24,7 @@ from urllib3.util.connection import allowed_gai_family, create_connection
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.wait import wait_for_read
 
+from g2a_archive.transport.address import place_of
 from g2a_archive.transport.sockets import decrypted, shut, talks, talks_still
 
 _LONGEST_IDLE = 60.0
@@ -64,7 +65,8 @@ class Network:
         self._kept: WeakSet[Any] = WeakSet()
         self._usual = self._spread = 0.0
         self._waiting: dict[Any, float] = {}
-        self.used = threading.local()  # its `connection` is the one that a thread used last
+        # `connection` is the one that a thread used last, `target` what its request is to ask for.
+        self.used = threading.local()
         self.aborted = False
 
     def connect(self, connection: Any, usual: Any) -> socket.socket:
@@ -333,10 +335,12 @@ class _Kept:
         self.close()
         return self.asked_at <= self.doubted
 
-    def request(self, *args: Any, **more: Any) -> None:
+    def request(self, method: str, url: str, *args: Any, **more: Any) -> None:
         self.asked_at, self.idle = time.monotonic(), False
         self.network.used.connection = self
-        super().request(*args, **more)  # type: ignore[misc]
+        if target := getattr(self.network.used, "target", ""):  # a proxy is to get all of the url
+            url = target if url.startswith("/") else f"{place_of(url)}{target}"
+        super().request(method, url, *args, **more)  # type: ignore[misc]
 
     def _tunnel(self) -> None:
         self._awaited(super()._tunnel)  # type: ignore[misc]

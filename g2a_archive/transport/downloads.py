@@ -8,7 +8,6 @@ from typing import Any, cast
 from urllib.parse import urljoin
 
 import requests
-from requests.utils import requote_uri
 
 from g2a_archive.transport import address
 from g2a_archive.transport.adapter import (
@@ -53,6 +52,7 @@ class Downloads:
         kept_by: set[Place] = set()
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._prepared(url, headers)
+            self.network.used.target = address.target_of(url)
             host = address.place_of(url)
             response = self._ask(host, request)
             location = _location(response)
@@ -62,7 +62,7 @@ class Downloads:
                 answer.kept_by, answer.host = kept_by, host
                 return answer
             answer.close()
-            url = _redirected(request.url or url, location)
+            url = _redirected(url, location)
         raise NetworkError("too many redirects")
 
     def close(self) -> None:
@@ -152,10 +152,10 @@ def _location(response: requests.Response) -> str | None:
 
 
 def _redirected(url: str, location: str) -> str:
-    """Where a redirect leads, as requests sends it. Raises `NetworkError`."""
+    """Where a redirect leads. Raises `NetworkError`."""
     try:
-        target = urljoin(url, requote_uri(location))
-    except (ValueError, requests.RequestException):  # whose texts would quote the address
+        target = urljoin(url, location)
+    except ValueError:  # whose text would quote the address
         raise NetworkError("a redirect cannot be followed: it is no address") from None
     try:
         address.checked(target)

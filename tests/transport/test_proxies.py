@@ -153,17 +153,46 @@ def test_no_credentials_cookies_or_netrc_reach_a_links_host(
         assert b"cookie" not in head.lower()
 
 
+SIGNED = [
+    "/a%2fb%2Fc/%7E~*%2A+%2B%20;v=1/d.mp4?e=1&sig=a%2fb%2B%3d~%7e&empty=&k=1&k=2&",
+    "/a.mp4?",
+    "?sig=%3d",
+    "//a//b/%2e/c.mp4?url=https://h/?x",
+]
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("target", SIGNED)
+def test_a_link_s_own_bytes_reach_its_host(
+    target: str,
+    proxied: bool,
+    plain_host: Host,
+    downloads: Downloads,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or else a signature, which may be one of these, is wrong."""
+    plain_host.script = lambda sock: sock.sendall(answer(BODY))
+    place = f"http://localhost:{plain_host.port}"
+    if proxied:  # by the host itself
+        monkeypatch.setenv("HTTP_PROXY", place)
+    assert fetched(downloads, f"{place}{target}#fragment") == BODY
+    path = f"/{target}" if target.startswith("?") else target
+    asked = f"{place}{path}" if proxied else path
+    assert plain_host.requests[0].startswith(f"GET {asked} HTTP/1.1\r\n".encode())
+
+
 REDIRECTS = {
     "/a b.mp4?x=1 2": b"GET /a%20b.mp4?x=1%202 ",
     "/d\u00e9j\u00e0.mp4": b"GET /d%C3%A9j%C3%A0.mp4 ",
     "/d%C3%A9.mp4?s=%2F": b"GET /d%C3%A9.mp4?s=%2F ",
+    "/a%7Eb.mp4?s=%2f&t=%zz": b"GET /a%7Eb.mp4?s=%2f&t=%25zz ",
     "//localhost:{port}/c": b"GET /c ",
     "d": b"GET /d ",
 }
 
 
 @pytest.mark.parametrize(("location", "line"), REDIRECTS.items(), ids=list(REDIRECTS))
-def test_a_redirect_is_followed_as_requests_sends_it(
+def test_where_a_redirect_leads(
     location: str, line: bytes, plain_host: Host, downloads: Downloads
 ) -> None:
     first = answer(b"", f"Location: {location.format(port=plain_host.port)}", status="302 Found")
