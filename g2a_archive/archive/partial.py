@@ -72,12 +72,15 @@ class Validator(NamedTuple):
 
         It may where one of them differs, and where the ETag is gone, unless the time of the last
         change is the same. The rest of a file need not tell that time again (RFC 9110, 15.3.7).
+        The same ETag at another time may be that of the file before, which the host has kept.
         """
         both = self.modified is not None and other.modified is not None
         if self.etag or self.weak:
             if other.etag or other.weak:
-                return (self.etag, self.weak) != (other.etag, other.weak)
-            return not both or self.modified != other.modified
+                if (self.etag, self.weak) != (other.etag, other.weak):
+                    return True
+            elif not both:
+                return True
         return both and self.modified != other.modified
 
 

@@ -350,6 +350,8 @@ DATE, LATER = "Tue, 06 May 2014 07:08:09 GMT", "Wed, 07 May 2014 07:08:09 GMT"
         (Validator(), Validator(None, DATE), False),
         (Validator('"1"', DATE), Validator('"1"'), False),
         (Validator('"1"', DATE), Validator('"2"', DATE), True),
+        (Validator('"1"', DATE), Validator('"1"', DATE), False),
+        (Validator('"1"', DATE), Validator('"1"', LATER), True),  # an ETag that the host kept
         (Validator('"1"'), Validator(None, None, 'W/"1"'), True),
         (Validator('"1"'), Validator(), True),
         (Validator('"1"', DATE), Validator(None, DATE), False),

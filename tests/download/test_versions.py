@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 from support import archive_files, run_here
 from support.host import Host, answer, asked_from, chunks, part_of
-from support.odd import ID, START, Answers, act, bytes_of, name_of, whole
+from support.odd import ID, START, Answers, Odd, act, bytes_of, name_of, whole
 from support.service import Serve
 
 from g2a_archive.archive.partial import Partial
@@ -57,6 +57,11 @@ VERSIONS: dict[str, Version] = {
     "another time": ([f"Last-Modified: {DAY}"], [f"Last-Modified: {NEXT}"], at_its_beginning),
     "another ETag": (['ETag: "1"'], ['ETag: "2"'], at_its_beginning),
     "another weak ETag": (['ETag: W/"1"'], ['ETag: W/"2"'], at_its_beginning),
+    "another time, the old ETag": (
+        ['ETag: "1"', f"Last-Modified: {DAY}"],
+        ['ETag: "1"', f"Last-Modified: {NEXT}"],
+        at_its_beginning,
+    ),
     "an ETag that is gone": (['ETag: "1"'], [], at_its_beginning),
     "an ETag that is weak now": (['ETag: "1"'], ['ETag: W/"1"'], at_its_beginning),
     "an ETag that came later": ([], ['ETag: "2"'], all_over),
@@ -96,10 +101,7 @@ def test_another_file_of_the_same_length_from_a_host_that_ignores_if_range(
 
 
 def test_a_whole_file_with_another_validator_that_is_cut_again(
-    service: SimulatedService,
-    odd: Callable[[Kind, Answers], None],
-    plain_host: Host,
-    root: Path,
+    service: SimulatedService, odd: Odd, plain_host: Host, root: Path
 ) -> None:
     """What was not held against the new file is not taken for a part of it."""
 
