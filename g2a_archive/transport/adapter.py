@@ -49,6 +49,15 @@ class Adapter(HTTPAdapter):
                 return self.proxy_manager[proxy]
             return self._know(super().proxy_manager_for(proxy, **more))
 
+    def close(self) -> None:
+        """Close every connection that is kept, also where something still knows of its pool: the
+        library's own waits until nothing does."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 # it cannot be iterated over
+                if (pool := manager.pools.get(key)) is not None:
+                    pool.close()
+        super().close()
+
     def _know(self, manager: Any) -> Any:
         usual = manager.pool_classes_by_scheme
         manager.pool_classes_by_scheme = classes(self.network, usual)

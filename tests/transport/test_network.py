@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from types import SimpleNamespace
 
-from support.host import Host
+from support.bodies import downloads_of
+from support.host import Host, answer
 
 from g2a_archive.transport.connections import Network
 from g2a_archive.transport.downloads import Downloads
@@ -30,3 +31,13 @@ def test_of_many_hosts_the_connections_to_a_few_are_kept(downloads: Downloads) -
     for host in hosts:
         host.close()
     assert left
+
+
+def test_kept_connections_are_closed_while_an_answer_is_still_known(host: Host) -> None:
+    host.script = lambda sock: sock.sendall(answer(b"body"))
+    downloads = downloads_of(20.0, jobs=2)
+    found = downloads.get(host.url, {})
+    assert (found.read(10), found.read(10)) == (b"body", b"")
+    found.close()
+    downloads.close()
+    assert host.left()
