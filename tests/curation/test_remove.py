@@ -281,6 +281,25 @@ def test_tombstones_outlive_the_catalogue(
     assert_removed(root, ids[0], ids[2])
 
 
+def test_a_tombstone_that_was_cut_takes_no_other_along(
+    service: SimulatedService, root: Path, ids: list[int], say: Say
+) -> None:
+    """A full disk took half of a line, in the middle of a reason in quotes; then it came again."""
+    say("remove", "--yes", "--reason", "old, by law", ids[0])
+    path = root / ".g2a-archive" / "removed.csv"
+    head, line = path.read_text().splitlines(keepends=True)
+    path.write_text(f"{head}{line.partition('by law')[0]}\n{line}")
+    say("remove", "--yes", ids[1])
+    say("remove", "--yes", "--reason", "old, by law", ids[2])
+    catalog_path(root).unlink()
+    report = run_here(service, root, ids)
+    assert (report.exit_code, report.files) == (0, 0)
+    assert {one.id: one.reason for one in report.removed} == {
+        **dict.fromkeys((ids[0], ids[2]), "old, by law"),
+        ids[1]: None,
+    }
+
+
 def test_what_never_came_and_is_asked_for_again_stays_owed(
     serve: Serve, root: Path, say: Say
 ) -> None:

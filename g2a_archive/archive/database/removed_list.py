@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from itertools import chain
@@ -95,12 +95,18 @@ def last(root: Path) -> dict[str, Any] | None:
     try:
         with suppress(FileNotFoundError, csv.Error), open_regular(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            rows = [*csv.reader(file.read().decode("utf-8", "replace").splitlines())]
+            rows = [*_rows(file.read().decode("utf-8", "replace").splitlines())]
             return next((line for row in reversed(rows) if (line := _tombstone(row))), None)
     except OSError as error:
         # The catalogue knows the same, unless it is older, as from a backup.
         log.warning("%s", storage_error(error, "read", path))
     return None
+
+
+def _rows(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Each line by itself: a quote that one which was cut left open swallows no other."""
+    for line in lines:
+        yield from csv.reader([line])
 
 
 def _tombstone(row: Sequence[str]) -> dict[str, Any] | None:
@@ -115,7 +121,7 @@ def read(root: Path) -> Iterator[dict[str, Any]]:
     odd = 0
     try:
         with TextIOWrapper(open_regular(path), "utf-8-sig", "replace", newline="") as file:
-            for row in csv.reader(file):
+            for row in _rows(file):
                 if line := _tombstone(row):
                     yield line
                 elif row and row[0] != "id":  # the head
