@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import archive_files, cli_here, run_here, states
 from support.archive import MP4, Archive, video
+from support.service import Serve
 
+from g2a_archive.demo import sample_recordings
 from g2a_archive.fixity.rebuild import rebuild
 from g2a_archive.fixity.selection import VerifyOptions
-from g2a_archive.models import State
+from g2a_archive.models import ALL_KINDS, FileKind, State
 
 
 @pytest.fixture
@@ -116,6 +120,25 @@ def test_what_was_owed_for_another_reason_stays_owed(archive: Archive) -> None:
     archive.write(file.path, video("one"))
     archive.verify()
     assert archive.state(1) == ("failed", 1, None)
+
+
+@pytest.mark.parametrize("kinds", [ALL_KINDS, (FileKind.MP4,)], ids=["all", "only the MP4"])
+def test_what_came_back_is_archived_though_the_service_has_it_no_more(
+    kinds: tuple[FileKind, ...], serve: Serve, root: Path
+) -> None:
+    """All that was asked for is here again: but for a thumbnail, which was never offered."""
+    service = serve([replace(one, thumbnail_size=None) for one in sample_recordings(3)])
+    gone, new, _ = service.recordings
+    run_here(service, root, [gone], kinds=kinds)
+    path = next(path for name, path in archive_files(root).items() if name.endswith(".mp4"))
+    path.rename(root / "elsewhere")
+    assert cli_here(["verify", "--dest", root]).returncode == 1
+    service.set_recordings([one for id_, one in service.recordings.items() if id_ != gone])
+    run_here(service, root, [gone, new], kinds=kinds)
+    assert states(root)[gone] == "refused"
+    (root / "elsewhere").rename(path)
+    assert cli_here(["verify", "--dest", root]).returncode == 0
+    assert states(root)[gone] == "archived"
 
 
 def test_sha256sum_agrees_about_the_archive(archive: Archive) -> None:

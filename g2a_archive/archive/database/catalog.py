@@ -107,7 +107,7 @@ WHERE id = :id AND NOT EXISTS
     (SELECT 1 FROM file WHERE recording = :id AND damage IS NOT NULL)
 AND (state = 'damaged'
      OR archived_at IS NOT NULL AND state NOT IN ('archived', 'removed')
-        AND kinds | absent = 7)
+        AND wanted & ~(kinds | unoffered) = 0)
 """
 
 _ADOPT = """
