@@ -19,7 +19,7 @@ from g2a_archive.archive.disk import look
 from g2a_archive.archive.disk.leftovers import sweep
 from g2a_archive.archive.disk.libc import share_arenas
 from g2a_archive.archive.disk.mounts import unmounted_error
-from g2a_archive.archive.storage import Storage, catalog_path, has_catalog, is_there
+from g2a_archive.archive.storage import Storage, catalog_path, is_there
 from g2a_archive.console.progress import Display
 from g2a_archive.console.report import Report
 from g2a_archive.download.plan import Plan, make_plan
@@ -93,20 +93,13 @@ class Download:
         ends or prevents the job is in the report; raises only `InputError`.
         """
         share_arenas()
-        try:
-            with self.switch.limited(self.settings.max_duration), self._opened():
-                try:
-                    self._guarded(job)
-                finally:
-                    self._record()
-        except InputError:
-            raise
-        except Interrupted:  # while it was opened
-            self._stopped()
-        except Exception as error:
-            self.broke(error)
-            if isinstance(error, LockedError):
-                self._look_beside()
+        limited = self.switch.limited(self.settings.max_duration)
+        with self._guarded(), limited, self._opened():
+            try:
+                with self._guarded():
+                    job()
+            finally:
+                self._record()
         self.report.unfinished.extend(self._left)
         return self._finished()
 
@@ -120,9 +113,10 @@ class Download:
             self.report.already_archived += len(self._left) - len(left)
             self._left = left
 
-    def _guarded(self, job: Callable[[], None]) -> None:
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
         try:
-            job()
+            yield
         except Interrupted:
             self._stopped()
         except InputError as error:
@@ -130,6 +124,8 @@ class Download:
             raise
         except Exception as error:
             self.broke(error)
+            if isinstance(error, LockedError):
+                self._look_beside()
 
     def _stopped(self) -> None:
         if self.switch.code is not None:
@@ -308,13 +304,11 @@ class Download:
         could not begin. None where that is not known.
         """
         path = catalog_path(self.root, self.settings.catalog)
-        with suppress(ArchiverError, Interrupted, OSError):
-            if has_catalog(path):
-                with self._read(path) as catalog:
-                    if self._service is not None:
-                        catalog.now = self._service.clock.text
-                    self.report.fingerprint = self.report.fingerprint or catalog.fingerprint()
-                    return catalog.owed_count(), catalog.last_success()
+        with suppress(ArchiverError, Interrupted, OSError), self._read(path) as catalog:
+            if self._service is not None:
+                catalog.now = self._service.clock.text
+            self.report.fingerprint = self.report.fingerprint or catalog.fingerprint()
+            return catalog.owed_count(), catalog.last_success()
         return None, None
 
     def _read(self, path: Path) -> Catalog:
