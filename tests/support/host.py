@@ -157,9 +157,9 @@ class Authority:
         self.bundle = folder / "authority.pem"
         self._ca.cert_pem.write_to_path(self.bundle)
 
-    def context(self, name: str = "localhost", *, expired: bool = False) -> ssl.SSLContext:
-        """What a host of this name speaks TLS with."""
+    def context(self, *names: str, expired: bool = False) -> ssl.SSLContext:
+        """What a host of these names, else `localhost`, speaks TLS with."""
         until = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) if expired else None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ca.issue_cert(name, not_after=until).configure_cert(context)
+        self._ca.issue_cert(*(names or ("localhost",)), not_after=until).configure_cert(context)
         return context

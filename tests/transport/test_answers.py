@@ -273,7 +273,10 @@ def test_of_two_trailers_of_a_name_both_count(plain_host: Host, downloads: Downl
 
 
 def test_the_digest_of_a_part_is_not_the_files(plain_host: Host, downloads: Downloads) -> None:
-    lines = (f"Content-MD5: {digest('md5')}", f"Digest: sha-256={digest('sha256')}")
+    lines = (
+        *(f"Content-MD5: {digest('md5')}", f"Content-Digest: sha-512=:{digest('sha512')}:"),
+        f"Digest: sha-256={digest('sha256')}",
+    )
     act(plain_host, answer(BODY, *lines, status="206 Partial Content"), 1)
     found = downloads.get(plain_host.url, {})
     assert set(found.digests) == {"sha256"}

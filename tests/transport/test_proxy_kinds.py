@@ -22,7 +22,7 @@ URL = "https://files.example/a?secret"
 
 @pytest.fixture
 def secure(authority: Authority) -> Iterator[Host]:
-    host = Host(authority.context("files.example"))
+    host = Host(authority.context("files.example", "localhost"))
     host.script = lambda sock: sock.sendall(answer(BODY))
     yield host
     host.close()
@@ -67,6 +67,15 @@ def test_one_connection_serves_many(proxy: Proxy, secure: Host, downloads: Downl
     downloads.close()
     assert (len(proxy.asked), secure.accepted) == (1, 1)
     assert b"files.example" in proxy.asked[0], "the proxy resolves the name"
+
+
+def test_every_connection_is_the_proxys(proxy: Proxy, secure: Host, downloads: Downloads) -> None:
+    """Also to a host that could be reached without it, and where the proxy is known already."""
+    secure.script = lambda sock: sock.sendall(answer(BODY, "Connection: close"))
+    beside = f"https://localhost:{secure.port}/a"
+    assert [fetched(downloads, url) for url in (URL, beside, beside)] == [BODY] * 3
+    downloads.close()
+    assert len(proxy.asked) == 3
 
 
 def test_an_end_that_tls_did_not_announce_is_none(
