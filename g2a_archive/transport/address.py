@@ -63,15 +63,11 @@ def checked(url: str) -> SplitResult:
     if parts.scheme == "http" and not is_loopback(host):
         raise ValueError("plain http:// is accepted to loopback hosts only; use https://")
     try:
-        if ":" in host:  # IPv6, whose zone could hold anything
+        url.encode()
+        if ":" in host:  # IPv6
             ipaddress.ip_address(host)
-            host.encode("ascii")
         elif not host.isascii() or len(host) > 200:
             host.encode("idna")
     except ValueError as error:
-        raise ValueError("its host name is no host name") from error
-    try:
-        url.encode()
-    except UnicodeError as error:
-        raise ValueError("it has a character that no address can have") from error
+        raise ValueError("it is no address") from error
     return parts

@@ -91,8 +91,7 @@ class Answer:
         self._inflate = Inflate(WINDOWS[self.coding]) if self.coding in WINDOWS else None
         self.digests = told_digests(raw.headers, partial=self.status == 206)
         self._encoded_digests = {
-            name: hashlib.new(name, usedforsecurity=False)
-            for name in (self.digests if self.encoded else ())
+            name: hashlib.new(name, usedforsecurity=False) for name in self.digests
         }
         self.ended = self.chunked and self.length == 0
         if self.ended:
@@ -351,15 +350,13 @@ def _length(raw: BaseHTTPResponse) -> int | None:
     }
     if not values:
         return None
-    if len(values) > 1:
-        raise NetworkError("the host announces two lengths that differ")
-    (value,) = values
-    if not _LENGTH.fullmatch(value):
+    value, *others = values
+    if others or not _LENGTH.fullmatch(value):
         raise NetworkError("the host announces a length that cannot be")
     return int(value)
 
 
 def _coding(header: str) -> str | None:
     """The content coding that changes the bytes; several are one that nobody can undo."""
-    names = [name for one in header.lower().split(",") if (name := one.strip()) in _COMPRESSED]
-    return (names[0] if len(names) == 1 else ",".join(names)) if names else None
+    names = (one.strip() for one in header.lower().split(","))
+    return ",".join(name for name in names if name in _COMPRESSED) or None

@@ -18,11 +18,10 @@ from g2a_archive.transport.adapter import (
 )
 from g2a_archive.transport.answer import Answer, faulty
 from g2a_archive.transport.connections import Network, Place
-from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
+from g2a_archive.transport.errors import NetworkError, translated
 from g2a_archive.transport.hosts import Hosts
 from g2a_archive.transport.retry_after import retry_after
 
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"}
 
@@ -113,9 +112,6 @@ class Downloads:
                 response = self._adapter.send(
                     request, timeout=self._timeout, **self._settings(request.url or "")
                 )
-                if response.status_code == 407:
-                    raw_of(response).close()
-                    raise proxy_refusal(407)
                 if again or not _to_nobody(response, network.used.connection):
                     return response
                 raw_of(response).close()
@@ -143,11 +139,10 @@ def _to_nobody(response: requests.Response, connection: Any) -> bool:
 
 def _location(response: requests.Response) -> str | None:
     """Where a redirect leads; None where it is none."""
-    if response.status_code not in _REDIRECTS:
-        return None
+    location = raw_of(response).get_redirect_location() or ""
     with suppress(UnicodeError):
         # Headers are read as Latin-1, and some hosts write UTF-8.
-        return raw_of(response).headers.get("Location", "").encode("latin-1").decode() or None
+        return location.encode("latin-1").decode() or None
     return None
 
 

@@ -13,7 +13,7 @@ from g2a_archive.errors import Interrupted
 from g2a_archive.threads import no_threads, spawn
 from g2a_archive.transport.adapter import CONNECT_TIMEOUT, Adapter, Session, check_certificates
 from g2a_archive.transport.connections import Network
-from g2a_archive.transport.errors import NetworkError, proxy_refusal, translated
+from g2a_archive.transport.errors import NetworkError, translated
 
 _T = TypeVar("_T")
 _LOOK_EVERY = 0.1
@@ -83,8 +83,6 @@ class Caller:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                if response.status_code == 407:
-                    raise proxy_refusal(407)
                 reply = Reply(response.status_code, _body(response, most), response.headers)
         except Exception as error:  # an answer that breaks the rules raises all sorts
             raise translated(error) from None
