@@ -207,11 +207,6 @@ class Finisher:
         try:
             when = transfer.start.timestamp()
             os.utime(part.path, (when, when), follow_symlinks=False)
-        except (OverflowError, ValueError):
-            log.warning(
-                "recording %d: cannot set the time of its file: the time is out of range",
-                transfer.recording,
-            )
         except OSError as error:
             if error.errno in _DISK_ERRORS:
                 raise
