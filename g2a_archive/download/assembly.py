@@ -12,7 +12,7 @@ from g2a_archive.archive import checksums
 from g2a_archive.download.jobs import make_job
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.download.transfer.receive import Tools
-from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
+from g2a_archive.errors import ExitCode
 from g2a_archive.models import Failure, RunSettings, counted
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import RateLimiter, backoff
@@ -96,14 +96,11 @@ def rehearse(
     *,
     catalog: Catalog,
     service: Service,
-    switch: StopSwitch,
 ) -> None:
     """Ask for the links of everything in the plan, and count what a run would do."""
     at = 0
     try:
         while at < len(plan.todo):
-            if switch.event.is_set():
-                raise Interrupted
             chunk = plan.todo[at : at + service.chunk_limit]
             answer = service.links(chunk, of=len(plan.todo))
             at += len(chunk)
@@ -128,8 +125,6 @@ def rehearse(
                     report.rehearsed(recording.id, job.directory, sum(sizes) if sizes else None)
                 elif not job.failures:
                     report.already_archived += 1  # what it lacks is not offered
-    except ArchiverError as error:
-        report.note(error)
     finally:
         report.unfinished.extend(plan.todo[at:])
     if not service.ever_answered and report.failed:

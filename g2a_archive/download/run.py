@@ -322,11 +322,4 @@ class Download:
 
         service = self.service()
         self._left = ()
-        rehearse(
-            self.settings,
-            plan,
-            self.report,
-            catalog=self.catalog,
-            service=service,
-            switch=self.switch,
-        )
+        rehearse(self.settings, plan, self.report, catalog=self.catalog, service=service)
