@@ -37,18 +37,16 @@ LONGEST = 45.0
 at any instant, and whoever stops a service kills it a little later."""
 
 
-def end_after(seconds: float, code: ExitCode) -> threading.Timer | None:
-    """End this process with `code` by then, unless the timer is cancelled; None without threads."""
+def end_after(seconds: float, code: ExitCode) -> threading.Timer:
+    """End this process with `code` by then, unless the timer is cancelled."""
     return _after(seconds, lambda: os._exit(int(code)))
 
 
-def _after(seconds: float, act: Callable[[], None]) -> threading.Timer | None:
+def _after(seconds: float, act: Callable[[], None]) -> threading.Timer:
     timer = threading.Timer(seconds, act)
     timer.daemon = True
-    try:
+    with suppress(RuntimeError):  # without threads it never ends; but nothing else runs then either
         timer.start()
-    except RuntimeError:
-        return None
     return timer
 
 
@@ -84,13 +82,14 @@ class StopSwitch:
             self.late = True
             self.stop()
 
-        # Without threads there is none; but nothing else runs then either.
-        timer = None if seconds is None else _after(seconds, end)
+        if seconds is None:
+            yield
+            return
+        timer = _after(seconds, end)
         try:
             yield
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
     @contextmanager
     def signals(self) -> Iterator[None]:
@@ -99,7 +98,7 @@ class StopSwitch:
         An error that leaves the block after a signal tells the code of what was first.
         """
 
-        timers: list[threading.Timer | None] = []
+        timers: list[threading.Timer] = []
 
         def handle(number: int, _: FrameType | None) -> None:
             if number == signal.SIGINT and self.code is not None:
@@ -121,8 +120,7 @@ class StopSwitch:
                 raise
             finally:
                 for timer in timers:
-                    if timer is not None:
-                        timer.cancel()
+                    timer.cancel()
 
     @contextmanager
     def hurried(self, seconds: float) -> Iterator[None]:
