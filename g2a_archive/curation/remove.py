@@ -119,11 +119,10 @@ def remove(catalog: Catalog, root: Path, removal: Removal, reason: str | None) -
     Raises `StorageError` where a part of the archive that holds any of it is not mounted: then
     nothing was removed.
     """
-    if missing := missing_parts(catalog, root):
-        sql = "SELECT DISTINCT directory FROM recording WHERE id IN ({ids})"
-        places = {row[0] for row in catalog.among(sql, removal.ids)}
-        there = [part for part in missing if any(part.holds(place) for place in places)]
-        if there:
-            raise unmounted_error(there)
+    sql = "SELECT DISTINCT directory FROM recording WHERE directory IS NOT NULL AND id IN ({ids})"
+    places = {row[0] for row in catalog.among(sql, removal.ids)}
+    missing = (part for part in missing_parts(catalog, root, places) if part.recordings)
+    if there := [part for part in missing if any(part.holds(place) for place in places)]:
+        raise unmounted_error(there)
     entomb(catalog, removal.ids, reason)
     return resume(catalog, root)

@@ -133,20 +133,21 @@ def test_a_directory_in_a_file_s_place_is_told_once(root: Path, ids: list[int], 
     assert_removed(root, *ids[:2])
 
 
+@pytest.mark.parametrize("levels", [1, 3], ids=["a year", "a day"])
 def test_a_disk_that_is_not_mounted_keeps_what_is_on_it(
-    root: Path, ids: list[int], say: Say, service: SimulatedService
+    levels: int, root: Path, ids: list[int], say: Say
 ) -> None:
-    year = root / "2014"
+    part = root.joinpath(*Path(files_of(root, ids[0])[0]).parts[:levels])
     away = root.parent / "away"
-    year.rename(away)
-    year.mkdir()
+    part.rename(away)
+    part.mkdir()
     before = catalog_path(root).read_bytes()
     code, _, err = say("remove", "--yes", *ids)
     assert code == 6
     assert "is the drive mounted?" in err
     assert catalog_path(root).read_bytes() == before
-    year.rmdir()
-    away.rename(year)
+    part.rmdir()
+    away.rename(part)
     assert say("remove", "--yes", *ids)[0] == 0
     assert_removed(root, *ids)
 
