@@ -171,7 +171,7 @@ _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 def is_replaced(path: str) -> bool:
     """Whether `replacing` would put a new file in its place: it is a regular one, or none yet."""
     target = Path(os.path.realpath(path))
-    return not path.startswith(_STREAMS) and (look.is_file(target) or not look.exists(target))
+    return not path.startswith(_STREAMS) and not look.is_no_file(target)
 
 
 @contextmanager

@@ -31,8 +31,10 @@ from support import (
 from support.cli import Args
 from support.service import Serve
 
+from g2a_archive.archive.database.copying import require_plain
 from g2a_archive.archive.disk import look
 from g2a_archive.archive.storage import check_destination, has_catalog
+from g2a_archive.console.outputs import is_replaced
 from g2a_archive.demo import SimulatedService, faults
 from g2a_archive.demo.recordings import KINDS
 from g2a_archive.errors import ExitCode
@@ -432,3 +434,26 @@ def test_an_archive_that_another_run_makes_just_now(
     check_destination(tmp_path / "archive")
     assert not has_catalog(tmp_path / "archive" / "catalog.sqlite3")
     assert not has_catalog(tmp_path / "archive" / "catalog.sqlite3")
+
+
+def test_a_journal_comes_and_goes_with_each_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks it was gone, and so "no plain file": a reader beside a run ended with 6.
+
+    Nor is a metrics file that another run makes just now to be written on at its end.
+    """
+    journal = tmp_path / "catalog.sqlite3-journal"
+    journal.touch()
+    looked = look._looked
+
+    def then_it_is_otherwise(path: Path) -> os.stat_result | None:
+        found = looked(path)
+        if path.name == journal.name:
+            journal.unlink() if found else journal.touch()
+        return found
+
+    monkeypatch.setattr(look, "_looked", then_it_is_otherwise)
+    require_plain(tmp_path / "catalog.sqlite3")
+    assert not journal.exists()
+    assert is_replaced(str(journal))

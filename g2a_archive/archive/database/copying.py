@@ -31,7 +31,7 @@ def require_plain(path: Path) -> None:
     SQLite would wait for a pipe, and read a device. Raises `OSError` where that cannot be told.
     """
     for one in (path, Path(f"{os.path.realpath(path)}-journal")):
-        if look.exists(one) and not look.is_file(one):
+        if look.is_no_file(one):
             what, thing = "it is no plain file", "a pipe, a device or the like"
             if look.is_dir(one):
                 what, thing = os.strerror(errno.EISDIR), "a directory"

@@ -47,6 +47,12 @@ def is_no_dir(path: str | Path) -> bool:
     return mode != 0 and not stat.S_ISDIR(mode)
 
 
+def is_no_file(path: str | Path) -> bool:
+    """Whether there is something else than a regular file. Raises `OSError`."""
+    mode = _mode(path)
+    return mode != 0 and not stat.S_ISREG(mode)
+
+
 def has_bytes(path: str | Path) -> bool:
     """Whether there is anything but an empty file. Raises `OSError`."""
     found = _looked(path)
