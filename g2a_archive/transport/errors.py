@@ -144,9 +144,7 @@ def _certificate(cause: ssl.SSLCertVerificationError) -> str:
 def _tls(cause: BaseException) -> NetworkError | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return NetworkError(_certificate(cause), unreachable=True)
-    if isinstance(cause, ssl.SSLEOFError) or (
-        isinstance(cause, ssl.SSLError) and "UNEXPECTED_EOF" in str(cause)
-    ):
+    if isinstance(cause, ssl.SSLEOFError):
         return NetworkError("the connection was closed early", ragged_end=True)
     return None
 

@@ -114,8 +114,8 @@ class Body:
         """Hold the body, whose first byte is at `begin` of the file, against the bytes that are
         here.
 
-        Returns where it ends, shows another byte, or goes on beyond them, and what was read from
-        there on. Raises `OSError`, and as `read`.
+        Returns a position up to which all is the same, and what was read from there on. Raises
+        `OSError`, and as `read`.
         """
         position, part = begin, self.part
         while position < part.size:
@@ -124,8 +124,7 @@ class Body:
                 break
             here = part.read(position, min(len(data), part.size - position))
             if not data.startswith(here):
-                same = next(n for n, (a, b) in enumerate(zip(data, here, strict=False)) if a != b)
-                return position + same, data[same:]
+                return position, data
             position += len(here)
             self.transfer.received += len(here)
             if len(data) > len(here):
