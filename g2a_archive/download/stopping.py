@@ -133,9 +133,6 @@ class StopSwitch:
             if self.code is not None:
                 signal.setitimer(signal.ITIMER_REAL, seconds)
 
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
         was, self.wake = self.wake, hurry
         old = signal.signal(signal.SIGALRM, late)
         try:
@@ -196,9 +193,6 @@ def _look_at_waiting(handle: Callable[[int, FrameType | None], None]) -> None:
 @contextmanager
 def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Let `handle` have the signals; one that was ignored at the start (`nohup`) stays ignored."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears of signals
-        return
     old = {number: signal.getsignal(number) for number in _CODES}
     old = {number: was for number, was in old.items() if was is not signal.SIG_IGN}
     for number in old:
