@@ -90,7 +90,7 @@ class Engine:
         for transfer in list(self._schedule.active):
             part, pieces = transfer.part, transfer.pieces
             received += transfer.received
-            if part is not None and part.size:
+            if transfer.answered and part is not None and part.size:
                 here = max(part.size, pieces.here) if pieces is not None else part.size
                 files.append(FileView(transfer.name, here, part.total))
         total, count = len(self._plan.todo), recorder.expected_count

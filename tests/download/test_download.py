@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,10 +24,12 @@ from support import (
 from support.memory import peak_of
 from support.service import Serve
 
+from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.demo import Request, SimulatedService, sample_recordings
-from g2a_archive.demo.faults import drop
+from g2a_archive.demo.faults import drop, reset, trickle
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode
+from g2a_archive.models import FileKind
 
 
 @pytest.mark.parametrize(("limit", "warned"), [("-n", True), ("-Sn", False)])
@@ -138,3 +143,33 @@ def test_what_a_run_had_only_begun_goes_where_the_next_one_says(
     assert_archive_equals(service, root)
     days = "SELECT day FROM day_count WHERE recordings = 0 AND day <> ''"
     assert catalog_rows(root, days) == []
+
+
+def test_what_waits_for_another_try_is_not_shown_as_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a line was down, there were bars of files that stood still, more than jobs."""
+    first, second = recordings = list(sample_recordings(2, mp4_size=400_000))
+    seen: list[list[str]] = []
+
+    @contextmanager
+    def watch(_: Display, look: Callable[[], Snapshot]) -> Iterator[None]:
+        def work() -> None:
+            while not over.wait(0.01):
+                seen.append([file.name for file in look().files])
+
+        over, thread = threading.Event(), threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    monkeypatch.setattr(Display, "watch", watch)
+    with SimulatedService(recordings) as service:
+        service.fail_files(reset(after=200_000), recording_id=first.id, times=1)
+        service.fail_files(trickle(200_000), recording_id=second.id)
+        report = run_here(service, tmp_path, service.recordings, jobs=1, kinds=(FileKind.MP4,))
+    assert report.archived == 2
+    assert max(map(len, seen)) == 1
