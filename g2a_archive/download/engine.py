@@ -300,7 +300,7 @@ class Engine:
     def _again(self, transfer: Transfer, outcome: Again) -> None:
         transfer.waits_for = outcome.unanswered
         if outcome.unanswered and not outcome.untried:
-            self._schedule.refused(transfer)
+            self._schedule.refused(transfer, often=outcome.often)
         if not outcome.progress:
             self._recorder.trouble(transfer, outcome.reason)
         if outcome.untried:

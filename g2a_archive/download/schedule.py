@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,41 @@ _MORE = 0.2
 """By how much each file that came raises how many a host is asked for at a time."""
 
 
+_APART, _FARTHEST = 0.05, 1.0
+"""Seconds between two files, at least and at most, that a host is asked for which wants less."""
+
+_JUDGED_AFTER = 4
+"""Files that are asked for at a new pace before it may be slower still."""
+
+
 @dataclass(slots=True)
 class _Crowded:
-    """How many files a host is asked for at a time, and how many it sent at most."""
+    """How many files a host is asked for at a time, and how many it sent at most; and how far
+    `apart` in time, the next one not before `next_at` (monotonic seconds)."""
 
     most: float = math.inf
     sent: float = 0
+    apart: float = 0.0
+    next_at: float = 0.0
+    judged_at: float = 0.0
+    sending: bool = True
+
+    def too_often(self, now: float) -> None:
+        """It wants to be asked less often; what was under way is refused with the first one.
+
+        One that sends nothing at all is down, or its limit is another one.
+        """
+        if self.sending and now >= self.judged_at:
+            self.sending = False
+            self.apart = min(_FARTHEST, max(_APART, 2 * self.apart))
+            self.judged_at = now + _JUDGED_AFTER * self.apart
+            self.next_at = now + self.apart
+
+    def came(self) -> None:
+        """A file of it came: a little more may be asked for."""
+        self.sending = True
+        self.most += _MORE
+        self.apart *= 0.9 if self.apart > _APART / 10 else 0
 
     def sent_at_a_time(self, count: int) -> None:
         self.sent = max(self.sent, count)
@@ -78,8 +108,10 @@ class Schedule:
 
     @property
     def next_at(self) -> float:
-        """When the next delayed file is due (monotonic seconds); never where there is none."""
-        return self._delayed[0][0] if self._delayed else math.inf
+        """When the next file is due (monotonic seconds) that waits for a while, or till its host
+        may be asked; never where there is none."""
+        paced = (self._crowded[one].next_at for one in self._parked if not self._is_full(one))
+        return min((self._delayed[0][0] if self._delayed else math.inf), *paced, math.inf)
 
     def add(self, transfers: Iterable[Transfer]) -> None:
         """These are to be fetched, after what waits already."""
@@ -95,14 +127,18 @@ class Schedule:
         host = place_of(transfer.link.url)
         if host in self._crowded:
             self._crowded[host].sent_at_a_time(self._sent_by(host) + whole)
-            self._crowded[host].most += whole * _MORE
+            if whole:
+                self._crowded[host].came()
 
-    def refused(self, transfer: Transfer) -> None:
+    def refused(self, transfer: Transfer, *, often: bool = False) -> None:
         """Its host had no answer to this one: where it never sent more at a time, it takes no more.
 
-        Some hosts answer 503, or close, where one connection more comes than they allow.
+        Some hosts answer 503, or close, where one connection more comes than they allow; or say so
+        where they are asked too `often`. Then each file would be refused till it has failed.
         """
         host = place_of(transfer.link.url)
+        if often:
+            self._crowded[host].too_often(time.monotonic())
         if sent := self._sent_by(host):
             self._crowded[host].refused(sent)
 
@@ -112,6 +148,11 @@ class Schedule:
     def _is_full(self, host: str) -> bool:
         found = self._crowded.get(host)
         return found is not None and len(self._of(host)) + 1 > found.most
+
+    def _takes_one(self, host: str, now: float) -> bool:
+        return not self._is_full(host) and (
+            host not in self._crowded or now >= self._crowded[host].next_at
+        )
 
     def _of(self, host: str) -> Sequence[Transfer]:
         return [one for one in self.active if place_of(one.link.url) == host]
@@ -136,7 +177,7 @@ class Schedule:
             _, _, transfer, first = heapq.heappop(self._delayed)
             (self._ready.appendleft if first else self._ready.append)(transfer)
         for host, parked in [*self._parked.items()]:
-            while parked and not self._is_full(host) and self._room(parked[0], workers):
+            while parked and self._takes_one(host, now) and self._room(parked[0], workers):
                 self._begin(parked.popleft(), workers, now)
             if not parked:
                 del self._parked[host]
@@ -148,7 +189,7 @@ class Schedule:
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:
         """Have a file fetched, unless a host that it needs is down."""
         host = place_of(transfer.link.url)
-        if self._is_full(host):
+        if not self._takes_one(host, now):
             self._parked[host].append(transfer)
             return
         hosts = host, transfer.waits_for
@@ -156,6 +197,8 @@ class Schedule:
         if due > now:
             self.delay(transfer, due)
             return
+        if host in self._crowded:
+            self._crowded[host].next_at = now + self._crowded[host].apart
         transfer.answered, transfer.waits_for = False, ""
         self.active.add(transfer)
         workers.fetch(transfer)

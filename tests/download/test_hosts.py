@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,7 @@ def test_a_host_that_has_no_answer_is_not_asked_for_each_file(
 
 
 def test_a_host_that_breaks_down_in_the_middle(serve: Serve, root: Path, no_backoff: None) -> None:
-    service = serve(80, rate_limit=None)
+    service = serve(30, rate_limit=None)
     ids = list(service.recordings)
     for id_ in ids[10:]:
         service.fail_files(status(503), recording_id=id_)
@@ -312,6 +313,27 @@ def test_a_host_that_takes_fewer_connections_than_there_are_jobs(
 
     service.on_request.append(two_at_a_time)
     report = run_here(service, root, service.recordings, jobs=8, retries=3)
+    assert len(report.failed) == 0
+    assert_archive_equals(service, root)
+
+
+def test_a_host_that_is_to_be_asked_less_often(serve: Serve, root: Path, no_backoff: None) -> None:
+    """None of its files fails for that: not each of them is asked for until it has."""
+    service = serve(30, rate_limit=None)
+    lock, free_at = threading.Lock(), [0.0]
+
+    def one_in_30_ms(request: Request) -> Fault | None:
+        if request.call != "file":
+            return None
+        with lock:
+            now = time.monotonic()
+            if free_at[0] > now:
+                return status(429)
+            free_at[0] = max(free_at[0], now - 0.06) + 0.03
+        return None
+
+    service.on_request.append(one_in_30_ms)
+    report = run_here(service, root, service.recordings, jobs=8, retries=8)
     assert len(report.failed) == 0
     assert_archive_equals(service, root)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import cast
 
@@ -222,6 +223,33 @@ def test_a_host_that_refuses_one_more_gets_no_more_at_a_time() -> None:
             came += 1
         assert hand_out() <= (2 if came < 5 else 2 + came // 5)
     assert (came, len({*taken.recordings})) == (30, 30)
+
+
+def test_a_host_that_is_asked_too_often_is_asked_for_one_after_the_other() -> None:
+    """The sooner, the more has come; and nothing is lost meanwhile."""
+    schedule = Schedule(Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=8, segments=1)
+    schedule.add(map(transfer, range(1, 31)))
+    taken = Taken()
+    schedule.hand_out(cast(Workers, taken), 0.0, more=True)
+    assert len(schedule.active) == 30
+    for one in [*schedule.active]:
+        schedule.returned(one, whole=False)
+        schedule.refused(one, often=True)
+        schedule.add([one])
+    taken.recordings.clear()
+    schedule.hand_out(cast(Workers, taken), 0.0, more=True)
+    assert (taken.recordings, schedule.pending) == ([], True)
+    times = []
+    while schedule.pending:
+        times.append(schedule.next_at)
+        schedule.hand_out(cast(Workers, taken), times[-1], more=True)
+        assert len(schedule.active) == 1 or len(times) > 10
+        for one in [*schedule.active]:
+            schedule.returned(one, whole=True)
+    assert sorted(taken.recordings) == [*range(1, 31)]
+    apart = [after - before for before, after in pairwise(times)]
+    assert apart[0] > 0.04
+    assert apart == sorted(apart, reverse=True)
 
 
 def test_a_file_that_never_works_does_not_slow_a_host_down_that_sent_more() -> None:

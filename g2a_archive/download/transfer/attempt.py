@@ -331,7 +331,8 @@ class _Answered(Body):
             self.part.discard()
             self.transfer.restart()
         unanswered = self.answer.host if faulty(self.answer.status) else ""
-        return Again(verdict.reason, self.answer.wait, unanswered=unanswered)
+        often = self.answer.status == 429
+        return Again(verdict.reason, self.answer.wait, unanswered=unanswered, often=often)
 
     def _finish(self) -> Result | Whole:
         """All bytes came: prove that they are all, and right."""

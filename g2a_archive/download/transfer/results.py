@@ -121,7 +121,7 @@ class Again(NamedTuple):
 
     `progress`: bytes came that were not here before. `unanswered`: the host, be it a redirect's,
     that was not reached, had no answer, or only one that is a fault of its own. `untried`: that was
-    no attempt at the file, as the host is down, say.
+    no attempt at the file, as the host is down, say. `often`: it is asked too often.
     """
 
     reason: str
@@ -129,6 +129,7 @@ class Again(NamedTuple):
     progress: bool = False
     unanswered: str = ""
     untried: bool = False
+    often: bool = False
 
 
 UNASKED = Again("the file host sent what nobody had asked for", untried=True)
