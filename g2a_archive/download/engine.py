@@ -23,7 +23,7 @@ from g2a_archive.console.report import Report
 from g2a_archive.download.assembly import make_tools
 from g2a_archive.download.cores import Cores
 from g2a_archive.download.jobs import make_job
-from g2a_archive.download.link_queue import CALLERS, LinkQueue
+from g2a_archive.download.link_queue import LinkQueue
 from g2a_archive.download.plan import Plan
 from g2a_archive.download.recorder import Recorder
 from g2a_archive.download.schedule import Schedule
@@ -73,7 +73,7 @@ class Engine:
         self._switch = switch
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         ask = partial(service.links, of=len(plan.todo))
-        self._workers = Workers(self._events, tools, ask, CALLERS, set_mtime=settings.set_mtime)
+        self._workers = Workers(self._events, tools, ask, set_mtime=settings.set_mtime)
         self._network = tools.downloads.network
         self._links = LinkQueue(plan.todo, service, self._workers.ask)
         self._recorder = Recorder(report, catalog, storage)

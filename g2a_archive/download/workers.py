@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from g2a_archive.download.link_queue import CALLERS
 from g2a_archive.download.transfer.attempt import fetch
 from g2a_archive.download.transfer.finish import Finisher
 from g2a_archive.download.transfer.receive import Tools
@@ -64,9 +65,8 @@ class Workers:
         events: queue.SimpleQueue[Event],
         tools: Tools,
         ask: Callable[[Sequence[int]], LinkAnswer],
-        callers: int,
         *,
-        set_mtime: bool = False,
+        set_mtime: bool,
     ) -> None:
         """There are as many workers as `tools` has jobs; `ask` makes a link call."""
         self._events = events
@@ -74,7 +74,6 @@ class Workers:
         self._ask = ask
         self._files: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._calls: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._callers = callers
         self._finisher = Finisher(
             tools.storage,
             ended=lambda transfer, outcome: events.put(Attempted(transfer, outcome)),
@@ -89,7 +88,7 @@ class Workers:
         Raises `StorageError` where there is not even one.
         """
         self._finisher.start()
-        callers = [spawn(_work, self._calls) for _ in range(self._callers)]
+        callers = [spawn(_work, self._calls) for _ in range(CALLERS)]
         if not all(callers):
             raise no_threads()
         # Each call is made in a thread of its own: the workers must not take all that there are.
@@ -132,7 +131,7 @@ class Workers:
         """Let the threads end once they are through with what they have, and connections close."""
         for _ in range(self._running):
             self._files.put(None)
-        for _ in range(self._callers):
+        for _ in range(CALLERS):
             self._calls.put(None)
         self._finisher.close()
         self._tools.downloads.close()

@@ -82,8 +82,7 @@ class Transfer:
     def held(self) -> Held:
         """What we have of the file."""
         part = self.part
-        if part is None:
-            return Held(expected=self.expected, last=self.last)
+        assert part is not None
         return Held(
             size=part.size,
             total=part.total,
