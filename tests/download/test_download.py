@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 from support import (
@@ -21,12 +23,15 @@ from support import (
     run_cli,
     run_here,
 )
+from support.host import Authority, Host, answer, cut_off
 from support.memory import peak_of
+from support.odd import answer_for, bytes_of
 from support.service import Serve
 
 from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.demo import Request, SimulatedService, sample_recordings
 from g2a_archive.demo.faults import drop, reset, trickle
+from g2a_archive.demo.recordings import Kind
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode
 from g2a_archive.models import FileKind
@@ -173,3 +178,25 @@ def test_what_waits_for_another_try_is_not_shown_as_in_flight(
         report = run_here(service, tmp_path, service.recordings, jobs=1, kinds=(FileKind.MP4,))
     assert report.archived == 2
     assert max(map(len, seen)) == 1
+
+
+def test_an_mp4_without_length_that_ends_below_tls(
+    serve: Serve, authority: Authority, root: Path
+) -> None:
+    """Its `recordingSize` tells that no byte is missing."""
+    service = serve(1)
+    (id_,) = service.recordings
+    host = Host(authority.context())
+
+    def script(sock: socket.socket) -> None:
+        kind = cast(Kind, host.head.split(b"?")[0].rpartition(b"/")[2].decode())
+        sock.sendall(answer(bytes_of(service, kind, id_), length=kind != "mp4"))
+        if kind == "mp4":
+            cut_off(sock)
+            raise OSError
+
+    host.script = script
+    answer_for(service, host)
+    assert run_here(service, root, [id_], retries=0).exit_code == 0
+    host.close()
+    assert_archive_equals(service, root)
