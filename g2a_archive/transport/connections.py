@@ -363,8 +363,10 @@ class _Kept:
             if self.network.end(sock) or self.network.aborted:
                 raise
         else:
-            if self.network.end(sock):  # else these may be headers that were cut
+            if self.network.end(sock):
                 return found
+            if found is not None:  # headers that are cut look like headers; they hold the socket
+                found.close()
         raise TimeoutError  # here, where no other error would be taken for its cause
 
 
