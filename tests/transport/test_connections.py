@@ -239,6 +239,16 @@ def test_a_host_that_falls_silent(host: Host) -> None:
     found.close()
 
 
+def test_a_wait_that_begins_after_an_abort_ends_at_once() -> None:
+    network = connections.Network(2.0)
+    network.abort()
+    here, there = socket.socketpair()
+    with here, there:
+        here.settimeout(0)
+        network.begin(here, 2.0)
+        assert here.recv(1) == b""
+
+
 def test_headers_that_trickle_run_out_of_time(host: Host) -> None:
     """The library's time-out counts from byte to byte."""
     downloads = downloads_of(0.5, jobs=1)
