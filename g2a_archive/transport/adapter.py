@@ -135,11 +135,10 @@ def _wrong_with(bundle: str) -> str | None:
         ssl.create_default_context(
             cafile=None if folder else bundle, capath=bundle if folder else None
         )
-    except (OSError, ValueError) as error:
-        number = getattr(error, "errno", None)
-        if isinstance(error, ssl.SSLError) or not number:
-            return "it holds no certificates"
-        return os.strerror(number)
+    except ssl.SSLError:
+        return "it holds no certificates"
+    except OSError as error:
+        return str(error.strerror)
     return None
 
 

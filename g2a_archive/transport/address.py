@@ -58,7 +58,7 @@ def checked(url: str) -> SplitResult:
         raise ValueError("it names no host")
     if any(character.isspace() or character == "%" for character in parts.netloc):
         raise ValueError("its host name is no host name")
-    if parts.username is not None or parts.password is not None:
+    if parts.username is not None:
         raise ValueError("it holds a user name")
     if parts.scheme == "http" and not is_loopback(host):
         raise ValueError("plain http:// is accepted to loopback hosts only; use https://")

@@ -291,7 +291,7 @@ class Answer:
             left = self._left if self._left is not None else _LITTLE
             if self.announced and not self._begun and left <= _LITTLE:
                 until = time.monotonic() + _PATIENCE
-                while not self.ended and left >= 0 and time.monotonic() < until:
+                while left >= 0 and time.monotonic() < until:
                     left -= len(self._read(_LITTLE)) or left + 1
         with suppress(Exception):
             if not self.ended:

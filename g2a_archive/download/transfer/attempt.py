@@ -74,8 +74,7 @@ def fetch(tools: Tools, transfer: Transfer) -> Result | Whole:
 def _leftover(transfer: Transfer, storage: Storage) -> Partial:
     """What an earlier run left of the file; often nothing."""
     part = Partial(storage.partial, transfer.name)
-    left = storage.leftovers
-    if left and not left.isdisjoint(part.files):
+    if not storage.leftovers.isdisjoint(part.files):
         part.load()
     return part
 
