@@ -21,6 +21,7 @@ from g2a_archive import __version__
 from g2a_archive.errors import InputError
 from g2a_archive.transport.address import place_of
 from g2a_archive.transport.connections import Network, classes
+from g2a_archive.transport.errors import proxy_refusal
 
 USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.version_info.minor})"
 
@@ -48,6 +49,14 @@ class Adapter(HTTPAdapter):
             if proxy in self.proxy_manager:
                 return self.proxy_manager[proxy]
             return self._know(super().proxy_manager_for(proxy, **more))
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
+        """As requests does; raises `NetworkError` where it is the proxy that answered."""
+        response = super().send(request, *args, **more)
+        if response.status_code == 407:  # one to CONNECT is an error of the library
+            response.raw.close()
+            raise proxy_refusal(407)
+        return response
 
     def close(self) -> None:
         """Close every connection that is kept, also where something still knows of its pool: the

@@ -119,7 +119,7 @@ class Downloads:
             except Exception as error:  # hostile headers raise all sorts
                 found = translated(error)
             used = network.used.connection
-            if used is None or not used.answers or network.aborted:
+            if used is None or not used.answers or network.aborted or found.final:
                 break
             # The host may have closed a kept connection meanwhile, or forgotten it: the others
             # are as old. That is no failure of this file, so it gets a new connection at once.

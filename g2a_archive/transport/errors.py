@@ -64,7 +64,7 @@ class NetworkError(Exception):
         return not (self.unreachable or self.timed_out or self.untried or self.final)
 
 
-def _refused_by_proxy(status: int) -> NetworkError:
+def proxy_refusal(status: int) -> NetworkError:
     """A proxy's own answer instead of the host's."""
     if status == 407:
         return NetworkError(f"{_WANTS_USER} (407)", final=True, unreachable=True)
@@ -109,7 +109,7 @@ def _proxy(cause: BaseException) -> NetworkError | None:
         text = "the proxy's address is no address (one begins with http://, say)"
         return NetworkError(text, final=True, unreachable=True)
     if found := _TUNNEL.search(str(cause)):
-        return _refused_by_proxy(int(found[1]))
+        return proxy_refusal(int(found[1]))
     if isinstance(cause, urllib3_errors.ProxyError):
         for inner in _causes(cause):
             if isinstance(inner, ssl.SSLCertVerificationError):  # it is the proxy's own

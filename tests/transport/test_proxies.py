@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,24 @@ def test_through_a_proxy(secure: Host, proxy: Proxy, downloads: Downloads) -> No
     assert proxy.asked[0].startswith(b"CONNECT files.example:443 ")
     assert b"\r\nHost: files.example\r\n" in secure.requests[0]
     assert secure.requests[0].startswith(b"GET /a?secret HTTP/1.1\r\n")
+
+
+def test_a_proxy_that_wants_a_user_is_asked_once_for_a_plain_address(
+    downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain HTTP to this machine takes the proxy, too, unless `NO_PROXY` says otherwise."""
+    url = "http://127.0.0.1:9/a"
+    with closing(Host()) as host:
+        host.script = lambda sock: sock.sendall(answer(b"", status="407 Who Are You"))
+        monkeypatch.setenv("HTTP_PROXY", host.url)
+        with pytest.raises(NetworkError, match="user name and password") as call:
+            Caller(5.0).call("GET", url, most=100)
+        with pytest.raises(NetworkError, match="user name and password") as download:
+            downloads.get(url, {})
+        downloads.close()
+    assert call.value.final
+    assert download.value.final
+    assert len(host.requests) == 2
 
 
 def test_calls_and_downloads_go_the_same_way(proxy: Proxy, downloads: Downloads) -> None:

@@ -207,6 +207,11 @@ class Finisher:
         try:
             when = transfer.start.timestamp()
             os.utime(part.path, (when, when), follow_symlinks=False)
+        except (OverflowError, ValueError):  # where times have 32 bits
+            log.warning(
+                "recording %d: cannot set the time of its file: the time is out of range",
+                transfer.recording,
+            )
         except OSError as error:
             if error.errno in _DISK_ERRORS:
                 raise
