@@ -33,7 +33,7 @@ _LONGEST = 20
 """Characters of what is shown as it is a number, or nearly one."""
 
 
-def shown(text: str) -> str:
+def redacted_repr(text: str) -> str:
     """`text` in quotes, as a message may hold it; of what may be a secret, its length alone.
 
     Where an ID, a word or a name is due, somebody may have given a token, or a file of them.
@@ -101,8 +101,8 @@ class StorageError(ArchiverError):
 class Domain(Enum):
     """How much an error of the local disk, or of a share, concerns."""
 
-    PASSING = "passing"
-    """It passes by itself: the same is tried again, a few times."""
+    TRANSIENT = "passing"
+    """Transient: it passes by itself; the same is tried again, a few times."""
 
     FILE = "file"
     """One file, and so its recording."""
@@ -151,11 +151,11 @@ class UnreachableError(ServiceError):
     """No answer came: the name, the connection or the time-out."""
 
 
-class BadAnswerError(ServiceError):
+class BadResponseError(ServiceError):
     """The service answered with a failure of its own, or with something unreadable."""
 
 
-class MalformedCallError(ServiceError):
+class BadRequestError(ServiceError):
     """400: the service did not understand the call."""
 
 
@@ -182,7 +182,7 @@ class Interrupted(Exception):  # noqa: N818 - it is not an error
         self.code = code
 
 
-def unexpected(error: Exception) -> ArchiverError:
+def unexpected_error(error: Exception) -> ArchiverError:
     """What to say of a bug: where, and no more, as an exception's text may hold secrets.
 
     Memory that is not to be had is none, nor what the system says of a file, be it our own code,
@@ -191,7 +191,7 @@ def unexpected(error: Exception) -> ArchiverError:
     import traceback
 
     if isinstance(error, OSError) and error.errno and error.filename is not None:
-        return untold(error)
+        return generic_storage_error(error)
     if isinstance(error, MemoryError) or "failed to map segment" in str(error):
         return StorageError(
             "the system gives this program no more memory",
@@ -227,20 +227,20 @@ _STORAGE_HINTS = {
 
 
 def storage_error(
-    error: OSError, doing: str, path: str | os.PathLike[str], *, instead: str = "--dest"
+    error: OSError, doing: str, path: str | os.PathLike[str], *, option: str = "--dest"
 ) -> StorageError:
     """Translate `error`, raised while `doing` (e.g. "write") something to `path`.
 
-    `instead`: what would name another place; "" where nothing does.
+    `option`: what would name another place; "" where nothing does.
     """
-    message, hint = storage_sentence(error, doing, path, instead=instead)
+    message, hint = storage_message(error, doing, path, option=option)
     return StorageError(message, hint=hint)
 
 
-def untold(error: OSError) -> StorageError:
+def generic_storage_error(error: OSError) -> StorageError:
     """Translate `error`, of which nobody else has said what it was met at."""
     if isinstance(error.filename, str | bytes):
-        return storage_error(error, "use", os.fsdecode(error.filename), instead="")
+        return storage_error(error, "use", os.fsdecode(error.filename), option="")
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -248,8 +248,8 @@ def untold(error: OSError) -> StorageError:
     return StorageError(error.strerror or str(error))
 
 
-def storage_sentence(
-    error: OSError, doing: str, path: str | os.PathLike[str], *, instead: str = "--dest"
+def storage_message(
+    error: OSError, doing: str, path: str | os.PathLike[str], *, option: str = "--dest"
 ) -> tuple[str, str]:
     """What `error` says in words, and a hint: of a disk that is full, also of what it is full."""
     what = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
@@ -259,9 +259,9 @@ def storage_sentence(
     if error.errno == errno.ENOSPC and _no_inodes(path):
         what = "no more files can be made on its file system: its inodes are used up"
         hint = "remove files that nobody needs"
-    if error.errno == errno.ENOSPC and instead:
-        hint += f", or choose another {instead}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) and instead == "--dest":
+    if error.errno == errno.ENOSPC and option:
+        hint += f", or choose another {option}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) and option == "--dest":
         hint += "; the next run goes on"
     return f"cannot {doing} {os.fspath(path)}: {what}", hint
 

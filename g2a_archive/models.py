@@ -28,7 +28,7 @@ ID_PLACES = ("path", "query", "body")
 _SORTED_AT_ONCE = 1 << 16
 
 
-def id_of(text: str) -> int:
+def parse_id(text: str) -> int:
     """The recording ID that `text` is; 0 where it is none."""
     # isdecimal() alone would take the digits of other scripts.
     if text.isdecimal() and text.isascii() and len(text) <= 30 and (id_ := int(text)) <= MAX_ID:
@@ -36,7 +36,7 @@ def id_of(text: str) -> int:
     return 0
 
 
-class _Word(StrEnum):
+class _CatalogEnum(StrEnum):
     """One of some words, read from nowhere but a catalogue, which is damaged if it is another."""
 
     @classmethod
@@ -48,7 +48,7 @@ class _Word(StrEnum):
         )
 
 
-class FileKind(_Word):
+class FileKind(_CatalogEnum):
     """The three files of a recording."""
 
     MP4 = "mp4"
@@ -68,7 +68,7 @@ ALL_KINDS = (FileKind.MP4, FileKind.EVENTS, FileKind.THUMBNAIL)
 def distinct(ids: Iterable[int]) -> array[int]:
     """`ids` in their order, each once: 8 bytes each, where a set would take ten times that."""
     found = ids if isinstance(ids, array) else array("q", ids)
-    ordered = in_order(found)
+    ordered = sorted_ids(found)
     if all(map(operator.lt, ordered, islice(ordered, 1, None))):
         return found  # seen in two thirds of the time that gathering none takes
     doubles = array("q", (one for one, next_ in pairwise(ordered) if one == next_))
@@ -84,7 +84,7 @@ def distinct(ids: Iterable[int]) -> array[int]:
     return kept
 
 
-def in_order(ids: Iterable[int]) -> array[int]:
+def sorted_ids(ids: Iterable[int]) -> array[int]:
     """`ids`, the smallest first: 8 bytes each. Most lists come in this order, and stay."""
     found = ids if isinstance(ids, array) else array("q", ids)
     if all(map(operator.le, found, islice(found, 1, None))):
@@ -99,7 +99,7 @@ class IdSet:
     """Which IDs are among some: 8 bytes each."""
 
     def __init__(self, ids: Iterable[int]) -> None:
-        self._ids = in_order(ids)
+        self._ids = sorted_ids(ids)
 
     def __contains__(self, id_: int) -> bool:
         at = bisect_left(self._ids, id_)
@@ -146,7 +146,7 @@ def kinds_mask(kinds: Iterable[FileKind]) -> int:
     return sum({kind.bit for kind in kinds})
 
 
-class State(_Word):
+class State(_CatalogEnum):
     """What the catalogue knows of a recording.
 
     All but `ARCHIVED`, `LOST` and `REMOVED` are owed: `download --owed` and `sync` try them again.
@@ -174,7 +174,7 @@ class ListState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ago:
+class Age:
     """An age: what time that is, the clock says when it is known to be right."""
 
     seconds: float
@@ -192,8 +192,8 @@ class Selection:
     user_keys: tuple[str, ...] = ()
     company_ids: tuple[str, ...] = ()
     session_type: int | None = None
-    since: int | Ago | None = None
-    until: int | Ago | None = None
+    since: int | Age | None = None
+    until: int | Age | None = None
     archived: bool = False
 
 
@@ -238,7 +238,7 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkAnswer:
+class LinkResult:
     """What became of the IDs of one chunk; every ID asked for is in exactly one of these."""
 
     recordings: tuple[Recording, ...] = ()
@@ -274,7 +274,7 @@ class Shard:
         digest = hashlib.sha256(b"%d" % recording).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
-    def of(self, ids: Iterable[int]) -> list[int]:
+    def select(self, ids: Iterable[int]) -> list[int]:
         """Those of `ids` that are in this part, in their order."""
         return [id_ for id_ in ids if id_ in self]
 
@@ -283,7 +283,7 @@ class Shard:
         return f"{whole} shard {self}"
 
     @classmethod
-    def of_scope(cls, name: str) -> tuple[str, Shard | None]:
+    def parse_scope(cls, name: str) -> tuple[str, Shard | None]:
         """The query and the part that `scope` has named; no part where it is the whole."""
         whole, _, part = name.rpartition(" shard ")
         number, _, count = part.partition("/")
@@ -349,7 +349,7 @@ def iso(at: int) -> str:
     return (datetime(1970, 1, 1) + timedelta(seconds=at)).isoformat() + "Z"
 
 
-def unix(text: str) -> int:
+def parse_iso(text: str) -> int:
     """The Unix time that `iso` has written as `text`."""
     return int(datetime.fromisoformat(text).timestamp())
 
@@ -359,9 +359,9 @@ def utc_now() -> str:
     return iso(int(time.time()))
 
 
-def moment(when: int | Ago, now: float) -> int:
+def resolve_time(when: int | Age, now: float) -> int:
     """A time, or an age before `now`, in Unix seconds."""
-    return int(now - when.seconds) if isinstance(when, Ago) else when
+    return int(now - when.seconds) if isinstance(when, Age) else when
 
 
 def printable(text: str) -> str:
@@ -373,7 +373,7 @@ def printable(text: str) -> str:
     )
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """`1 recording`, `1,234 recordings`, `2 tries`."""
     if number != 1:
         noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"

@@ -21,7 +21,7 @@ _TO_BEGIN = 16 << 20
 that cannot is waited for without end."""
 
 
-def has_room(count: int) -> bool:
+def has_memory(count: int) -> bool:
     """Whether so many bytes of memory are to be had, as far as a limit of it tells."""
     try:
         mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
@@ -32,7 +32,7 @@ def has_room(count: int) -> bool:
 
 def spawn(work: Callable[..., object], *args: object) -> threading.Thread | None:
     """A daemon thread that does `work`, started; None where the system gives none."""
-    if not has_room(_TO_BEGIN):
+    if not has_memory(_TO_BEGIN):
         return None
     thread = threading.Thread(target=work, args=args, daemon=True)
     try:
@@ -49,7 +49,7 @@ class _Pool(ThreadPoolExecutor):
         until = time.monotonic() + _ENDING
         while True:
             try:
-                if len(self._threads) < self._max_workers and not has_room(_TO_BEGIN):
+                if len(self._threads) < self._max_workers and not has_memory(_TO_BEGIN):
                     raise RuntimeError(_NONE)
                 return super()._adjust_thread_count()
             except RuntimeError:
@@ -69,10 +69,10 @@ def pool(most: int) -> Iterator[ThreadPoolExecutor]:
     except RuntimeError as error:
         if _NONE not in str(error):
             raise
-        raise no_threads() from error
+        raise no_threads_error() from error
 
 
-def no_threads() -> StorageError:
+def no_threads_error() -> StorageError:
     """There is not even one thread for a job that must be done."""
     return StorageError(
         "the system gives this program no threads",

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.revisions import DirectorySums, lines_of, name_of
-from g2a_archive.archive.disk import flushing, look
-from g2a_archive.archive.disk.domains import Doing, local_error, persistently
+from g2a_archive.archive.disk import flushing, strictpath
+from g2a_archive.archive.disk.domains import Operation, local_error, retry_transient
 from g2a_archive.archive.disk.hashing import open_regular
-from g2a_archive.archive.disk.mounts import holds_nothing
+from g2a_archive.archive.disk.mounts import is_empty_directory
 from g2a_archive.archive.disk.renaming import recover, replace
 from g2a_archive.archive.layout import parse_name
 from g2a_archive.errors import LocalError
@@ -60,7 +60,7 @@ def read(path: Path, *, exact: bool = False) -> dict[str, str]:
     is no sum is skipped. Of two lines for one name the last counts. `exact`: what `sha256sum -c`
     understands, to which a CR belongs to the name. Raises `StorageError`.
     """
-    return persistently(_sums, path, exact)
+    return retry_transient(_sums, path, exact)
 
 
 def _sums(path: Path, exact: bool) -> dict[str, str]:
@@ -85,7 +85,7 @@ def write_checksums(catalog: Catalog, root: Path) -> None:
                 except LocalError as error:
                     failed.append(error)
     if written or catalog.fingerprint() is None:
-        catalog.summed(written)
+        catalog.record_sums(written)
     if failed:
         raise _in_one(failed)
 
@@ -116,12 +116,12 @@ def _updated(root: Path, directory: str, ours: Sequence[bytes]) -> DirectorySums
     """`update`; None where the directory is out of sight with some files: it stays to be done."""
     folder = root / directory
     try:
-        if not look.is_dir(folder) or (ours and holds_nothing(folder)):
+        if not strictpath.is_dir(folder) or (ours and is_empty_directory(folder)):
             return None if ours else DirectorySums(directory)
     except PermissionError:
         pass  # where it may not be written either, that is told
     except OSError as error:
-        raise local_error(error, Doing.LIST, folder) from error
+        raise local_error(error, Operation.LIST, folder) from error
     return update(root, directory, ours)
 
 
@@ -136,9 +136,9 @@ def update(root: Path, directory: str, ours: Sequence[bytes]) -> DirectorySums:
     Raises `StorageError`; the old file is then still there, whole.
     """
     try:
-        return persistently(_update, root / directory, directory, ours)
+        return retry_transient(_update, root / directory, directory, ours)
     except OSError as error:
-        raise local_error(error, Doing.NAME, root / directory / NAME) from error
+        raise local_error(error, Operation.NAME, root / directory / NAME) from error
 
 
 def _update(folder: Path, directory: str, ours: Sequence[bytes]) -> DirectorySums:
@@ -189,7 +189,7 @@ def _lines(path: Path) -> Generator[bytes, None, None]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise local_error(error, Doing.READ, path) from error
+        raise local_error(error, Operation.READ, path) from error
 
 
 def _parse(line: bytes, *, exact: bool = False) -> tuple[bytes, bytes] | None:

@@ -15,7 +15,7 @@ _CONTROL_FILES = (".aria2", ".st", ".ytdl", "-lftp-pget-status")
 PAGE, ERROR, NO_VIDEO = "a web page", "an error document", "no MP4 video"
 """What a file can be instead of what it should be."""
 
-HEAD = 4096
+HEAD_SIZE = 4096
 """Bytes of a file's beginning that these functions want to see; a page may begin with a licence."""
 
 _BEFORE = b"\xef\xbb\xbf\xff\xfe\0 \t\n\r\f\v"
@@ -58,7 +58,7 @@ def is_error_xml(head: bytes) -> bool:
 def is_error_json(head: bytes) -> bool:
     """Whether this is a JSON object that tells of an error, and no longer than `HEAD`."""
     text = head.lstrip(_BEFORE)
-    if len(head) >= HEAD or not text.startswith(b"{"):
+    if len(head) >= HEAD_SIZE or not text.startswith(b"{"):
         return False
     try:
         value = json.loads(_plain(text))
@@ -103,7 +103,7 @@ def is_mp4(head: bytes) -> bool:
     return (int.from_bytes(head[8:16]) if size == 1 else size) in range(8, 4097)
 
 
-def mistaken(kind: FileKind, head: bytes, content_type: str | None = None) -> str:
+def wrong_type(kind: FileKind, head: bytes, content_type: str | None = None) -> str:
     """What a file that begins like this is, where it cannot be what it should be; "" where it can.
 
     A host's word for the type is believed only where the bytes say nothing better: events or a
@@ -120,7 +120,7 @@ def mistaken(kind: FileKind, head: bytes, content_type: str | None = None) -> st
     return NO_VIDEO if video else ""
 
 
-def doubt(path: str | Path, kind: FileKind) -> str:
+def integrity_problem(path: str | Path, kind: FileKind) -> str:
     """Why a file can't be taken for whole by itself; "" where it can.
 
     One that a sum proves needs none of this. Raises `OSError`.
@@ -130,12 +130,12 @@ def doubt(path: str | Path, kind: FileKind) -> str:
     with open_regular(path) as file:
         fd = file.fileno()
         size = os.fstat(fd).st_size
-        head = os.pread(fd, HEAD, 0)
+        head = os.pread(fd, HEAD_SIZE, 0)
         if not head:
             return "it is empty"
         if any(os.path.lexists(f"{path}{ending}") for ending in _CONTROL_FILES):
             return "another downloader has not finished it"
-        if what := mistaken(kind, head):
+        if what := wrong_type(kind, head):
             return f"it is {what}"
         if has_holes(fd, size):
             return "parts of it were never written"

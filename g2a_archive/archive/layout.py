@@ -30,7 +30,7 @@ _OURS = re.compile(
 )
 _OURS_AT_TOP = ("browse", "index.html")
 
-_LEFT_ABOUT = frozenset(
+_SYSTEM_FILES = frozenset(
     {
         # Synology, QNAP, NetApp
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb"),
@@ -168,7 +168,7 @@ def _directory(layout: str, when: datetime) -> str:
 @lru_cache(maxsize=256)
 def _checked(directory: str) -> str:
     for place, part in enumerate(checked_directory(directory).split("/")):
-        if is_passed_over(part, top=not place):
+        if is_ignored(part, top=not place):
             raise ValueError(f"what is called {part} is passed over when the archive is checked")
     return directory
 
@@ -218,11 +218,11 @@ def parse_name(name: str) -> tuple[int, FileKind] | None:
     return int(match[1]), _KINDS[match[2]]
 
 
-def is_left_about(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether a NAS, a desktop or a file system makes files or directories of this name."""
     lower = name.lower()
     return (
-        lower in _LEFT_ABOUT
+        lower in _SYSTEM_FILES
         or lower.startswith(
             ("._", ".trash-", ".nfs", ".fuse_hidden", ".smbdelete", "~$", "albumart_{")
         )
@@ -230,12 +230,12 @@ def is_left_about(name: str) -> bool:
     )
 
 
-def is_passed_over(name: str, *, top: bool) -> bool:
-    """Whether what is called so is no recording's: the program's own, left about, or hidden.
+def is_ignored(name: str, *, top: bool) -> bool:
+    """Whether what is called so is no recording's: the program's own, a system file, or hidden.
 
     `top`: directly in the archive, where the pages of `browse` lie.
     """
-    if _OURS.fullmatch(name) or is_left_about(name) or name.startswith("."):
+    if _OURS.fullmatch(name) or is_system_file(name) or name.startswith("."):
         return True
     return top and name.lower() in _OURS_AT_TOP
 

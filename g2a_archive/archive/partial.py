@@ -1,6 +1,6 @@
 """A download in flight: its bytes in `partial/`, and beside them what is needed to resume it.
 
-A small note (JSON) beside the bytes keeps the validator and the length that the file host
+A small control file (JSON) beside the bytes keeps the validator and the length that the file host
 announced. It is written only once a file has proved to be no quick one, since most files arrive
 whole before it could be of use.
 """
@@ -19,15 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from g2a_archive.archive.content import HEAD, has_holes
+from g2a_archive.archive.content import HEAD_SIZE, has_holes
 from g2a_archive.archive.disk.flushing import boot_id, flush_file
 from g2a_archive.archive.disk.hashing import read_regular
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.disk.space import on_share
 from g2a_archive.errors import Interrupted
 
-_NOTE_AFTER_BYTES = 256 * 1024
-_NOTE_AFTER_SECONDS = 0.05
+_CONTROL_FILE_AFTER_BYTES = 256 * 1024
+_CONTROL_FILE_AFTER_SECONDS = 0.05
 _FLUSH_EVERY, _ON_A_SHARE = 128 << 20, 16 << 20
 """Bytes after which a file is flushed on its way: more than this is lost to no crash, and, on a
 share, where only that is trusted, to no kill."""
@@ -39,7 +39,7 @@ takes a tenth longer."""
 
 _GIVEN_BACK = 1 << 20
 _READ = 1 << 18
-_LARGEST_NOTE = 1 << 20
+_MAX_CONTROL_FILE = 1 << 20
 
 
 class Validator(NamedTuple):
@@ -93,7 +93,7 @@ class Partial:
     def __init__(self, directory: str | Path, name: str) -> None:
         self.name = name
         self.path = f"{directory}/{name}.part"
-        self._note = f"{directory}/{name}.json"
+        self._control_file = f"{directory}/{name}.json"
         self.size = 0
         self.total: int | None = None
         self.sparse = False  # whether there may be holes after `size`
@@ -106,7 +106,7 @@ class Partial:
         self._hashed = 0
         self._flushed = 0
         self._written_back = 0
-        self._noted = False
+        self._has_control_file = False
         self._begun = time.monotonic()
 
     @property
@@ -116,25 +116,25 @@ class Partial:
 
     def load(self) -> None:
         """Take up what an earlier run left; leaves `size` at 0 where that cannot be used."""
-        # Whatever note there is must go before other bytes come: it speaks of those there now.
-        self._noted = True
+        # Any control file must go before other bytes come: it speaks of those there now.
+        self._has_control_file = True
         try:
             status = os.lstat(self.path)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 return
             size = status.st_size
-            note = json.loads(read_regular(self._note, _LARGEST_NOTE))
-            trusted = note["boot"] == boot_id() != "" and not on_share(self.path)
-            total, etag = note["total"], note["etag"] or note.get("weak")
-            modified = note["modified"]
-            sparse = None if note["size"] is None else int(note["size"])
-            extents = [(int(a), int(b)) for a, b in note["extents"]]
+            control = json.loads(read_regular(self._control_file, _MAX_CONTROL_FILE))
+            trusted = control["boot"] == boot_id() != "" and not on_share(self.path)
+            total, etag = control["total"], control["etag"] or control.get("weak")
+            modified = control["modified"]
+            sparse = None if control["size"] is None else int(control["size"])
+            extents = [(int(a), int(b)) for a, b in control["extents"]]
             here = [(0, size if sparse is None else min(sparse, size)), *extents]
             # After a crash, and on a share, only what was flushed is known to be there; so it is
             # on a drive that was pulled out before it had been told all.
             trusted = trusted and not self._lacks(here, size)
-            size = size if trusted else min(size, int(note["flushed"]))
-            self.varies = note.get("varies") is True
+            size = size if trusted else min(size, int(control["flushed"]))
+            self.varies = control.get("varies") is True
         except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
             return
         if total is not None and (not isinstance(total, int) or size > total):
@@ -155,7 +155,7 @@ class Partial:
     def begin(self, total: int | None, validator: Validator) -> None:
         """Start over with nothing."""
         self.close()
-        self._drop_note()
+        self._drop_control_file()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self.fd = os.open(self.path, flags, 0o666)
@@ -188,11 +188,11 @@ class Partial:
     @property
     def head(self) -> bytes:
         """The file's beginning, `content.HEAD` bytes of it at most."""
-        if self._head is None or len(self._head) < min(self.size, HEAD):
-            self._head = os.pread(self.fd, HEAD, 0)
+        if self._head is None or len(self._head) < min(self.size, HEAD_SIZE):
+            self._head = os.pread(self.fd, HEAD_SIZE, 0)
         return self._head
 
-    def put_away(self) -> None:
+    def close_until_flushed(self) -> None:
         """Close the whole file until it is flushed: hundreds of small ones may wait for that."""
         _ = self.head
         self.close()
@@ -200,7 +200,7 @@ class Partial:
     def append(self, data: bytes | memoryview) -> None:
         """Write and hash bytes."""
         if self.size == 0:
-            self._head = bytes(data[:HEAD])
+            self._head = bytes(data[:HEAD_SIZE])
         _write(self.fd, data, self.size)
         self.size += len(data)
         self.sha.update(data)
@@ -235,8 +235,8 @@ class Partial:
     def confirm(self, total: int | None, validator: Validator, *, varies: bool) -> None:
         """The bytes that are here are those of a file of this length and validator, too."""
         self.total, self.validator, self.varies = total, validator, self.varies or varies
-        if self._noted:
-            self.write_note()
+        if self._has_control_file:
+            self.write_control_file()
 
     def replace_from(self, size: int, total: int | None, validator: Validator) -> None:
         """From `size` on, the bytes that are here are not those of the file that comes."""
@@ -247,13 +247,13 @@ class Partial:
         self.confirm(total, validator, varies=False)
 
     def _grown(self) -> None:
-        """Now and then, keep a note beside bytes that have come, and get them to the disk."""
+        """Now and then, write a control file beside bytes that have come, and get them to disk."""
         if self.size == self.total:  # nothing is left to resume, and all will be flushed at once
             return
-        if not self._noted:
-            large = self.size >= _NOTE_AFTER_BYTES
-            if large or time.monotonic() - self._begun > _NOTE_AFTER_SECONDS:
-                self.write_note()
+        if not self._has_control_file:
+            large = self.size >= _CONTROL_FILE_AFTER_BYTES
+            if large or time.monotonic() - self._begun > _CONTROL_FILE_AFTER_SECONDS:
+                self.write_control_file()
         if self.size - self._written_back >= _WRITE_BACK_EVERY:
             self._write_back()
         held_back = self.size - self._flushed
@@ -289,9 +289,9 @@ class Partial:
             self.sha.update(data)
             self._hashed += len(data)
 
-    def write_note(self) -> None:
+    def write_control_file(self) -> None:
         """Keep beside the file what a later run needs to resume it."""
-        note = {
+        control = {
             "total": self.total,
             "etag": self.validator.etag,
             "weak": self.validator.weak,
@@ -302,15 +302,15 @@ class Partial:
             "extents": self.extents,
             "varies": self.varies,
         }
-        aside = f"{self._note}.new"
-        Path(aside).write_text(json.dumps(note))
-        replace(aside, self._note)
-        self._noted = True
+        aside = f"{self._control_file}.new"
+        Path(aside).write_text(json.dumps(control))
+        replace(aside, self._control_file)
+        self._has_control_file = True
 
     def flush(self) -> None:
-        """Flush the bytes to disk, and note that they are."""
+        """Flush the bytes to disk, and record that in the control file."""
         self.sync()
-        self.write_note()
+        self.write_control_file()
 
     def sync(self) -> None:
         """Flush the whole file to disk, before it gets its final name."""
@@ -318,11 +318,11 @@ class Partial:
             self._open()
             flush_file(self.fd)
         except OSError:
-            self._mistrust()
+            self._drop_unflushed()
             raise
         self._flushed = self.size
 
-    def _mistrust(self) -> None:
+    def _drop_unflushed(self) -> None:
         """A flush failed: of what came since the last one, some may be lost, and read as zeros."""
         self._keep_only(self._flushed)
         with contextlib.suppress(OSError):
@@ -343,16 +343,16 @@ class Partial:
         finally:
             self.close()
 
-    def keep(self) -> None:
+    def save_complete(self) -> None:
         """The whole file got no name: the next run need not fetch it all again."""
         self._open()
         self.suspend()
 
-    def give_back(self) -> None:
+    def free_tail(self) -> None:
         """The disk is full: drop the last bytes, so that the catalogue has room for its own."""
         with contextlib.suppress(OSError):
             os.truncate(self.path, max(0, os.stat(self.path).st_size - _GIVEN_BACK))
-            self.write_note()
+            self.write_control_file()
         self.close()
 
     def close(self) -> None:
@@ -362,7 +362,7 @@ class Partial:
             try:
                 os.close(fd)
             except OSError:  # a share flushes now
-                self._mistrust()
+                self._drop_unflushed()
                 raise
 
     def discard(self) -> None:
@@ -371,19 +371,19 @@ class Partial:
         self._keep_only(0)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
-        self._drop_note()
+        self._drop_control_file()
 
-    def done(self) -> None:
-        """The bytes were renamed away: remove the note."""
+    def remove_control_file(self) -> None:
+        """The bytes were renamed away: remove the control file."""
         self.close()
-        self._drop_note()
+        self._drop_control_file()
 
-    def _drop_note(self) -> None:
-        if self._noted:
-            for note in (self._note, f"{self._note}.new"):
+    def _drop_control_file(self) -> None:
+        if self._has_control_file:
+            for path in (self._control_file, f"{self._control_file}.new"):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(note)
-            self._noted = False
+                    os.unlink(path)
+            self._has_control_file = False
 
 
 def _write(fd: int, data: bytes | memoryview, offset: int) -> None:

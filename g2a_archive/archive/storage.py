@@ -1,4 +1,4 @@
-"""The archive's directory: its own corner `.g2a-archive/`, final names, flushes, free space.
+"""The archive's directory: metadata directory `.g2a-archive/`, final names, flushes, free space.
 
 An `OSError` of one file or one directory becomes a `LocalError`, which fails a recording; what
 concerns the archive as a whole a `StorageError`, which ends the run (see `domains`).
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog, EmptyCatalog
 from g2a_archive.archive.database.copying import require_plain
-from g2a_archive.archive.disk import flushing, look
-from g2a_archive.archive.disk.domains import Doing, local_error, persistently
+from g2a_archive.archive.disk import flushing, strictpath
+from g2a_archive.archive.disk.domains import Operation, local_error, retry_transient
 from g2a_archive.archive.disk.flushing import flush_file, write_trial
-from g2a_archive.archive.disk.lease import NOBODY, Keeper
+from g2a_archive.archive.disk.lease import NO_CALLBACKS, LockCallbacks
 from g2a_archive.archive.disk.lock import ArchiveLock
 from g2a_archive.archive.disk.mounts import MissingPart, drives_in
 from g2a_archive.archive.disk.space import NOT_FULL, Space, largest_file
@@ -33,7 +33,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _EFFECTIVE = os.access in os.supports_effective_ids
 _BELIEVED = 1.0
-"""Seconds for which a try that worked is believed."""
+"""Seconds for which a try that worked is cached."""
 
 log = logging.getLogger("g2a_archive")
 
@@ -49,16 +49,16 @@ def catalog_path(dest: Path, elsewhere: str | None) -> Path:
 def check_destination(dest: Path) -> None:
     """Raise `InputError` where the destination, or what leads to it, is a file."""
     for path in (dest, *dest.parents):
-        if is_there(path, look.is_dir):
+        if is_there(path, strictpath.is_dir):
             return
-        if is_there(path, look.is_no_dir):  # one look: another run may make it just now
+        if is_there(path, strictpath.is_not_dir):  # one look: another run may make it just now
             where = "" if path == dest else f" cannot be a directory: {path}"
             raise InputError(
                 f"the destination {dest}{where} is a file", hint="choose another --dest"
             )
 
 
-def is_there(path: Path, told: Callable[[Path], bool] = look.exists) -> bool:
+def is_there(path: Path, told: Callable[[Path], bool] = strictpath.exists) -> bool:
     """Whether `path` exists, or is what `told` tells. Raises `StorageError` if it can't be told."""
     try:
         return told(path)
@@ -69,7 +69,7 @@ def is_there(path: Path, told: Callable[[Path], bool] = look.exists) -> bool:
 def has_catalog(path: Path) -> bool:
     """Whether there is a catalogue. An empty file is none yet: a share without working locks, or
     a run that was killed at its very beginning, leaves that. Raises `StorageError`."""
-    return is_there(path, look.has_bytes)
+    return is_there(path, strictpath.has_bytes)
 
 
 class Storage:
@@ -78,11 +78,13 @@ class Storage:
     def __init__(self, dest: Path, *, catalog: str | None = None, min_free: int = 0) -> None:
         self.root = dest.absolute()
         self._root = str(self.root)
-        self.own = self.root / ARCHIVE_DIR
-        self.partial = self.own / "partial"
+        self.metadata_dir = self.root / ARCHIVE_DIR
+        self.partial = self.metadata_dir / "partial"
         self.catalog = catalog_path(self.root, catalog)
         self._catalog_elsewhere = catalog is not None
-        self.lock = ArchiveLock(self.root, self.own, self.catalog, elsewhere=catalog is not None)
+        self.lock = ArchiveLock(
+            self.root, self.metadata_dir, self.catalog, elsewhere=catalog is not None
+        )
         self._made: set[str] = set()
         self._made_lock = threading.Lock()
         self._unflushed: set[str] = set()
@@ -91,43 +93,47 @@ class Storage:
         self._device = -1
         self._drives: set[str] = set()
         self.space = Space(self.root, min_free)
-        self.leftovers: set[str] = set()
+        self.partial_names: set[str] = set()
         self.unmounted: Sequence[MissingPart] = ()  # where nothing may be made
 
-    def open(self, keeper: Keeper = NOBODY, *, create: bool = True) -> None:
+    def open(self, callbacks: LockCallbacks = NO_CALLBACKS, *, create: bool = True) -> None:
         """Make or find the archive and take its lock.
 
         Raises `InputError` for a destination that is a file, `StorageError` for one that cannot
         be used, or is no archive although it should be, `LockedError`, and `Interrupted`.
         """
-        self.look(create=create)
-        if self._catalog_elsewhere and is_there(self.own) and not has_catalog(self.catalog):
+        self.check(create=create)
+        if (
+            self._catalog_elsewhere
+            and is_there(self.metadata_dir)
+            and not has_catalog(self.catalog)
+        ):
             log.warning(
                 "the catalogue %s is new, and knows nothing of what %s owes: is its disk mounted?",
                 self.catalog,
                 self.root,
             )
-        flushing.tell_again()
+        flushing.reset_warnings()
         try:
             self._unflushed.update(flushing.make_directories(self.partial))
-            self._device = persistently(os.stat, self._root).st_dev
-            self._drives = persistently(drives_in, self._root, self._device)
+            self._device = retry_transient(os.stat, self._root).st_dev
+            self._drives = retry_transient(drives_in, self._root, self._device)
             if self._catalog_elsewhere:
                 self._unflushed.update(flushing.make_directories(self.catalog.parent))
-            self.lock.acquire(keeper)
-            self.leftovers = set(persistently(os.listdir, self.partial))
+            self.lock.acquire(callbacks)
+            self.partial_names = set(retry_transient(os.listdir, self.partial))
         except OSError as error:
             self.close()
-            raise storage_error(error, "create", error.filename or self.own) from error
+            raise storage_error(error, "create", error.filename or self.metadata_dir) from error
 
-    def look(self, *, create: bool = True) -> None:
+    def check(self, *, create: bool = True) -> None:
         """Raise what `open` would for a destination that cannot be this archive; change nothing."""
         check_destination(self.root)
         if not create:
             self.require()
         elif (
             self._catalog_elsewhere
-            and not is_there(self.own, look.is_dir)
+            and not is_there(self.metadata_dir, strictpath.is_dir)
             and has_catalog(self.catalog)
         ):
             require_plain(self.catalog)
@@ -141,7 +147,7 @@ class Storage:
 
         In its own place a catalogue that is gone is lost, not only on a disk that is not mounted.
         """
-        if not is_there(self.own, look.is_dir):
+        if not is_there(self.metadata_dir, strictpath.is_dir):
             raise StorageError(
                 f"{self.root} is not an archive yet, and --no-create is set",
                 hint="is the drive mounted? For a new archive, run once without --no-create",
@@ -177,10 +183,10 @@ class Storage:
         place = f"{self._root}/{directory}"
         try:
             for name in names:
-                if persistently(_is, path := f"{place}/{name}"):
+                if retry_transient(_is, path := f"{place}/{name}"):
                     yield path
         except OSError as error:
-            raise local_error(error, Doing.LIST, place) from error
+            raise local_error(error, Operation.LIST, place) from error
 
     def make_directory(self, directory: str) -> None:
         """Make a directory of the archive; `flush` also flushes those that it was made in.
@@ -205,15 +211,15 @@ class Storage:
                 raise LocalError(why.message, domain=Domain.DIRECTORY, hint=why.hint)
         path = self._root
         try:
-            here = persistently(os.open, self._root, _DIRECTORY)
+            here = retry_transient(os.open, self._root, _DIRECTORY)
             try:
                 if os.fstat(here).st_dev != self._device:
                     raise _another_drive(self.root)
                 for part in directory.split("/"):
                     parent, path = path, f"{path}/{part}"
-                    if persistently(_made_in, part, here):
+                    if retry_transient(_mkdir_at, part, here):
                         self._unflushed.add(parent)
-                    above, here = here, persistently(os.open, part, _DIRECTORY, dir_fd=here)
+                    above, here = here, retry_transient(os.open, part, _DIRECTORY, dir_fd=here)
                     os.close(above)
                     lost = parent == self._root and part in self._drives
                     if lost and os.fstat(here).st_dev == self._device:
@@ -225,7 +231,7 @@ class Storage:
             finally:
                 os.close(here)
         except OSError as error:
-            raise local_error(error, Doing.NAME, path, "make the directory") from error
+            raise local_error(error, Operation.NAME, path, "make the directory") from error
 
     def publish(self, part: str, directory: str, names: tuple[str, ...], name: str) -> list[str]:
         """Give a whole, flushed file its final name; returns the names of what it kept aside.
@@ -238,42 +244,42 @@ class Storage:
         try:
             aside = [keep_aside(path) for path in self._found(directory, names)]
             try:
-                persistently(os.rename, part, final)
+                retry_transient(os.rename, part, final)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
                 _copy_beside(part, final)
                 os.unlink(part)
         except OSError as error:
-            raise local_error(error, Doing.NAME, final) from error
+            raise local_error(error, Operation.NAME, final) from error
         return aside
 
     def flush(self, directories: Iterable[str]) -> dict[str, LocalError]:
         """Flush directories to disk, so that the names in them survive a crash.
 
         Returns those that could not be flushed, and why: what was named in them, or further down,
-        may not be claimed. A file system that has no such flush is told of once, and passed over.
+        may not be claimed. A file system that has no such flush is warned of once, and passed over.
         """
         failed = {}
         with self._made_lock:
             made_in, self._unflushed = self._unflushed, set()
         for directory in {*directories, *made_in}:
             try:
-                persistently(flushing.flush_directory, directory)
+                retry_transient(flushing.flush_directory, directory)
             except OSError as error:
-                failed[directory] = local_error(error, Doing.FLUSH, directory)
+                failed[directory] = local_error(error, Operation.FLUSH, directory)
                 self._unflushed.add(directory)
         return failed
 
     # --- the archive as a whole ---------------------------------------------------------------
 
-    def try_out(self, after: LocalError | None = None) -> None:
+    def require_writable(self, after: LocalError | None = None) -> None:
         """Prove that the archive can be written: bytes made, flushed and removed in `partial/`.
 
         What a run calls after an error `after` of one file or directory, before it fails that
         recording: where this returns, the error is no more than it says, and the run goes on.
         After an error that speaks of a full disk, the try is of 32 MiB, unless it is another disk
-        than that of `partial/`. One that worked is believed for a second. Raises `StorageError`,
+        than that of `partial/`. One that worked is cached for a second. Raises `StorageError`,
         which ends the run.
         """
         full = after is not None and after.code in _FULL and not self._is_elsewhere(after.path)
@@ -281,9 +287,9 @@ class Storage:
             if not full and time.monotonic() < self._tried_until:
                 return
             try:
-                if persistently(os.stat, self._root).st_dev != self._device:
+                if retry_transient(os.stat, self._root).st_dev != self._device:
                     raise _another_drive(self.root)
-                persistently(write_trial, self.partial, NOT_FULL if full else 1)
+                retry_transient(write_trial, self.partial, NOT_FULL if full else 1)
             except OSError as error:
                 raise storage_error(error, "write to", self.partial) from error
             self._tried_until = time.monotonic() + _BELIEVED
@@ -321,7 +327,7 @@ def _another_drive(path: str | Path, domain: Domain | None = None) -> StorageErr
     return LocalError(text, domain=domain, hint=hint) if domain else StorageError(text, hint=hint)
 
 
-def _made_in(name: str, directory: int) -> bool:
+def _mkdir_at(name: str, directory: int) -> bool:
     """Make a directory in an open one; False where it is there."""
     try:
         os.mkdir(name, dir_fd=directory)
@@ -353,7 +359,7 @@ def _copy_beside(part: str, final: str) -> None:
             with contextlib.suppress(OSError):  # of use with --set-mtime; a share may refuse it
                 os.utime(beside, ns=(status.st_atime_ns, status.st_mtime_ns))
             flush_file(target.fileno())
-        persistently(os.rename, beside, final)
+        retry_transient(os.rename, beside, final)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(beside)

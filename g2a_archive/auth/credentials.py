@@ -25,8 +25,8 @@ from g2a_archive.auth.sources import (
     FixedToken,
     PersonalAccessToken,
     RefreshToken,
-    Source,
     TokenFile,
+    TokenSource,
 )
 from g2a_archive.errors import CredentialsError, ServiceError
 
@@ -103,7 +103,7 @@ class Credentials:
 
     def __init__(
         self,
-        source: Source,
+        source: TokenSource,
         *,
         scheme: Scheme = "bearer",
         warn: Warn,
@@ -170,7 +170,7 @@ class Credentials:
                 return False
             return self._header(self._fetch()) != stale or self._source.granted
 
-    def settle(self) -> None:
+    def wait_for_renewal(self) -> None:
         """Wait, not for long, for a renewal under way in another thread: what it brings is kept."""
         grace = self._source.grace
         if grace and self._lock.acquire(timeout=grace + 1.0):
@@ -215,7 +215,7 @@ def credentials_from(
     return Credentials(source, scheme=settings.scheme, warn=warn, monotonic=monotonic, wall=wall)
 
 
-def _source(settings: AuthSettings, warn: Warn, wait: Wait) -> Source:
+def _source(settings: AuthSettings, warn: Warn, wait: Wait) -> TokenSource:
     if settings.token:
         return FixedToken(settings.token)
     if settings.token_file:

@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 from g2a_archive.auth.secretfile import Wait, Warn
 from g2a_archive.errors import (
-    BadAnswerError,
+    BadResponseError,
     CredentialsError,
     InputError,
     Interrupted,
     UnreachableError,
 )
-from g2a_archive.service.pace import Again, retried
+from g2a_archive.service.pace import RetryableError, call_with_retries
 from g2a_archive.transport import address
 from g2a_archive.transport.retry_after import retry_after
 
@@ -55,7 +55,7 @@ def require_safe_address(url: str, what: str) -> None:
     Raises `InputError` naming `what`, never the address.
     """
     try:
-        address.checked(url)
+        address.validate_url(url)
     except ValueError as error:
         raise InputError(f"{what} cannot be used: {error}") from None
 
@@ -95,20 +95,20 @@ class TokenEndpoint:
         `CredentialsError` (400, 401, 403), `UnreachableError`, `BadAnswerError`, `InputError`
         (certificates), `Interrupted`; none of them shows or is chained to anything secret.
         """
-        return retried(
+        return call_with_retries(
             lambda: self._ask_once(form, hint, grace), self.retries, tell=self.warn, wait=self.wait
         )
 
     def _ask_once(self, form: Mapping[str, str], hint: str, grace: float) -> TokenAnswer:
         """Return the answer; raises `Again` for what may pass."""
         from g2a_archive.transport.errors import NetworkError
-        from g2a_archive.transport.sessions import Caller, overseen
+        from g2a_archive.transport.sessions import Caller, run_with_deadline
 
         if self.wait(0):
             raise Interrupted
         client = self.client_id.encode("latin-1"), self.client_secret.encode("latin-1")
         try:
-            reply = overseen(
+            reply = run_with_deadline(
                 lambda: Caller(self.timeout).call(
                     "POST", self.url, most=LARGEST_ANSWER, basic=client, form=form
                 ),
@@ -117,9 +117,9 @@ class TokenEndpoint:
                 grace=grace,
             )
         except NetworkError as error:
-            kind = BadAnswerError if error.not_http else UnreachableError
+            kind = BadResponseError if error.not_http else UnreachableError
             failure = kind(f"{self._name}: {error}")
-            raise (failure if error.final else Again(failure)) from None
+            raise (failure if error.final else RetryableError(failure)) from None
         return self._judge(reply, hint)
 
     @property
@@ -137,13 +137,15 @@ class TokenEndpoint:
             raise CredentialsError(f"{self._name} refused ({said})", hint=hint)
         if status in _TRANSIENT or status >= 500:
             after = retry_after(reply.headers)
-            raise Again(BadAnswerError(f"{self._name} answered HTTP {status}"), after)
+            raise RetryableError(BadResponseError(f"{self._name} answered HTTP {status}"), after)
         if status != 200:
             where = "check the token endpoint's address, and whether a proxy answers in its place"
-            raise BadAnswerError(f"{self._name} answered HTTP {status}", hint=where)
+            raise BadResponseError(f"{self._name} answered HTTP {status}", hint=where)
         answer = _token_answer(told)
         if answer is None:
-            raise Again(BadAnswerError(f"{self._name} sent an answer that cannot be read"))
+            raise RetryableError(
+                BadResponseError(f"{self._name} sent an answer that cannot be read")
+            )
         return answer
 
 

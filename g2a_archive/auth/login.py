@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
-from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk import strictpath
 from g2a_archive.auth.credentials import AuthSettings, client_endpoint
 from g2a_archive.auth.endpoint import TokenEndpoint, require_safe_address
 from g2a_archive.auth.secretfile import (
@@ -27,12 +27,12 @@ from g2a_archive.auth.secretfile import (
     check_secret,
     locked,
     read_secret,
-    room_for_successor,
+    reserve_replacement,
 )
 from g2a_archive.errors import CredentialsError, InputError, storage_error
 
 if TYPE_CHECKING:
-    from g2a_archive.auth.redirect import Redirection
+    from g2a_archive.auth.redirect import AuthorizationResponse
 
 AUTHORIZE_URL = "https://authentication.logmeininc.com/oauth/authorize"
 
@@ -85,13 +85,13 @@ def login(
             redirect_uri = listener.redirect_uri
             show(_invitation(authorize_url, endpoint.client_id, redirect_uri, state))
             show(f"Waiting for the browser to come back to {redirect_uri} ...")
-            arrival = listener.arrival(limit, wait)
-        if arrival is None:
+            response = listener.wait_for_response(limit, wait)
+        if response is None:
             raise CredentialsError(
                 f"nobody signed in within {limit:.0f} s",
                 hint="try again; --paste where the browser cannot reach this machine",
             )
-        found = arrival
+        found = response
     if found.error:
         raise CredentialsError(
             f"the sign-in did not succeed ({found.error})", hint="try again, and agree there"
@@ -107,7 +107,7 @@ def logout(config_dir: Path, *, wait: Wait) -> bool:
     owner revokes it. Raises `StorageError`, `Interrupted`.
     """
     directory = _directory(config_dir)
-    if not look.is_dir(directory):
+    if not strictpath.is_dir(directory):
         return False
     found = False
     token = directory / "refresh_token"
@@ -172,7 +172,7 @@ def _make_directory(config_dir: Path) -> Path:
         directory.mkdir(mode=0o700, exist_ok=True)
         directory.chmod(0o700)
     except OSError as error:
-        raise storage_error(error, "make the directory", directory, instead="") from None
+        raise storage_error(error, "make the directory", directory, option="") from None
     return directory
 
 
@@ -191,15 +191,15 @@ def _invitation(authorize_url: str, client_id: str, redirect_uri: str, state: st
     return f"Open this address in a browser, and sign in there:\n\n  {address}\n"
 
 
-def _pasted(state: str, show: Show, ask: Ask) -> Redirection:
+def _pasted(state: str, show: Show, ask: Ask) -> AuthorizationResponse:
     """Return what a person pastes: the address that the browser was sent to, or its code."""
-    from g2a_archive.auth.redirect import read_code, read_redirection
+    from g2a_archive.auth.redirect import read_code, read_response
 
     for _ in range(_PASTES):
         text = ask("The address that the browser was sent to, or the code in it: ").strip()
         _, question, query = text.partition("?")
         if question or "code=" in text or "error=" in text:
-            found = read_redirection((query if question else text).partition("#")[0], state)
+            found = read_response((query if question else text).partition("#")[0], state)
         else:
             found = read_code(text)
         if found:
@@ -231,7 +231,7 @@ def _keep(directory: Path, endpoint: TokenEndpoint, refresh_token: str, wait: Wa
     values = (endpoint.client_id, endpoint.client_secret, refresh_token)
     with locked(directory / _FILES[-1], wait):
         for name, value in zip(_FILES, values, strict=True):
-            with room_for_successor(directory / name) as store:
+            with reserve_replacement(directory / name) as store:
                 store(check_secret(value, name))
 
 

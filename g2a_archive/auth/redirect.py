@@ -1,6 +1,6 @@
 """Where the browser comes back to after a sign-in: a listener on loopback with tiny pages.
 
-A redirection counts only if it brings the `state` that this sign-in began with; whatever else
+A redirect counts only if it brings the `state` that this sign-in began with; whatever else
 knocks gets a page that says so, and the waiting goes on.
 """
 
@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from g2a_archive.auth.endpoint import plain_error_code, require_safe_address
 from g2a_archive.auth.secretfile import Wait
 from g2a_archive.errors import InputError, Interrupted
-from g2a_archive.threads import no_threads, spawn
+from g2a_archive.threads import no_threads_error, spawn
 from g2a_archive.transport.address import is_loopback
 
 _POLL = 0.2
@@ -43,20 +43,20 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Redirection:
+class AuthorizationResponse:
     """What a browser brought back: a `code`, or the `error` that there is instead."""
 
     code: str = field(default="", repr=False)
     error: str = ""
 
 
-def read_code(text: str) -> Redirection | None:
-    """Return an authorization code as a redirection; None if it cannot be one."""
-    return Redirection(code=text) if _CODE.fullmatch(text) else None
+def read_code(text: str) -> AuthorizationResponse | None:
+    """Return an authorization code as a response; None if it cannot be one."""
+    return AuthorizationResponse(code=text) if _CODE.fullmatch(text) else None
 
 
-def read_redirection(query: str, state: str) -> Redirection | None:
-    """Return what the query of a redirection says; None if it is not the answer to `state`."""
+def read_response(query: str, state: str) -> AuthorizationResponse | None:
+    """Return what the query of a redirect says; None if it is not the response to `state`."""
     try:
         fields = parse_qs(query, max_num_fields=20)
     except ValueError:
@@ -67,12 +67,12 @@ def read_redirection(query: str, state: str) -> Redirection | None:
     if not hmac.compare_digest(given.get("state", "").encode(), state.encode()):
         return None
     if "error" in given:
-        return Redirection(error=plain_error_code(given["error"]) or "no reason given")
+        return AuthorizationResponse(error=plain_error_code(given["error"]) or "no reason given")
     return read_code(given.get("code", ""))
 
 
 class RedirectListener:
-    """Listens on loopback for the redirection of one sign-in, from `with` to its end.
+    """Listens on loopback for the redirect of one sign-in, from `with` to its end.
 
     Port 0 in `redirect_uri` means any free one; the attribute `redirect_uri` then has it.
     Raises `InputError` if that address is not loopback or cannot be listened on.
@@ -87,7 +87,7 @@ class RedirectListener:
                 "this machine cannot listen on the redirect address",
                 hint="use http://127.0.0.1:PORT/ (as registered with the client), or --paste",
             )
-        self._arrived: queue.Queue[Redirection] = queue.Queue()
+        self._arrived: queue.Queue[AuthorizationResponse] = queue.Queue()
         bound = "127.0.0.1" if host.lower() == "localhost" else host
         try:
             self._server = _Server((bound, port), parts.path or "/", state, self._arrived)
@@ -106,7 +106,7 @@ class RedirectListener:
         """Begin to listen. Raises `StorageError` where there is no thread for it."""
         if spawn(self._server.serve_forever, 0.05) is None:
             self._server.server_close()
-            raise no_threads()
+            raise no_threads_error()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,8 +114,8 @@ class RedirectListener:
         self._server.shutdown()
         self._server.server_close()
 
-    def arrival(self, limit: float, wait: Wait) -> Redirection | None:
-        """Return the redirection, or None if there is none within `limit` seconds.
+    def wait_for_response(self, limit: float, wait: Wait) -> AuthorizationResponse | None:
+        """Return the response, or None if there is none within `limit` seconds.
 
         Raises `Interrupted` when `wait` says that the run should stop.
         """
@@ -138,7 +138,11 @@ class _Server(socketserver.ThreadingTCPServer):
     block_on_close = False
 
     def __init__(
-        self, address: tuple[str, int], path: str, state: str, arrived: queue.Queue[Redirection]
+        self,
+        address: tuple[str, int],
+        path: str,
+        state: str,
+        arrived: queue.Queue[AuthorizationResponse],
     ) -> None:
         self.path, self.state, self.arrived = path, state, arrived
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -153,12 +157,12 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 10
 
     def do_GET(self) -> None:
-        """Answer the redirection, or whatever else came."""
+        """Answer the redirect, or whatever else came."""
         parts = urlsplit(self.path)
         if parts.path != self.server.path:
             self._page(HTTPStatus.NOT_FOUND, "Nothing here", "This is not the sign-in's address.")
             return
-        found = read_redirection(parts.query, self.server.state)
+        found = read_response(parts.query, self.server.state)
         if found is None:
             self._page(
                 HTTPStatus.BAD_REQUEST,

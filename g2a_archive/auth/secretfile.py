@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from g2a_archive.archive.disk import look
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk import strictpath
+from g2a_archive.archive.disk.domains import retry_transient
 from g2a_archive.archive.disk.flushing import flush_directory, flush_file
 from g2a_archive.archive.disk.renaming import is_mount, replace
-from g2a_archive.errors import CredentialsError, Interrupted, StorageError, shown
+from g2a_archive.errors import CredentialsError, Interrupted, StorageError, redacted_repr
 
 LARGEST = 64 * 1024
 """Bytes of a secret file at most; no token is near that."""
@@ -72,9 +72,9 @@ def read_secret(path: str | os.PathLike[str], what: str, *, warn: Warn | None = 
     Raises `CredentialsError`, which names the file but never what it holds.
     """
     named = is_name(os.fspath(path))
-    where = f"{what} in {os.fspath(path) if named else shown(os.fspath(path))}"
+    where = f"{what} in {os.fspath(path) if named else redacted_repr(os.fspath(path))}"
     try:
-        status, content = persistently(_read, path)
+        status, content = retry_transient(_read, path)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         hint = "" if named else "is that the secret itself? Name a file that holds it"
@@ -137,14 +137,14 @@ def locked(path: str | os.PathLike[str], wait: Wait) -> Iterator[Path]:
 
 
 @contextmanager
-def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
+def reserve_replacement(target: Path) -> Iterator[Callable[[str], None]]:
     """Make room for what replaces `target`, before the old secret is spent; yield what stores it.
 
     Call it under `locked`. Raises `StorageError`, also from the function that it yields: then the
     new secret may be in `NAME.new`, which is kept.
     """
     new = beside(target, ".new")
-    descriptor = _room(target, new)
+    descriptor = _reserve(target, new)
     begun = False
 
     def store(value: str) -> None:
@@ -174,20 +174,20 @@ def room_for_successor(target: Path) -> Iterator[Callable[[str], None]]:
 
 
 def beside(target: Path, suffix: str) -> Path:
-    """Return the lock (`.lock`) or the successor (`.new`) that belongs to a secret file."""
+    """Return the lock (`.lock`) or the replacement (`.new`) that belongs to a secret file."""
     return target.with_name(target.name + suffix)
 
 
-def _room(target: Path, new: Path) -> int | None:
+def _reserve(target: Path, new: Path) -> int | None:
     """Return a descriptor of `NAME.new`, for which there is room; None: `target` has it itself."""
     failure: OSError | None = None
     if not is_mount(target):
         try:
-            return _room_beside(target, new)
+            return _reserve_beside(target, new)
         except OSError as error:
             failure = error
     try:
-        _room_within(target)
+        _reserve_within(target)
     except OSError as error:
         reason = os.strerror((failure or error).errno or 0)
         raise StorageError(
@@ -198,7 +198,7 @@ def _room(target: Path, new: Path) -> int | None:
     return None
 
 
-def _room_beside(target: Path, new: Path) -> int:
+def _reserve_beside(target: Path, new: Path) -> int:
     """Return a descriptor of `NAME.new`, for which there is room."""
     new.unlink(missing_ok=True)
     descriptor = os.open(new, _CREATE, 0o600)
@@ -212,7 +212,7 @@ def _room_beside(target: Path, new: Path) -> int:
     return descriptor
 
 
-def _room_within(target: Path) -> None:
+def _reserve_within(target: Path) -> None:
     """See to it that `target` can be written to, and grow."""
     with open(target, "r+b", buffering=0) as file:
         length = os.fstat(file.fileno()).st_size
@@ -263,7 +263,7 @@ def _lock_of(target: Path, wait: Wait) -> int:
         try:
             return _take_lock(beside(target, ".lock"), target, wait)
         except OSError:
-            if not look.exists(target):
+            if not strictpath.exists(target):
                 raise
     return _take_lock(target, target, wait)
 
@@ -292,7 +292,7 @@ def _take_lock(lock: Path, target: Path, wait: Wait) -> int:
 
 
 def _finish_replacement(target: Path) -> None:
-    """Put a successor that a killed process left, if whole and not older, in its place."""
+    """Put a replacement that a killed process left, if whole and not older, in its place."""
     new = beside(target, ".new")
     try:
         written = new.stat().st_mtime_ns

@@ -18,12 +18,12 @@ from g2a_archive.auth.secretfile import (
     check_secret,
     locked,
     read_secret,
-    room_for_successor,
+    reserve_replacement,
 )
 from g2a_archive.errors import CredentialsError, Interrupted
 
 
-class Source(ABC):
+class TokenSource(ABC):
     """What hands out access tokens."""
 
     description: str
@@ -48,7 +48,7 @@ class Source(ABC):
         return None
 
 
-class FixedToken(Source):
+class FixedToken(TokenSource):
     """An access token that a person gave."""
 
     description = "an access token"
@@ -64,7 +64,7 @@ class FixedToken(Source):
         return frozenset({self._token})
 
 
-class TokenFile(Source):
+class TokenFile(TokenSource):
     """A file with an access token, which another program may renew."""
 
     granted = False
@@ -96,7 +96,7 @@ class TokenFile(Source):
         return _checked_token(read_secret(self._path, what, warn=warn), f"{what} in {self._path}")
 
 
-class PersonalAccessToken(Source):
+class PersonalAccessToken(TokenSource):
     """A client with a personal access token (`grant_type=personal_access_token`)."""
 
     description = "a client with a personal access token"
@@ -116,7 +116,7 @@ class PersonalAccessToken(Source):
         return _client_secrets(self._endpoint) | {self._pat}
 
 
-class RefreshToken(Source):
+class RefreshToken(TokenSource):
     """A client with a refresh token in a file, where its replacements are kept."""
 
     # The old one may be spent by the call: the answer, with the new one, must not be missed.
@@ -133,7 +133,7 @@ class RefreshToken(Source):
         with locked(self._path, self._endpoint.wait) as target:
             token = self._read()
             self._seen |= {token}
-            with room_for_successor(target) as store:
+            with reserve_replacement(target) as store:
                 answer = self._ask(token)
                 if answer.refresh_token and answer.refresh_token != token:
                     self._seen |= {answer.refresh_token}

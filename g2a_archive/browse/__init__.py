@@ -8,16 +8,16 @@ The pages need no server and no network; all but the search works without JavaSc
 
 from __future__ import annotations
 
-from g2a_archive.browse.entries import Entry, Owed, Source
+from g2a_archive.browse.entries import Entry, OwedEntry, PageSource
 from g2a_archive.browse.site import SiteResult, open_site, update_site, write_site
 from g2a_archive.browse.write import FOLDER
 
 __all__ = [
     "FOLDER",
     "Entry",
-    "Owed",
+    "OwedEntry",
+    "PageSource",
     "SiteResult",
-    "Source",
     "open_site",
     "update_site",
     "write_site",

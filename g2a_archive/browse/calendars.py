@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from math import sqrt
 
+from g2a_archive.browse.database import Day
 from g2a_archive.browse.markup import MONTHS, WEEKDAYS, day_text, month_text, text
-from g2a_archive.browse.shelf import Day
-from g2a_archive.models import counted
+from g2a_archive.models import pluralize
 
 _WEEKS = Calendar()
 SHADES = 4
@@ -53,7 +53,7 @@ def _cell(day: str, days: Mapping[str, Day], most: int, link: Callable[[str], st
     known = days.get(day)
     if known is None:
         return f"<td><span>{number}</span></td>"
-    label = f"{day_text(day)}: {counted(known.count, 'recording')}"
+    label = f"{day_text(day)}: {pluralize(known.count, 'recording')}"
     return (
         f'<td><a class="s{shade(known.count, most)}" href="{text(link(day))}" '
         f'aria-label="{text(label)}"><b>{number}</b><small>{known.count:,}</small></a></td>'

@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class OwedEntry:
     """A recording that the archive still owes, or has given up; times are ISO text."""
 
     id: int
@@ -45,7 +45,7 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class CalendarEntry:
     """An entry with its place in the calendar: `day` is "" where no date is known.
 
     `clock` and `zone` are what a person reads; `moment` sorts within a day.
@@ -73,13 +73,13 @@ class Placed:
         return next((file for file in self.files if file.kind == kind), None)
 
 
-class Source(Protocol):
+class PageSource(Protocol):
     """Where the pages' content comes from; asked in one thread."""
 
-    def marks(self) -> Iterable[tuple[str, str]]:
-        """Every directory with recordings ("" for the archive itself), and its mark.
+    def change_tokens(self) -> Iterable[tuple[str, str]]:
+        """Every directory with recordings ("" for the archive itself), and its token.
 
-        A mark is another one whenever a page could say something else of any recording in the
+        A token is another one whenever a page could say something else of any recording in the
         directory; "" where that is not known.
         """
         ...
@@ -92,22 +92,22 @@ class Source(Protocol):
         """Some recordings, by ID; one that has gone meanwhile is left out."""
         ...
 
-    def owed(self) -> Iterable[Owed]:
+    def owed(self) -> Iterable[OwedEntry]:
         """All recordings that are owed, in the order in which they are to be shown."""
         ...
 
 
 class Listed:
-    """A `Source` of recordings that come once, in any order; each is kept in a temporary file."""
+    """A `PageSource` of recordings that come once, in any order, each kept in a temporary file."""
 
-    def __init__(self, entries: Iterable[Entry], owed: Iterable[Owed]) -> None:
+    def __init__(self, entries: Iterable[Entry], owed: Iterable[OwedEntry]) -> None:
         self._entries = entries
         self._owed = owed
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, body BLOB)")
         self._db.execute("BEGIN")
 
-    def marks(self) -> Iterable[tuple[str, str]]:
+    def change_tokens(self) -> Iterable[tuple[str, str]]:
         """All of it under one name."""
         return (("", ""),)
 
@@ -123,7 +123,7 @@ class Listed:
         rows = self._db.execute(f"SELECT id, body FROM entry WHERE id IN ({marks})", ids)  # noqa: S608
         return {id_: pickle.loads(body) for id_, body in rows}  # noqa: S301 - our own
 
-    def owed(self) -> Iterable[Owed]:
+    def owed(self) -> Iterable[OwedEntry]:
         """All that are owed."""
         return self._owed
 
@@ -149,12 +149,12 @@ def local_time(text: str | None, zone: tzinfo | None) -> datetime | None:
         return when
 
 
-def place(entry: Entry, zone: tzinfo | None) -> Placed:
+def calendar_entry(entry: Entry, zone: tzinfo | None) -> CalendarEntry:
     """Find the entry's day in the calendar and put its times into words."""
     when = local_time(entry.start, zone)
     since = local_time(entry.since, zone)
     day = when.date().isoformat() if when else _day_of_directory(entry.directory or "")
-    return Placed(
+    return CalendarEntry(
         id=entry.id,
         day=day,
         moment=_moment(when),

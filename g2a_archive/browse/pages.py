@@ -8,7 +8,8 @@ from functools import partial
 from itertools import groupby
 
 from g2a_archive.browse.calendars import month_table, year_strip
-from g2a_archive.browse.entries import Owed, Placed
+from g2a_archive.browse.database import Day, part_name
+from g2a_archive.browse.entries import CalendarEntry, OwedEntry
 from g2a_archive.browse.markup import (
     Site,
     crumbs,
@@ -20,14 +21,13 @@ from g2a_archive.browse.markup import (
     text,
 )
 from g2a_archive.browse.recordings import STATE_TEXT, card, owed_table, recording
-from g2a_archive.browse.shelf import Day, part_name
 from g2a_archive.browse.write import FOLDER
-from g2a_archive.models import State, counted, size_text
+from g2a_archive.models import State, pluralize, size_text
 
 HOME = ("../index.html", "All years")
 
 
-class Book:
+class CalendarIndex:
     """All days that have recordings, and on which page each is found."""
 
     def __init__(self, days: Sequence[Day], limit: int) -> None:
@@ -63,13 +63,13 @@ def _count(days: Iterable[Day]) -> int:
 def summary(days: Sequence[Day]) -> str:
     """How much there is on some days, in words."""
     size = sum(day.size for day in days)
-    return f"{counted(_count(days), 'recording')}, {size_text(size)}"
+    return f"{pluralize(_count(days), 'recording')}, {size_text(size)}"
 
 
 def index_page(
     site: Site,
-    book: Book,
-    latest: Sequence[tuple[Placed, str]],
+    index: CalendarIndex,
+    latest: Sequence[tuple[CalendarEntry, str]],
     undated: int,
     owed: Mapping[State, int],
 ) -> str:
@@ -77,7 +77,7 @@ def index_page(
 
     `latest` are recordings, each with the name of the page in `browse/` that shows it.
     """
-    days = list(book.days.values())
+    days = list(index.days.values())
     parts = [
         f'<h1 class="quiet">{text(site.title)}</h1>\n',
         _totals(site, days, undated),
@@ -87,12 +87,12 @@ def index_page(
         cards = "".join(card(one, "", f"{FOLDER}/{name}") for one, name in latest)
         parts.append(f'<section><h2>Newest</h2>\n<ul class="cards">{cards}</ul></section>\n')
     rows = []
-    for year in reversed(book.years):
-        known = {day.day: day for day in book.years[year]}
-        strip = year_strip(year, known, book.most[year])
+    for year in reversed(index.years):
+        known = {day.day: day for day in index.years[year]}
+        strip = year_strip(year, known, index.most[year])
         rows.append(
             f'<li><a class="year" href="{FOLDER}/{year}.html"><b>{year}</b>'
-            f"<span>{summary(book.years[year])}</span>{strip}</a></li>\n"
+            f"<span>{summary(index.years[year])}</span>{strip}</a></li>\n"
         )
     if rows:
         parts.append(f'<section><h2>Years</h2>\n<ul class="years">{"".join(rows)}</ul></section>\n')
@@ -111,7 +111,7 @@ def _totals(site: Site, days: Sequence[Day], undated: int) -> str:
         lines.append(f'<p class="lead"><b>{summary(days)}</b><br>{span}</p>\n')
     if undated:
         lines.append(
-            f'<p><a href="{FOLDER}/undated.html">{counted(undated, "recording")} without a known '
+            f'<p><a href="{FOLDER}/undated.html">{pluralize(undated, "recording")} without a known '
             f"date</a></p>\n"
         )
     zone = f"in {site.zone_name}" if site.zone_name else "as each recording gives them"
@@ -126,25 +126,25 @@ def owed_notice(states: Mapping[State, int]) -> str:
         return ""
     words = ", ".join(f"{count:,} {STATE_TEXT[state]}" for state, count in states.items())
     return (
-        f'<p class="notice"><a href="{FOLDER}/owed.html">{counted(total, "recording")} owed</a> '
+        f'<p class="notice"><a href="{FOLDER}/owed.html">{pluralize(total, "recording")} owed</a> '
         f"<span>{text(words)}</span></p>\n"
     )
 
 
-def year_page(site: Site, book: Book, year: str) -> str:
+def year_page(site: Site, index: CalendarIndex, year: str) -> str:
     """A year: twelve months, each day with its count."""
-    years = list(book.years)
+    years = list(index.years)
     tables = []
     for number in range(1, 13):
         month = f"{year}-{number:02d}"
-        known = book.months.get(month, [])
+        known = index.months.get(month, [])
         head = text(month_text(month)[:-5])
         if known:
             head = f'<a href="{month}.html">{head}</a> <span>{_count(known):,}</span>'
-        tables.append(month_table(month, book.days, book.most[year], book.link, head=head))
+        tables.append(month_table(month, index.days, index.most[year], index.link, head=head))
     main = (
         crumbs(HOME)
-        + f'<h1>{year}</h1>\n<p class="lead">{summary(book.years[year])}</p>\n'
+        + f'<h1>{year}</h1>\n<p class="lead">{summary(index.years[year])}</p>\n'
         + neighbours(years, years.index(year), str, "Years")
         + f'<div class="months">\n{"".join(tables)}</div>\n'
     )
@@ -152,12 +152,15 @@ def year_page(site: Site, book: Book, year: str) -> str:
 
 
 def month_page(
-    site: Site, book: Book, month: str, recordings: Callable[[str], Iterable[Placed]]
+    site: Site,
+    index: CalendarIndex,
+    month: str,
+    recordings: Callable[[str], Iterable[CalendarEntry]],
 ) -> str:
     """A month: its calendar, and its days with their recordings, or with links to their pages."""
-    known = book.months[month]
-    at = book.month_list.index(month)
-    if month in book.split:
+    known = index.months[month]
+    at = index.month_list.index(month)
+    if month in index.split:
         items = "".join(
             f'<li><a href="{day.day}.html">{day_text(day.day)}</a> <span>{summary([day])}</span>'
             f"</li>\n"
@@ -169,28 +172,30 @@ def month_page(
     head = (
         crumbs(HOME, (f"{month[:4]}.html", month[:4]))
         + f'<h1>{month_text(month)}</h1>\n<p class="lead">{summary(known)}</p>\n'
-        + neighbours(book.month_list, at, month_text, "Months")
+        + neighbours(index.month_list, at, month_text, "Months")
     )
-    return frame(site, month_text(month), _beside(head, _month(book, month), body))
+    return frame(site, month_text(month), _beside(head, _month(index, month), body))
 
 
-def day_page(site: Site, book: Book, day: str, recordings: Iterable[Placed], name: str) -> str:
+def day_page(
+    site: Site, index: CalendarIndex, day: str, recordings: Iterable[CalendarEntry], name: str
+) -> str:
     """A day of a month that is too big for one page, or that part of it that is called `name`."""
     month = day[:7]
-    keys = [known.day for known in book.months[month]]
+    keys = [known.day for known in index.months[month]]
     turn = neighbours(keys, keys.index(day), partial(day_text, weekday=False), "Days")
     head = (
         crumbs(HOME, (f"{day[:4]}.html", day[:4]), (f"{month}.html", month_text(month)))
         + f"<h1>{day_text(day, weekday=False)}</h1>\n{turn}"
-        + part_links(book.parts(day), name)
+        + part_links(index.parts(day), name)
     )
-    body = day_section(book.days[day], recordings)
-    return frame(site, day_text(day, weekday=False), _beside(head, _month(book, month), body))
+    body = day_section(index.days[day], recordings)
+    return frame(site, day_text(day, weekday=False), _beside(head, _month(index, month), body))
 
 
-def _month(book: Book, month: str) -> str:
-    most = max(day.count for day in book.months[month])
-    return month_table(month, book.days, most, book.link)
+def _month(index: CalendarIndex, month: str) -> str:
+    most = max(day.count for day in index.months[month])
+    return month_table(month, index.days, most, index.link)
 
 
 def _beside(head: str, side: str, body: str) -> str:
@@ -200,7 +205,7 @@ def _beside(head: str, side: str, body: str) -> str:
     )
 
 
-def day_section(day: Day, recordings: Iterable[Placed]) -> str:
+def day_section(day: Day, recordings: Iterable[CalendarEntry]) -> str:
     """A day's recordings under its date."""
     items = "".join(recording(one, "../") for one in recordings)
     return (
@@ -209,7 +214,7 @@ def day_section(day: Day, recordings: Iterable[Placed]) -> str:
     )
 
 
-def undated_page(site: Site, some: Iterable[Placed], names: Sequence[str], name: str) -> str:
+def undated_page(site: Site, some: Iterable[CalendarEntry], names: Sequence[str], name: str) -> str:
     """Recordings of which no date is known, by the directory that they are in."""
     parts = [
         crumbs(HOME),
@@ -228,7 +233,7 @@ def undated_page(site: Site, some: Iterable[Placed], names: Sequence[str], name:
 
 def owed_page(
     site: Site,
-    some: Iterable[Owed],
+    some: Iterable[OwedEntry],
     states: Mapping[State, int],
     zone: tzinfo | None,
     names: Sequence[str],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import tzinfo
 
-from g2a_archive.browse.entries import Owed, Placed, local_time
+from g2a_archive.browse.entries import CalendarEntry, OwedEntry, local_time
 from g2a_archive.browse.markup import text, url
-from g2a_archive.models import FileKind, State, StoredFile, counted, size_text
+from g2a_archive.models import FileKind, State, StoredFile, pluralize, size_text
 
 STATE_TEXT = {
     State.ARCHIVED: "archived",
@@ -22,7 +22,7 @@ STATE_TEXT = {
 _FILE_TEXT = {FileKind.MP4: "Video", FileKind.EVENTS: "Events", FileKind.THUMBNAIL: "Thumbnail"}
 
 
-def recording(one: Placed, up: str) -> str:
+def recording(one: CalendarEntry, up: str) -> str:
     """One recording as a list item; `up` leads from the page to the archive's root."""
     start = f'<time datetime="{text(one.iso)}">{text(one.clock)}</time>' if one.iso else ""
     zone = f' <span class="zone">{text(one.zone)}</span>' if one.iso else "Time not known"
@@ -33,7 +33,7 @@ def recording(one: Placed, up: str) -> str:
     )
 
 
-def card(one: Placed, up: str, page: str) -> str:
+def card(one: CalendarEntry, up: str, page: str) -> str:
     """One of the newest recordings, small, with a link to its place in the calendar."""
     return (
         f'<li class="card">{_picture(one, up)}'
@@ -42,7 +42,7 @@ def card(one: Placed, up: str, page: str) -> str:
     )
 
 
-def _picture(one: Placed, up: str) -> str:
+def _picture(one: CalendarEntry, up: str) -> str:
     mp4, thumbnail = one.file(FileKind.MP4), one.file(FileKind.THUMBNAIL)
     words = f"Play recording {one.id}" + (f" of {one.day} {one.clock}" if one.clock else "")
     if thumbnail is None:
@@ -60,7 +60,7 @@ def _picture(one: Placed, up: str) -> str:
     )
 
 
-def _state(one: Placed) -> str:
+def _state(one: CalendarEntry) -> str:
     if one.state is State.ARCHIVED:
         return ""
     since = f" since {one.since}" if one.since else ""
@@ -69,7 +69,7 @@ def _state(one: Placed) -> str:
     return f'<p class="alarm">{text(words)}</p>'
 
 
-def _links(one: Placed, up: str) -> str:
+def _links(one: CalendarEntry, up: str) -> str:
     parts = [
         f'<a href="{text(url(file.path, up))}">{_FILE_TEXT[file.kind]}</a> '
         f"<span>{size_text(file.size)}</span>"
@@ -79,7 +79,7 @@ def _links(one: Placed, up: str) -> str:
     return f'<p class="links">{" ".join(parts) or "No video or events in the archive"}</p>'
 
 
-def _files(one: Placed) -> str:
+def _files(one: CalendarEntry) -> str:
     if not one.files:
         return ""
     rows = "".join(map(_checksum, one.files))
@@ -90,18 +90,18 @@ def _files(one: Placed) -> str:
 
 
 def _checksum(file: StoredFile) -> str:
-    size = counted(file.size, "byte")
+    size = pluralize(file.size, "byte")
     return (
         f"<dt>{_FILE_TEXT[file.kind]} <span>{text(file.path)}, {size}, SHA-256</span>"
         f"</dt><dd><code>{text(file.sha256)}</code></dd>"
     )
 
 
-def owed_table(owed: Iterable[Owed], zone: tzinfo | None) -> str:
+def owed_table(owed: Iterable[OwedEntry], zone: tzinfo | None) -> str:
     """Owed recordings as a table: which, why, since when."""
     rows = []
     for one in owed:
-        tried = counted(one.tries, "try") if one.tries else "not tried"
+        tried = pluralize(one.tries, "try") if one.tries else "not tried"
         rows.append(
             f'<tr id="o{one.id}"><th scope="row" class="id">{one.id}</th>'
             f"<td>{text(STATE_TEXT[one.state])}</td>"
@@ -127,5 +127,5 @@ def _when(value: str | None, zone: tzinfo | None) -> str:
     return f'<time datetime="{iso}">{when.strftime("%Y-%m-%d")}</time>'
 
 
-def _last(one: Owed, zone: tzinfo | None) -> str:
+def _last(one: OwedEntry, zone: tzinfo | None) -> str:
     return f", last {_when(one.last_try, zone)}" if one.last_try else ""

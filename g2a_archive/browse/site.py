@@ -16,14 +16,21 @@ from urllib.parse import quote
 
 from g2a_archive import __version__
 from g2a_archive.browse import pages
-from g2a_archive.browse.entries import Entry, Listed, Owed, Placed, Source, place
-from g2a_archive.browse.lookup import lookup_files
+from g2a_archive.browse.database import Limits, SiteDatabase, part_name
+from g2a_archive.browse.entries import (
+    CalendarEntry,
+    Entry,
+    Listed,
+    OwedEntry,
+    PageSource,
+    calendar_entry,
+)
 from g2a_archive.browse.markup import Site
-from g2a_archive.browse.shelf import Limits, Shelf, part_name
+from g2a_archive.browse.search_index import lookup_files
 from g2a_archive.browse.write import Writer
 
 ASSETS = ("style.css", "recordings.js", "search.js", "icon.svg")
-STATE = ".shelf.sqlite3"
+DATABASE_NAME = ".shelf.sqlite3"
 """What a run keeps in `browse/` for the next one; without it, all pages are made again."""
 
 PER_PAGE = 250
@@ -58,7 +65,7 @@ class SiteResult:
 def write_site(
     root: Path,
     entries: Iterable[Entry],
-    owed: Iterable[Owed],
+    owed: Iterable[OwedEntry],
     *,
     zone: tzinfo | None,
     title: str,
@@ -74,7 +81,7 @@ def write_site(
 
 def update_site(
     root: Path,
-    source: Source,
+    source: PageSource,
     *,
     zone: tzinfo | None,
     title: str,
@@ -91,31 +98,30 @@ def update_site(
     """
     writer = Writer(root)
     site = Site(title, zone_name)
-    marks = dict(source.marks())
-    limits = Limits(_per_page(marks), OWED_PER_PAGE)
+    tokens = dict(source.change_tokens())
+    limits = Limits(_per_page(tokens), OWED_PER_PAGE)
     about = {"version": __version__, "title": title, "zone": f"{zone} {site.zone_name}"}
-    with Shelf(writer.folder / STATE if keep else None, about, limits) as shelf:
-        before = pages.Book(shelf.days(), limits.recordings)
-        for done, total in shelf.load(source, marks, zone):
+    with SiteDatabase(writer.folder / DATABASE_NAME if keep else None, about, limits) as database:
+        before = pages.CalendarIndex(database.days(), limits.recordings)
+        for done, total in database.load(source, tokens, zone):
             on_progress("directory", done, total)
         for name in ASSETS:
-            writer.data(name, files(__package__).joinpath("assets", name).read_bytes())
-        plan = _Plan(
-            site, source, shelf, zone, before, pages.Book(shelf.days(), limits.recordings), limits
-        )
+            writer.write_bytes(name, files(__package__).joinpath("assets", name).read_bytes())
+        index = pages.CalendarIndex(database.days(), limits.recordings)
+        plan = _Plan(site, source, database, zone, before, index, limits)
         names = {*ASSETS}
         todo = []
         for name, changed, content in plan.pages():
             names.add(name)
-            if changed or shelf.fresh or not writer.has(name):
+            if changed or database.fresh or not writer.has(name):
                 todo.append((name, content))
         for done, (name, content) in enumerate(todo, 1):
-            writer.page(name, content())
+            writer.write_text(name, content())
             on_progress("page", done, len(todo))
         writer.finish(names)
         return SiteResult(
             root / "index.html",
-            sum(day.count for day in plan.book.days.values()) + shelf.undated(),
+            sum(day.count for day in plan.index.days.values()) + database.undated(),
             sum(plan.states.values()),
             writer.written,
             len(names) - writer.written,
@@ -140,16 +146,16 @@ class _Plan:
     def __init__(
         self,
         site: Site,
-        source: Source,
-        shelf: Shelf,
+        source: PageSource,
+        database: SiteDatabase,
         zone: tzinfo | None,
-        before: pages.Book,
-        book: pages.Book,
+        before: pages.CalendarIndex,
+        index: pages.CalendarIndex,
         limits: Limits,
     ) -> None:
-        self.site, self.source, self.shelf, self.zone = site, source, shelf, zone
-        self.before, self.book, self.limits = before, book, limits
-        self.states = shelf.owed_states()
+        self.site, self.source, self.database, self.zone = site, source, database, zone
+        self.before, self.index, self.limits = before, index, limits
+        self.states = database.owed_states()
 
     def pages(self) -> Iterator[Page]:
         """Each page; what is linked to comes before what links."""
@@ -158,73 +164,73 @@ class _Plan:
         yield from self._year_pages()
         yield from self._undated_pages()
         yield from self._owed_pages()
-        yield from lookup_files(self.shelf, self.book)
+        yield from lookup_files(self.database, self.index)
         yield "index.html", True, self._index
 
-    def _placed(self, ids: Iterator[int]) -> Iterator[Placed]:
+    def _calendar_entries(self, ids: Iterator[int]) -> Iterator[CalendarEntry]:
         """The recordings themselves, from the catalogue, some at a time."""
         while some := [*islice(ids, _TOGETHER)]:
             found = self.source.details(some)
-            yield from (place(found[id_], self.zone) for id_ in some if id_ in found)
+            yield from (calendar_entry(found[id_], self.zone) for id_ in some if id_ in found)
 
     def _day_pages(self) -> Iterator[Page]:
-        touched = {day[:7] for day in self.shelf.touched}
-        for month in sorted(self.book.split):
-            for day in self.book.months[month]:
-                for part, name in enumerate(self.book.parts(day.day)):
+        touched = {day[:7] for day in self.database.touched}
+        for month in sorted(self.index.split):
+            for day in self.index.months[month]:
+                for part, name in enumerate(self.index.parts(day.day)):
                     # The month's calendar is on each of them.
                     yield name, month in touched, partial(self._day, day.day, part, name)
 
     def _day(self, day: str, part: int, name: str) -> str:
-        recordings = self._placed(self.shelf.recordings(day, part))
-        return pages.day_page(self.site, self.book, day, recordings, name)
+        recordings = self._calendar_entries(self.database.recordings(day, part))
+        return pages.day_page(self.site, self.index, day, recordings, name)
 
     def _month_pages(self) -> Iterator[Page]:
-        changed = {day[:7] for day in self.shelf.touched}
-        changed |= _moved(list(self.before.months), list(self.book.months))
-        for month in self.book.months:
+        changed = {day[:7] for day in self.database.touched}
+        changed |= _moved(list(self.before.months), list(self.index.months))
+        for month in self.index.months:
             yield f"{month}.html", month in changed, partial(self._month, month)
 
     def _month(self, month: str) -> str:
-        def recordings(day: str) -> Iterator[Placed]:
-            return self._placed(self.shelf.recordings(day))
+        def recordings(day: str) -> Iterator[CalendarEntry]:
+            return self._calendar_entries(self.database.recordings(day))
 
-        return pages.month_page(self.site, self.book, month, recordings)
+        return pages.month_page(self.site, self.index, month, recordings)
 
     def _year_pages(self) -> Iterator[Page]:
-        changed = {day[:4] for day in self.shelf.touched}
-        changed |= _moved(list(self.before.years), list(self.book.years))
-        for year in self.book.years:
-            make = partial(pages.year_page, self.site, self.book, year)
+        changed = {day[:4] for day in self.database.touched}
+        changed |= _moved(list(self.before.years), list(self.index.years))
+        for year in self.index.years:
+            make = partial(pages.year_page, self.site, self.index, year)
             yield f"{year}.html", year in changed, make
 
     def _undated_pages(self) -> Iterator[Page]:
-        names = _part_names("undated", self.shelf.undated(), self.limits.recordings)
+        names = _part_names("undated", self.database.undated(), self.limits.recordings)
         for part, name in enumerate(names):
             make = partial(self._undated, part, names, name)
-            yield name, "" in self.shelf.touched, make
+            yield name, "" in self.database.touched, make
 
     def _undated(self, part: int, names: Sequence[str], name: str) -> str:
-        some = self._placed(self.shelf.recordings("", part))
+        some = self._calendar_entries(self.database.recordings("", part))
         return pages.undated_page(self.site, some, names, name)
 
     def _owed_pages(self) -> Iterator[Page]:
         names = _part_names("owed", sum(self.states.values()), self.limits.owed)
         # There is always one, since every page links to it.
         for part, name in enumerate(names or ["owed.html"]):
-            yield name, self.shelf.owed_changed, partial(self._owed, part, names, name)
+            yield name, self.database.owed_changed, partial(self._owed, part, names, name)
 
     def _owed(self, part: int, names: Sequence[str], name: str) -> str:
-        some = self.shelf.owed(part)
+        some = self.database.owed(part)
         return pages.owed_page(self.site, some, self.states, self.zone, names, name)
 
     def _index(self) -> str:
-        latest = dict(self.shelf.latest(LATEST))
+        latest = dict(self.database.latest(LATEST))
         shown = []
-        for one in self._placed(iter(latest)):
+        for one in self._calendar_entries(iter(latest)):
             part = latest[one.id]
-            shown.append((one, part_name(one.day, part) if part else self.book.page(one.day)))
-        return pages.index_page(self.site, self.book, shown, self.shelf.undated(), self.states)
+            shown.append((one, part_name(one.day, part) if part else self.index.page(one.day)))
+        return pages.index_page(self.site, self.index, shown, self.database.undated(), self.states)
 
 
 def _moved(before: Sequence[str], after: Sequence[str]) -> set[str]:

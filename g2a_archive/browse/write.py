@@ -51,11 +51,11 @@ class Writer:
                 f"{index} is not a page of g2a-archive", hint="move it away, then run again"
             )
 
-    def page(self, name: str, content: str) -> None:
+    def write_text(self, name: str, content: str) -> None:
         """Bring `name`, in `browse/`, or `index.html`, at the root, to this content."""
-        self.data(name, content.encode("utf-8", "replace"))
+        self.write_bytes(name, content.encode("utf-8", "replace"))
 
-    def data(self, name: str, content: bytes) -> None:
+    def write_bytes(self, name: str, content: bytes) -> None:
         """Like `page`, with bytes."""
         path = self.root / name if name == "index.html" else self.folder / name
         if self._read(path, len(content) + 1) == content:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from g2a_archive.archive.disk.domains import persistently
-from g2a_archive.errors import InputError, shown
+from g2a_archive.archive.disk.domains import retry_transient
+from g2a_archive.errors import InputError, redacted_repr
 
 _LARGEST = 1 << 20
 """Bytes of a configuration file at most: what is larger is none, and need not have an end."""
@@ -66,7 +66,7 @@ def load_config(
     the nearest known one) or an unknown profile.
     """
     try:
-        content = persistently(_read, path)
+        content = retry_transient(_read, path)
     except (FileNotFoundError, NotADirectoryError):
         if required or profile is not None:
             raise _absent(path, None if required else profile) from None
@@ -201,7 +201,7 @@ def auth_values(config: Config, environ: Mapping[str, str]) -> dict[str, tuple[s
     scheme = values.get("scheme")
     if scheme is not None and scheme[0] not in ("bearer", "oauth"):
         raise InputError(
-            f"the authorization scheme {shown(scheme[0])} ({scheme[1]}) is not known",
+            f"the authorization scheme {redacted_repr(scheme[0])} ({scheme[1]}) is not known",
             hint="use bearer or oauth",
         )
     return values

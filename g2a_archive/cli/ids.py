@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import BinaryIO, cast
 
-from g2a_archive.errors import InputError, shown, storage_error
-from g2a_archive.models import distinct, id_of
+from g2a_archive.errors import InputError, redacted_repr, storage_error
+from g2a_archive.models import distinct, parse_id
 
 _SHOWN = 10
 _NAMED = 200
@@ -37,7 +37,7 @@ def read_ids(arguments: Iterable[str], files: Iterable[str]) -> array[int]:
     ids = array("q")
     bad = _Bad()
     for argument in arguments:
-        if id_ := id_of(argument.strip()):
+        if id_ := parse_id(argument.strip()):
             ids.append(id_)
         else:
             bad.add("argument", argument)
@@ -51,7 +51,7 @@ def read_ids(arguments: Iterable[str], files: Iterable[str]) -> array[int]:
                 continue
             for number, line in enumerate(lines, first):
                 text = line.partition("#")[0].strip()
-                if id_ := id_of(text):
+                if id_ := parse_id(text):
                     ids.append(id_)
                 elif text:
                     bad.add("standard input" if name == "-" else name, text, number)
@@ -76,7 +76,7 @@ class _Bad:
         self.count += 1
         if self.count <= _SHOWN:
             place = where if line is None else f"{where}, line {line}:"
-            said = shown(text)
+            said = redacted_repr(text)
             self._first.append(f"{place} {said}")
             self._hidden = self._hidden or said != repr(text)
         elif line is not None:

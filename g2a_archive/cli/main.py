@@ -12,18 +12,24 @@ import click
 
 from g2a_archive.cli.config import drop_empty, nearest
 from g2a_archive.cli.settings import Documented, source_of
-from g2a_archive.console.logs import tell_what_nobody_handles
+from g2a_archive.console.logs import configure_last_resort
 from g2a_archive.console.outputs import (
-    complain,
-    guarded,
+    checked_stdout,
+    flush_standard_streams,
+    print_error,
+    print_lines,
     reserve_standard_streams,
-    say,
-    settle_standard_streams,
     version_lines,
     write,
 )
 from g2a_archive.download.stopping import end_after, interruptible
-from g2a_archive.errors import ArchiverError, ExitCode, Interrupted, unexpected, untold
+from g2a_archive.errors import (
+    ArchiverError,
+    ExitCode,
+    Interrupted,
+    generic_storage_error,
+    unexpected_error,
+)
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -92,7 +98,7 @@ def cli(ctx: click.Context, /, version: bool, verbose: bool) -> None:
     """Archive GoToAssist Remote Support session recordings: whole, verified, resumable."""
     if version:
         for line in version_lines(verbose=verbose):
-            say(line)
+            print_lines(line)
         ctx.exit(0)
     if ctx.invoked_subcommand is None:
         write(f"{ctx.get_help()}\n")
@@ -101,11 +107,11 @@ def cli(ctx: click.Context, /, version: bool, verbose: bool) -> None:
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code of the README's table."""
     reserve_standard_streams()
-    tell_what_nobody_handles()
+    configure_last_resort()
     code = run(sys.argv[1:])
     if code in (ExitCode.SIGINT, ExitCode.SIGTERM):
         end_after(5.0, ExitCode(code))  # whoever reads our output may have stopped reading
-    settle_standard_streams()
+    flush_standard_streams()
     gc.freeze()  # the system takes all memory back at once; nothing need be looked at before
     sys.exit(code)
 
@@ -117,24 +123,24 @@ def run(arguments: list[str]) -> int:
         with interruptible():
             code = cli.main(args=arguments, prog_name="g2a-archive", standalone_mode=False)
             if sys.stdout is not None:
-                with guarded():
+                with checked_stdout():
                     pass  # it is flushed
             return int(code or 0)
     except (Interrupted, click.Abort) as stop:
-        complain("interrupted", patience=2.0)
+        print_error("interrupted", patience=2.0)
         return int(getattr(stop, "code", None) or ExitCode.SIGINT)
     except click.UsageError as error:
-        complain(_usage_message(error))
+        print_error(_usage_message(error))
         return int(ExitCode.USAGE)
     except ArchiverError as error:
-        complain(error)
+        print_error(error)
         return int(error.exit_code)
     except OSError as error:
-        complain(untold(error))
+        print_error(generic_storage_error(error))
         return int(ExitCode.STORAGE)
     except Exception as error:
-        told = unexpected(error)
-        complain(told)
+        told = unexpected_error(error)
+        print_error(told)
         return int(told.exit_code)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from g2a_archive.archive import checksums
 from g2a_archive.archive.database import removed_list
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk import strictpath
 from g2a_archive.archive.disk.lease import Lease
 from g2a_archive.archive.disk.lock import lock_paths
 from g2a_archive.archive.layout import ARCHIVE_DIR, is_of_catalog, parse_name
@@ -90,7 +90,7 @@ class Invocation:
     def close(self) -> None:
         """Wait for a renewal of the credentials under way, then let go of log and display."""
         if self._credentials is not None:
-            self._credentials.settle()
+            self._credentials.wait_for_renewal()
         self.logs.close()
         self.display.close()
 
@@ -101,7 +101,7 @@ class Invocation:
         held = {code for code in codes if code is not None}
         for error in (*errors, self.logs.failure):
             if error is not None:
-                outputs.complain(error)
+                outputs.print_error(error)
                 held.add(error.exit_code)
         return exit_code_of(held)
 
@@ -142,11 +142,11 @@ def require_place(option: str, path: str, run: RunSettings) -> None:
     if path == "-":
         raise InputError(f"{option}: - is no file", hint="name one; /dev/stdout is one")
     target = Path(os.path.realpath(path))
-    if look.is_dir(target):
+    if strictpath.is_dir(target):
         raise InputError(f"{option}: {path} is a directory", hint="name a file in it")
     if _is_own(target, run):
         raise InputError(f"{option}: {path} is the archive's own", hint="name another file")
-    if not look.is_dir(target.parent):
+    if not strictpath.is_dir(target.parent):
         raise InputError(
             f"{option}: there is no directory {target.parent}", hint="make it, or name another file"
         )
@@ -231,9 +231,9 @@ def perform(
         except (InputError, Interrupted):
             raise
         except Exception as error:
-            report = download.broke(error)
+            report = download.record_error(error)
         if invocation.logs.failure is not None:
-            report.tell(invocation.logs.failure)
+            report.record_error(invocation.logs.failure)
         _hand_out(settings, report, download)
     return report.exit_code
 
@@ -252,7 +252,7 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
 
     def metrics_file() -> None:
         if settings.metrics_file is not None and not dry_run:
-            owed, success = download.standing()
+            owed, success = download.owed_and_last_success()
             outputs.write_metrics(settings.metrics_file, report, owed=owed, success=success)
 
     def summary() -> None:
@@ -262,14 +262,14 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
             outputs.show(report)
 
     if report.fingerprint is None and report.exit_code in (ExitCode.OK, ExitCode.LOCKED):
-        download.standing()  # nothing was to be done, or another run does it
+        download.owed_and_last_success()  # nothing was to be done, or another run does it
     for step in (error_file, metrics_file, summary):
-        download.display.settle()  # what is said before, on the same terminal, stands before
+        download.display.flush()  # what is said before, on the same terminal, stands before
         try:
-            with download.switch.hurried(PATIENCE):
+            with download.switch.alarm_after_signal(PATIENCE):
                 step()
         except (ArchiverError, OSError, ValueError) as error:
             log.error("%s", error)
-            report.ends.add(ExitCode.STORAGE)
+            report.abort_codes.add(ExitCode.STORAGE)
             if download.switch.code is not None:  # which may be what cut it short
-                report.ends.add(download.switch.code)
+                report.abort_codes.add(download.switch.code)

@@ -19,7 +19,15 @@ from g2a_archive.cli.config import ENV, Config, file_named, load_config
 from g2a_archive.cli.options import option_names
 from g2a_archive.console import outputs
 from g2a_archive.errors import InputError
-from g2a_archive.models import ALL_KINDS, Ago, RunSettings, Selection, SyncSettings, iso, moment
+from g2a_archive.models import (
+    ALL_KINDS,
+    Age,
+    RunSettings,
+    Selection,
+    SyncSettings,
+    iso,
+    resolve_time,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +54,14 @@ class Settings:
         return [(option, path) for option, path in named.items() if path is not None]
 
 
-HOMELESS = Path(os.devnull, "g2a-archive")
+NO_HOME = Path(os.devnull, "g2a-archive")
 """What nobody can make: instead of a directory "~" wherever a user without a home is."""
 
 
 def app_dir() -> Path:
-    """The directory of the configuration file and of a stored sign-in, or `HOMELESS`."""
+    """The directory of the configuration file and of a stored sign-in, or `NO_HOME`."""
     found = Path(click.get_app_dir("g2a-archive"))
-    return found if found.is_absolute() else HOMELESS
+    return found if found.is_absolute() else NO_HOME
 
 
 class Documented(click.Command):
@@ -168,11 +176,11 @@ def selection_of(ctx: click.Context) -> Selection:
 
 
 def period_of(
-    since: int | Ago | None, until: int | Ago | None, now: float
+    since: int | Age | None, until: int | Age | None, now: float
 ) -> tuple[int | None, int | None]:
     """Both in Unix time. Raises `InputError` where nothing lies between them."""
-    begin = None if since is None else moment(since, now)
-    end = None if until is None else moment(until, now)
+    begin = None if since is None else resolve_time(since, now)
+    end = None if until is None else resolve_time(until, now)
     if begin is not None and end is not None and begin >= end:
         raise InputError("--since is not before --until")
     return begin, end

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from g2a_archive.archive import layout
-from g2a_archive.models import ALL_KINDS, ID_PLACES, Ago, FileKind, ListState, Shard, iso
+from g2a_archive.models import ALL_KINDS, ID_PLACES, Age, FileKind, ListState, Shard, iso
 from g2a_archive.transport import address
 
 _T = TypeVar("_T")
@@ -148,7 +148,7 @@ def zone_name(value: str) -> str:
 def service_url(value: str) -> str:
     """The base address of the service."""
     try:
-        parts = address.checked(value)
+        parts = address.validate_url(value)
     except ValueError as error:
         raise ValueError(f"this address cannot be used: {error}") from None
     if parts.query or parts.fragment:
@@ -225,14 +225,14 @@ def parse_moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def parse_when(text: str) -> int | Ago:
+def parse_when(text: str) -> int | Age:
     """Unix time, in whole seconds, of a date or a time; or an age such as `30d`.
 
     Dates are midnight UTC; ages need their unit. Raises `ValueError`.
     """
     try:
         if re.fullmatch(r"\s*[\d.]+\s*[smhdw]\s*", text, re.IGNORECASE | re.ASCII):
-            return Ago(parse_duration(text))
+            return Age(parse_duration(text))
         seconds = math.floor(parse_moment(text).timestamp())
         iso(seconds - 1), iso(seconds)  # the service is asked from the second before
         return seconds

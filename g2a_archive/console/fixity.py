@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from g2a_archive.fixity.check import Outcome
+from g2a_archive.fixity.check import FixityResult
 from g2a_archive.fixity.fingerprint import Proof
-from g2a_archive.models import counted, printable, size_text
+from g2a_archive.models import pluralize, printable, size_text
 
 _SHOWN = 20
 _OUTCOME_FIELDS = ("files", "bytes", "seconds", "left", "unjudged", "interrupted", "recorded")
 _BECAME = {"removed": "removed since", "replaced": "fetched again since"}
 
 
-def outcome_text(outcome: Outcome) -> str:
+def outcome_text(outcome: FixityResult) -> str:
     """What a check found: a line for each finding, then what was done."""
     lines = [printable(f"{one.path or one.recording}: {one.problem}") for one in outcome.findings]
     lines += [printable(f"{one.id}: {one}") for one in outcome.removed[:_SHOWN]]
     if len(outcome.removed) > _SHOWN:
         lines.append(f"and {len(outcome.removed) - _SHOWN:,} more that were removed")
-    wrong = counted(len(outcome.findings), "problem") if outcome.findings else "nothing wrong"
+    wrong = pluralize(len(outcome.findings), "problem") if outcome.findings else "nothing wrong"
     lines.append(
-        f"Checked {counted(outcome.files, 'file')}, {size_text(outcome.bytes)}, "
+        f"Checked {pluralize(outcome.files, 'file')}, {size_text(outcome.bytes)}, "
         f"in {outcome.seconds:.1f} s: {wrong}."
     )
     if outcome.left:
-        lines.append(f"{counted(outcome.left, 'file')} not reached.")
+        lines.append(f"{pluralize(outcome.left, 'file')} not reached.")
     if outcome.unjudged:
-        many = counted(outcome.unjudged, "file")
+        many = pluralize(outcome.unjudged, "file")
         lines.append(f"{many} not judged: another run is working on this archive.")
     if outcome.timed_out and not outcome.left:
         lines.append("Stopped at --max-duration, with files left to read.")
@@ -36,7 +36,7 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
+def outcome_json(outcome: FixityResult) -> dict[str, Any]:
     """What a check found as a JSON object; IDs are strings, `recording` null for unknown files."""
     fields = {name: getattr(outcome, name) for name in _OUTCOME_FIELDS}
     findings = [
@@ -53,12 +53,12 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {**fields, "findings": findings, "removed": removed}
 
 
-def proven(proof: Proof, outcome: Outcome) -> bool:
+def is_proven(proof: Proof, outcome: FixityResult) -> bool:
     """Whether all that was there then is accounted for: read, and nothing found wrong."""
     return not (_wrong(proof, outcome) or outcome.left or outcome.interrupted)
 
 
-def _wrong(proof: Proof, outcome: Outcome) -> bool:
+def _wrong(proof: Proof, outcome: FixityResult) -> bool:
     """Whether anything is not as it was: no file that nobody knows of, or that came since."""
     return any(
         not one.problem.startswith("unknown") and one.path not in proof.wrong_since
@@ -66,7 +66,7 @@ def _wrong(proof: Proof, outcome: Outcome) -> bool:
     )
 
 
-def proof_text(proof: Proof | None, outcome: Outcome) -> str:
+def proof_text(proof: Proof | None, outcome: FixityResult) -> str:
     """The lines after those of the check itself; "" where there was no proof to make."""
     if proof is None:
         return ""
@@ -80,8 +80,8 @@ def proof_text(proof: Proof | None, outcome: Outcome) -> str:
         )
         if count
     ]
-    head = f"Fingerprint of {proof.fingerprint.time}, {counted(proof.files, 'file')}: "
-    if proven(proof, outcome):
+    head = f"Fingerprint of {proof.fingerprint.time}, {pluralize(proof.files, 'file')}: "
+    if is_proven(proof, outcome):
         many = proof.unchanged != 1
         same = f"{proof.unchanged:,} are here as they were" if many else "1 is here as it was"
         head += f"proven, {same}."
@@ -93,14 +93,14 @@ def proof_text(proof: Proof | None, outcome: Outcome) -> str:
     return "\n" + "\n".join(lines)
 
 
-def proof_json(proof: Proof | None, outcome: Outcome) -> dict[str, Any]:
+def proof_json(proof: Proof | None, outcome: FixityResult) -> dict[str, Any]:
     """The object `proof`; {} where there was none to make. IDs are strings."""
     if proof is None:
         return {}
     return {
         "proof": {
             "fingerprint": str(proof.fingerprint),
-            "proven": proven(proof, outcome),
+            "proven": is_proven(proof, outcome),
             "files": proof.files,
             "unchanged": proof.unchanged,
             "removed": proof.removed,

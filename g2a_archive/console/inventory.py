@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from g2a_archive.archive.database.inventory import Period, RecordingDetail, Run, Summary
-from g2a_archive.models import ALL_KINDS, counted, printable, size_text
+from g2a_archive.models import ALL_KINDS, pluralize, printable, size_text
 
 _WIDTH = 80
 _FILE_COLUMNS = ("path", "size", "sha256", "archived_at", "checked_at", "damage")
@@ -25,7 +25,7 @@ CSV_COLUMNS = (
 
 
 def _size(size: int) -> str:
-    return counted(size, "byte") + (f" ({size_text(size)})" if size >= 1024 else "")
+    return pluralize(size, "byte") + (f" ({size_text(size)})" if size >= 1024 else "")
 
 
 # --- for a person -----------------------------------------------------------------------------
@@ -38,25 +38,25 @@ def summary_text(summary: Summary, name: str) -> str:
         ("Archive", printable(name)),
         (
             "Archived",
-            f"{counted(summary.archived, 'recording')}, {counted(summary.files, 'file')}, "
+            f"{pluralize(summary.archived, 'recording')}, {pluralize(summary.files, 'file')}, "
             f"{size_text(summary.bytes)}",
         ),
         ("Days", "none yet" if none else f"{summary.first_day} to {summary.last_day}"),
-        ("Owed", counted(summary.owed_count, "recording")),
+        ("Owed", pluralize(summary.owed_count, "recording")),
         *(
             (f"  {one.state}", f"{one.count:,} since {one.since or 'an unknown time'}")
             for one in summary.owed
         ),
     ]
     if summary.lost:
-        lines.append(("Given up", counted(summary.lost, "recording")))
+        lines.append(("Given up", pluralize(summary.lost, "recording")))
     if summary.halves:
-        halves = counted(summary.halves, "recording")
+        halves = pluralize(summary.halves, "recording")
         lines.append(("Half here", f"{halves}, {size_text(summary.half_bytes)}"))
     if summary.removed:
-        lines.append(("Removed", counted(summary.removed, "recording")))
+        lines.append(("Removed", pluralize(summary.removed, "recording")))
     if summary.damaged_files:
-        lines.append(("Damaged", counted(summary.damaged_files, "file")))
+        lines.append(("Damaged", pluralize(summary.damaged_files, "file")))
     if summary.files:
         lines.append(("Verified", _verified(summary)))
     lines.append(("Last run", _run_text(summary.last_run)))
@@ -69,7 +69,7 @@ def summary_text(summary: Summary, name: str) -> str:
 
 
 def _verified(summary: Summary) -> str:
-    never = f"{counted(summary.unchecked, 'file')} never"
+    never = f"{pluralize(summary.unchecked, 'file')} never"
     if summary.oldest_check is None:
         return never
     oldest = f"the others since {summary.oldest_check}"

@@ -66,7 +66,7 @@ class _Console(logging.Handler):
         self._display.line(self.format(record))
 
 
-def tell_what_nobody_handles() -> None:
+def configure_last_resort() -> None:
     """Have commands that set up no `Logs` warn in the same way; standard error is open by then."""
     logging.lastResort = last = logging.StreamHandler()
     last.setLevel(logging.WARNING)
@@ -98,9 +98,7 @@ class Logs:
             try:
                 self._file = LogFile(log_file, encoding="utf-8")
             except OSError as error:
-                raise storage_error(
-                    error, "open the log file", log_file, instead=_OPTION
-                ) from error
+                raise storage_error(error, "open the log file", log_file, option=_OPTION) from error
             self._file.setLevel(min(level, logging.INFO))
             self._handlers.append(self._file)
         for handler in self._handlers:
@@ -118,7 +116,7 @@ class Logs:
         if self._file is None or self._file.failure is None:
             return None
         return storage_error(
-            self._file.failure, "write the log file", self._path or "", instead=_OPTION
+            self._file.failure, "write the log file", self._path or "", option=_OPTION
         )
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ _MOST = 1 << 20
 """Bytes that may wait before whoever writes has to."""
 
 
-class Outlet:
+class BackgroundWriter:
     """Writes text to a stream. A reader that has gone away is no error; `stopping` says whether
     the run is to stop."""
 
@@ -69,7 +69,7 @@ class Outlet:
             self._size += len(data)
             self._change.notify_all()
 
-    def settle(self, patience: float = inf) -> None:
+    def flush(self, patience: float = inf) -> None:
         """Wait until all is written, or nobody reads any more: nothing in `patience` seconds."""
         with self._change:
             while self._size and not self._given_up():
@@ -84,8 +84,8 @@ class Outlet:
             return None
 
     def close(self) -> None:
-        """Wait as `settle` does; nothing is written from then on."""
-        self.settle()
+        """Wait as `flush` does; nothing is written from then on."""
+        self.flush()
         with self._change:
             self._closed = True
             self._change.notify_all()

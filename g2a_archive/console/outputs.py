@@ -15,8 +15,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from g2a_archive.archive.disk import look
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk import strictpath
+from g2a_archive.archive.disk.domains import retry_transient
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.renaming import is_mount, recover, replace
 from g2a_archive.console.logs import redact
@@ -26,7 +26,7 @@ from g2a_archive.errors import ExitCode, StorageError, storage_error
 from g2a_archive.models import printable
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Write lines to stdout, in each what would steer a terminal, or end it, written out.
 
     Raises `StorageError`: a full disk, a closed pipe.
@@ -36,7 +36,7 @@ def say(*lines: str) -> None:
 
 def write(text: str) -> None:
     """Write text to stdout as it is. Raises `StorageError`."""
-    with guarded() as out:
+    with checked_stdout() as out:
         out.write(text)
 
 
@@ -47,12 +47,12 @@ def show(report: Report) -> None:
     """
     lines = report.summary()
     if not can_paint(sys.stdout):
-        say(*(line for _, line in lines))
+        print_lines(*(line for _, line in lines))
         return
     from rich.console import Console
     from rich.text import Text
 
-    with guarded() as out:
+    with checked_stdout() as out:
         console = Console(file=out, force_terminal=True, highlight=False)
         for style, line in lines:
             console.print(Text(printable(line), style), soft_wrap=True)
@@ -64,7 +64,7 @@ def on_terminal() -> bool:
 
 
 @contextmanager
-def guarded() -> Iterator[TextIO]:
+def checked_stdout() -> Iterator[TextIO]:
     """Standard output, flushed at the end. Raises `StorageError` where it fails, or is closed."""
     try:
         if sys.stdout is None:  # closed, as `>&-` does
@@ -84,13 +84,13 @@ def streamed() -> Iterator[TextIO]:
 
     Raises `StorageError`: a full disk, a closed pipe.
     """
-    with guarded() as out:
+    with checked_stdout() as out:
         if isinstance(out, TextIOWrapper):
             out.reconfigure(encoding="utf-8", newline="")
         yield out
 
 
-def complain(what: object, *, patience: float | None = None) -> None:
+def print_error(what: object, *, patience: float | None = None) -> None:
     """Write one line of this program to stderr; there is nobody left to tell if that fails.
 
     Where stderr takes nothing for `patience` seconds (Ctrl-S), the line is left out.
@@ -119,7 +119,7 @@ def reserve_standard_streams() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def settle_standard_streams() -> None:
+def flush_standard_streams() -> None:
     """What a closed stderr or stdout did not take must not fail once more when Python ends.
 
     Its own last flush would turn any exit code into 120.
@@ -141,7 +141,7 @@ def _abandon(number: int) -> None:
 
 def say_json(value: object) -> None:
     """Write one JSON object to stdout, piece by piece. Raises `StorageError`."""
-    with guarded() as out:
+    with checked_stdout() as out:
         out.writelines(_json(value, "\n"))
         out.write("\n")
 
@@ -169,13 +169,13 @@ _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 
 
 def is_replaced(path: str) -> bool:
-    """Whether `replacing` would put a new file in its place: it is a regular one, or none yet."""
+    """Whether `atomic_write` would put a new file there: it is a regular one, or none yet."""
     target = Path(os.path.realpath(path))
-    return not path.startswith(_STREAMS) and not look.is_no_file(target)
+    return not path.startswith(_STREAMS) and not strictpath.is_not_file(target)
 
 
 @contextmanager
-def replacing(path: str, *, option: str) -> Iterator[TextIO]:
+def atomic_write(path: str, *, option: str) -> Iterator[TextIO]:
     """Replace a file whole, or write to what is no regular file. Raises `StorageError`.
 
     A file that cannot be replaced (a mount of its own, as containers have them; in a directory
@@ -193,7 +193,7 @@ def replacing(path: str, *, option: str) -> Iterator[TextIO]:
         if out.name == str(aside):
             _put(aside, target)
     except OSError as error:
-        raise storage_error(error, "write", path, instead=option) from error
+        raise storage_error(error, "write", path, option=option) from error
 
 
 @contextmanager
@@ -204,9 +204,9 @@ def _made_beside(aside: Path, target: Path) -> Iterator[TextIO]:
     """
     recover(target)
     try:
-        out = persistently(_written, aside)
+        out = retry_transient(_written, aside)
     except PermissionError:
-        if not look.is_file(target):
+        if not strictpath.is_file(target):
             raise
         out = _written(target)
     try:
@@ -245,13 +245,13 @@ def write_error_file(path: str, report: Report) -> None:
     """The IDs that did not get archived, one a line, the reason as a comment."""
     clean = cache(redact)  # of a million, most have the same one
     lines = (f"{id_}  # {clean(reason)}\n" for id_, reason in report.not_archived())
-    with replacing(path, option="--error-file") as out:
+    with atomic_write(path, option="--error-file") as out:
         out.writelines(lines)
 
 
 def write_metrics(path: str, report: Report, *, owed: int | None, success: float | None) -> None:
     """The run in Prometheus' text format; `success` is when a run last ended with 0 (Unix time)."""
-    with replacing(path, option="--metrics-file") as out:
+    with atomic_write(path, option="--metrics-file") as out:
         out.write(metrics_text(report, owed=owed, success=success))
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
-from g2a_archive.console.outlet import PATIENCE, Outlet
-from g2a_archive.models import counted, duration_text, size_text, utc_now
+from g2a_archive.console.outlet import PATIENCE, BackgroundWriter
+from g2a_archive.models import duration_text, pluralize, size_text, utc_now
 from g2a_archive.threads import spawn
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Snapshot:
     files: tuple[FileView, ...] = ()
     unit: str = "recording"
 
-    def more(self, count: int = 1) -> None:
+    def advance(self, count: int = 1) -> None:
         """So many more are done."""
         self.done += count
 
@@ -67,7 +67,7 @@ class Snapshot:
 
 
 def _part(view: Snapshot) -> str:
-    return f"{view.done:,} of {counted(view.total, view.unit)}"
+    return f"{view.done:,} of {pluralize(view.total, view.unit)}"
 
 
 class Display:
@@ -77,11 +77,11 @@ class Display:
         self, stream: TextIO | None = None, stopping: Callable[[], bool] = lambda: False
     ) -> None:
         self._stream = stream or sys.stderr
-        self._out = Outlet(self._stream, stopping)
-        self.settle, self.close = self._out.settle, self._out.close
+        self._out = BackgroundWriter(self._stream, stopping)
+        self.flush, self.close = self._out.flush, self._out.close
 
     @contextmanager
-    def watch(self, look: Callable[[], Snapshot]) -> Iterator[None]:
+    def watch(self, get_snapshot: Callable[[], Snapshot]) -> Iterator[None]:
         """Show nothing of it while the block lasts."""
         yield
 
@@ -122,24 +122,24 @@ class Lines(Display):
         self._every = every
 
     @contextmanager
-    def watch(self, look: Callable[[], Snapshot]) -> Iterator[None]:
+    def watch(self, get_snapshot: Callable[[], Snapshot]) -> Iterator[None]:
         """Write a line now and then while the block lasts."""
         over = threading.Event()
         speed = _Speed()
 
         def work() -> None:
             while not over.wait(self._every):
-                view = look()
+                view = get_snapshot()
                 facts = [*_facts(view, speed.update(view.bytes or 0)), *_failed(view)]
                 told = [f"{view.what}: {_part(view)}", *(text for text, _ in facts)]
                 self.line(f"{utc_now()} INFO {', '.join(told)}")
 
-        with _beside(work, over):
+        with _in_thread(work, over):
             yield
 
 
 @contextmanager
-def _beside(work: Callable[[], None], over: threading.Event) -> Iterator[None]:
+def _in_thread(work: Callable[[], None], over: threading.Event) -> Iterator[None]:
     """Have a thread show how it goes while the block lasts; without one, nothing is shown."""
     thread = spawn(work)
     try:
@@ -192,18 +192,18 @@ class Bars(Display):
         self._painted = False
 
     @contextmanager
-    def watch(self, look: Callable[[], Snapshot]) -> Iterator[None]:
+    def watch(self, get_snapshot: Callable[[], Snapshot]) -> Iterator[None]:
         """Show the bars while the block lasts; they go away and the cursor comes back."""
         over = threading.Event()
 
         def work() -> None:
             while not over.wait(_FRAME):
                 if self._out.idle:  # a terminal that takes nothing now needs no more frames
-                    self._paint(look())
+                    self._paint(get_snapshot())
 
         self._begin()
         try:
-            with _beside(work, over):
+            with _in_thread(work, over):
                 yield
         finally:
             self._end()
@@ -233,7 +233,7 @@ class Bars(Display):
             self._rows = []
         # What is said next may be said elsewhere, and a process that ends here takes along what
         # its thread has not written: the terminal would be left without a cursor.
-        self._out.settle(PATIENCE)
+        self._out.flush(PATIENCE)
 
     def _paint(self, view: Snapshot) -> None:
         width, height = self._size()

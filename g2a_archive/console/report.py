@@ -14,9 +14,9 @@ from g2a_archive.models import (
     Failure,
     Rows,
     Tombstone,
-    counted,
     distinct,
     duration_text,
+    pluralize,
     size_text,
 )
 
@@ -89,7 +89,7 @@ class SyncReport:
     def lines(self, *, dry_run: bool, stopped: bool) -> Iterator[tuple[str, str]]:
         """Lines of the closing summary, as `Report.summary` has them."""
         if self.listed or not stopped:
-            calls = counted(self.calls, "list call")
+            calls = pluralize(self.calls, "list call")
             yield ("", f"  The service lists {_recordings(self.listed)} ({calls})")
         if dry_run:
             if self.to_transcode:
@@ -114,8 +114,9 @@ class Report:
 
     `fingerprint` is the archive's at the run's end, None where it has none.
 
-    `would` has the first recordings that a dry run would fetch: ID, directory, bytes of the MP4.
-    `ends` are exit codes that ended the run before its time, `stops` the sentences about them.
+    `dry_run_sample` has the first recordings that a dry run would fetch: ID, directory, bytes of
+    the MP4. `abort_codes` are exit codes that ended the run before its time, `abort_messages` the
+    sentences about them.
     """
 
     started_at: str
@@ -136,48 +137,48 @@ class Report:
     bytes: int = 0
     would_fetch: int = 0
     would_bytes: int = 0
-    would: list[tuple[int, str, int | None]] = field(default_factory=list)
-    ends: set[ExitCode] = field(default_factory=set)
-    stops: list[str] = field(default_factory=list)
+    dry_run_sample: list[tuple[int, str, int | None]] = field(default_factory=list)
+    abort_codes: set[ExitCode] = field(default_factory=set)
+    abort_messages: list[str] = field(default_factory=list)
     sync: SyncReport | None = None
     fingerprint: Fingerprint | None = None
 
     @property
     def exit_code(self) -> ExitCode:
         """What the process should end with."""
-        codes = set(self.ends)
+        codes = set(self.abort_codes)
         if self._some_failed or self.unfinished:
             codes.add(ExitCode.FAILED)
         if self.unavailable:
             codes.add(ExitCode.UNAVAILABLE)
         return exit_code_of(codes)
 
-    def note(self, error: ArchiverError) -> None:
-        """Take in what ended the run before its time, and log it; what follows from it is not."""
-        if error.exit_code not in self.ends:
-            self.tell(error)
+    def record_abort(self, error: ArchiverError) -> None:
+        """Record what ended the run before its time, and log it; what follows from it is not."""
+        if error.exit_code not in self.abort_codes:
+            self.record_error(error)
 
-    def tell(self, error: ArchiverError) -> None:
-        """Take in what stands by itself, whatever else ended the run; the same once only."""
-        self.ends.add(error.exit_code)
-        if str(error) not in self.stops:
-            self.stops.append(str(error))
+    def record_error(self, error: ArchiverError) -> None:
+        """Record what stands by itself, whatever else ended the run; the same once only."""
+        self.abort_codes.add(error.exit_code)
+        if str(error) not in self.abort_messages:
+            self.abort_messages.append(str(error))
             log.error("%s", error)
 
-    def rehearsed(self, recording: int, directory: str, size: int | None) -> None:
-        """Take in a recording that a run would fetch; `size` in bytes, of its MP4."""
+    def add_dry_run(self, recording: int, directory: str, size: int | None) -> None:
+        """Count a recording that a run would fetch; `size` in bytes, of its MP4."""
         self.would_fetch += 1
         self.would_bytes += size or 0
-        if len(self.would) < _SHOWN:
-            self.would.append((recording, directory, size))
+        if len(self.dry_run_sample) < _SHOWN:
+            self.dry_run_sample.append((recording, directory, size))
         log.info("recording %d: would go to %s, %s", recording, directory, _size(size))
 
     def out_of_time(self) -> None:
-        """Take in that `--max-duration` is over."""
-        if ExitCode.MAX_DURATION not in self.ends:
-            self.ends.add(ExitCode.MAX_DURATION)
-            self.stops.append("--max-duration is over; the next run goes on")
-            log.warning("%s", self.stops[-1])
+        """Record that `--max-duration` is over."""
+        if ExitCode.MAX_DURATION not in self.abort_codes:
+            self.abort_codes.add(ExitCode.MAX_DURATION)
+            self.abort_messages.append("--max-duration is over; the next run goes on")
+            log.warning("%s", self.abort_messages[-1])
 
     @property
     def anything_failed(self) -> bool:
@@ -227,11 +228,11 @@ class Report:
 
     def not_archived(self) -> Iterator[tuple[int, str]]:
         """Every recording that did not make it, once, with the reason: for `--error-file`."""
-        yield from self._settled_badly()
+        yield from self._reasons()
         for id_ in self.unfinished:
             yield id_, "not finished: the run ended before"
 
-    def _settled_badly(self) -> Iterator[tuple[int, str]]:
+    def _reasons(self) -> Iterator[tuple[int, str]]:
         for id_, failures in groupby(self.failed, lambda failure: failure.id):
             yield id_, "; ".join(f"{f.file}: {f.reason}" if f.file else f.reason for f in failures)
         for id_ in self.refused:
@@ -243,16 +244,16 @@ class Report:
         """The closing summary as (style, line); styles are rich's, for a terminal."""
         lines = [("bold", self._headline())]
         if self.sync is not None:
-            lines += self.sync.lines(dry_run=self.dry_run, stopped=bool(self.stops))
+            lines += self.sync.lines(dry_run=self.dry_run, stopped=bool(self.abort_messages))
         if self.unfinished:
             text = f"  not finished: {len(self.unfinished):,}; run again to go on with them"
             lines.append(("yellow", text))
-        for id_, directory, size in self.would:
+        for id_, directory, size in self.dry_run_sample:
             lines.append(("", f"  {id_}  {directory}  {_size(size)}"))
-        if self.would_fetch > len(self.would):
-            more = self.would_fetch - len(self.would)
+        if self.would_fetch > len(self.dry_run_sample):
+            more = self.would_fetch - len(self.dry_run_sample)
             lines.append(("", f"  … and {more:,} more: -v tells of each"))
-        for id_, reason in islice(self._settled_badly(), _SHOWN):
+        for id_, reason in islice(self._reasons(), _SHOWN):
             style = "yellow" if reason.startswith("unavailable") else "red"
             lines.append((style, f"  {id_}  {reason}"))
         more = self.failed_recordings + len(self.refused) + len(self.unavailable) - _SHOWN
@@ -281,7 +282,7 @@ class Report:
                 f"Would fetch {self.would_fetch:,} of {_recordings(self.requested)} "
                 f"(MP4s: {size_text(self.would_bytes)})" + self._already() + self._losses()
             )
-        if not self.requested and self.ends:
+        if not self.requested and self.abort_codes:
             return "Stopped before anything was archived; run again to go on"
         if not self.requested:
             what = "was asked for" if self.sync is None else "is listed or owed"
@@ -292,17 +293,17 @@ class Report:
             if self.requested == 1:
                 return "Nothing to do: the recording is archived"
             return f"Nothing to do: all {self.requested:,} recordings are archived"
-        if not (self.archived or self.files or self.bytes) and (self.stops or self.sync):
+        if not (self.archived or self.files or self.bytes) and (self.abort_messages or self.sync):
             return (
                 f"Archived none of {_recordings(self.requested)}" + self._already() + self._losses()
             )
         speed = self.bytes / self.seconds if self.seconds > 0 else 0.0
         return (
             f"Archived {self.archived:,} of {_recordings(self.requested)}: "
-            f"{counted(self.files, 'file')}, {size_text(self.bytes)} in "
+            f"{pluralize(self.files, 'file')}, {size_text(self.bytes)} in "
             f"{duration_text(self.seconds)} ({size_text(speed)}/s)"
             + self._already()
-            + (f"; {counted(self.adopted, 'file')} adopted" if self.adopted else "")
+            + (f"; {pluralize(self.adopted, 'file')} adopted" if self.adopted else "")
             + self._taken_out()
             + self._losses()
         )
@@ -332,4 +333,4 @@ def _size(size: int | None) -> str:
 
 
 def _recordings(count: int) -> str:
-    return counted(count, "recording")
+    return pluralize(count, "recording")

@@ -1,7 +1,7 @@
 """Recordings handed over: a BagIt bag of them, which whoever gets it can prove and watch.
 
 Everything is copied in one pass, and the table, the pages and the manifest tell of what was copied
-then, whatever a run does to the archive meanwhile. The bag is built beside its place, flushed, and
+then, whatever a run does to the archive meanwhile. The bag is built beside its target, flushed, and
 renamed: under its name there is all of it, or nothing.
 """
 
@@ -22,13 +22,13 @@ from g2a_archive.archive import layout
 from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import RecordingDetail
-from g2a_archive.archive.disk import look
-from g2a_archive.archive.disk.domains import Doing, local_error
+from g2a_archive.archive.disk import strictpath
+from g2a_archive.archive.disk.domains import Operation, local_error
 from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory, flush_file
-from g2a_archive.archive.disk.hashing import open_regular, pieces
+from g2a_archive.archive.disk.hashing import open_regular, read_blocks
 from g2a_archive.archive.disk.lock import FileLock, NoLocksError
 from g2a_archive.archive.disk.mounts import missing_parts
-from g2a_archive.archive.disk.renaming import name_new
+from g2a_archive.archive.disk.renaming import rename_noreplace
 from g2a_archive.archive.disk.space import free_space
 from g2a_archive.browse import Entry, write_site
 from g2a_archive.console.inventory import csv_rows
@@ -43,7 +43,7 @@ from g2a_archive.errors import (
     StorageError,
     storage_error,
 )
-from g2a_archive.models import FileKind, State, StoredFile, counted, printable, size_text, utc_now
+from g2a_archive.models import FileKind, State, StoredFile, pluralize, printable, size_text, utc_now
 
 _OVERHEAD = 1 << 20
 """Bytes beside the recordings' own that a bag of them takes at least: pages and lists."""
@@ -53,7 +53,7 @@ _OVERHEAD = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BagTarget:
     """Where a bag is to be: a directory, or with `zipped` a file; `name` is the bag's own name."""
 
     target: Path
@@ -66,7 +66,7 @@ class Place:
         return self.target.with_name(f".{self.target.name}.g2a-bag")
 
 
-def place(where: str, archive: Path, *, zipped: bool) -> Place:
+def bag_target(where: str, archive: Path, *, zipped: bool) -> BagTarget:
     """Where the bag `where` belongs. Raises `InputError` where it must not, or cannot, be."""
     if not where.rstrip("/"):
         raise InputError(f"a bag needs a name, not {where!r}", hint="choose another DIR")
@@ -78,18 +78,18 @@ def place(where: str, archive: Path, *, zipped: bool) -> Place:
         raise InputError(
             f"the bag's name must be text in UTF-8: {target}", hint="choose another DIR"
         ) from None
-    found = Place(target, target.name.removesuffix(".zip") if zipped else target.name, zipped)
+    found = BagTarget(target, target.name.removesuffix(".zip") if zipped else target.name, zipped)
     parent = target.parent
     if Path(os.path.realpath(archive)) in (target, *target.parents):
         raise InputError(f"{target} lies in the archive", hint="a bag belongs beside it")
     try:
-        if not look.is_dir(parent):
+        if not strictpath.is_dir(parent):
             raise InputError(f"there is no directory {parent} for the bag", hint="make it first")
         if os.path.lexists(target):
-            if look.is_dir(found.work):  # of a run that was killed when the bag had its name
-                with suppress(ArchiverError, OSError), _workplace(found):
+            if strictpath.is_dir(found.work):  # of a run that was killed when the bag had its name
+                with suppress(ArchiverError, OSError), _work_directory(found):
                     pass
-            if zipped or not look.is_dir(target):
+            if zipped or not strictpath.is_dir(target):
                 raise InputError(f"{target} is there already", hint="nothing is overwritten")
             if any(target.iterdir()):
                 raise InputError(f"{target} is not empty", hint="nothing is overwritten")
@@ -103,8 +103,8 @@ def place(where: str, archive: Path, *, zipped: bool) -> Place:
 
 
 @contextmanager
-def _workplace(where: Place) -> Iterator[Path]:
-    """An empty directory beside the bag's place, ours alone; it is gone after the block.
+def _work_directory(where: BagTarget) -> Iterator[Path]:
+    """An empty directory beside the bag's target, ours alone; it is gone after the block.
 
     What a killed run left of it is removed, nothing else. Raises `LockedError`, `StorageError`.
     """
@@ -113,7 +113,7 @@ def _workplace(where: Place) -> Iterator[Path]:
     try:
         work.mkdir(exist_ok=True)
     except OSError as error:
-        raise storage_error(error, "make", work, instead="DIR") from error
+        raise storage_error(error, "make", work, option="DIR") from error
     try:
         lock.acquire()
     except NoLocksError:
@@ -135,13 +135,13 @@ def _workplace(where: Place) -> Iterator[Path]:
 
 def _clear(work: Path) -> None:
     for name in ("bag", "pages"):
-        if look.is_dir(work / name):
+        if strictpath.is_dir(work / name):
             shutil.rmtree(work / name)
     for name in ("bag.zip", "recordings.csv", "manifest-sha256.txt"):
         (work / name).unlink(missing_ok=True)
 
 
-def _check_space(where: Place, need: int) -> None:
+def _check_space(where: BagTarget, need: int) -> None:
     """Raise `StorageError` where the bag cannot fit; a file system may also not tell."""
     told = free_space(where.target.parent)
     if told is not None and told[0] < need + _OVERHEAD:
@@ -171,15 +171,15 @@ class Bagging:
     on_file: Callable[[], None] = lambda: None
     stop: Callable[[], bool] = lambda: False
 
-    def make(self, where: Place) -> tuple[int, int]:
+    def make(self, where: BagTarget) -> tuple[int, int]:
         """Make the bag; returns the files and bytes of its payload.
 
         Raises `ArchiverError` (exit 1) where a file is not what was archived, `StorageError`,
-        `LockedError`, `InputError` where something has come to lie in its place meanwhile, and
+        `LockedError`, `InputError` where something has come to lie at the target meanwhile, and
         `Interrupted`. In all of these cases there is no bag, and nothing is left of it.
         """
         _check_space(where, self.choice.bytes)
-        with _workplace(where) as work:
+        with _work_directory(where) as work:
             try:
                 group = GroupFlush.of(str(work))
                 try:
@@ -193,10 +193,10 @@ class Bagging:
                     raise Interrupted
                 _publish(made, where)
             except OSError as error:
-                raise storage_error(error, "write the bag", where.target, instead="DIR") from error
+                raise storage_error(error, "write the bag", where.target, option="DIR") from error
         return counts
 
-    def _build(self, where: Place, work: Path, made: Path) -> tuple[int, int]:
+    def _build(self, where: BagTarget, work: Path, made: Path) -> tuple[int, int]:
         container: Container = Zip(made, where.name) if where.zipped else Folder(made)
         writer = BagWriter(container, work)
         try:
@@ -212,7 +212,7 @@ class Bagging:
                 )
             self._add_own(writer, work, "recordings.csv")
             pages = work / "pages"
-            files = (path for path in pages.rglob("*") if look.is_file(path))
+            files = (path for path in pages.rglob("*") if strictpath.is_file(path))
             for page in sorted(files, key=Path.as_posix):
                 self._add_own(writer, pages, page.relative_to(pages).as_posix())
             writer.finish(self._about())
@@ -280,7 +280,7 @@ class Bagging:
 
     def _pieces(self, descriptor: int, file: StoredFile) -> Iterator[memoryview]:
         try:
-            for piece in pieces(descriptor, self.stop):
+            for piece in read_blocks(descriptor, self.stop):
                 self.on_bytes(len(piece))
                 yield piece
         except OSError as error:
@@ -288,7 +288,7 @@ class Bagging:
 
     def _unreadable(self, error: OSError, path: str) -> StorageError:
         """What is said of a file that cannot be read: it may be the file alone, or its drive."""
-        found = local_error(error, Doing.READ, self.archive / path)
+        found = local_error(error, Operation.READ, self.archive / path)
         if found.domain is not Domain.FILE:
             return StorageError(found.message, hint=found.hint)
         found.message = f"no bag was made: {found.message}"
@@ -298,7 +298,7 @@ class Bagging:
         """A file of our own making: the table, or a page."""
         with open(folder / name, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            writer.payload(name, pieces(file.fileno(), self.stop), size)
+            writer.payload(name, read_blocks(file.fileno(), self.stop), size)
 
     def _about(self) -> Mapping[str, str]:
         """What `bag-info.txt` says, but for the Oxum."""
@@ -311,7 +311,7 @@ class Bagging:
         return about | {
             "Internal-Sender-Identifier": printable(f"{os.uname().nodename}:{self.archive}"),
             "Internal-Sender-Description": "an archive of GoToAssist Remote Support recordings",
-            "External-Description": f"{counted(len(choice.ids), 'session recording')}{days}; "
+            "External-Description": f"{pluralize(len(choice.ids), 'session recording')}{days}; "
             "open data/index.html in a browser to watch them",
             "Bagging-Date": utc_now()[:10],
             "Bagging-Time": utc_now(),
@@ -342,7 +342,7 @@ def _flush(made: Path, group: GroupFlush | None) -> None:
     if group is not None:
         group.flush()
         return
-    if not look.is_dir(made):
+    if not strictpath.is_dir(made):
         _flush_file(made)
         return
     for folder, _, names in os.walk(made, topdown=False):
@@ -356,11 +356,11 @@ def _flush_file(path: Path) -> None:
         flush_file(file.fileno())
 
 
-def _publish(made: Path, where: Place) -> None:
+def _publish(made: Path, where: BagTarget) -> None:
     """Give the bag its name, over nothing but an empty directory, and flush that."""
     try:
         if where.zipped:
-            name_new(made, where.target)
+            rename_noreplace(made, where.target)
         else:
             with suppress(OSError):  # not every share renames over an empty directory
                 where.target.rmdir()

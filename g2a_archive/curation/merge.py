@@ -1,8 +1,8 @@
 """Other archives taken into one, so that SIGKILL at any instant costs nothing but time.
 
-The order of each step: files are brought over under their final names (`merge_files`), flushed,
+The order of each step: files are imported under their final names (`merge_files`), flushed,
 and recorded; with `--move` only then taken out of the source, and at last out of its catalogue.
-What a killed merge had brought over and not recorded, the next one finds in its place; what it had
+What a killed merge had imported and not recorded, the next one finds in its place; what it had
 taken out and not forgotten, the next one finds in the target.
 """
 
@@ -19,17 +19,22 @@ from g2a_archive.archive import layout
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database import inventory, pages
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.tombstones import foresee, is_behind, prune, resume
+from g2a_archive.archive.database.tombstones import (
+    finish_removals,
+    is_outdated,
+    remove_empty_directories,
+    restore_in_copy,
+)
 from g2a_archive.archive.disk.lock import NoLocksError, RunLock, lock_paths
-from g2a_archive.archive.disk.mounts import MissingPart, missing_some, unmounted_error
+from g2a_archive.archive.disk.mounts import MissingPart, require_some_mounted, unmounted_error
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
 from g2a_archive.console.progress import Display, Snapshot
 from g2a_archive.curation import merge_rows as rows
-from g2a_archive.curation.merge_files import Files, device_of, is_one
+from g2a_archive.curation.merge_files import FileImporter, device_of, is_one
 from g2a_archive.curation.merge_report import MergeReport
-from g2a_archive.curation.merge_rows import Entry
-from g2a_archive.curation.merge_source import Source, SourceError, only_this_source
-from g2a_archive.curation.merge_work import Taker
+from g2a_archive.curation.merge_rows import RecordingRows
+from g2a_archive.curation.merge_source import SourceArchive, SourceError, source_errors
+from g2a_archive.curation.merge_work import SourceMerger
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import (
     ArchiverError,
@@ -49,7 +54,7 @@ class Merge:
     def __init__(
         self,
         settings: RunSettings,
-        sources: Sequence[Source],
+        sources: Sequence[SourceArchive],
         *,
         move: bool,
         switch: StopSwitch,
@@ -65,7 +70,7 @@ class Merge:
         self._total = 0
         self._copied_bytes = 0
         self._catalog: Catalog  # once it is open
-        self._files: Files | None = None
+        self._files: FileImporter | None = None
         self._away: Sequence[MissingPart] = ()
         names = [source.name for source in self._sources]
         self.report = MergeReport(utc_now(), names, dry_run=settings.dry_run, move=move)
@@ -79,13 +84,13 @@ class Merge:
         self._check()
         with ExitStack() as stack:
             number = self._open(stack)
-            with self._display.watch(self._look):
+            with self._display.watch(self._snapshot):
                 try:
                     self._take_all()
                 except Interrupted:
-                    self.report.ends |= {self._switch.code} if self._switch.code else set()
+                    self.report.abort_codes |= {self._switch.code} if self._switch.code else set()
                 except ArchiverError as error:
-                    self.report.note(error)
+                    self.report.record_abort(error)
                 self._settle()
             self.report.finished_at = utc_now()
             self.report.seconds = time.monotonic() - begun
@@ -93,7 +98,7 @@ class Merge:
                 self._record(number)
         return self.report
 
-    def _look(self) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         report = self.report
         count = self._copied_bytes or None
         failed = len(report.failed) + len(report.contradictions)
@@ -124,7 +129,7 @@ class Merge:
             if place in seen:
                 raise InputError(f"{source.name} has the same catalogue as {seen[place]}")
             seen[place] = source.name
-        failed: dict[Source, StorageError] = {}
+        failed: dict[SourceArchive, StorageError] = {}
         for source in self._sources:
             try:
                 self._total += self._count_of(source)
@@ -136,7 +141,7 @@ class Merge:
                     raise
         for source, why in failed.items():
             self._sources.remove(source)
-            self.report.note(why, source.name)
+            self.report.record_abort(why, source.name)
 
     def _open(self, stack: ExitStack) -> int | None:
         """The target: for writing, or only to be read in a dry run."""
@@ -144,23 +149,23 @@ class Merge:
         storage = Storage(self._root, catalog=settings.catalog, min_free=settings.min_free)
         if settings.dry_run:
             self._catalog = stack.enter_context(storage.read_catalog(stop))
-            foresee(self._catalog, self._root)
+            restore_in_copy(self._catalog, self._root)
             self._look_for_drives(self._catalog)
             return None
-        storage.open(self._switch.keeper(), create=not settings.no_create)
+        storage.open(self._switch.lock_callbacks(), create=not settings.no_create)
         stack.callback(storage.close)
         self._catalog = stack.enter_context(storage.open_catalog(stop))
-        resume(self._catalog, self._root)  # what a killed `remove` has left
+        finish_removals(self._catalog, self._root)  # what a killed `remove` has left
         self._look_for_drives(self._catalog)
         storage.unmounted = self._away
-        self._files = stack.enter_context(Files(storage, stop, self._count))
+        self._files = stack.enter_context(FileImporter(storage, stop, self._count))
         return self._catalog.begin_run("merge")
 
     def _look_for_drives(self, catalog: Catalog) -> None:
         """Tell which of the target's are not mounted; raise `StorageError` where none is."""
-        self._away = missing_some(catalog, self._root)
+        self._away = require_some_mounted(catalog, self._root)
         if self._away:
-            self.report.note(unmounted_error(self._away))
+            self.report.record_abort(unmounted_error(self._away))
 
     def _count(self, count: int) -> None:
         self._copied_bytes += count
@@ -171,12 +176,14 @@ class Merge:
             return
         try:
             with suppress(Interrupted):
-                resume(self._catalog, self._root)  # what is to be done for tombstones that came
+                finish_removals(
+                    self._catalog, self._root
+                )  # what is to be done for tombstones that came
             write_checksums(self._catalog, self._root)
             fingerprint = self._catalog.fingerprint()
             self.report.fingerprint = str(fingerprint) if fingerprint else None
         except ArchiverError as error:
-            self.report.note(error)
+            self.report.record_abort(error)
 
     def _record(self, number: int) -> None:
         report = self.report
@@ -195,7 +202,7 @@ class Merge:
         try:
             self._catalog.end_run(number, outcome)
         except ArchiverError as error:
-            report.note(error)
+            report.record_abort(error)
 
     # --- one source after the other ---------------------------------------------------------
 
@@ -209,28 +216,28 @@ class Merge:
                     catalog = self._opened(source.catalog, readonly=readonly, locks=locks)
                     stack.enter_context(catalog)
                 except ArchiverError as error:
-                    self.report.note(error, source.name)
+                    self.report.record_abort(error, source.name)
                     continue
                 self._take_source(source, catalog)
 
-    def _locked(self, source: Source, stack: ExitStack) -> list[RunLock]:
+    def _locked(self, source: SourceArchive, stack: ExitStack) -> list[RunLock]:
         """Both locks of a source, as a run there would take them; or as much as can be had."""
         own, beside = map(RunLock, lock_paths(source.root / layout.ARCHIVE_DIR, source.catalog))
         locks = [beside, own] if source.elsewhere else [own]
         for lock in locks:
             with suppress(NoLocksError):
                 try:
-                    lock.acquire(self._switch.keeper())
+                    lock.acquire(self._switch.lock_callbacks())
                 except StorageError as error:
                     code = getattr(error.__cause__, "errno", None)
                     if self._move or code not in _UNWRITABLE:
                         raise
-                    lock.share(self._switch.keeper())
+                    lock.acquire_shared(self._switch.lock_callbacks())
                 stack.callback(lock.release)
         return locks
 
-    def _take_source(self, source: Source, catalog: Catalog) -> None:
-        taker = Taker(
+    def _take_source(self, source: SourceArchive, catalog: Catalog) -> None:
+        taker = SourceMerger(
             source,
             catalog,
             self._root,
@@ -245,48 +252,48 @@ class Merge:
         if self._files is not None:
             self._files.copying = device_of(source.root) != device_of(self._root)
         try:
-            if is_behind(catalog, source.root):  # what it calls archived was removed for good
+            if is_outdated(catalog, source.root):  # what it calls archived was removed for good
                 raise SourceError(
                     f"{source.catalog} is older than the last removal there, as from a backup",
                     hint=f"`g2a-archive download --owed -d {source.root}` brings it up to date",
                 )
             for entries in self._pages(catalog):
-                taker.take(entries)
+                taker.merge_page(entries)
             # Only where all of it was taken is here what `sync` has found there.
-            if not taker.partly:
-                with only_this_source():
+            if not taker.incomplete:
+                with source_errors():
                     scans = rows.Scans.of(catalog)
                 if self._files is not None:
                     rows.merge_scans(self._catalog, scans)
         except SourceError as error:  # the other sources may well be fine
-            self.report.note(error, source.name)
+            self.report.record_abort(error, source.name)
         finally:
             if self._move and not catalog.readonly:
                 self._tidy(source, catalog)
 
-    def _tidy(self, source: Source, catalog: Catalog) -> None:
+    def _tidy(self, source: SourceArchive, catalog: Catalog) -> None:
         """Bring up to date what tells of the files that a source no longer has."""
         try:
             gone = catalog.stale_directories()
             write_checksums(catalog, source.root)
-            prune(source.root, gone)
+            remove_empty_directories(source.root, gone)
             pages.write_again(catalog, source.root)
         except ArchiverError as error:
-            self.report.note(error, source.name)
+            self.report.record_abort(error, source.name)
 
-    def _pages(self, catalog: Catalog) -> Iterator[list[Entry]]:
+    def _pages(self, catalog: Catalog) -> Iterator[list[RecordingRows]]:
         after = 0
         while True:
             if self._switch.event.is_set():
                 raise Interrupted
-            with only_this_source():
+            with source_errors():
                 entries = rows.page(catalog, after)
             if not entries:
                 return
             yield entries
             after = entries[-1].id
 
-    def _count_of(self, source: Source) -> int:
+    def _count_of(self, source: SourceArchive) -> int:
         """How many recordings a source knows. Raises `StorageError`."""
         if not is_there(source.catalog):
             raise StorageError(

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from g2a_archive.archive.disk.domains import Doing, local_error, persistently
-from g2a_archive.archive.disk.flushing import GroupFlush, Settled, flush_file
-from g2a_archive.archive.disk.hashing import hash_file, open_regular, pieces
+from g2a_archive.archive.disk.domains import Operation, local_error, retry_transient
+from g2a_archive.archive.disk.flushing import FlushedDevices, GroupFlush, flush_file
+from g2a_archive.archive.disk.hashing import hash_file, open_regular, read_blocks
 from g2a_archive.archive.layout import file_names
 from g2a_archive.archive.storage import Storage
 from g2a_archive.errors import ArchiverError, Domain, Interrupted, LocalError, StorageError
-from g2a_archive.models import FileKind, counted
+from g2a_archive.models import FileKind, pluralize
 from g2a_archive.threads import pool
 
 _COPIERS = 4
@@ -50,7 +50,7 @@ class NotTakenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class IncomingFile:
     """A file at `source`, of this size and SHA-256, that is to be `directory/name` in the target.
 
     `mends`: the target's own file there is known to be broken, and is to be kept aside.
@@ -67,7 +67,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class ImportedFile:
     """How a file came to be in the target: it was `linked`, `copied`, or was `there` already."""
 
     how: str
@@ -76,8 +76,8 @@ class Placed:
 
 
 @dataclass(slots=True)
-class Files:
-    """Brings files into the archive `storage`. `on_bytes` hears of bytes copied, in any thread."""
+class FileImporter:
+    """Imports files into the archive `storage`. `on_bytes` hears of bytes copied, in any thread."""
 
     storage: Storage
     stop: Callable[[], bool]
@@ -85,10 +85,10 @@ class Files:
     copying: bool = False  # as links cannot be had, it seems
     _broken: bool = False
     _touched: set[str] = field(default_factory=set)
-    _settled: Settled = field(default_factory=Settled)
+    _settled: FlushedDevices = field(default_factory=FlushedDevices)
     _group: GroupFlush | None = None
 
-    def __enter__(self) -> Files:
+    def __enter__(self) -> FileImporter:
         with contextlib.suppress(OSError):
             self._group = GroupFlush.of(str(self.storage.root))
         return self
@@ -99,29 +99,29 @@ class Files:
 
     # --- coming -----------------------------------------------------------------------------
 
-    def place(
-        self, recordings: Sequence[Sequence[Placement]]
-    ) -> Iterator[tuple[Placement, Placed | NotTakenError]]:
-        """Bring files over, each recording's together; nothing of it where one contradicts.
+    def import_files(
+        self, recordings: Sequence[Sequence[IncomingFile]]
+    ) -> Iterator[tuple[IncomingFile, ImportedFile | NotTakenError]]:
+        """Import files, each recording's together; nothing of it where one contradicts.
 
         What is left when the run is asked to stop, comes out in no tuple. Raises `StorageError`
         where the target takes nothing any more. The caller flushes before it records.
         """
-        to_copy: list[Placement] = []
+        to_copy: list[IncomingFile] = []
         for files in recordings:
             if self.stop():
                 break
             try:
-                looks = [(one, self._look(one)) for one in files]
+                inspected = [(one, self._inspect(one)) for one in files]
             except Interrupted:
                 break
             against = [
-                (one, look)
-                for one, look in looks
-                if isinstance(look, NotTakenError) and look.contradicts
+                (one, result)
+                for one, result in inspected
+                if isinstance(result, NotTakenError) and result.contradicts
             ]
-            for one, look in against or looks:
-                found = look or self._linked(one)
+            for one, result in against or inspected:
+                found = result or self._linked(one)
                 if found is not None:
                     yield one, found
                 else:
@@ -131,8 +131,8 @@ class Files:
             yield from self._all_copied(to_copy)
 
     def _all_copied(
-        self, to_copy: Sequence[Placement]
-    ) -> Iterator[tuple[Placement, Placed | NotTakenError]]:
+        self, to_copy: Sequence[IncomingFile]
+    ) -> Iterator[tuple[IncomingFile, ImportedFile | NotTakenError]]:
         """Copy files, several at a time; what has come is told also where the target is full."""
         full = None
         with pool(_COPIERS) as copiers:
@@ -145,17 +145,17 @@ class Files:
         if full is not None:
             raise full
 
-    def _look(self, one: Placement) -> Placed | NotTakenError | None:
+    def _inspect(self, one: IncomingFile) -> ImportedFile | NotTakenError | None:
         """How the file is in the target already, or why it can't be taken; None: it may come.
 
         Raises `StorageError` and `Interrupted`.
         """
         try:
-            return self._found(one)
+            return self._existing(one)
         except NotTakenError as error:
             return error
 
-    def _found(self, one: Placement) -> Placed | None:
+    def _existing(self, one: IncomingFile) -> ImportedFile | None:
         source = examine(one.source, one.size)
         place = f"{self.storage.root}/{one.directory}"
         with self._here(place):
@@ -163,26 +163,26 @@ class Files:
             self._settle(place)
         self._touched.add(place)
         names = file_names(one.recording, one.kind)
-        standing = self.storage.find(one.directory, names)
-        if standing is None:
+        existing = self.storage.find(one.directory, names)
+        if existing is None:
             return None
         try:
-            there = persistently(os.lstat, standing)
+            there = retry_transient(os.lstat, existing)
             same = is_one(there, source) or (
                 stat.S_ISREG(there.st_mode)
                 and there.st_size == one.size
-                and hash_file(standing, stop=self.stop) == (one.size, one.sha256)
+                and hash_file(existing, stop=self.stop) == (one.size, one.sha256)
             )
         except OSError as error:
             reason = f"what stands in its place cannot be read: {error.strerror}"
             raise NotTakenError(reason, here=True) from error
         if same:  # a merge was killed before it could record it
-            return Placed("there", os.path.relpath(standing, self.storage.root))
+            return ImportedFile("there", os.path.relpath(existing, self.storage.root))
         if one.mends or there.st_size == 0:  # as a power cut leaves what it had just renamed on FAT
             return None
         raise NotTakenError("another file stands in its place here", contradicts=True)
 
-    def _linked(self, one: Placement) -> Placed | None:
+    def _linked(self, one: IncomingFile) -> ImportedFile | None:
         """Link the file; None where that cannot be, whatever the reason is."""
         if one.mends:
             return None  # what is broken here has to be kept aside first, as `publish` does
@@ -190,19 +190,19 @@ class Files:
             os.link(one.source, self._final(one), follow_symlinks=False)
         except OSError:
             return None
-        return Placed("linked", f"{one.directory}/{one.name}")
+        return ImportedFile("linked", f"{one.directory}/{one.name}")
 
-    def _final(self, one: Placement) -> str:
+    def _final(self, one: IncomingFile) -> str:
         return f"{self.storage.root}/{one.directory}/{one.name}"
 
-    def _copied(self, one: Placement) -> Placed | NotTakenError | None:
+    def _copied(self, one: IncomingFile) -> ImportedFile | NotTakenError | None:
         """Copy the file; None where the run is asked to stop."""
         part = f"{self.storage.partial}/{one.recording}.{one.kind}{_ASIDE}"
         try:
             if self.stop() or self._broken:
                 return None
             with self._here(part):
-                self.storage.space.claim(part, one.size, directory=one.directory)
+                self.storage.space.reserve(part, one.size, directory=one.directory)
             return self._copy(one, part)
         except NotTakenError as error:
             return error
@@ -216,7 +216,7 @@ class Files:
             with contextlib.suppress(OSError):
                 os.unlink(part)
 
-    def _copy(self, one: Placement, part: str) -> Placed:
+    def _copy(self, one: IncomingFile, part: str) -> ImportedFile:
         with _reading(), open_regular(one.source) as source:
             times = os.fstat(source.fileno())
             with self._here(part), open(part, "wb") as target:
@@ -231,7 +231,7 @@ class Files:
         with self._here(part):
             aside = self.storage.publish(part, one.directory, names, one.name)
         place = f"{one.directory}/"
-        return Placed("copied", f"{place}{one.name}", f"{place}{aside[0]}" if aside else None)
+        return ImportedFile("copied", f"{place}{one.name}", f"{place}{aside[0]}" if aside else None)
 
     def _pour(self, source: int, target: BinaryIO, part: str) -> tuple[int, str]:
         """Copy all bytes; returns how many there were, and their SHA-256."""
@@ -247,9 +247,9 @@ class Files:
     def _settle(self, directory: str) -> None:
         """See to it that what others left on the disk of a directory is there to stay."""
         try:
-            persistently(self._settled.settle, directory)
+            retry_transient(self._settled.flush_once, directory)
         except OSError as error:
-            raise local_error(error, Doing.FLUSH, directory) from error
+            raise local_error(error, Operation.FLUSH, directory) from error
 
     @contextlib.contextmanager
     def _here(self, path: str) -> Iterator[None]:
@@ -257,14 +257,14 @@ class Files:
         try:
             yield
         except OSError as error:
-            self._failed(local_error(error, Doing.WRITE, path))
+            self._failed(local_error(error, Operation.WRITE, path))
         except LocalError as error:
             self._failed(error)
 
     def _failed(self, error: LocalError) -> NoReturn:
         if error.domain is not Domain.FILE:
             try:
-                self.storage.try_out(error)
+                self.storage.require_writable(error)
             except ArchiverError:
                 self._broken = True
                 raise
@@ -281,19 +281,19 @@ class Files:
                 touched.difference_update(near)
         failed = self.storage.flush(touched)
         for problem in failed.values():
-            self.storage.try_out(problem)
+            self.storage.require_writable(problem)
         return failed
 
     # --- going ------------------------------------------------------------------------------
 
-    def doubt(self, path: str, size: int, sha256: str, source: str, *, seen: bool) -> str:
+    def target_problem(self, path: str, size: int, sha256: str, source: str, *, seen: bool) -> str:
         """Why `source` may not go: what is wrong with the target's file at `path`; "" for nothing.
 
         `seen`: it was just seen to be right.
         """
         full = f"{self.storage.root}/{path}"
         try:
-            here = persistently(os.lstat, full)
+            here = retry_transient(os.lstat, full)
             if not stat.S_ISREG(here.st_mode) or here.st_size != size:
                 return NOT_HELD
             self._settle(os.path.dirname(full))
@@ -326,7 +326,7 @@ def device_of(path: str | Path) -> int:
 def examine(path: str, size: int) -> os.stat_result:
     """The state of a source's file; raises `NotTakenError` where it is not what was archived."""
     try:
-        status = persistently(os.lstat, path)
+        status = retry_transient(os.lstat, path)
     except FileNotFoundError:
         raise NotTakenError("missing") from None
     except OSError as error:
@@ -334,7 +334,7 @@ def examine(path: str, size: int) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
         raise NotTakenError("unreadable: not a plain file")
     if status.st_size != size:
-        raise NotTakenError(f"changed: {counted(status.st_size, 'byte')} instead of {size:,}")
+        raise NotTakenError(f"changed: {pluralize(status.st_size, 'byte')} instead of {size:,}")
     return status
 
 
@@ -348,11 +348,11 @@ def _reading() -> Iterator[None]:
 
 def _read(source: int, stop: Callable[[], bool]) -> Iterator[memoryview]:
     with _reading():
-        yield from pieces(source, stop)
+        yield from read_blocks(source, stop)
 
 
 def remove_files(paths: Iterable[str]) -> None:
     """Take files out of a source, those that are still there. Raises `OSError`."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            persistently(os.unlink, path)
+            retry_transient(os.unlink, path)

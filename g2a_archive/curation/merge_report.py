@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from g2a_archive.console.report import exit_code_of
 from g2a_archive.errors import ArchiverError, ExitCode
-from g2a_archive.models import FileKind, counted, duration_text, size_text
+from g2a_archive.models import FileKind, duration_text, pluralize, size_text
 
 log = logging.getLogger("g2a_archive")
 
@@ -63,23 +63,23 @@ class MergeReport:
     contradictions: list[NotTaken] = field(default_factory=list)
     failed: list[NotTaken] = field(default_factory=list)
     kept_aside: list[str] = field(default_factory=list)
-    ends: set[ExitCode] = field(default_factory=set)
-    stops: list[str] = field(default_factory=list)
+    abort_codes: set[ExitCode] = field(default_factory=set)
+    abort_messages: list[str] = field(default_factory=list)
     fingerprint: str | None = None
 
     @property
     def exit_code(self) -> ExitCode:
         """What the process should end with."""
-        codes = set(self.ends)
+        codes = set(self.abort_codes)
         if self.contradictions or self.failed:
             codes.add(ExitCode.FAILED)
         return exit_code_of(codes)
 
-    def note(self, error: ArchiverError, archive: str | None = None) -> None:
+    def record_abort(self, error: ArchiverError, archive: str | None = None) -> None:
         """Take in what ended the merge, or that of one `archive`, before its time; log it."""
         text = f"{archive}: {error}" if archive else str(error)
-        self.ends.add(error.exit_code)
-        self.stops.append(text)
+        self.abort_codes.add(error.exit_code)
+        self.abort_messages.append(text)
         log.error("%s", text)
 
     def not_taken(self, where: list[NotTaken], one: NotTaken) -> None:
@@ -126,9 +126,9 @@ class MergeReport:
 
     def _headline(self) -> str:
         did = "Would merge" if self.dry_run else "Merged"
-        merged = f"{self.merged:,} of {counted(self.recordings, 'recording')}"
+        merged = f"{self.merged:,} of {pluralize(self.recordings, 'recording')}"
         how = "" if self.dry_run else f" ({self.linked:,} linked, {self.copied:,} copied)"
-        text = f"{did} {merged}: {counted(self.files, 'file')}, {size_text(self.bytes)}{how}"
+        text = f"{did} {merged}: {pluralize(self.files, 'file')}, {size_text(self.bytes)}{how}"
         if not self.dry_run:
             text += f" in {duration_text(self.seconds)}"
         if self.alike:

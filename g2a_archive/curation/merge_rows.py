@@ -31,7 +31,7 @@ _LATER = ("tries", "last_try", "list_order", "transcode_at")
 
 
 @dataclass(slots=True)
-class Entry:
+class RecordingRows:
     """One recording in a catalogue: its row, and the rows of its files, by column."""
 
     row: dict[str, Any]
@@ -55,7 +55,7 @@ class Entry:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def page(catalog: Catalog, after: int) -> list[Entry]:
+def page(catalog: Catalog, after: int) -> list[RecordingRows]:
     """The next recordings in the order of their IDs. Raises `CatalogError`, as all here."""
     sql = f"SELECT * FROM recording WHERE id > ? ORDER BY id LIMIT {PAGE}"  # noqa: S608
     rows = _named(catalog, "recording", catalog.rows(sql, (after,)))
@@ -66,7 +66,7 @@ def page(catalog: Catalog, after: int) -> list[Entry]:
     return list(_entries(rows, files).values())
 
 
-def entries_of(catalog: Catalog, ids: Sequence[int]) -> dict[int, Entry]:
+def entries_of(catalog: Catalog, ids: Sequence[int]) -> dict[int, RecordingRows]:
     """What the catalogue holds of `ids`."""
     rows = catalog.among("SELECT * FROM recording WHERE id IN ({ids})", ids)
     files = catalog.among("SELECT * FROM file WHERE recording IN ({ids})", ids)
@@ -89,8 +89,10 @@ def columns(catalog: Catalog, table: str) -> list[str]:
     return [row[1] for row in catalog.rows(f"PRAGMA table_info({table})")]
 
 
-def _entries(rows: Iterable[dict[str, Any]], files: Iterable[dict[str, Any]]) -> dict[int, Entry]:
-    found = {row["id"]: Entry(row) for row in rows}
+def _entries(
+    rows: Iterable[dict[str, Any]], files: Iterable[dict[str, Any]]
+) -> dict[int, RecordingRows]:
+    found = {row["id"]: RecordingRows(row) for row in rows}
     for file in files:
         if (entry := found.get(file["recording"])) is not None:
             entry.files[FileKind(file["kind"])] = file
@@ -101,7 +103,7 @@ def _entries(rows: Iterable[dict[str, Any]], files: Iterable[dict[str, Any]]) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MergePlan:
     """What is to become of one recording of a source.
 
     `take`: kinds of file that the target lacks, `same`: that both have alike, `lacks`: that the
@@ -117,14 +119,14 @@ class Plan:
     kept_out: bool = False
 
 
-def decide(source: Entry, target: Entry | None) -> Plan:
+def decide(source: RecordingRows, target: RecordingRows | None) -> MergePlan:
     """What to do with a recording of the source, of which the target has `target`."""
     if target is not None and target.state is State.REMOVED:
-        return Plan(kept_out=source.state is not State.REMOVED)
+        return MergePlan(kept_out=source.state is not State.REMOVED)
     if source.state is State.REMOVED:
         if target is not None and target.files:
-            return Plan(contradicts={None: "removed there, and archived here"})
-        return Plan()
+            return MergePlan(contradicts={None: "removed there, and archived here"})
+        return MergePlan()
     there = source.whole()
     here = target.whole() if target is not None else {}
     differ: dict[FileKind | None, str] = {
@@ -133,8 +135,8 @@ def decide(source: Entry, target: Entry | None) -> Plan:
         if kind in here and _content(there[kind]) != _content(here[kind])
     }
     if differ:
-        return Plan(contradicts=differ)
-    return Plan(
+        return MergePlan(contradicts=differ)
+    return MergePlan(
         take=tuple(kind for kind in there if kind not in here),
         same=tuple(kind for kind in there if kind in here),
         lacks=tuple(kind for kind in source.files if kind not in there and kind not in here),
@@ -146,14 +148,14 @@ def _content(file: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def merged(
-    source: Entry,
-    target: Entry | None,
+    source: RecordingRows,
+    target: RecordingRows | None,
     *,
     placed: Mapping[FileKind, dict[str, Any]],
     missed: Mapping[FileKind, str],
     directory: str | None,
     now: str,
-) -> Entry:
+) -> RecordingRows:
     """The recording as the target is to have it: what either knows.
 
     `placed` are the rows of files that have come to the target; `missed` are kinds that it
@@ -169,10 +171,10 @@ def merged(
     tomb = target if target is not None and target.state is State.REMOVED else source
     if tomb.state is State.REMOVED:  # of two tombstones this archive's own stays
         row |= {name: tomb.row[name] for name in _OF_A_REMOVED}
-        return Entry(row, files)
+        return RecordingRows(row, files)
     _settle(row, source, target, files)
     _judge(row, source, target, missed, now)
-    return Entry(row, files)
+    return RecordingRows(row, files)
 
 
 def _either(name: str, here: Any, there: Any) -> Any:
@@ -186,8 +188,8 @@ def _either(name: str, here: Any, there: Any) -> Any:
 
 def _settle(
     row: dict[str, Any],
-    source: Entry,
-    target: Entry | None,
+    source: RecordingRows,
+    target: RecordingRows | None,
     files: Mapping[FileKind, Mapping[str, Any]],
 ) -> None:
     """Which kinds of file are settled, wanted, absent."""
@@ -210,8 +212,8 @@ def _any(rows: Iterable[Mapping[str, Any]], name: str) -> int:
 
 def _judge(
     row: dict[str, Any],
-    source: Entry,
-    target: Entry | None,
+    source: RecordingRows,
+    target: RecordingRows | None,
     missed: Mapping[FileKind, str],
     now: str,
 ) -> None:
@@ -263,7 +265,7 @@ def file_row(
 
 def write(
     catalog: Catalog,
-    entries: Sequence[Entry],
+    entries: Sequence[RecordingRows],
     files: Sequence[Mapping[str, Any]],
     removed: Collection[int],
     past: Sequence[Mapping[str, Any]],
@@ -357,7 +359,7 @@ def merge_scans(target: Catalog, scans: Scans) -> None:
         db.executemany("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", scans.gaps)
         parts: dict[tuple[str, int], dict[int, str]] = {}
         for name, until in db.execute("SELECT scope, complete_until FROM scan").fetchall():
-            scope, shard = Shard.of_scope(name)
+            scope, shard = Shard.parse_scope(name)
             if shard is not None:
                 parts.setdefault((scope, shard.count), {})[shard.number] = until
         for (scope, count), found in parts.items():

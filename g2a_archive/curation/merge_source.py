@@ -17,7 +17,7 @@ class SourceError(StorageError):
 
 
 @contextmanager
-def only_this_source() -> Iterator[None]:
+def source_errors() -> Iterator[None]:
     """What fails within concerns the source whose catalogue or disk it is: `SourceError`."""
     try:
         yield
@@ -26,7 +26,7 @@ def only_this_source() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceArchive:
     """An archive that is to be taken in; `elsewhere` is its catalogue, where that lies apart."""
 
     name: str
@@ -34,7 +34,7 @@ class Source:
     elsewhere: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Source:
+    def parse(cls, text: str) -> SourceArchive:
         """Read `ARCHIVE` or `ARCHIVE=CATALOG`; what is there under the whole name is that.
 
         Raises `InputError` for an empty name, as of a variable that a script forgot to set.

@@ -1,4 +1,4 @@
-"""The recordings of a source, a page at a time: decided, brought over, recorded, taken out."""
+"""The recordings of a source, a page at a time: decided, imported, recorded, deleted there."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from g2a_archive.archive.disk.mounts import MissingPart, missing_parts, unmounte
 from g2a_archive.curation import merge_rows as rows
 from g2a_archive.curation.merge_files import (
     NOT_HELD,
-    Files,
+    FileImporter,
+    ImportedFile,
+    IncomingFile,
     NotTakenError,
-    Placed,
-    Placement,
     examine,
     remove_files,
 )
 from g2a_archive.curation.merge_report import MergeReport, NotTaken
-from g2a_archive.curation.merge_rows import Entry, Plan
-from g2a_archive.curation.merge_source import Source, SourceError, only_this_source
+from g2a_archive.curation.merge_rows import MergePlan, RecordingRows
+from g2a_archive.curation.merge_source import SourceArchive, SourceError, source_errors
 from g2a_archive.errors import Interrupted, StorageError, storage_error
 from g2a_archive.models import FileKind, State, StoredFile, utc_now
 
@@ -39,11 +39,11 @@ _COPIED_AT_ONCE = 1 << 30
 class Work:
     """One recording on its way."""
 
-    source: Entry
-    target: Entry | None
-    plan: Plan
+    source: RecordingRows
+    target: RecordingRows | None
+    plan: MergePlan
     directory: str | None
-    placements: list[Placement] = field(default_factory=list)
+    placements: list[IncomingFile] = field(default_factory=list)
     placed: dict[FileKind, dict[str, Any]] = field(default_factory=dict)
     ready: set[FileKind] = field(default_factory=set)  # right there by what was just done or seen
     missed: dict[FileKind, str] = field(default_factory=dict)
@@ -51,17 +51,17 @@ class Work:
 
 
 @dataclass(slots=True)
-class Taker:
-    """Takes recordings of a source, whose catalogue is `theirs`, into the target, with `catalog`.
+class SourceMerger:
+    """Merges recordings of a source, with `source_catalog`, into the target, with `catalog`.
 
     Without `files`, nothing is done, and what would be is counted.
     """
 
-    source: Source
-    theirs: Catalog
+    source: SourceArchive
+    source_catalog: Catalog
     root: Path
     catalog: Catalog
-    files: Files | None
+    files: FileImporter | None
     report: MergeReport
     layout: str
     zone: tzinfo | None
@@ -70,11 +70,11 @@ class Taker:
     """The parts of the target that are not mounted."""
     unmounted: Sequence[MissingPart] | None = None
     """Those of the source, once they were looked for."""
-    partly: bool = False
+    incomplete: bool = False
     """Whether some recordings were left out that the target may not know."""
 
-    def take(self, entries: Sequence[Entry]) -> None:
-        """Take a page of the source's recordings.
+    def merge_page(self, entries: Sequence[RecordingRows]) -> None:
+        """Merge a page of the source's recordings.
 
         Raises `StorageError` where the target takes nothing any more, `SourceError` where the
         source can be had no further, and `Interrupted`.
@@ -85,8 +85,8 @@ class Taker:
             self.report.recordings += 1
             target = held.get(entry.id)
             plan = rows.decide(entry, target)
-            if not plan.contradicts and self._stands(entry, target):
-                plan = Plan(contradicts={None: "removed there, and its files are here"})
+            if not plan.contradicts and self._has_local_files(entry, target):
+                plan = MergePlan(contradicts={None: "removed there, and its files are here"})
             if plan.kept_out:
                 self._tell(self.report.removed, entry.id, None, "removed from this archive")
             for kind, reason in plan.contradicts.items():
@@ -95,23 +95,23 @@ class Taker:
                 works.append(self._work(entry, target, plan))
         works = self._mounted(works)
         if self.files is None:
-            self._rehearse(works)
+            self._dry_run(works)
             return
         for some in self._parts(self.files, works):
             full = None
             try:
-                self._bring(self.files, some)
+                self._import(self.files, some)
             except StorageError as error:  # what has come until then is recorded all the same
                 full = error
             done = self._commit(self.files, some)
             if self.report.move:
-                self._take_out(self.files, done)
+                self._delete_from_source(self.files, done)
             if full is not None:
                 raise full
             if self.stop():
                 raise Interrupted
 
-    def _stands(self, entry: Entry, target: Entry | None) -> bool:
+    def _has_local_files(self, entry: RecordingRows, target: RecordingRows | None) -> bool:
         """Whether files stand here of what was removed there, though no catalogue tells of them.
 
         As after this archive has lost its own: they are not to go unasked.
@@ -125,7 +125,7 @@ class Taker:
     def _mounted(self, works: list[Work]) -> list[Work]:
         """Without what lies, there or here, on a drive that is not mounted: that is no damage.
 
-        Nor can it be taken out of there, whether it is here already or not.
+        Nor can it be deleted there, whether it is here already or not.
         """
         needed = {
             work.source.id
@@ -135,11 +135,11 @@ class Taker:
         if not needed:
             return works
         if self.unmounted is None:
-            with only_this_source():
-                self.unmounted = missing_parts(self.theirs, self.source.root)
+            with source_errors():
+                self.unmounted = missing_parts(self.source_catalog, self.source.root)
             if self.unmounted:
-                self.partly = True
-                self.report.note(unmounted_error(self.unmounted), self.source.name)
+                self.incomplete = True
+                self.report.record_abort(unmounted_error(self.unmounted), self.source.name)
         there = self.unmounted
         away = {
             work.source.id
@@ -149,13 +149,13 @@ class Taker:
         }
         left = [work for work in works if work.source.id not in needed & away]
         if self.away and len(left) < len(works):
-            self.partly = True
+            self.incomplete = True
         return left
 
     def _tell(self, where: list[NotTaken], id_: int, kind: FileKind | None, reason: str) -> None:
         self.report.not_taken(where, NotTaken(id_, kind, self.source.name, reason))
 
-    def _work(self, entry: Entry, target: Entry | None, plan: Plan) -> Work:
+    def _work(self, entry: RecordingRows, target: RecordingRows | None, plan: MergePlan) -> Work:
         work = Work(entry, target, plan, self._directory(entry, target))
         for kind in plan.lacks:
             work.missed[kind] = entry.files[kind]["damage"]
@@ -166,7 +166,7 @@ class Taker:
                 work.missed[kind] = "its path is none that this program makes"
                 continue
             work.placements.append(
-                Placement(
+                IncomingFile(
                     entry.id,
                     kind,
                     f"{self.source.root}/{file['path']}",
@@ -181,7 +181,7 @@ class Taker:
             self._tell(self.report.failed, entry.id, kind, reason)
         return work
 
-    def _directory(self, entry: Entry, target: Entry | None) -> str | None:
+    def _directory(self, entry: RecordingRows, target: RecordingRows | None) -> str | None:
         """Where a recording belongs in the target: by its start, as a download would have it."""
         if target is not None and target.row["directory"]:
             return str(target.row["directory"])
@@ -192,8 +192,8 @@ class Taker:
             return layout.checked_directory(entry.row["directory"] or "")
         return None
 
-    def _parts(self, files: Files, works: list[Work]) -> Iterator[list[Work]]:
-        """What is brought over and recorded together."""
+    def _parts(self, files: FileImporter, works: list[Work]) -> Iterator[list[Work]]:
+        """What is imported and recorded together."""
         some: list[Work] = []
         size = 0
         for work in works:
@@ -205,7 +205,7 @@ class Taker:
         if some:
             yield some
 
-    def _rehearse(self, works: list[Work]) -> None:
+    def _dry_run(self, works: list[Work]) -> None:
         for work in works:
             for one in work.placements:
                 try:
@@ -221,11 +221,13 @@ class Taker:
 
     # --- one part ---------------------------------------------------------------------------
 
-    def _bring(self, files: Files, works: list[Work]) -> None:
-        """Bring the files over; what became of each is in `works`."""
+    def _import(self, files: FileImporter, works: list[Work]) -> None:
+        """Import the files; what became of each is in `works`."""
         by_id = {work.source.id: work for work in works}
         now = utc_now()
-        for one, result in files.place([work.placements for work in works if work.placements]):
+        for one, result in files.import_files(
+            [work.placements for work in works if work.placements]
+        ):
             work = by_id[one.recording]
             if isinstance(result, NotTakenError):
                 where = self.report.contradictions if result.contradicts else self.report.failed
@@ -240,7 +242,7 @@ class Taker:
             work.ready.add(one.kind)
             self._count_file(one, result)
 
-    def _count_file(self, one: Placement, result: Placed) -> None:
+    def _count_file(self, one: IncomingFile, result: ImportedFile) -> None:
         report = self.report
         report.files += 1
         report.bytes += one.size
@@ -249,21 +251,21 @@ class Taker:
         if result.aside is not None:
             report.kept_aside.append(result.aside)
 
-    def _commit(self, files: Files, works: list[Work]) -> list[Work]:
+    def _commit(self, files: FileImporter, works: list[Work]) -> list[Work]:
         """Flush, then record; returns the works that are recorded, or were nothing new."""
         unflushed = files.flush()
         done: list[Work] = []
-        entries: list[Entry] = []
+        entries: list[RecordingRows] = []
         files_rows: list[dict[str, Any]] = []
         for work in works:
             settled = work.placed.keys() | work.missed.keys()
             if work.untouched or not settled >= set(work.plan.take):  # or asked to stop
-                self.partly = True
+                self.incomplete = True
                 continue
             place = f"{self.root}/{work.directory}/" if work.directory else ""
             why = [error for path, error in unflushed.items() if place.startswith(f"{path}/")]
             if why:
-                self.partly = True
+                self.incomplete = True
                 self._tell(self.report.failed, work.source.id, None, str(why[0]))
                 continue
             entry = self._merged(work)
@@ -273,13 +275,13 @@ class Taker:
             done.append(work)
         known = {w.target.id for w in works if w.target and w.target.state is State.REMOVED}
         removed = [e.id for e in entries if e.state is State.REMOVED and e.id not in known]
-        with only_this_source():
-            past = rows.past_files(self.theirs, removed) if removed else []
+        with source_errors():
+            past = rows.past_files(self.source_catalog, removed) if removed else []
         if entries:
             rows.write(self.catalog, entries, files_rows, removed, past)
         return done
 
-    def _merged(self, work: Work) -> Entry:
+    def _merged(self, work: Work) -> RecordingRows:
         return rows.merged(
             work.source,
             work.target,
@@ -289,7 +291,7 @@ class Taker:
             now=utc_now(),
         )
 
-    def _tally(self, work: Work, entry: Entry) -> bool:
+    def _tally(self, work: Work, entry: RecordingRows) -> bool:
         """Count a recording; returns whether it brought anything new."""
         if entry == work.target:
             self.report.alike += not work.missed
@@ -300,7 +302,7 @@ class Taker:
 
     # --- --move -----------------------------------------------------------------------------
 
-    def _take_out(self, files: Files, works: list[Work]) -> None:
+    def _delete_from_source(self, files: FileImporter, works: list[Work]) -> None:
         """Empty the source of what the target has by now: files first, then what told of them."""
         gone: list[int] = []
         places: set[str] = set()
@@ -316,18 +318,18 @@ class Taker:
                 try:
                     remove_files(its)
                 except OSError as error:
-                    self._stays(work, error)
+                    self._report_undeleted(work, error)
                     continue
                 gone.append(work.source.id)
         finally:  # also where it is asked to stop: the source claims nothing that it has no more
-            with only_this_source():
+            with source_errors():
                 self._flush(places)
                 if gone:
-                    rows.forget(self.theirs, gone)
+                    rows.forget(self.source_catalog, gone)
             self.report.moved += len(gone)
 
-    def _stays(self, work: Work, error: OSError) -> None:
-        """Tell of a recording that cannot be taken out of its source, which is not this one's."""
+    def _report_undeleted(self, work: Work, error: OSError) -> None:
+        """Report a recording that cannot be deleted from its source, which is not this one's."""
         if error.errno == errno.EROFS:
             why = storage_error(error, "remove what was merged from", self.source.root)
             raise SourceError(why.message, hint=why.hint) from error
@@ -343,7 +345,7 @@ class Taker:
             what = "remove what was merged from"
             raise storage_error(error, what, self.source.root) from error
 
-    def _not_held(self, files: Files, work: Work) -> tuple[FileKind, str] | None:
+    def _not_held(self, files: FileImporter, work: Work) -> tuple[FileKind, str] | None:
         """A file that must stay in the source, whatever the target's catalogue says, and why."""
         here = {**(work.target.files if work.target is not None else {}), **work.placed}
         for kind, file in work.source.files.items():
@@ -351,7 +353,7 @@ class Taker:
             if mine is None or mine["damage"] or not _is_ours(work.source.id, kind, file["path"]):
                 return kind, NOT_HELD
             place, size, sha256 = mine["path"], mine["size"], mine["sha256"]
-            if why := files.doubt(place, size, sha256, path, seen=kind in work.ready):
+            if why := files.target_problem(place, size, sha256, path, seen=kind in work.ready):
                 return kind, why
         return None
 

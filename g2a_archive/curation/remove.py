@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.tombstones import Removed, entomb, resume
+from g2a_archive.archive.database.tombstones import RemovalResult, begin_removal, finish_removals
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
-from g2a_archive.curation.selection import Chosen, Row, all_rows, rows_of, started
+from g2a_archive.curation.selection import RecordingSelection, Row, all_rows, rows_of, started
 from g2a_archive.errors import InputError
-from g2a_archive.models import Ago, State, moment, unix
+from g2a_archive.models import Age, State, parse_iso, resolve_time
 
 _DAY = 86400
 _DOUBTFUL = 32 * _DAY
@@ -33,7 +33,7 @@ log = logging.getLogger("g2a_archive")
 
 
 @dataclass(slots=True)
-class Removal(Chosen):
+class Removal(RecordingSelection):
     """What is to be removed.
 
     `kept` are those that `--except` holds back, `already` those that were removed before,
@@ -73,17 +73,17 @@ def choose_ids(catalog: Catalog, ids: Collection[int], held: Collection[int]) ->
     return removal
 
 
-def limit_of(catalog: Catalog, before: int | Ago, now: float) -> int:
+def limit_of(catalog: Catalog, before: int | Age, now: float) -> int:
     """`before` in Unix time; `now` is what this machine's clock says.
 
     An age counts from the newest that the archive knows of, where the clock is ahead of that: one
     that is a year ahead would remove a year too much. By more than a month of no run it is too far
     to go by: `InputError`.
     """
-    newest = catalog.scalar(_NEWEST) if isinstance(before, Ago) else None
+    newest = catalog.scalar(_NEWEST) if isinstance(before, Age) else None
     if newest is None:
-        return moment(before, now)
-    known = unix(newest)
+        return resolve_time(before, now)
+    known = parse_iso(newest)
     ahead = now - known
     if ahead > _DOUBTFUL:
         raise InputError(
@@ -98,7 +98,7 @@ def limit_of(catalog: Catalog, before: int | Ago, now: float) -> int:
             newest,
             ahead / _DAY,
         )
-    return moment(before, min(now, known))
+    return resolve_time(before, min(now, known))
 
 
 def choose_before(catalog: Catalog, before: int, held: Collection[int]) -> Removal:
@@ -113,7 +113,7 @@ def choose_before(catalog: Catalog, before: int, held: Collection[int]) -> Remov
     return removal
 
 
-def remove(catalog: Catalog, root: Path, removal: Removal, reason: str | None) -> Removed:
+def remove(catalog: Catalog, root: Path, removal: Removal, reason: str | None) -> RemovalResult:
     """Remove what was chosen; for whoever holds the archive's lock.
 
     Raises `StorageError` where a part of the archive that holds any of it is not mounted: then
@@ -124,5 +124,5 @@ def remove(catalog: Catalog, root: Path, removal: Removal, reason: str | None) -
     missing = (part for part in missing_parts(catalog, root, places) if part.recordings)
     if there := [part for part in missing if any(part.holds(place) for place in places)]:
         raise unmounted_error(there)
-    entomb(catalog, removal.ids, reason)
-    return resume(catalog, root)
+    begin_removal(catalog, removal.ids, reason)
+    return finish_removals(catalog, root)

@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 @dataclass(slots=True)
-class Chosen:
+class RecordingSelection:
     """Recordings, ascending, how much they are, and the first and the last day of them."""
 
     ids: array[int] = field(default_factory=lambda: array("q"))
@@ -80,7 +80,7 @@ def all_rows(catalog: Catalog) -> Iterator[Row]:
 
 
 @dataclass(slots=True)
-class Choice(Chosen):
+class Choice(RecordingSelection):
     """The recordings of a bag.
 
     `left_out` are those of the time asked for that are not archived, so not in the bag.

@@ -19,7 +19,7 @@ from g2a_archive.demo.behaviour import Behaviour
 from g2a_archive.demo.files import FileHost
 from g2a_archive.demo.messages import Request, Response
 from g2a_archive.demo.recordings import KINDS, LINK_FIELDS, SimulatedRecording, State
-from g2a_archive.demo.tokens import Authority
+from g2a_archive.demo.tokens import AuthorizationServer
 
 API_PATH = "/G2A/rest/v1"
 LINKS_PATH = f"{API_PATH}/archive/recordings/urls"
@@ -54,7 +54,7 @@ class ArchiveApi:
         self,
         recordings: Iterable[SimulatedRecording],
         behaviour: Behaviour,
-        authority: Authority,
+        authority: AuthorizationServer,
         files: FileHost,
     ) -> None:
         """Take the recordings; their order does not matter."""

@@ -57,11 +57,11 @@ class Fault:
     def __or__(self, other: Fault) -> Fault:
         """Return both faults at once; where they disagree, the second one's word counts."""
         said = {item.name: getattr(other, item.name) for item in fields(Fault)}
-        usual = {item.name: getattr(PERFECT, item.name) for item in fields(Fault)}
+        usual = {item.name: getattr(NO_FAULT, item.name) for item in fields(Fault)}
         return replace(self, **{name: said[name] for name in said if said[name] != usual[name]})
 
 
-PERFECT = Fault()
+NO_FAULT = Fault()
 
 
 def drop() -> Fault:
@@ -99,7 +99,7 @@ def trickle(rate: float) -> Fault:
     return Fault(rate=rate)
 
 
-def lying_length(extra: int) -> Fault:
+def wrong_length(extra: int) -> Fault:
     """Announce a length that is wrong by `extra` bytes, send the true body, close."""
     return Fault(extra_length=extra)
 

@@ -67,19 +67,19 @@ class SimulatedRecording:
 
     def size(self, kind: Kind) -> int | None:
         """Return the bytes of a file as it is served, None where there is no such file."""
-        wished = self._wished(kind)
-        return None if wished is None else self.content(kind).size
+        configured = self._configured_size(kind)
+        return None if configured is None else self.content(kind).size
 
     def content(self, kind: Kind, version: int = 0, size: int | None = None) -> Content:
         """Return a file of this recording; another version or size is another file."""
-        wished = self._wished(kind) if size is None else size
-        if wished is None:
+        configured = self._configured_size(kind) if size is None else size
+        if configured is None:
             raise LookupError(f"recording {self.id} has no {kind}")
         if kind == "mp4":
-            return mp4(self.id, wished, version)
+            return mp4(self.id, configured, version)
         if kind == "thumbnail":
-            return jpeg(self.id, wished, version)
-        return events(self.id, self.start, wished, version)
+            return jpeg(self.id, configured, version)
+        return events(self.id, self.start, configured, version)
 
     def etag(self, kind: Kind, version: int = 0, size: int | None = None) -> str:
         """Return the strong validator of a file: it changes with whatever changes the bytes."""
@@ -91,7 +91,7 @@ class SimulatedRecording:
         made = self.start.astimezone(UTC) + timedelta(days=1 + version)
         return format_datetime(made, usegmt=True)
 
-    def _wished(self, kind: Kind) -> int | None:
+    def _configured_size(self, kind: Kind) -> int | None:
         sizes = {
             "mp4": self.mp4_size,
             "events": self.events_size,
@@ -114,7 +114,7 @@ OFFSETS: Final = (
     timedelta(hours=13),
 )
 
-LANDMARKS: Final = (
+EDGE_CASES: Final = (
     datetime(2013, 12, 31, 23, 59, 30, tzinfo=UTC),
     datetime(2013, 12, 31, 20, 0, 0, tzinfo=timezone(timedelta(hours=-8))),
     datetime(2014, 1, 1, 5, 29, 0, tzinfo=timezone(timedelta(hours=5, minutes=30))),
@@ -141,7 +141,7 @@ def sample_recordings(
 ) -> list[SimulatedRecording]:
     """Return `count` recordings, the same ones for the same arguments, in start order.
 
-    Their IDs are consecutive. The first few have the starts of `LANDMARKS`; the others are spread
+    Their IDs are consecutive. The first few have the starts of `EDGE_CASES`; the others are spread
     evenly, in several UTC offsets, over `days` from `begin`. A pair of sizes is a range to draw
     from. Every `unavailable_every`-th is not available, every `transcode_every`-th waits for its
     transcoding.
@@ -152,9 +152,9 @@ def sample_recordings(
         return size if isinstance(size, int) else chance.randint(*size)
 
     def start(number: int) -> datetime:
-        if number < len(LANDMARKS):
-            return LANDMARKS[number]
-        share = (number - len(LANDMARKS)) / max(1, count - len(LANDMARKS))
+        if number < len(EDGE_CASES):
+            return EDGE_CASES[number]
+        share = (number - len(EDGE_CASES)) / max(1, count - len(EDGE_CASES))
         at = begin + timedelta(seconds=int((share * days) * 86400))
         return at.astimezone(timezone(chance.choice(OFFSETS)))
 

@@ -27,12 +27,12 @@ from g2a_archive.demo.api import (
     LinkEntry,
 )
 from g2a_archive.demo.behaviour import Behaviour
-from g2a_archive.demo.faults import PERFECT, Fault, Rule
+from g2a_archive.demo.faults import NO_FAULT, Fault, Rule
 from g2a_archive.demo.files import FILES_PATH, FileHost
 from g2a_archive.demo.messages import Call, Request, Response
 from g2a_archive.demo.recordings import Kind, SimulatedRecording, State
 from g2a_archive.demo.requestlog import API_CALLS, RequestLog
-from g2a_archive.demo.tokens import AUTHORIZE_PATH, TOKEN_PATH, Authority
+from g2a_archive.demo.tokens import AUTHORIZE_PATH, TOKEN_PATH, AuthorizationServer
 from g2a_archive.demo.wire import Connection, MalformedError, StoppedError, Stopper
 
 HOST = "127.0.0.1"
@@ -52,7 +52,7 @@ class SimulatedService:
         self.requests = RequestLog(self.behaviour.log)
         self.on_request: list[Hook] = []
         """Asked in order before each answer; the first that returns something has its way."""
-        self._authority = Authority(self.behaviour)
+        self._authority = AuthorizationServer(self.behaviour)
         self._files = FileHost(self.behaviour, lambda: self.base_url)
         self._api = ArchiveApi(recordings, self.behaviour, self._authority, self._files)
         self.token = self._authority.issue()
@@ -294,7 +294,7 @@ class SimulatedService:
                 return Fault(response=found)
             if found is not None:
                 return found
-        return PERFECT
+        return NO_FAULT
 
     def _answer(self, request: Request, fault: Fault) -> Response:
         longest = self.behaviour.most_target_bytes

@@ -20,7 +20,7 @@ TOKEN_PATH = "/oauth/token"
 AUTHORIZE_PATH = "/oauth/authorize"
 
 
-class Authority:
+class AuthorizationServer:
     """Who may call, and how one comes to a token."""
 
     def __init__(self, behaviour: Behaviour) -> None:
@@ -113,11 +113,11 @@ class Authority:
                 replaced = self._refresh[given]
                 self._refresh[given] = None
                 if replaced is not None:
-                    self._end_line(given, replaced)
+                    self._revoke_family(given, replaced)
         rotates = valid and self._behaviour.rotate_refresh_tokens
         return self._grant(valid, self.issue_refresh(given) if rotates else None)
 
-    def _end_line(self, used: str, replaced: str) -> None:
+    def _revoke_family(self, used: str, replaced: str) -> None:
         """End what a token replaces, with the other replacements that were handed out for it."""
         self._refresh.pop(replaced, None)
         for token in [t for t, old in self._refresh.items() if old == replaced and t != used]:

@@ -25,7 +25,7 @@ from g2a_archive.demo.requestlog import RequestLog
 
 LONGEST_LINE = 1 << 20
 BODILESS = frozenset({204, 304})
-LINGER_NOT = struct.pack("ii", 1, 0)
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class MalformedError(Exception):
@@ -221,7 +221,7 @@ class Connection:
         """End the connection: in order, or with a reset."""
         with contextlib.suppress(OSError):
             if reset:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             else:
                 self._sock.shutdown(socket.SHUT_WR)
         with contextlib.suppress(OSError):

@@ -9,16 +9,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from g2a_archive.archive import checksums
-from g2a_archive.download.jobs import make_job
+from g2a_archive.download.jobs import make_task
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.download.transfer.receive import Tools
 from g2a_archive.errors import ExitCode
-from g2a_archive.models import Failure, RunSettings, counted
+from g2a_archive.models import Failure, RunSettings, pluralize
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import RateLimiter, backoff
 from g2a_archive.service.session import ApiSession, Authorizer
 from g2a_archive.transport.downloads import Downloads
-from g2a_archive.transport.hosts import Hosts
+from g2a_archive.transport.hosts import CircuitBreaker
 
 if TYPE_CHECKING:
     from g2a_archive.archive.database.catalog import Catalog
@@ -52,7 +52,7 @@ def make_tools(settings: RunSettings, storage: Storage, switch: StopSwitch) -> T
     """What the workers share: as many as jobs, as far as the limit of open files allows."""
     jobs = possible_jobs(settings.jobs)
     rate = settings.limit_rate
-    hosts = Hosts(timeout=settings.timeout, retries=settings.retries, pause=backoff)
+    hosts = CircuitBreaker(timeout=settings.timeout, retries=settings.retries, pause=backoff)
 
     @lru_cache(maxsize=16)  # the days of one chunk, mostly; a long one is megabytes
     def sums(directory: str) -> dict[str, str]:
@@ -83,13 +83,13 @@ def possible_jobs(jobs: int) -> int:
         log.warning(
             "with %d open files (ulimit -n), only %s at a time, not %d",
             soft,
-            counted(possible, "download"),
+            pluralize(possible, "download"),
             jobs,
         )
     return possible
 
 
-def rehearse(
+def dry_run(
     settings: RunSettings,
     plan: Plan,
     report: Report,
@@ -113,19 +113,19 @@ def rehearse(
             for recording in answer.recordings:
                 known = plan.known.get(recording.id)
                 try:
-                    job, transfers = make_job(recording, known, settings, catalog)
+                    task, transfers = make_task(recording, known, settings, catalog)
                 except ValueError as error:
                     report.failed.append(Failure(recording.id, None, str(error)))
                     continue
                 report.failed.extend(
-                    Failure(recording.id, kind, why) for kind, why in job.failures.items()
+                    Failure(recording.id, kind, why) for kind, why in task.failures.items()
                 )
                 if transfers:
                     sizes = [t.expected for t in transfers if t.expected is not None]
-                    report.rehearsed(recording.id, job.directory, sum(sizes) if sizes else None)
-                elif not job.failures:
+                    report.add_dry_run(recording.id, task.directory, sum(sizes) if sizes else None)
+                elif not task.failures:
                     report.already_archived += 1  # what it lacks is not offered
     finally:
         report.unfinished.extend(plan.todo[at:])
     if not service.ever_answered and report.failed:
-        report.ends.add(ExitCode.SERVICE)
+        report.abort_codes.add(ExitCode.SERVICE)

@@ -1,4 +1,4 @@
-"""On how many of the machine's cores a run's threads are.
+"""CPU affinity of a run's threads: on how many of the machine's cores they are.
 
 Python runs one thread at a time. Where thousands of small files come, threads on several cores
 only take that turn from each other, many times a file: 4,500 files of 6 kB take 8.5 s on one core
@@ -24,7 +24,7 @@ _SECONDS = 0.25
 """How often to look."""
 
 
-class Cores:
+class CpuAffinity:
     """Keeps the threads on one core while many small files come. For the main thread."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Cores:
         self._last = (0.0, 0, 0)
         self._one = False
 
-    def look(self, now: float, files: int, received: int) -> None:
+    def update(self, now: float, files: int, received: int) -> None:
         """To be called often: so many `files` and bytes have come until `now` (monotonic)."""
         since, files_then, received_then = self._last
         if now - since < _SECONDS:

@@ -21,14 +21,14 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.console.progress import FileView, Snapshot
 from g2a_archive.console.report import Report
 from g2a_archive.download.assembly import make_tools
-from g2a_archive.download.cores import Cores
-from g2a_archive.download.jobs import make_job
+from g2a_archive.download.cores import CpuAffinity
+from g2a_archive.download.jobs import make_task
 from g2a_archive.download.link_queue import LinkQueue
 from g2a_archive.download.plan import Plan
 from g2a_archive.download.recorder import Recorder
 from g2a_archive.download.schedule import Schedule
 from g2a_archive.download.stopping import StopSwitch
-from g2a_archive.download.transfer.results import Again, Failed, NewLink, Stored, Transfer
+from g2a_archive.download.transfer.results import Failed, NewLink, Retry, Stored, Transfer
 from g2a_archive.download.workers import Assisted, Attempted, Event, Linked, Workers
 from g2a_archive.errors import (
     ArchiverError,
@@ -38,7 +38,7 @@ from g2a_archive.errors import (
     LocalError,
     StorageError,
 )
-from g2a_archive.models import LinkAnswer, Recording, RunSettings, State, kinds_mask
+from g2a_archive.models import LinkResult, Recording, RunSettings, State, kinds_mask
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import backoff
 
@@ -80,18 +80,18 @@ class Engine:
         hosts = tools.downloads.hosts
         self._schedule = Schedule(hosts, jobs=tools.jobs, segments=settings.segments)
         self._queued = False
-        self._cores = Cores()
+        self._cores = CpuAffinity()
 
-    def look(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """How far the run is. For another thread: what it reads may change meanwhile."""
         files = []
         recorder = self._recorder
         received = recorder.received
         for transfer in list(self._schedule.active):
-            part, pieces = transfer.part, transfer.pieces
+            part, segments = transfer.part, transfer.segments
             received += transfer.received
             if transfer.answered and part is not None and part.size:
-                here = max(part.size, pieces.here) if pieces is not None else part.size
+                here = max(part.size, segments.here) if segments is not None else part.size
                 files.append(FileView(transfer.name, here, part.total))
         total, count = len(self._plan.todo), recorder.expected_count
         return Snapshot(
@@ -106,7 +106,7 @@ class Engine:
 
     def unfinished(self) -> Sequence[int]:
         """What of the plan nothing else is told of, once the run has ended."""
-        return self._recorder.untold(self._plan.todo)
+        return self._recorder.unreported(self._plan.todo)
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -118,11 +118,11 @@ class Engine:
         self._switch.wake = lambda: self._events.put(None)
         try:
             self._workers.start()
-            while not self._switch.event.is_set() and (self._pending or self._doubts()):
+            while not self._switch.event.is_set() and (self._pending or self._requeue_suspects()):
                 self._pump(time.monotonic())
-                self._handle(self._await(time.monotonic()))
+                self._handle(self._next_event(time.monotonic()))
         except ArchiverError as error:
-            self._report.note(error)
+            self._report.record_abort(error)
         finally:
             self._wind_down()
 
@@ -130,13 +130,13 @@ class Engine:
     def _pending(self) -> bool:
         return self._links.pending or self._schedule.pending
 
-    def _doubts(self) -> bool:
+    def _requeue_suspects(self) -> bool:
         """Nothing is left to do: is what came what was asked for? What may not be, comes again."""
         self._recorder.commit()
-        self._switch.event.wait(self._network.late_for())
-        again = self._recorder.doubt(self._network.doubted(), self._mask)
+        self._switch.event.wait(self._network.late_wait())
+        again = self._recorder.requeue_suspects(self._network.pop_suspects(), self._mask)
         self._plan.known.update((one.id, one) for one in begun(self._catalog, again, self._mask))
-        self._links.ask_again(again)
+        self._links.requeue(again)
         return self._pending
 
     def _pump(self, now: float) -> None:
@@ -153,10 +153,10 @@ class Engine:
         if isinstance(event.outcome, BaseException):
             raise event.outcome
 
-    def _await(self, now: float) -> Event:
+    def _next_event(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
-        self._network.end_late()
-        self._cores.look(now, self._report.files, self._recorder.received)
+        self._network.end_overdue()
+        self._cores.update(now, self._report.files, self._recorder.received)
         due = self._links.due_at, self._recorder.commit_at, self._schedule.next_at
         until = min(now + 1.0, *due)
         try:
@@ -181,17 +181,17 @@ class Engine:
             self._link_failure(answer)
             return
         self._sort_answer(answer)  # first: the catalogue may fail, and what came of these is told
-        self._remember()
+        self._record_queued()
         if self._service.unreachable_in_a_row >= _UNREACHABLE:
             for id_ in self._links.close():
                 self._recorder.fail_recording(id_, "not tried: the service could not be reached")
                 if time.monotonic() >= self._recorder.commit_at:  # they may be a million
                     self._recorder.commit()
 
-    def _remember(self) -> None:
+    def _record_queued(self) -> None:
         """All that was asked for is owed, once a call was accepted: before, the credentials may be
         what is wrong. And where files will be named, before any is: a killed run records none."""
-        places = self._recorder.places()
+        places = self._recorder.pop_directories()
         if self._service.ever_answered and (places or not self._queued):
             ids = () if self._queued else self._plan.todo
             self._queued = True
@@ -206,23 +206,23 @@ class Engine:
         self._links.close()
         for id_ in list(self._links.renewals):
             for transfer in self._links.renewals.pop(id_):
-                self._recorder.drop(transfer)
-        self._report.note(error)
+                self._recorder.defer(transfer)
+        self._report.record_abort(error)
 
-    def _sort_answer(self, answer: LinkAnswer) -> None:
+    def _sort_answer(self, answer: LinkResult) -> None:
         for recording in answer.recordings:
             if recording.id in self._links.renewals:
                 self._renew(recording)
             else:
                 self._begin(recording)
         for id_, reason in answer.failed.items():
-            self._lose(id_, reason, None)
+            self._handle_no_links(id_, reason, None)
         for id_ in answer.refused:
-            self._lose(id_, "the service now refuses this ID", State.REFUSED)
+            self._handle_no_links(id_, "the service now refuses this ID", State.REFUSED)
         for id_ in answer.unavailable:
-            self._lose(id_, "no longer in the service's answer", State.UNAVAILABLE)
+            self._handle_no_links(id_, "no longer in the service's answer", State.UNAVAILABLE)
 
-    def _lose(self, id_: int, reason: str, state: State | None) -> None:
+    def _handle_no_links(self, id_: int, reason: str, state: State | None) -> None:
         """No links for this recording; one that is under way already fails by its files."""
         if id_ in self._links.renewals:
             for transfer in self._links.renewals.pop(id_):
@@ -231,16 +231,16 @@ class Engine:
         if state is None:
             self._recorder.fail_recording(id_, reason)
             return
-        self._recorder.lost(id_, state, self._plan.known.get(id_))
+        self._recorder.record_unavailable(id_, state, self._plan.known.get(id_))
 
     def _begin(self, recording: Recording) -> None:
         known = self._plan.known.get(recording.id)
         try:
-            job, transfers = make_job(recording, known, self._settings, self._catalog)
+            task, transfers = make_task(recording, known, self._settings, self._catalog)
         except ValueError as error:
             self._recorder.fail_recording(recording.id, str(error))
             return
-        self._recorder.begin(job, transfers)
+        self._recorder.begin(task, transfers)
         self._schedule.add(transfers)
 
     def _renew(self, recording: Recording) -> None:
@@ -261,14 +261,14 @@ class Engine:
         self._returned(event)
         if isinstance(outcome, Stored):
             self._recorder.stored(transfer, outcome)
-        elif isinstance(outcome, Again):
-            self._again(transfer, outcome)
+        elif isinstance(outcome, Retry):
+            self._retry(transfer, outcome)
         elif isinstance(outcome, NewLink):
             self._new_link(transfer, outcome)
         elif isinstance(outcome, Failed):
             self._recorder.fail_file(transfer, outcome.reason)
         elif isinstance(outcome, LocalError):
-            self._refused_here(transfer, outcome)
+            self._handle_local_error(transfer, outcome)
         elif isinstance(outcome, NoRoomError):
             self._no_room(transfer, outcome)
         elif isinstance(outcome, BaseException):
@@ -281,34 +281,34 @@ class Engine:
         self._recorder.received += transfer.received
         transfer.received = 0
 
-    def _refused_here(self, transfer: Transfer, error: LocalError) -> None:
+    def _handle_local_error(self, transfer: Transfer, error: LocalError) -> None:
         """The disk refuses this file. Raises `StorageError` where it proves to refuse all."""
-        if error.domain is Domain.PASSING:
-            self._again(transfer, Again(str(error)))
+        if error.domain is Domain.TRANSIENT:
+            self._retry(transfer, Retry(str(error)))
             return
         if error.domain is not Domain.FILE:
-            self._storage.try_out(error)
+            self._storage.require_writable(error)
         self._recorder.fail_file(transfer, str(error))
 
     def _no_room(self, transfer: Transfer, error: NoRoomError) -> None:
         """The run ends for large files; what is under way, and what is small, still comes."""
-        self._report.note(error)  # once
+        self._report.record_abort(error)  # once
         self._links.close()
-        for one in (transfer, *self._schedule.take_large()):
-            self._recorder.drop(one)
+        for one in (transfer, *self._schedule.pop_large()):
+            self._recorder.defer(one)
 
-    def _again(self, transfer: Transfer, outcome: Again) -> None:
-        transfer.waits_for = outcome.unanswered
-        if outcome.unanswered and not outcome.untried:
+    def _retry(self, transfer: Transfer, outcome: Retry) -> None:
+        transfer.failed_host = outcome.failed_host
+        if outcome.failed_host and not outcome.not_sent:
             self._schedule.refused(transfer, often=outcome.often)
         if not outcome.progress:
-            self._recorder.trouble(transfer, outcome.reason)
-        if outcome.untried:
+            self._recorder.record_error(transfer, outcome.reason)
+        if outcome.not_sent:
             self._schedule.delay(transfer, time.monotonic())
             return
         if outcome.progress:
             transfer.attempts, transfer.renewed = 0, False
-        if transfer.last:
+        if transfer.is_last_attempt:
             self._recorder.fail_file(transfer, outcome.reason)
             return
         transfer.attempts += 1
@@ -323,8 +323,8 @@ class Engine:
         if transfer.renewed and outcome.failed:
             self._recorder.fail_file(transfer, f"{outcome.reason}, also with a new link")
             return
-        if ExitCode.CREDENTIALS in self._report.ends:  # nobody can be asked for another
-            self._recorder.drop(transfer)
+        if ExitCode.CREDENTIALS in self._report.abort_codes:  # nobody can be asked for another
+            self._recorder.defer(transfer)
             return
         transfer.renewed = transfer.renewed or outcome.failed
         which = transfer.recording, transfer.kind
@@ -338,32 +338,34 @@ class Engine:
         self._cores.release()
         if self._pending:
             self._switch.stop()
-        threading.Event().wait(self._network.late_for())  # also where the run is stopped
+        threading.Event().wait(self._network.late_wait())  # also where the run is stopped
         if self._pending:
             self._network.abort()
             self._drain()
         under_way = sum(one.received for one in self._schedule.active)
         self._report.bytes += self._recorder.received + under_way
         if self._report.failed and not self._service.ever_answered:
-            self._report.ends.add(ExitCode.SERVICE)
+            self._report.abort_codes.add(ExitCode.SERVICE)
         if self._switch.code is not None:
-            self._report.ends.add(self._switch.code)
-        for job in list(self._recorder.jobs.values()):
-            job.dropped = True
-            self._recorder.end(job)
+            self._report.abort_codes.add(self._switch.code)
+        for task in list(self._recorder.tasks.values()):
+            task.dropped = True
+            self._recorder.end(task)
         try:
             try:
-                self._remember()  # the run may have ended between two calls for the first chunk
+                # The run may have ended between two calls for the first chunk.
+                self._record_queued()
                 self._recorder.commit()
-                self._recorder.doubt(self._network.doubted(), self._mask)  # if stopped
+                # If it was stopped:
+                self._recorder.requeue_suspects(self._network.pop_suspects(), self._mask)
             finally:
                 self._workers.close()  # others can have the threads
             write_checksums(self._catalog, self._storage.root)
         except ArchiverError as error:
-            self._report.note(error)
+            self._report.record_abort(error)
 
     def _drain(self) -> None:
-        """Take in what the workers end with, now that they are asked to stop.
+        """Record what the workers end with, now that they are asked to stop.
 
         A connect cannot be interrupted, and need not be waited for: nothing is written then.
         """
@@ -378,4 +380,4 @@ class Engine:
                 if isinstance(outcome, Stored):
                     self._recorder.stored(event.transfer, outcome)
                 elif isinstance(outcome, ArchiverError) and not isinstance(outcome, LocalError):
-                    self._report.note(outcome)
+                    self._report.record_abort(outcome)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from g2a_archive.archive.database.catalog import Catalog, Settlement
-from g2a_archive.archive.database.lookup import Known
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
+from g2a_archive.archive.database.lookup import KnownRecording
 from g2a_archive.archive.layout import directory_for, zone
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.models import FileKind, Recording, RunSettings, State, StoredFile, kinds_mask
 
 
 @dataclass(slots=True)
-class Job:
-    """One recording between the service's answer and its settlement."""
+class RecordingTask:
+    """One recording between the service's answer and its result."""
 
     recording: Recording
     directory: str
@@ -25,14 +25,14 @@ class Job:
     failures: dict[FileKind, str] = field(default_factory=dict)
     troubles: dict[FileKind, str] = field(default_factory=dict)  # what was to be tried again
 
-    def settlement(self) -> Settlement:
+    def result(self) -> RecordingResult:
         """What the catalogue should record of this recording now."""
         state = State.QUEUED if self.dropped else State.ARCHIVED
         if self.failures:
             state = State.FAILED
         told = self.failures or (self.troubles if self.dropped else {})
         reason = "; ".join(f"{kind}: {why}" for kind, why in told.items())
-        return Settlement(
+        return RecordingResult(
             id=self.recording.id,
             state=state,
             kinds=kinds_mask(file.kind for file in self.files),
@@ -44,13 +44,13 @@ class Job:
         )
 
 
-def make_job(
+def make_task(
     recording: Recording,
-    known: Known | None,
+    known: KnownRecording | None,
     settings: RunSettings,
     catalog: Catalog,
-) -> tuple[Job, list[Transfer]]:
-    """The job of a recording and the transfers that it still needs, the MP4 first.
+) -> tuple[RecordingTask, list[Transfer]]:
+    """The task of a recording and the transfers that it still needs, the MP4 first.
 
     A recording of which the archive already has files keeps its directory. Raises `ValueError`
     where the recording cannot be archived, with the reason.
@@ -64,19 +64,19 @@ def make_job(
     old_files = catalog.files_of(recording.id) if known is not None else {}
     have = known.kinds if known is not None else 0
     before = known is not None and known.state is State.ARCHIVED
-    job = Job(recording, directory, set(), archived_before=before)
+    task = RecordingTask(recording, directory, set(), archived_before=before)
     transfers = []
     for kind in settings.kinds:
         if have & kind.bit:
             continue
         if kind in recording.link_problems:
-            job.failures[kind] = recording.link_problems[kind]
+            task.failures[kind] = recording.link_problems[kind]
         elif kind not in recording.links and kind in old_files:
-            job.failures[kind] = "its file is damaged or gone, and the service gives no link to it"
+            task.failures[kind] = "its file is damaged or gone, and the service gives no link to it"
         elif kind not in recording.links:
-            job.unoffered |= kind.bit
+            task.unoffered |= kind.bit
         else:
-            job.waiting.add(kind)
+            task.waiting.add(kind)
             old = old_files.get(kind)
             transfers.append(
                 Transfer(
@@ -90,4 +90,4 @@ def make_job(
                     retries=settings.retries,
                 )
             )
-    return job, transfers
+    return task, transfers

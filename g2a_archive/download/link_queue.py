@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from g2a_archive.download.transfer.results import Transfer
 from g2a_archive.service.client import Service
 
-CALLERS = 2
+MAX_LINK_CALLS = 2
 """Link calls in flight at most; the pace of ten a second holds for all of them together."""
 
 _GATHER = 0.5
@@ -47,9 +47,9 @@ class LinkQueue:
         is only one in flight, as it shows whether the credentials are good.
         """
         limit = self._service.chunk_limit
-        callers = CALLERS if self._service.ever_answered else 1
+        callers = MAX_LINK_CALLS if self._service.ever_answered else 1
         ripe = idle or now - self._since >= _GATHER
-        if self.renewals and ripe and self._calls < CALLERS:
+        if self.renewals and ripe and self._calls < MAX_LINK_CALLS:
             wanted = [i for i in self.renewals if i not in self._asking][:limit]
             if wanted:
                 self._send(wanted)
@@ -78,7 +78,7 @@ class LinkQueue:
             self._since = now
         self.renewals.setdefault(transfer.recording, []).append(transfer)
 
-    def ask_again(self, ids: Sequence[int]) -> None:
+    def requeue(self, ids: Sequence[int]) -> None:
         """Ask for these, once all others were asked for."""
         self._todo, self._next = ids, 0
 

@@ -19,9 +19,9 @@ from itertools import chain
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.lookup import Known, archived, begun, failures, known
-from g2a_archive.archive.disk.domains import Doing, local_error, persistently
-from g2a_archive.archive.disk.mounts import MissingPart, missing_date, missing_some
+from g2a_archive.archive.database.lookup import KnownRecording, archived, begun, failures, known
+from g2a_archive.archive.disk.domains import Operation, local_error, retry_transient
+from g2a_archive.archive.disk.mounts import MissingPart, missing_date, require_some_mounted
 from g2a_archive.archive.layout import file_names
 from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, Rows, State, kinds_mask
 
@@ -41,17 +41,17 @@ class Plan:
     those of it of which the catalogue has more to say than that they are owed.
 
     `missing` are files that are gone. `unmounted` are parts of the archive that are not mounted,
-    and `unreachable` the recordings asked for that are archived there: they are left alone.
+    and `on_unmounted` the recordings asked for that are archived there: they are left alone.
     `removed` are those that `remove` took out.
     `failed` are those whose directory cannot be read, with the reason.
     """
 
     todo: array[int]
     already: int = 0
-    known: dict[int, Known] = field(default_factory=dict)
+    known: dict[int, KnownRecording] = field(default_factory=dict)
     missing: list[tuple[int, FileKind, str]] = field(default_factory=list)
     unmounted: list[MissingPart] = field(default_factory=list)
-    unreachable: array[int] = field(default_factory=lambda: array("q"))
+    on_unmounted: array[int] = field(default_factory=lambda: array("q"))
     failed: Rows[Failure] = field(default_factory=lambda: Rows(Failure))
     removed: array[int] = field(default_factory=lambda: array("q"))
 
@@ -70,31 +70,31 @@ def make_plan(
     archive is not mounted, and `CatalogError`.
     """
     mask = kinds_mask(kinds)
-    plan = Plan(array("q"), unmounted=missing_some(catalog, root))
-    look = _Look(catalog, root, plan)
-    done, lost = _there(look, archived(catalog, ids, mask), mask)
+    plan = Plan(array("q"), unmounted=require_some_mounted(catalog, root))
+    look = _DirectoryListings(catalog, root, plan)
+    done, lost = _check_present(look, archived(catalog, ids, mask), mask)
     plan.todo = _without(ids, done)
     for one in begun(catalog, plan.todo, mask):
         if one.state is State.REMOVED and not again:
             plan.removed.append(one.id)
         else:
             plan.known[one.id] = one
-    _forget_places(catalog, look, plan)
+    _reset_directories(catalog, look, plan)
     # What came of a recording before is called archived with what comes now: is it still there?
-    said = len(plan.unreachable), len(plan.failed)
+    said = len(plan.on_unmounted), len(plan.failed)
     parts = ((one.id, one.kinds & ~one.absent, one.directory or "") for one in plan.known.values())
-    lost |= _there(look, parts, mask)[1]
-    aside = plan.removed + plan.unreachable[said[0] :] + plan.failed.ids[said[1] :]
+    lost |= _check_present(look, parts, mask)[1]
+    aside = plan.removed + plan.on_unmounted[said[0] :] + plan.failed.ids[said[1] :]
     plan.todo = _failures_last(catalog, _without(plan.todo, aside))
     for one in known(catalog, lost.keys()):  # as it is once the damage is recorded
         bits = one.kinds & ~lost[one.id]
-        plan.known[one.id] = Known(one.id, State.DAMAGED, bits, one.absent, one.directory)
-    left = len(plan.unreachable) + len(plan.failed) + len(plan.removed)
+        plan.known[one.id] = KnownRecording(one.id, State.DAMAGED, bits, one.absent, one.directory)
+    left = len(plan.on_unmounted) + len(plan.failed) + len(plan.removed)
     plan.already = len(ids) - len(plan.todo) - left
     return plan
 
 
-def _forget_places(catalog: Catalog, look: _Look, plan: Plan) -> None:
+def _reset_directories(catalog: Catalog, look: _DirectoryListings, plan: Plan) -> None:
     """What another run had only begun, and named nothing of, goes where this one's layout says."""
     begun = [
         one
@@ -122,8 +122,8 @@ def _failures_last(catalog: Catalog, todo: array[int]) -> array[int]:
     return array("q", chain.from_iterable(by_count[count] for count in sorted(by_count)))
 
 
-def _there(
-    look: _Look, recordings: Iterable[tuple[int, int, str]], mask: int
+def _check_present(
+    look: _DirectoryListings, recordings: Iterable[tuple[int, int, str]], mask: int
 ) -> tuple[array[int], dict[int, int]]:
     """Of `recordings`, as (ID, bits of its files, directory): those that are all there as far as
     can be told, and the bits of the files that are gone of others.
@@ -152,7 +152,7 @@ def _without(ids: Sequence[int], some: array[int]) -> array[int]:
     return array("q", (id_ for id_ in ids if id_ not in among))
 
 
-class _Look:
+class _DirectoryListings:
     """One look at each directory, beside the catalogue's word; the plan hears of what is odd."""
 
     def __init__(self, catalog: Catalog, root: Path, plan: Plan) -> None:
@@ -167,7 +167,7 @@ class _Look:
         if directory not in self._listed:
             self._listed[directory] = set()
             with suppress(OSError):
-                self._listed[directory] = persistently(_files_in, Path(place))
+                self._listed[directory] = retry_transient(_files_in, Path(place))
         names = self._listed[directory]
         own = chain.from_iterable(file_names(recording, kind) for kind in ALL_KINDS)
         return any(_is_named(name, names, place) for name in own)
@@ -196,24 +196,24 @@ class _Look:
         """
         plan = self._plan
         if any(part.holds(directory) for part in plan.unmounted):
-            plan.unreachable.extend(recordings)
+            plan.on_unmounted.extend(recordings)
             return None
         path = self._root / directory
         if len(recordings) <= _LOOKED_FOR and (names := _wanted(path, bits, recordings)):
             return names
         names = set()
         try:
-            names = persistently(_files_in, path)
+            names = retry_transient(_files_in, path)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
-            reason = str(local_error(error, Doing.LIST, path))
+            reason = str(local_error(error, Operation.LIST, path))
             plan.failed.extend(Failure(id_, None, reason) for id_ in recordings)
             return None
         part = missing_date(self._catalog, self._root, directory) if len(names) <= _FEW else None
         if part is not None and part.recordings:
             plan.unmounted.append(part)
-            plan.unreachable.extend(recordings)
+            plan.on_unmounted.extend(recordings)
             return None
         return names
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import archived
-from g2a_archive.archive.database.tombstones import foresee, resume, tombstones
-from g2a_archive.archive.disk import look
-from g2a_archive.archive.disk.leftovers import sweep
+from g2a_archive.archive.database.tombstones import finish_removals, restore_in_copy, tombstones
+from g2a_archive.archive.disk import strictpath
+from g2a_archive.archive.disk.leftovers import remove_stale_partials
 from g2a_archive.archive.disk.libc import share_arenas
 from g2a_archive.archive.disk.mounts import unmounted_error
 from g2a_archive.archive.storage import Storage, catalog_path, is_there
@@ -30,7 +30,7 @@ from g2a_archive.errors import (
     Interrupted,
     LocalError,
     LockedError,
-    unexpected,
+    unexpected_error,
 )
 from g2a_archive.models import IdSet, RunSettings, distinct, kinds_mask, utc_now
 
@@ -61,7 +61,7 @@ class Download:
         self.root = Path(settings.dest).absolute()
         self._start = time.monotonic()
         self.report = Report(utc_now(), dry_run=settings.dry_run)
-        self._left: Sequence[int] = ()  # asked for, and nothing is said of it yet
+        self._unreported: Sequence[int] = ()  # asked for, and nothing is said of it yet
         self._recorded = False
         self._number: int | None = None
         self._asked: Sequence[int] = ()
@@ -74,14 +74,14 @@ class Download:
 
         Whatever ends or prevents the run is in the report; raises only `InputError`.
         """
-        wanted = distinct(self.mine(ids))
-        self.request(wanted)
+        wanted = distinct(self.select_shard(ids))
+        self.add_requested(wanted)
         if not (wanted or owed):
             return self._finished()
-        self._left = wanted
+        self._unreported = wanted
 
         def job() -> None:
-            more = self.mine(self.catalog.owed()) if owed else ()
+            more = self.select_shard(self.catalog.owed()) if owed else ()
             self.fetch(distinct(chain(wanted, more)) if owed else wanted)
 
         return self.work(job)
@@ -100,18 +100,18 @@ class Download:
                     job()
             finally:
                 self._record()
-        self.report.unfinished.extend(self._left)
+        self.report.unfinished.extend(self._unreported)
         return self._finished()
 
-    def _look_beside(self) -> None:
+    def _count_without_lock(self) -> None:
         """Another run has the lock: what is archived already is told from its catalogue."""
         path = catalog_path(self.root, self.settings.catalog)
         with suppress(ArchiverError, Interrupted), self._read(path) as catalog:
-            rows = archived(catalog, self._left, kinds_mask(self.settings.kinds))
+            rows = archived(catalog, self._unreported, kinds_mask(self.settings.kinds))
             done = IdSet(row[0] for row in rows)
-            left = array("q", (id_ for id_ in self._left if id_ not in done))
-            self.report.already_archived += len(self._left) - len(left)
-            self._left = left
+            left = array("q", (id_ for id_ in self._unreported if id_ not in done))
+            self.report.already_archived += len(self._unreported) - len(left)
+            self._unreported = left
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -120,32 +120,34 @@ class Download:
         except Interrupted:
             self._stopped()
         except InputError as error:
-            self.report.ends.add(error.exit_code)
+            self.report.abort_codes.add(error.exit_code)
             raise
         except Exception as error:
-            self.broke(error)
+            self.record_error(error)
             if isinstance(error, LockedError):
-                self._look_beside()
+                self._count_without_lock()
 
     def _stopped(self) -> None:
         if self.switch.code is not None:
-            self.report.ends.add(self.switch.code)
+            self.report.abort_codes.add(self.switch.code)
         else:
-            self.out_of_time()
+            self.check_time_limit()
 
-    def broke(self, error: Exception) -> Report:
-        """Take in what ended the run; of an error that nobody expected, only where it arose."""
-        self.report.note(error if isinstance(error, ArchiverError) else unexpected(error))
+    def record_error(self, error: Exception) -> Report:
+        """Record what ended the run; of an error that nobody expected, only where it arose."""
+        self.report.record_abort(
+            error if isinstance(error, ArchiverError) else unexpected_error(error)
+        )
         if self.switch.code is not None:
-            self.report.ends.add(self.switch.code)
+            self.report.abort_codes.add(self.switch.code)
         return self._finished()
 
-    def mine(self, ids: Iterable[int]) -> Iterable[int]:
+    def select_shard(self, ids: Iterable[int]) -> Iterable[int]:
         """Those of `ids` that are this run's business: all, or its `--shard`."""
         shard = self.settings.shard
-        return ids if shard is None else shard.of(ids)
+        return ids if shard is None else shard.select(ids)
 
-    def begin(self) -> None:
+    def begin_run(self) -> None:
         """Record that this run has begun; what became of it is recorded at its end."""
         if self._number is None and not self.settings.dry_run:
             self._number = self.catalog.begin_run(self.command)
@@ -160,13 +162,13 @@ class Download:
             self.catalog.now = self._service.clock.text
         return self._service
 
-    def out_of_time(self) -> bool:
+    def check_time_limit(self) -> bool:
         """Whether `--max-duration` is over; then it is in the report."""
-        if self.switch.late:
+        if self.switch.timed_out:
             self.report.out_of_time()
-        return self.switch.late
+        return self.switch.timed_out
 
-    def request(self, ids: Sequence[int]) -> None:
+    def add_requested(self, ids: Sequence[int]) -> None:
         """Count `ids` as requested, each once."""
         if ids is not self._asked:  # a million IDs need no second copy
             self._asked = distinct(chain(self._asked, ids)) if self._asked else ids
@@ -188,25 +190,25 @@ class Download:
         stopped = self.switch.event.is_set
         with ExitStack() as stack:
             storage = Storage(self.root, catalog=settings.catalog, min_free=settings.min_free)
-            storage.look(create=not settings.no_create)
+            storage.check(create=not settings.no_create)
             if settings.dry_run:
                 self.catalog = stack.enter_context(storage.read_catalog(stopped))
-                foresee(self.catalog, storage.root)
+                restore_in_copy(self.catalog, storage.root)
             else:
-                if not is_there(storage.own, look.is_dir):
+                if not is_there(storage.metadata_dir, strictpath.is_dir):
                     self.credentials()  # without any, nothing should be created
-                storage.open(self.switch.keeper(), create=not settings.no_create)
+                storage.open(self.switch.lock_callbacks(), create=not settings.no_create)
                 stack.callback(storage.close)
                 self._storage = storage
                 self.catalog = stack.enter_context(storage.open_catalog(stopped))
                 stack.callback(self._sweep, storage, self.catalog)
-                resume(self.catalog, storage.root)
+                finish_removals(self.catalog, storage.root)
             yield
 
     def _sweep(self, storage: Storage, catalog: Catalog) -> None:
-        """Remove halves that nobody will ask for again; the catalogue's troubles are told."""
+        """Remove partial files nobody will ask for again; the catalogue's troubles are told."""
         with suppress(ArchiverError):
-            sweep(storage.partial, catalog)
+            remove_stale_partials(storage.partial, catalog)
 
     def fetch(self, wanted: Sequence[int]) -> None:
         """Archive what of `wanted` is not archived yet; only within `work`.
@@ -216,34 +218,34 @@ class Download:
         report, catalog, storage = self.report, self.catalog, self._storage
         again = self.settings.again
         plan = make_plan(catalog, self.root, wanted, self.settings.kinds, again=again)
-        self.request(wanted)
-        self._left = plan.todo
+        self.add_requested(wanted)
+        self._unreported = plan.todo
         report.already_archived += plan.already
-        report.unfinished.extend(plan.unreachable)
+        report.unfinished.extend(plan.on_unmounted)
         report.failed.extend(plan.failed)
         report.removed.extend(tombstones(catalog, plan.removed))
         for failure in plan.failed:
             log.error("recording %d: %s", failure.id, failure.reason)
         if plan.unmounted:
-            report.note(unmounted_error(plan.unmounted))
+            report.record_abort(unmounted_error(plan.unmounted))
         if storage is None:
-            self._rehearse(plan)
+            self._dry_run(plan)
             return
         storage.unmounted = plan.unmounted
         if not plan.todo:
-            self.begin()
+            self.begin_run()
             try:
                 write_checksums(catalog, self.root)
             except LocalError as error:  # of some directories
-                report.note(error)
+                report.record_abort(error)
             return
         storage.space.require()
         service = self.service()
         if plan.missing:
-            catalog.damaged(plan.missing)
+            catalog.mark_damaged(plan.missing)
             for id_, kind, _ in plan.missing:
                 log.warning("recording %d: %s: its file is gone; fetching it again", id_, kind)
-        self.begin()
+        self.begin_run()
         self._run(storage, catalog, plan, service)
 
     def _run(self, storage: Storage, catalog: Catalog, plan: Plan, service: Service) -> None:
@@ -258,18 +260,18 @@ class Download:
             storage=storage,
             switch=self.switch,
         )
-        self._left = ()
+        self._unreported = ()
         try:
-            with self.display.watch(engine.look):
+            with self.display.watch(engine.snapshot):
                 engine.execute()
         finally:
             self.report.unfinished.extend(engine.unfinished())
         if self.report.unfinished:
-            self.out_of_time()
+            self.check_time_limit()
 
     def _record(self) -> None:
         """Keep the run's outcome in the catalogue; a failing disk has been told already."""
-        if self._service is not None and (wrong := self._service.clock.complaint()):
+        if self._service is not None and (wrong := self._service.clock.skew_warning()):
             log.warning("%s", wrong)
         report, catalog, number = self._finished(), self.catalog, self._number
         with suppress(ArchiverError):  # what is wrong with the catalogue is told by others
@@ -295,9 +297,9 @@ class Download:
         try:
             catalog.end_run(number, outcome)
         except ArchiverError as error:
-            report.note(error)
+            report.record_abort(error)
 
-    def standing(self) -> tuple[int | None, float | None]:
+    def owed_and_last_success(self) -> tuple[int | None, float | None]:
         """How many recordings are owed, and when a run last ended with 0 (Unix time).
 
         Read without the lock, as is the fingerprint that the report lacks: also where this run
@@ -315,11 +317,11 @@ class Download:
         """For what it is nice to know at the end: a signal ends any wait."""
         return Catalog(path, readonly=True, interrupted=lambda: self.switch.code is not None)
 
-    def _rehearse(self, plan: Plan) -> None:
+    def _dry_run(self, plan: Plan) -> None:
         if not plan.todo:
             return
-        from g2a_archive.download.assembly import rehearse
+        from g2a_archive.download.assembly import dry_run
 
         service = self.service()
-        self._left = ()
-        rehearse(self.settings, plan, self.report, catalog=self.catalog, service=service)
+        self._unreported = ()
+        dry_run(self.settings, plan, self.report, catalog=self.catalog, service=service)

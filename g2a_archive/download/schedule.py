@@ -12,10 +12,10 @@ from itertools import count
 
 from g2a_archive.download.transfer.finish import SMALL
 from g2a_archive.download.transfer.results import Transfer
-from g2a_archive.download.transfer.segments import WORTH_IT, Pieces
+from g2a_archive.download.transfer.segments import MIN_SPLIT_SIZE, Segments
 from g2a_archive.download.workers import Workers
-from g2a_archive.transport.address import place_of
-from g2a_archive.transport.hosts import Hosts
+from g2a_archive.transport.address import origin_of
+from g2a_archive.transport.hosts import CircuitBreaker
 
 _MOST_DELAYED = 30_000
 """Files that may wait for their host before no more links are asked for: 1 kB each."""
@@ -32,7 +32,7 @@ _JUDGED_AFTER = 4
 
 
 @dataclass(slots=True)
-class _Crowded:
+class _HostLimit:
     """How many files a host is asked for at a time, and how many it sent at most; and how far
     `apart` in time, the next one not before `next_at` (monotonic seconds)."""
 
@@ -74,7 +74,7 @@ class _Crowded:
 class Schedule:
     """Hands files to the workers. Kept by the run's main thread; others may look at `active`."""
 
-    def __init__(self, hosts: Hosts, *, jobs: int, segments: int) -> None:
+    def __init__(self, hosts: CircuitBreaker, *, jobs: int, segments: int) -> None:
         self._jobs = jobs
         self._segments = segments
         self._ready: deque[Transfer] = deque()
@@ -82,11 +82,11 @@ class Schedule:
         self._serial = count()
         self._helping = 0
         # More than there are jobs, so that none waits for the main thread.
-        self._enough = jobs * 4
+        self._max_active = jobs * 4
         self.active: set[Transfer] = set()
         self._hosts = hosts
         # Hosts that refused a file while they sent others, and who waits for them.
-        self._crowded: dict[str, _Crowded] = defaultdict(_Crowded)
+        self._crowded: dict[str, _HostLimit] = defaultdict(_HostLimit)
         self._parked: dict[str, deque[Transfer]] = defaultdict(deque)
 
     @property
@@ -104,7 +104,7 @@ class Schedule:
         """Files that wait for a worker; of those that wait for a while, as many as are too many."""
         waiting = len(self._delayed) + sum(map(len, self._parked.values()))
         too_many = max(0, waiting - _MOST_DELAYED)
-        return len(self._ready) + max(0, len(self.active) - self._enough) + too_many
+        return len(self._ready) + max(0, len(self.active) - self._max_active) + too_many
 
     @property
     def next_at(self) -> float:
@@ -124,7 +124,7 @@ class Schedule:
     def returned(self, transfer: Transfer, *, whole: bool) -> None:
         """This one is on its way no longer."""
         self.active.discard(transfer)
-        host = place_of(transfer.link.url)
+        host = origin_of(transfer.link.url)
         if host in self._crowded:
             self._crowded[host].sent_at_a_time(self._sent_by(host) + whole)
             if whole:
@@ -136,7 +136,7 @@ class Schedule:
         Some hosts answer 503, or close, where one connection more comes than they allow; or say so
         where they are asked too `often`. Then each file would be refused till it has failed.
         """
-        host = place_of(transfer.link.url)
+        host = origin_of(transfer.link.url)
         if often:
             self._crowded[host].too_often(time.monotonic())
         if sent := self._sent_by(host):
@@ -155,9 +155,9 @@ class Schedule:
         )
 
     def _of(self, host: str) -> Sequence[Transfer]:
-        return [one for one in self.active if place_of(one.link.url) == host]
+        return [one for one in self.active if origin_of(one.link.url) == host]
 
-    def take_large(self) -> Sequence[Transfer]:
+    def pop_large(self) -> Sequence[Transfer]:
         """Those that wait for a worker and are large: they are no longer to be fetched."""
         large = [one for one in self._ready if (one.expected or 0) > SMALL]
         self._ready = deque(one for one in self._ready if (one.expected or 0) <= SMALL)
@@ -168,7 +168,7 @@ class Schedule:
 
         What never works must not keep those out that nobody tried yet.
         """
-        self._hosts.tried(transfer.waits_for, transfer.attempts)
+        self._hosts.tried(transfer.failed_host, transfer.attempts)
         heapq.heappush(self._delayed, (due, next(self._serial), transfer, first))
 
     def hand_out(self, workers: Workers, now: float, *, more: bool) -> None:
@@ -177,47 +177,47 @@ class Schedule:
             _, _, transfer, first = heapq.heappop(self._delayed)
             (self._ready.appendleft if first else self._ready.append)(transfer)
         for host, parked in [*self._parked.items()]:
-            while parked and self._takes_one(host, now) and self._room(parked[0], workers):
+            while parked and self._takes_one(host, now) and self._has_capacity(parked[0], workers):
                 self._begin(parked.popleft(), workers, now)
             if not parked:
                 del self._parked[host]
-        while self._ready and self._room(self._ready[0], workers):
+        while self._ready and self._has_capacity(self._ready[0], workers):
             self._begin(self._ready.popleft(), workers, now)
         if not (more or self._parked):
             self._assign_helpers(workers)
 
     def _begin(self, transfer: Transfer, workers: Workers, now: float) -> None:
         """Have a file fetched, unless a host that it needs is down."""
-        host = place_of(transfer.link.url)
+        host = origin_of(transfer.link.url)
         if not self._takes_one(host, now):
             self._parked[host].append(transfer)
             return
-        hosts = host, transfer.waits_for
+        hosts = host, transfer.failed_host
         due = max(self._hosts.due(host, now, tries=transfer.attempts) for host in hosts)
         if due > now:
             self.delay(transfer, due)
             return
         if host in self._crowded:
             self._crowded[host].next_at = now + self._crowded[host].apart
-        transfer.answered, transfer.waits_for = False, ""
+        transfer.answered, transfer.failed_host = False, ""
         self.active.add(transfer)
         workers.fetch(transfer)
 
-    def _room(self, transfer: Transfer, workers: Workers) -> bool:
+    def _has_capacity(self, transfer: Transfer, workers: Workers) -> bool:
         """Whether one more file can be handed out; of small ones, as many as flush together."""
         small = (transfer.expected or 0) <= SMALL
-        return len(self.active) < max(self._enough, workers.ahead if small else 0)
+        return len(self.active) < max(self._max_active, workers.prefetch if small else 0)
 
     def _assign_helpers(self, workers: Workers) -> None:
         """Nothing else is left to fetch: idle workers help with the largest files on their way."""
         idle = self._jobs - len(self.active) - self._helping
         for transfer in sorted(self.active, key=lambda t: -t.missing) if idle > 0 else ():
-            if not transfer.splittable or transfer.missing < WORTH_IT:
+            if not transfer.splittable or transfer.missing < MIN_SPLIT_SIZE:
                 continue
             most = self._segments - 1 - transfer.helper_failures
             while idle > 0 and transfer.helpers < most:
-                if transfer.pieces is None:
-                    transfer.pieces = Pieces(self._segments)
+                if transfer.segments is None:
+                    transfer.segments = Segments(self._segments)
                 transfer.helpers += 1
                 self._helping += 1
                 idle -= 1

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 
-from g2a_archive.archive.disk.lease import Keeper
+from g2a_archive.archive.disk.lease import LockCallbacks
 from g2a_archive.errors import ArchiverError, ExitCode, Interrupted
 
 _CODES = {
@@ -32,7 +32,7 @@ _EMIT = logging.StreamHandler.emit.__code__
 _waiting: list[int] = []
 """The signal that is put off, for whoever takes signals next."""
 
-LONGEST = 45.0
+SHUTDOWN_TIMEOUT = 45.0
 """Seconds from a signal to the end of the program, whatever holds it up: what is archived is safe
 at any instant, and whoever stops a service kills it a little later."""
 
@@ -53,14 +53,14 @@ def _after(seconds: float, act: Callable[[], None]) -> threading.Timer:
 class StopSwitch:
     """Turned off once; `event` is what every wait of the run listens to.
 
-    `wake` is called when it is, so that the main thread need not poll. `late` tells that a time
-    limit was over.
+    `wake` is called when it is, so that the main thread need not poll. `timed_out` tells that a
+    time limit was over.
     """
 
     def __init__(self) -> None:
         self.event = threading.Event()
         self.code: ExitCode | None = None
-        self.late = False
+        self.timed_out = False
         self.wake: Callable[[], None] = lambda: None
 
     def stop(self, code: ExitCode | None = None) -> None:
@@ -70,16 +70,16 @@ class StopSwitch:
         self.event.set()
         self.wake()
 
-    def keeper(self) -> Keeper:
+    def lock_callbacks(self) -> LockCallbacks:
         """What a lock needs: an end with 5 where another run takes the archive from this one."""
-        return Keeper(self.event.is_set, partial(self.stop, ExitCode.LOCKED))
+        return LockCallbacks(self.event.is_set, partial(self.stop, ExitCode.LOCKED))
 
     @contextmanager
     def limited(self, seconds: float | None) -> Iterator[None]:
         """Turn the switch off after so many seconds, whatever waits in the block by then."""
 
         def end() -> None:
-            self.late = True
+            self.timed_out = True
             self.stop()
 
         if seconds is None:
@@ -105,11 +105,11 @@ class StopSwitch:
                 _show_cursor()
                 os._exit(int(ExitCode.SIGINT))
             code = _CODES[signal.Signals(number)]
-            timers.append(end_after(LONGEST, code))
+            timers.append(end_after(SHUTDOWN_TIMEOUT, code))
             self.stop(code)
 
         with _handled(handle):
-            _look_at_waiting(handle)
+            _deliver_deferred(handle)
             try:
                 yield
             except Interrupted as stop:
@@ -123,7 +123,7 @@ class StopSwitch:
                     timer.cancel()
 
     @contextmanager
-    def hurried(self, seconds: float) -> Iterator[None]:
+    def alarm_after_signal(self, seconds: float) -> Iterator[None]:
         """End what holds up the main thread by `TimeoutError`, so many seconds after a signal."""
 
         def late(number: int, frame: FrameType | None) -> None:
@@ -153,7 +153,7 @@ def interruptible() -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         _waiting[:] = [number]
-        if _is_deaf(frame):
+        if _swallows_exceptions(frame):
             signal.signal(signal.SIGALRM, again)
             signal.setitimer(signal.ITIMER_REAL, _PUT_OFF)
             return
@@ -172,7 +172,7 @@ def interruptible() -> Iterator[None]:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _is_deaf(frame: FrameType | None) -> bool:
+def _swallows_exceptions(frame: FrameType | None) -> bool:
     """Whether what is raised here is lost: in a callback of an import, in a module that takes any
     failure for a library that isn't there, in a log's handler, which tells of it and goes on."""
     while frame is not None:
@@ -183,7 +183,7 @@ def _is_deaf(frame: FrameType | None) -> bool:
     return False
 
 
-def _look_at_waiting(handle: Callable[[int, FrameType | None], None]) -> None:
+def _deliver_deferred(handle: Callable[[int, FrameType | None], None]) -> None:
     """Let `handle` have the signal that was put off."""
     if _waiting:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from g2a_archive.download.link_queue import CALLERS
+from g2a_archive.download.link_queue import MAX_LINK_CALLS
 from g2a_archive.download.transfer.attempt import fetch
 from g2a_archive.download.transfer.finish import Finisher
 from g2a_archive.download.transfer.receive import Tools
-from g2a_archive.download.transfer.results import Result, Transfer, Whole
-from g2a_archive.download.transfer.sharing import assist
-from g2a_archive.models import LinkAnswer, counted
-from g2a_archive.threads import has_room, no_threads, spawn
+from g2a_archive.download.transfer.results import Complete, Result, Transfer
+from g2a_archive.download.transfer.sharing import help_fetch
+from g2a_archive.models import LinkResult, pluralize
+from g2a_archive.threads import has_memory, no_threads_error, spawn
 
 log = logging.getLogger("g2a_archive")
 
@@ -35,7 +35,7 @@ class Linked(NamedTuple):
     """A link call ended; `answer` may be an exception."""
 
     ids: Sequence[int]
-    answer: LinkAnswer | BaseException
+    answer: LinkResult | BaseException
 
 
 class Assisted(NamedTuple):
@@ -64,7 +64,7 @@ class Workers:
         self,
         events: queue.SimpleQueue[Event],
         tools: Tools,
-        ask: Callable[[Sequence[int]], LinkAnswer],
+        ask: Callable[[Sequence[int]], LinkResult],
         *,
         set_mtime: bool,
     ) -> None:
@@ -88,32 +88,32 @@ class Workers:
         Raises `StorageError` where there is not even one.
         """
         self._finisher.start()
-        callers = [spawn(_work, self._calls) for _ in range(CALLERS)]
+        callers = [spawn(_work, self._calls) for _ in range(MAX_LINK_CALLS)]
         if not all(callers):
-            raise no_threads()
+            raise no_threads_error()
         # Each call is made in a thread of its own: the workers must not take all that there are.
         started = threading.Event()
         kept_free = [spawn(started.wait) for _ in callers]
         while self._running < self._tools.jobs and spawn(_work, self._files):
             self._running += 1
-            if not has_room(_SPARE):
+            if not has_memory(_SPARE):
                 break
         started.set()
         for thread in filter(None, kept_free):
             thread.join()
         if not self._running:
-            raise no_threads()
+            raise no_threads_error()
         if self._running < self._tools.jobs:
             log.warning(
                 "the system gives no more threads: only %s at a time, not %d",
-                counted(self._running, "download"),
+                pluralize(self._running, "download"),
                 self._tools.jobs,
             )
 
     @property
-    def ahead(self) -> int:
+    def prefetch(self) -> int:
         """How many files should be handed out at least, as long as there are any."""
-        return self._finisher.ahead
+        return self._finisher.prefetch
 
     def fetch(self, transfer: Transfer) -> None:
         """Have a file fetched, as soon as one of the workers is free."""
@@ -121,7 +121,7 @@ class Workers:
 
     def assist(self, transfer: Transfer) -> None:
         """Have the next worker that is free help with a file that is being fetched."""
-        self._files.put(partial(self._do, Assisted, partial(assist, self._tools), transfer))
+        self._files.put(partial(self._do, Assisted, partial(help_fetch, self._tools), transfer))
 
     def ask(self, ids: Sequence[int]) -> None:
         """Hand a chunk of IDs to the next caller that is free."""
@@ -131,7 +131,7 @@ class Workers:
         """Let the threads end once they are through with what they have, and connections close."""
         for _ in range(self._running):
             self._files.put(None)
-        for _ in range(CALLERS):
+        for _ in range(MAX_LINK_CALLS):
             self._calls.put(None)
         self._finisher.close()
         self._tools.downloads.close()
@@ -150,7 +150,7 @@ class Workers:
     def _attempt(self, transfer: Transfer) -> Result | None:
         """None where the finisher has it now."""
         found = fetch(self._tools, transfer)
-        if not isinstance(found, Whole):
+        if not isinstance(found, Complete):
             return found
         self._finisher.put(transfer, found)
         return None

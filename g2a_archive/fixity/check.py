@@ -18,8 +18,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from g2a_archive.archive.database.catalog import DOUBTED, NO_SUM
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.database.catalog import SUSPECT, UNKNOWN_SHA256
+from g2a_archive.archive.disk.domains import retry_transient
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import MissingPart
 from g2a_archive.errors import (
@@ -30,7 +30,7 @@ from g2a_archive.errors import (
     storage_error,
 )
 from g2a_archive.fixity.tree import Tree, identity, in_bunches, in_parallel
-from g2a_archive.models import FileKind, StoredFile, Tombstone, counted
+from g2a_archive.models import FileKind, StoredFile, Tombstone, pluralize
 
 log = logging.getLogger("g2a_archive")
 
@@ -69,7 +69,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Outcome:
+class FixityResult:
     """What a check did: `left` files were not reached in time, or were being replaced.
 
     `unmounted` are the parts of the archive that are not mounted; their files are `left`.
@@ -107,7 +107,7 @@ class _Result:
     doubtful: bool = False
 
 
-def tell_unrecorded(error: CatalogError) -> None:
+def warn_unrecorded(error: CatalogError) -> None:
     """The check goes on and tells what it finds, of which the catalogue learns nothing."""
     log.warning("what is found cannot be recorded: %s", error)
 
@@ -125,7 +125,7 @@ def check(
     stop: Callable[[], bool] = lambda: False,
     on_bytes: Callable[[int], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
-) -> Outcome:
+) -> FixityResult:
     """Read `files` of the archive at `root`, in their order, and compare them with their sums.
 
     There are `count` of them, which are asked for as they are needed, in the calling thread.
@@ -160,7 +160,7 @@ class _Check:
     begun: float = 0.0
     flushed: float = 0.0
     over: bool = False
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: FixityResult = field(default_factory=FixityResult)
     good: list[StoredFile] = field(default_factory=list)
     suspects: list[_Result] = field(default_factory=list)
     doubtful: list[_Result] = field(default_factory=list)
@@ -168,13 +168,13 @@ class _Check:
     def __post_init__(self) -> None:
         self.begun = self.flushed = self.clock()
 
-    def run(self, files: Iterable[StoredFile], count: int, jobs: int | None) -> Outcome:
+    def run(self, files: Iterable[StoredFile], count: int, jobs: int | None) -> FixityResult:
         tasks = (task for task in in_bunches(files) if self.in_time())
         try:
             with closing(in_parallel(tasks, self.inspect_all, jobs, self.stop)) as batches:
                 try:
                     for results in batches:
-                        self.take(results or [])
+                        self.sort(results or [])
                 finally:
                     self.over = True
         except Interrupted:
@@ -205,7 +205,7 @@ class _Check:
         """Read one file and compare it; whatever is wrong with it is in the result."""
         seen = None
         try:
-            path, info = persistently(self.tree.locate, file.path)
+            path, info = retry_transient(self.tree.locate, file.path)
             seen = identity(info)
             if not stat.S_ISREG(info.st_mode):
                 return _wrong(file, "changed: it is no file any more", seen)
@@ -221,14 +221,14 @@ class _Check:
                 raise storage_error(error, "read", self.tree.root / file.path) from error
             return _wrong(file, f"unreadable: {error.strerror}", seen, doubtful=True)
         if size != file.size:
-            here = counted(size, "byte")
+            here = pluralize(size, "byte")
             return _wrong(file, f"changed: {here}, {file.size:,} were archived", seen)
         if digest != file.sha256:
             what = f"changed: SHA-256 is {digest[:16]}..., {file.sha256[:16]}... was archived"
-            return _wrong(file, DOUBTED if file.sha256 == NO_SUM else what, seen)
+            return _wrong(file, SUSPECT if file.sha256 == UNKNOWN_SHA256 else what, seen)
         return _Result(file, None, seen)
 
-    def take(self, results: list[_Result]) -> None:
+    def sort(self, results: list[_Result]) -> None:
         """Sort results into good, suspect, and waiting for proof that the drive is still there."""
         for result in results:
             if result.doubtful:
@@ -252,11 +252,11 @@ class _Check:
             self.flush()
 
     def flush(self) -> None:
-        """Judge the suspects, and hand over what is certain."""
-        findings = [finding for suspect in self.suspects if (finding := self.judge(suspect))]
+        """Confirm the suspects, and hand over what is certain."""
+        findings = [finding for suspect in self.suspects if (finding := self.confirm(suspect))]
         if findings:
             self.tree.check()
-            findings = self.mounted(findings)
+            findings = self.without_unmounted(findings)
         self.outcome.findings += findings
         self.outcome.files += len(self.good) + len(findings)
         self.outcome.bytes += sum(file.size for file in self.good)
@@ -266,11 +266,11 @@ class _Check:
                 self.record(self.good, damage)
             except CatalogError as error:
                 self.outcome.recorded = False
-                tell_unrecorded(error)
+                warn_unrecorded(error)
         self.good, self.suspects = [], []
         self.flushed = self.clock()
 
-    def mounted(self, findings: list[Finding]) -> list[Finding]:
+    def without_unmounted(self, findings: list[Finding]) -> list[Finding]:
         """The findings without those of files that are only out of sight."""
         missing = {os.path.dirname(one.path) for one in findings if one.problem == MISSING}
         away = self.unmounted(missing) if missing else set()
@@ -282,7 +282,7 @@ class _Check:
         self.outcome.left += len(findings) - len(here)
         return here
 
-    def judge(self, suspect: _Result) -> Finding | None:
+    def confirm(self, suspect: _Result) -> Finding | None:
         """The finding, if row and file are still those compared; a new file is compared anew."""
         for _ in range(_ATTEMPTS):
             row = self.current(suspect.file.recording, suspect.file.kind)

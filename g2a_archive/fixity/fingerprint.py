@@ -2,9 +2,9 @@
 
 Three steps, each of which leans on the one before. The digests of all `SHA256SUMS`, as the
 catalogue knows them of that revision, must make the fingerprint. What the catalogue says of the
-files of then must make these `SHA256SUMS`, byte for byte. And the files must be what it says, which
-`verify` reads. So nobody who changed a file, its sum and the catalogue goes unseen: the line, which
-is not here, would have to change, too.
+files at that revision must make these `SHA256SUMS`, byte for byte. And the files must be what it
+says, which `verify` reads. So nobody who changed a file, its sum and the catalogue goes
+unseen: the line, which is not here, would have to change, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from g2a_archive.fixity.check import Finding
 from g2a_archive.models import utc_now
 
 _SHOWN = 20
-_THEN = f"SELECT * FROM ({revisions.THEN}) WHERE sha256 IS NOT NULL "  # noqa: S608
+_THEN = f"SELECT * FROM ({revisions.SUMS_AT_REVISION}) WHERE sha256 IS NOT NULL "  # noqa: S608
 
 # What the catalogue said of a directory then, by name; `why` tells what became of it.
 _LINES = f"""
@@ -124,7 +124,7 @@ def prove(
     return proof
 
 
-def look_since(catalog: Catalog, proof: Proof, findings: Iterable[Finding]) -> None:
+def mark_later(catalog: Catalog, proof: Proof, findings: Iterable[Finding]) -> None:
     """Note which `findings` of a check are of files that came since: they disprove nothing."""
     for one in findings:
         directory, _, name = one.path.rpartition("/")
@@ -163,7 +163,7 @@ def _revision(catalog: Catalog, fingerprint: Fingerprint) -> int:
 def _directory(
     catalog: Catalog, root: Path, proof: Proof, directory: str, sha256: str, revision: int
 ) -> None:
-    """Make a directory's `SHA256SUMS` of then again; note what became of its files since."""
+    """Make a directory's `SHA256SUMS` at that revision; note what became of its files since."""
     values = {"directory": directory, "start": len(directory) + 2, "revision": revision}
     others = catalog.rows(_OTHERS, (directory, revision, revision))
     became: Counter[str] = Counter()
@@ -215,7 +215,7 @@ def _other(catalog: Catalog, root: Path, directory: str, line: bytes) -> Iterato
 
 def _sums_of_today(catalog: Catalog, root: Path, stop: Callable[[], bool]) -> Iterator[Finding]:
     """The `SHA256SUMS` that are not what the program wrote last."""
-    for directory, sha256, _ in catalog.rows(revisions.NOW):
+    for directory, sha256, _ in catalog.rows(revisions.CURRENT_SUMS):
         if stop():
             raise Interrupted
         problem = _sums_problem(root, directory, sha256)

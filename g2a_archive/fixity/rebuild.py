@@ -13,14 +13,14 @@ from pathlib import Path
 
 from g2a_archive.archive import checksums, content
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.disk.flushing import Settled
+from g2a_archive.archive.disk.flushing import FlushedDevices
 from g2a_archive.archive.disk.hashing import hash_file
-from g2a_archive.archive.disk.mounts import missing_link, missing_parts
+from g2a_archive.archive.disk.mounts import broken_link_part, missing_parts
 from g2a_archive.archive.layout import ARCHIVE_DIR, is_directory, parse_name
 from g2a_archive.errors import Interrupted, LocalError, StorageError, storage_error
-from g2a_archive.fixity.check import Finding, Outcome
+from g2a_archive.fixity.check import Finding, FixityResult
 from g2a_archive.fixity.tree import Folder, Tree, in_parallel, leads_nowhere
-from g2a_archive.models import FileKind, StoredFile, counted, printable
+from g2a_archive.models import FileKind, StoredFile, pluralize, printable
 
 _TOGETHER = 500
 """Files of a directory that are looked at together."""
@@ -58,7 +58,7 @@ def rebuild(
     on_files: Callable[[int], None] = lambda files: None,
     on_bytes: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> FixityResult:
     """Bring into the catalogue the files of the archive at `root` that it does not hold.
 
     A file that its directory's `SHA256SUMS` lists must have that sum; one that is not listed
@@ -111,13 +111,13 @@ class _Rebuilding:
     on_bytes: Callable[[int], None]
     stop: Callable[[], bool]
     over: bool = False
-    outcome: Outcome = field(default_factory=Outcome)
-    taken: dict[_Key, str] = field(default_factory=dict)
+    outcome: FixityResult = field(default_factory=FixityResult)
+    pending: dict[_Key, str] = field(default_factory=dict)
     """Where the files lie that are being looked at, or wait to be recorded."""
     files: list[StoredFile] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
-    settled: list[_Key] = field(default_factory=list)
-    flushed: Settled = field(default_factory=Settled)
+    finished: list[_Key] = field(default_factory=list)
+    flushed: FlushedDevices = field(default_factory=FlushedDevices)
 
     def run(self, jobs: int | None, on_files: Callable[[int], None]) -> None:
         work = in_parallel(self.tasks(), self.examine, jobs, self.stop, ahead=_AHEAD)
@@ -125,7 +125,7 @@ class _Rebuilding:
             try:
                 for found in results:
                     if found is not None:
-                        self.take(found)
+                        self.collect(found)
                         on_files(len(found.todo))
             finally:
                 self.over = True
@@ -138,7 +138,7 @@ class _Rebuilding:
         for folder in self.tree.walk(self.stop):
             if not _is_text(folder.path):
                 if folder.names:
-                    files = counted(len(folder.names), "file")
+                    files = pluralize(len(folder.names), "file")
                     problem = f"unknown: its name is not UTF-8; {files} in it"
                     yield _Found(folder.path, findings=[_unknown(folder.path, problem)])
                 continue
@@ -155,14 +155,14 @@ class _Rebuilding:
                 problem = f"unreadable: {folder.problem}"
                 last.findings.append(Finding(None, None, folder.path, problem, False))
             for recording in [*missing]:
-                self.tell_missing(last, recording, missing)
+                self.add_missing(last, recording, missing)
             yield last
 
     def flush(self, directory: str) -> None:
         """What was copied here a moment ago is flushed before it counts. Raises `StorageError`."""
         path = self.tree.root / directory
         try:
-            self.flushed.settle(path)
+            self.flushed.flush_once(path)
         except OSError as error:
             raise storage_error(error, "flush the directory", path) from error
 
@@ -178,7 +178,9 @@ class _Rebuilding:
             ours = parse_name(self.tree.key(name)) is not None or not _is_text(path)
             if not ours and os.path.islink(full) and leads_nowhere(full):
                 if not any(part.directory == path for part in self.outcome.unmounted):
-                    self.outcome.unmounted.append(missing_link(self.catalog, self.tree.root, path))
+                    self.outcome.unmounted.append(
+                        broken_link_part(self.catalog, self.tree.root, path)
+                    )
             else:
                 names.append(name)
         return names
@@ -212,10 +214,10 @@ class _Rebuilding:
                 why = "in no directory that a layout makes" if key else "not a recording's file"
                 found.findings.append(_unknown(path, f"unknown: {why}"))
                 continue
-            self.tell_missing(found, key[0], missing)
-            other = held.get(key) or self.taken.get(key)
+            self.add_missing(found, key[0], missing)
+            other = held.get(key) or self.pending.get(key)
             if other is None:
-                self.taken[key] = path
+                self.pending[key] = path
                 found.todo[name] = key
                 if digest := sums.get(self.tree.key(name)):
                     found.listed[name] = digest
@@ -223,7 +225,7 @@ class _Rebuilding:
                 found.findings.append(_unknown(path, f"unknown: a second {other}"))
         return found
 
-    def tell_missing(
+    def add_missing(
         self, found: _Found, recording: int, missing: dict[int, list[tuple[str, FileKind]]]
     ) -> None:
         """Add what is missing of a recording; together with its other files, or not at all."""
@@ -255,7 +257,7 @@ class _Rebuilding:
                 found.files.append(StoredFile(*key, path, size, digest))
         return found
 
-    def take(self, found: _Found) -> None:
+    def collect(self, found: _Found) -> None:
         """Remember what is to be recorded, and record it where that is enough."""
         findings = [one for one in found.findings if not self.elsewhere(one)]
         self.outcome.files += len(found.files)
@@ -265,8 +267,8 @@ class _Rebuilding:
         for one in findings:
             if one.recording is not None and one.damage:
                 self.broken[one.recording] = f"{one.kind}: {one.problem}"
-        self.settled += found.todo.values()
-        if len(self.settled) >= _PAGE:
+        self.finished += found.todo.values()
+        if len(self.finished) >= _PAGE:
             self.write()
 
     def elsewhere(self, one: Finding) -> bool:
@@ -274,17 +276,17 @@ class _Rebuilding:
         if one.recording is None or one.kind is None or not one.problem.startswith("missing"):
             return False
         key = (one.recording, one.kind)
-        return key in self.taken or one.kind in self.catalog.files_of(one.recording)
+        return key in self.pending or one.kind in self.catalog.files_of(one.recording)
 
     def write(self) -> None:
         """Record what was found. Raises `CatalogError`."""
         if self.files or self.broken:
             self.catalog.adopt(self.files, self.broken)
-        for key in self.settled:
-            del self.taken[key]
+        for key in self.finished:
+            del self.pending[key]
         self.files.clear()
         self.broken.clear()
-        self.settled.clear()
+        self.finished.clear()
 
 
 def _is_text(path: str) -> bool:
@@ -327,5 +329,5 @@ def _problem(path: Path, kind: FileKind, *, listed: bool) -> str:
         return "changed: it is no file"
     if listed:
         return ""
-    doubt = content.doubt(path, kind)
+    doubt = content.integrity_problem(path, kind)
     return f"changed: {doubt}" if doubt else ""

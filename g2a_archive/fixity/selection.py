@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from g2a_archive.archive.database.catalog import STORED, Catalog, stored_file
-from g2a_archive.archive.database.statements import needing_room
+from g2a_archive.archive.database.statements import temp_space_errors
 from g2a_archive.models import StoredFile
 
 _PAGE = 2000
@@ -53,7 +53,7 @@ class VerifyOptions:
         return self.ids is None and self.since is None and self.sample == 1
 
 
-class Entry(NamedTuple):
+class FileCandidate(NamedTuple):
     """A file that can be chosen, with its dates as the catalogue writes them; `size` in bytes."""
 
     recording: int
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class FileSelection:
     """The files to check, in their order: `count` of them, of `size` bytes together.
 
     Of a large archive the bytes are without those of files that are known to be damaged.
@@ -77,7 +77,7 @@ class Chosen:
 
 
 @contextmanager
-def selected(catalog: Catalog, options: VerifyOptions, seed: str) -> Iterator[Chosen]:
+def selected(catalog: Catalog, options: VerifyOptions, seed: str) -> Iterator[FileSelection]:
     """The files that the `options` choose. The same `seed` (a date, say) draws the same sample.
 
     Raises `CatalogError`, `StorageError` where there is no room for temporary files, and
@@ -86,16 +86,20 @@ def selected(catalog: Catalog, options: VerifyOptions, seed: str) -> Iterator[Ch
     if options.everything and not options.oldest_first:
         [(count, size)] = catalog.rows(_TOTALS)
         if count > _SORTED:
-            yield Chosen(_all_files(catalog), count, size)
+            yield FileSelection(_all_files(catalog), count, size)
             return
     with _scratch() as db:
         entries = _entries(catalog, options.ids)
         keys, count, size = choose(db, entries, options, seed, catalog.now())
-        yield Chosen(_looked_up(catalog, keys), count, size)
+        yield FileSelection(_looked_up(catalog, keys), count, size)
 
 
 def choose(
-    db: sqlite3.Connection, entries: Iterable[Entry], options: VerifyOptions, seed: str, now: str
+    db: sqlite3.Connection,
+    entries: Iterable[FileCandidate],
+    options: VerifyOptions,
+    seed: str,
+    now: str,
 ) -> tuple[Iterator[tuple[int, str]], int, int]:
     """Recording and kind of the files to check, in order; how many; how many bytes.
 
@@ -135,12 +139,12 @@ def _past(checked: str | None, now: str) -> str:
     return checked if checked is not None and checked <= now else ""
 
 
-def _draw(entry: Entry, seed: str) -> bytes:
+def _draw(entry: FileCandidate, seed: str) -> bytes:
     text = f"{seed}:{entry.recording}:{entry.kind}"
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def is_since(entry: Entry, since: datetime) -> bool:
+def is_since(entry: FileCandidate, since: datetime) -> bool:
     """Whether the recording started, or the file was archived, at this time or later."""
     for text in (entry.started, entry.archived):
         try:
@@ -156,7 +160,7 @@ def is_since(entry: Entry, since: datetime) -> bool:
 def _scratch() -> Iterator[sqlite3.Connection]:
     """A temporary database, which goes into a file where it is large."""
     db = sqlite3.connect("", isolation_level=None)
-    with closing(db), needing_room("cannot sort the files to check in a temporary file"):
+    with closing(db), temp_space_errors("cannot sort the files to check in a temporary file"):
         db.execute("PRAGMA journal_mode = OFF")
         db.execute("PRAGMA cache_size = -8192")
         db.execute("BEGIN")
@@ -170,10 +174,10 @@ def _all_files(catalog: Catalog) -> Iterator[StoredFile]:
     return map(stored_file, _pages(catalog, f"{STORED} f"))
 
 
-def _entries(catalog: Catalog, ids: Sequence[int] | None) -> Iterator[Entry]:
+def _entries(catalog: Catalog, ids: Sequence[int] | None) -> Iterator[FileCandidate]:
     if ids is None:
-        return map(Entry._make, _pages(catalog, _ENTRY))
-    return map(Entry._make, catalog.among(f"{_ENTRY} WHERE f.recording IN ({{ids}})", ids))
+        return map(FileCandidate._make, _pages(catalog, _ENTRY))
+    return map(FileCandidate._make, catalog.among(f"{_ENTRY} WHERE f.recording IN ({{ids}})", ids))
 
 
 def _pages(catalog: Catalog, sql: str) -> Iterator[Any]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from g2a_archive.archive.disk.domains import persistently
-from g2a_archive.archive.layout import ARCHIVE_DIR, is_of_catalog, is_passed_over
+from g2a_archive.archive.disk.domains import retry_transient
+from g2a_archive.archive.layout import ARCHIVE_DIR, is_ignored, is_of_catalog
 from g2a_archive.errors import Interrupted, storage_error
 from g2a_archive.models import StoredFile
 from g2a_archive.threads import pool
@@ -72,7 +72,7 @@ class Tree:
     def check(self) -> None:
         """Raise `StorageError` unless the archive is still there: an unmounted drive is not.
 
-        Some file systems number a directory anew at each look; then its own corner tells.
+        Some file systems number a directory anew at each look; then its metadata directory tells.
         """
         now = self._look()
         if now != self._identity and not (
@@ -82,7 +82,7 @@ class Tree:
 
     def _look(self) -> tuple[int, int]:
         try:
-            with persistently(os.scandir, self.root):
+            with retry_transient(os.scandir, self.root):
                 info = os.stat(self.root)
         except OSError as error:
             raise storage_error(error, "read", self.root) from error
@@ -123,7 +123,7 @@ class Tree:
         """Every directory with the files, and links, that are not the program's own; in order.
 
         Left out are dot files, `SHA256SUMS`, files kept aside, the catalogue, pages of `browse`,
-        and what systems leave about. A link to a directory outside the archive is followed, once.
+        and system files. A link to a directory outside the archive is followed, once.
         Raises `StorageError` where the archive is gone, and `Interrupted`.
         """
         stack = [""]
@@ -137,8 +137,8 @@ class Tree:
             problem = ""
             try:
                 # By name: of two links to a directory, the first is followed.
-                for entry in persistently(_entries, self.root / path):
-                    if is_passed_over(entry.name, top=not path) or self._is_own(entry):
+                for entry in retry_transient(_entries, self.root / path):
+                    if is_ignored(entry.name, top=not path) or self._is_own(entry):
                         continue
                     if self._is_folder(entry, followed):
                         folders.append(self._usual(path, entry.name))

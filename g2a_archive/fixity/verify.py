@@ -16,17 +16,17 @@ from g2a_archive.archive import checksums
 from g2a_archive.archive.database import revisions
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.tombstones import tombstones
-from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk import strictpath
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.lock import is_locked, lock_paths
-from g2a_archive.archive.disk.mounts import missing_some
+from g2a_archive.archive.disk.mounts import require_some_mounted
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
 from g2a_archive.archive.storage import is_there
 from g2a_archive.errors import CatalogError, Interrupted, LocalError
-from g2a_archive.fixity.check import MISSING, Finding, Outcome, check, tell_unrecorded
+from g2a_archive.fixity.check import MISSING, Finding, FixityResult, check, warn_unrecorded
 from g2a_archive.fixity.selection import VerifyOptions, selected
 from g2a_archive.fixity.tree import Tree
-from g2a_archive.models import MAX_ID, State, StoredFile, counted, printable
+from g2a_archive.models import MAX_ID, State, StoredFile, pluralize, printable
 
 _SOME = 500
 
@@ -46,7 +46,7 @@ def open_catalog(path: Path, interrupted: Callable[[], bool] = lambda: False) ->
         return Catalog(path, readonly=not is_there(path), beside=True, interrupted=interrupted)
     except CatalogError as error:
         catalog = Catalog(path, readonly=True, interrupted=interrupted)
-        tell_unrecorded(error)
+        warn_unrecorded(error)
         return catalog
 
 
@@ -58,7 +58,7 @@ def verify(
     on_begin: Callable[[int, int], None] = lambda files, size: None,
     on_bytes: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> FixityResult:
     """Check files of the archive at `root`, and record in the catalogue what is found.
 
     `on_begin` hears how many files, and bytes, there are to check; `on_bytes`, in several
@@ -83,7 +83,7 @@ def verify(
                 on_bytes=on_bytes,
             )
     except Interrupted:  # while they were chosen
-        outcome = Outcome(interrupted=True)
+        outcome = FixityResult(interrupted=True)
     if not (outcome.interrupted or outcome.timed_out):
         outcome.left += mounts.passed_over
     outcome.recorded = outcome.recorded and not catalog.readonly
@@ -96,7 +96,7 @@ def verify(
     return outcome
 
 
-def _add_named(outcome: Outcome, catalog: Catalog, ids: Sequence[int]) -> None:
+def _add_named(outcome: FixityResult, catalog: Catalog, ids: Sequence[int]) -> None:
     """What is to be said of recordings that were named, and have no files to check."""
     outcome.removed = [*tombstones(catalog, ids)]
     known = {one.id for one in outcome.removed}
@@ -109,18 +109,18 @@ def _record(catalog: Catalog, good: list[StoredFile], findings: list[Finding]) -
     if not catalog.readonly:
         # In the table's own order, which touches each of its pages but once.
         good.sort(key=lambda file: (file.recording, file.kind))
-        catalog.checked(good, broken)
+        catalog.record_check(good, broken)
 
 
 def _add_sums(
-    outcome: Outcome,
+    outcome: FixityResult,
     catalog: Catalog,
     root: Path,
     stop: Callable[[], bool],
 ) -> None:
     """Find the `SHA256SUMS` that lack a sum, and have the next run write them."""
     lacking = []
-    for directory, sha256, _ in catalog.rows(revisions.NOW):
+    for directory, sha256, _ in catalog.rows(revisions.CURRENT_SUMS):
         if stop():
             outcome.interrupted = True
             return
@@ -134,7 +134,7 @@ def _add_sums(
         try:
             catalog.rewrite_sums(lacking)
         except CatalogError as error:
-            tell_unrecorded(error)
+            warn_unrecorded(error)
 
 
 def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> str:
@@ -148,7 +148,7 @@ def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> 
     before: list[str] | None = None
     while True:
         try:
-            if look.is_file(path) and hash_file(path)[1] == sha256:
+            if strictpath.is_file(path) and hash_file(path)[1] == sha256:
                 return ""
             listed = checksums.read(path, exact=True)
         except FileNotFoundError:
@@ -166,10 +166,12 @@ def _sums_problem(catalog: Catalog, root: Path, directory: str, sha256: str) -> 
         before = lacks
     if not os.path.lexists(path):
         return MISSING
-    return f"changed: it does not tell what was archived of {counted(len(lacks), 'file')}"
+    return f"changed: it does not tell what was archived of {pluralize(len(lacks), 'file')}"
 
 
-def _add_unknown(outcome: Outcome, catalog: Catalog, root: Path, stop: Callable[[], bool]) -> None:
+def _add_unknown(
+    outcome: FixityResult, catalog: Catalog, root: Path, stop: Callable[[], bool]
+) -> None:
     away = {part.directory for part in outcome.unmounted}
     search = _Unknown(catalog, Tree(root, catalog.path))
     try:
@@ -186,7 +188,7 @@ class _Mounts:
     def __init__(self, catalog: Catalog, root: Path) -> None:
         self._catalog = catalog
         self._root = root
-        self.parts = missing_some(catalog, root)
+        self.parts = require_some_mounted(catalog, root)
         self.passed_over = 0
 
     def has(self, file: StoredFile) -> bool:
@@ -200,7 +202,7 @@ class _Mounts:
 
         Raises `StorageError` where nothing of the archive is mounted any more.
         """
-        now = missing_some(self._catalog, self._root, directories)
+        now = require_some_mounted(self._catalog, self._root, directories)
         known = {part.directory for part in self.parts}
         self.parts += [part for part in now if part.directory not in known]
         return {name for name in directories if any(part.holds(name) for part in now)}

@@ -19,16 +19,21 @@ from urllib.parse import urlencode
 
 from g2a_archive.errors import (
     ArchiverError,
+    BadRequestError,
     CallTooLongError,
     CredentialsError,
     ForbiddenError,
-    MalformedCallError,
     ServiceError,
     UnreachableError,
 )
-from g2a_archive.models import ID_PLACES, LIST_LIMIT, LinkAnswer, Recording
+from g2a_archive.models import ID_PLACES, LIST_LIMIT, LinkResult, Recording
 from g2a_archive.service import payloads
-from g2a_archive.service.session import ApiSession, Call, lapsed, refused_credentials
+from g2a_archive.service.session import (
+    ApiSession,
+    Call,
+    expired_credentials_error,
+    refused_credentials_error,
+)
 
 log = logging.getLogger("g2a_archive")
 
@@ -56,13 +61,13 @@ class _Chunk:
     failed: dict[int, str] = field(default_factory=dict)
     malformed: str | None = None  # why the service does not understand the call, however short
     accepted: bool = False
-    doubtful: int = 0  # so many of the last refused ones, since a call was accepted
+    refusals_in_doubt: int = 0  # so many of the last refused ones, since a call was accepted
     renewed: bool = False
-    unrenewed: ServiceError | None = None  # why the token endpoint gave no other token
+    renewal_error: ServiceError | None = None  # why the token endpoint gave no other token
 
     def accept(self) -> None:
         """A call was accepted: what was refused before it was so for its IDs."""
-        self.accepted, self.doubtful = True, 0
+        self.accepted, self.refusals_in_doubt = True, 0
 
 
 class Service:
@@ -91,14 +96,14 @@ class Service:
         return self._good_id is not None
 
     @property
-    def _trusted(self) -> bool:
+    def _credentials_proven(self) -> bool:
         """Whether a call was accepted, so that a refusal says something of the IDs."""
         return self._good_id is not None or self._good_list is not None
 
     # --- links ------------------------------------------------------------------------------
 
-    def links(self, ids: Sequence[int], *, of: int = LIST_LIMIT) -> LinkAnswer:
-        """Ask for the links of at most 500 recordings; narrow refusals down to single IDs.
+    def links(self, ids: Sequence[int], *, of: int = LIST_LIMIT) -> LinkResult:
+        """Ask for the links of at most 500 recordings; bisect refusals to single IDs.
 
         `of`: how many the whole run asks for. Raises `CredentialsError` where the credentials are
         what is refused, and `Interrupted`. A call that failed to the end is in the answer's
@@ -106,25 +111,25 @@ class Service:
         """
         chunk = _Chunk(suspicious=min(SUSPICIOUS_REFUSALS, of))
         try:
-            self._narrow(list(ids), chunk, certain=False)
-            if chunk.doubtful and self._trusted:
-                self._ask_the_known(chunk)
+            self._bisect(list(ids), chunk, certain=False)
+            if chunk.refusals_in_doubt and self._credentials_proven:
+                self._recheck_credentials(chunk)
         except ServiceError as error:  # the credentials; and no others could be had
             self._count_unreachable(error)
-            del chunk.refused[len(chunk.refused) - chunk.doubtful :]
+            del chunk.refused[len(chunk.refused) - chunk.refusals_in_doubt :]
             told = {*chunk.found, *chunk.unavailable, *chunk.refused, *chunk.failed}
             chunk.failed.update((id_, str(error)) for id_ in ids if id_ not in told)
-        if not self._trusted:
-            chunk.failed.update(dict.fromkeys(chunk.refused, str(chunk.unrenewed or _DOUBTFUL)))
+        if not self._credentials_proven:
+            chunk.failed.update(dict.fromkeys(chunk.refused, str(chunk.renewal_error or _DOUBTFUL)))
             chunk.refused.clear()
-        return LinkAnswer(
+        return LinkResult(
             recordings=tuple(chunk.found[i] for i in ids if i in chunk.found),
             unavailable=tuple(chunk.unavailable),
             refused=tuple(chunk.refused),
             failed=chunk.failed,
         )
 
-    def _narrow(self, ids: list[int], chunk: _Chunk, *, certain: bool) -> bool:
+    def _bisect(self, ids: list[int], chunk: _Chunk, *, certain: bool) -> bool:
         """Ask for `ids`; halve, depth first, while they are refused. True if any was refused.
 
         `certain`: an invalid ID must be among them, since the whole was refused and the other
@@ -136,7 +141,7 @@ class Service:
             try:
                 if self._ask(ids, chunk):
                     return False
-            except (CallTooLongError, MalformedCallError) as error:
+            except (CallTooLongError, BadRequestError) as error:
                 if len(ids) == 1:
                     chunk.failed[ids[0]] = error.message
                     return False
@@ -145,26 +150,26 @@ class Service:
                 self._refuse(ids[0], chunk)
                 return True
         middle = len(ids) // 2
-        in_left = self._narrow(ids[:middle], chunk, certain=False)
-        self._narrow(ids[middle:], chunk, certain=not in_left)
+        in_left = self._bisect(ids[:middle], chunk, certain=False)
+        self._bisect(ids[middle:], chunk, certain=not in_left)
         return True
 
     def _halve(self, ids: list[int], chunk: _Chunk) -> bool:
         """Ask for the halves of a call that is too long. True if any ID was refused."""
         middle = (len(ids) + 1) // 2
-        left = self._narrow(ids[:middle], chunk, certain=False)
+        left = self._bisect(ids[:middle], chunk, certain=False)
         if chunk.malformed is not None:  # a short call is no better: it isn't the length
             chunk.failed.update(dict.fromkeys(ids[middle:], chunk.malformed))
             return left
         if chunk.accepted:
             with self._lock:
                 self.chunk_limit = min(self.chunk_limit, middle)
-        return self._narrow(ids[middle:], chunk, certain=False) or left
+        return self._bisect(ids[middle:], chunk, certain=False) or left
 
     def _ask(self, ids: list[int], chunk: _Chunk) -> bool:
         """One link call. True: answered, or failed to the end; False: refused with a 403.
 
-        Raises `CallTooLongError`, and `MalformedCallError` for a 400 that may mean just that.
+        Raises `CallTooLongError`, and `BadRequestError` for a 400 that may mean just that.
         """
         try:
             found, warnings = self._with_renewal(lambda: self._call_links(ids), chunk)
@@ -176,7 +181,7 @@ class Service:
             if isinstance(error, CallTooLongError):
                 raise
             self._count_unreachable(error)
-            if isinstance(error, MalformedCallError):
+            if isinstance(error, BadRequestError):
                 if self._perhaps_too_long(self._query(ids), len(ids)):
                     raise
                 error.hint = self._attribute_hint()
@@ -203,7 +208,9 @@ class Service:
 
     def _bad_credentials(self, chunk: _Chunk) -> ArchiverError:
         """What to raise where they are what is refused; what kept a renewal away comes first."""
-        return chunk.unrenewed or (lapsed() if self._trusted else refused_credentials())
+        return chunk.renewal_error or (
+            expired_credentials_error() if self._credentials_proven else refused_credentials_error()
+        )
 
     def _perhaps_too_long(self, text: str, count: int) -> bool:
         """Whether a 400 may come from a proxy that takes `text`, with `count` IDs, for too long."""
@@ -218,7 +225,7 @@ class Service:
 
     def _call_links(self, ids: Sequence[int]) -> payloads.Parsed:
         def read(payload: object) -> payloads.Parsed:
-            return payloads.links(payload, frozenset(ids), time.time(), time.monotonic())
+            return payloads.parse_links(payload, frozenset(ids), time.time(), time.monotonic())
 
         call = Call("link call", "GET", f"{_PATH}/urls", self._query(ids))
         return self._session.make(call, read)
@@ -226,14 +233,14 @@ class Service:
     def _refuse(self, id_: int, chunk: _Chunk) -> None:
         """Note an ID that was refused alone; find out whether it is the credentials instead."""
         chunk.refused.append(id_)
-        chunk.doubtful += 1
+        chunk.refusals_in_doubt += 1
         if self._good_id is None:
             self._early_refusals += 1
             if self._early_refusals >= chunk.suspicious:
-                self._suspect(chunk)
+                self._check_credentials(chunk)
         self._doubt(chunk)
 
-    def _suspect(self, chunk: _Chunk) -> None:
+    def _check_credentials(self, chunk: _Chunk) -> None:
         """Raise `CredentialsError` where not even what a list call told as ready is accepted."""
         self._early_refusals, listed = 0, self._listed
         try:
@@ -242,18 +249,20 @@ class Service:
                 self._good_id = listed
                 chunk.accept()
         except ForbiddenError:
-            raise chunk.unrenewed or refused_credentials() from None
+            raise chunk.renewal_error or refused_credentials_error() from None
         except ServiceError as error:
             log.warning("%s", error)
-        if not self._trusted:
+        if not self._credentials_proven:
             raise self._bad_credentials(chunk)
 
     def _doubt(self, chunk: _Chunk) -> None:
         """Look at the credentials: a refusal tells of an ID only if a later call is accepted."""
-        if self._trusted and not (chunk.accepted and chunk.doubtful < SUSPICIOUS_REFUSALS):
-            self._ask_the_known(chunk)
+        if self._credentials_proven and not (
+            chunk.accepted and chunk.refusals_in_doubt < SUSPICIOUS_REFUSALS
+        ):
+            self._recheck_credentials(chunk)
 
-    def _ask_the_known(self, chunk: _Chunk) -> None:
+    def _recheck_credentials(self, chunk: _Chunk) -> None:
         """Make a call that was accepted before: a token that ran out refuses everything."""
         try:
             if self._good_id is not None:
@@ -268,7 +277,7 @@ class Service:
 
     # --- the other three --------------------------------------------------------------------
 
-    def ready(self, query: Iterable[tuple[str, str]]) -> payloads.Ready:
+    def ready(self, query: Iterable[tuple[str, str]]) -> payloads.ListResult:
         """The list call: IDs ready for transcoding and for download, at most 500 of each.
 
         `query` holds `accountKey`, `userKey`, `companyId` (one at least), `sessionType`,
@@ -283,7 +292,7 @@ class Service:
                 "the service refused the credentials, or one of the keys",
                 hint="get a new access token, and check the account, user and company keys",
             ) from None
-        except MalformedCallError as error:
+        except BadRequestError as error:
             error.hint = "check the account, user and company keys"
             raise
         for warning in found.warnings:
@@ -292,8 +301,8 @@ class Service:
         self._listed = found.download[-1] if found.download else self._listed
         return found
 
-    def _call_list(self, params: str) -> payloads.Ready:
-        return self._session.make(Call("list call", "GET", _PATH, params), payloads.ready)
+    def _call_list(self, params: str) -> payloads.ListResult:
+        return self._session.make(Call("list call", "GET", _PATH, params), payloads.parse_list)
 
     def probe(self) -> None:
         """Find out whether the credentials are accepted.
@@ -301,7 +310,7 @@ class Service:
         It is the list call without any key, which is malformed: 400 means that the credentials
         were looked at, and found good. Raises as `ready`.
         """
-        with suppress(MalformedCallError):
+        with suppress(BadRequestError):
             try:
                 self._with_renewal(lambda: self._accepted(Call("trial call", "GET", _PATH)))
             except ForbiddenError:
@@ -337,7 +346,7 @@ class Service:
                     error.hint = self._place_hint()
                 raise
             if len(ids) == 1:
-                chunk.doubtful += 1
+                chunk.refusals_in_doubt += 1
                 self._doubt(chunk)
                 return ids
         else:
@@ -349,7 +358,7 @@ class Service:
 
     def _accepted(self, call: Call) -> None:
         """Make a call that answers nothing."""
-        self._session.make(call, partial(payloads.accepted, call.name))
+        self._session.make(call, partial(payloads.parse_empty, call.name))
 
     def _with_ids(self, call: Call, ids: Sequence[int]) -> Call:
         """A call that changes something, with its IDs: the vendor leaves open where."""
@@ -384,7 +393,7 @@ class Service:
             if not chunk or refusal.status == 401:  # nothing else can be at fault
                 raise
             log.warning("%s", error)
-            chunk.unrenewed = error
+            chunk.renewal_error = error
             raise refusal from None
         if not renewed:
             raise refusal

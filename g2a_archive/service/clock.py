@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from g2a_archive.models import duration_text, iso
 
-SKEW = 300
+MAX_SKEW = 300
 """Seconds by which two honest clocks may differ."""
 
 _CREDIBLE = range(946_684_800, 4_102_444_800)
@@ -28,7 +28,7 @@ class Clock:
         self._wall = wall
         self._offset: float | None = None  # of the service's time from the monotonic clock
 
-    def heard(self, date: str | None) -> None:
+    def update(self, date: str | None) -> None:
         """Take in the `Date` of an answer that has just come; none, or nonsense, is no news."""
         if date is None:
             return
@@ -54,15 +54,15 @@ class Clock:
         told = self._service()
         return self._wall() if told is None else told
 
-    def ahead(self) -> float | None:
+    def skew(self) -> float | None:
         """Seconds by which this machine's clock is ahead of the service's; None: it told none."""
         told = self._service()
         return None if told is None else self._wall() - told
 
-    def complaint(self) -> str | None:
+    def skew_warning(self) -> str | None:
         """A sentence where this machine's clock and the service's differ by more than they may."""
-        ahead = self.ahead()
-        if ahead is None or abs(ahead) <= SKEW:
+        ahead = self.skew()
+        if ahead is None or abs(ahead) <= MAX_SKEW:
             return None
         days = abs(ahead) / 86400
         much = f"{days:.0f} days" if days >= 2 else duration_text(abs(ahead))

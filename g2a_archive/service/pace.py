@@ -39,7 +39,7 @@ def backoff(attempt: int, retry_after: float | None = None) -> float:
     return wait
 
 
-class Again(Exception):  # noqa: N818 - a signal to `retried`, never seen outside
+class RetryableError(Exception):
     """This call may be tried again, `wait` seconds later at the earliest."""
 
     def __init__(self, error: ServiceError, wait: float | None = None) -> None:
@@ -48,23 +48,23 @@ class Again(Exception):  # noqa: N818 - a signal to `retried`, never seen outsid
         self.wait = wait
 
 
-def retried(
+def call_with_retries(
     call: Callable[[], _T],
     retries: int,
     *,
     tell: Callable[[str], object],
     wait: Callable[[float], bool],
 ) -> _T:
-    """What `call` returns; where it raises `Again`, it is made again, so many times at most.
+    """What `call` returns; where it raises `RetryableError`, it is made again, so often at most.
 
     `tell` hears of each failure; `wait(seconds)` returns True when the run should stop. Raises the
-    error of the last `Again`, whatever else `call` raises, and `Interrupted`.
+    error of the last `RetryableError`, whatever else `call` raises, and `Interrupted`.
     """
     attempt = 0
     while True:
         try:
             return call()
-        except Again as again:
+        except RetryableError as again:
             error, after = again.error, again.wait
         attempt += 1
         if attempt > retries:
@@ -75,7 +75,7 @@ def retried(
             raise Interrupted
 
 
-def pause(stop: threading.Event, seconds: float) -> None:
+def sleep_or_interrupt(stop: threading.Event, seconds: float) -> None:
     """Wait, unless the run is asked to stop: then `Interrupted` is raised at once."""
     if stop.wait(max(0.0, seconds)):
         raise Interrupted
@@ -133,7 +133,7 @@ class CallPacer:
                     self._interval = max(self._usual, self._interval * 0.9)
                     self._free_at[place] = math.inf
                     return place
-            pause(self._stop, min(begin - now, 0.1))
+            sleep_or_interrupt(self._stop, min(begin - now, 0.1))
         raise Interrupted
 
     def _own(self, begin: float) -> float:

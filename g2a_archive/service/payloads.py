@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from g2a_archive.archive.layout import parse_start
-from g2a_archive.errors import BadAnswerError
-from g2a_archive.models import ALL_KINDS, MAX_ID, FileKind, Link, Recording, counted
+from g2a_archive.errors import BadResponseError
+from g2a_archive.models import ALL_KINDS, MAX_ID, FileKind, Link, Recording, pluralize
 from g2a_archive.transport import address
 
 Parsed = tuple[dict[int, Recording | str], list[str]]
@@ -35,7 +35,7 @@ _REMARK = re.compile(r"messages?|msg|details?|reason|description|title", re.IGNO
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ListResult:
     """The list call's answer: IDs in the order of their start, at most 500 of each.
 
     `odd_transcode` and `odd_download` count entries that are no IDs; they are left out, but a
@@ -49,11 +49,11 @@ class Ready:
     warnings: tuple[str, ...] = ()
 
 
-def links(payload: Any, asked: Collection[int], wall: float, monotonic: float) -> Parsed:
+def parse_links(payload: Any, asked: Collection[int], wall: float, monotonic: float) -> Parsed:
     """Read the link call's answer: an array of objects, or an object that wraps one array.
 
     Entries nobody asked for are passed over; of doubled ones the first usable is taken. Raises
-    `BadAnswerError` where there is no such array, or where it has entries, but none of a
+    `BadResponseError` where there is no such array, or where it has entries, but none of a
     recording that was asked for.
     """
     found: dict[int, Recording | str] = {}
@@ -79,9 +79,9 @@ def links(payload: Any, asked: Collection[int], wall: float, monotonic: float) -
                 "size; the MP4 is not held against it"
             )
     if entries and not found:
-        raise BadAnswerError("link call: the answer names none of the recordings asked for")
+        raise BadResponseError("link call: the answer names none of the recordings asked for")
     if nameless:
-        many = counted(nameless, "entry")
+        many = pluralize(nameless, "entry")
         warnings.append(f"link call: {many} of the answer without a recording's ID")
     return found, warnings
 
@@ -91,21 +91,21 @@ def _has_video(entry: Recording | str | None) -> bool:
     return isinstance(entry, Recording) and FileKind.MP4 in entry.links
 
 
-def ready(payload: Any) -> Ready:
-    """Read the list call's answer. Raises `BadAnswerError` where it is not as described.
+def parse_list(payload: Any) -> ListResult:
+    """Read the list call's answer. Raises `BadResponseError` where it is not as described.
 
     An entry that is no recording ID is left out with a warning, unless there is no other.
     """
     if not isinstance(payload, dict):
-        raise BadAnswerError("list call: the answer is not an object")
+        raise BadResponseError("list call: the answer is not an object")
     _refuse_error("list call", payload)
     if payload.get("readyForTranscode") is payload.get("readyForDownload") is None:
-        raise BadAnswerError("list call: the answer holds no list of recordings")
+        raise BadResponseError("list call: the answer holds no list of recordings")
     transcode, odd_transcode = _ids(payload, "readyForTranscode")
     download, odd_download = _ids(payload, "readyForDownload")
     odd = {"readyForTranscode": odd_transcode, "readyForDownload": odd_download}
     if any(odd.values()) and not (transcode or download):
-        raise BadAnswerError("list call: the answer holds no recording ID")
+        raise BadResponseError("list call: the answer holds no recording ID")
     warnings = tuple(
         f"list call: {name} holds {_entries(len(some))}, left out: "
         + ", ".join(map(_shown, some[:3]))
@@ -113,21 +113,21 @@ def ready(payload: Any) -> Ready:
         for name, some in odd.items()
         if some
     )
-    return Ready(transcode, download, len(odd_transcode), len(odd_download), warnings)
+    return ListResult(transcode, download, len(odd_transcode), len(odd_download), warnings)
 
 
-def accepted(name: str, payload: Any) -> None:
-    """Read the answer of a call that answers nothing: `BadAnswerError` where it is an error."""
+def parse_empty(name: str, payload: Any) -> None:
+    """Read the answer of a call that answers nothing: `BadResponseError` where it is an error."""
     if isinstance(payload, dict):
         _refuse_error(name, payload)
         if any(_REMARK.fullmatch(key) and value for key, value in payload.items()):
-            raise BadAnswerError(f"{name}: the answer may be an error, though its status is not")
+            raise BadResponseError(f"{name}: the answer may be an error, though its status is not")
 
 
 def _refuse_error(name: str, payload: Mapping[str, Any]) -> None:
-    """Raise `BadAnswerError` for an error that came with status 200."""
+    """Raise `BadResponseError` for an error that came with status 200."""
     if any(_ERROR.match(key) and value for key, value in payload.items()):
-        raise BadAnswerError(f"{name}: the answer is an error, though its status is not")
+        raise BadResponseError(f"{name}: the answer is an error, though its status is not")
 
 
 def _ids(payload: Mapping[str, Any], name: str) -> tuple[tuple[int, ...], Sequence[Any]]:
@@ -136,7 +136,7 @@ def _ids(payload: Mapping[str, Any], name: str) -> tuple[tuple[int, ...], Sequen
     if values is None:
         return (), ()
     if not isinstance(values, list):
-        raise BadAnswerError(f"list call: {name} is not an array")
+        raise BadResponseError(f"list call: {name} is not an array")
     ids = [recording_id(value) for value in values]
     odd = [value for value, id_ in zip(values, ids, strict=True) if id_ is None]
     return tuple(id_ for id_ in ids if id_ is not None), odd
@@ -189,7 +189,7 @@ def _array(payload: Any) -> list[Any]:
         if len(arrays) == 1 and (arrays[0] or not any(payload[key] for key in remarks)):
             payload = arrays[0]
     if not isinstance(payload, list):
-        raise BadAnswerError("link call: the answer is not a list of recordings")
+        raise BadResponseError("link call: the answer is not a list of recordings")
     return payload
 
 
@@ -205,7 +205,7 @@ def _recording(id_: int, entry: Mapping[str, Any], wall: float, monotonic: float
         try:
             if not isinstance(value, str):
                 raise ValueError("it is no text")
-            address.checked(value)
+            address.validate_url(value)
         except ValueError as error:
             problems[kind] = f"the link cannot be used: {error}"
         else:

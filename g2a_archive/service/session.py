@@ -12,21 +12,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from g2a_archive.errors import (
-    BadAnswerError,
+    BadRequestError,
+    BadResponseError,
     CallTooLongError,
     CredentialsError,
     ForbiddenError,
     Interrupted,
-    MalformedCallError,
     ServiceError,
     UnreachableError,
 )
 from g2a_archive.models import Shard
 from g2a_archive.service.clock import Clock
-from g2a_archive.service.pace import Again, CallPacer, retried
+from g2a_archive.service.pace import CallPacer, RetryableError, call_with_retries
 from g2a_archive.transport.errors import NetworkError
 from g2a_archive.transport.retry_after import retry_after
-from g2a_archive.transport.sessions import Caller, Reply, overseen
+from g2a_archive.transport.sessions import Caller, Reply, run_with_deadline
 
 log = logging.getLogger("g2a_archive")
 
@@ -91,7 +91,7 @@ class ApiSession:
     def make(self, call: Call, read: Callable[[Any], _T]) -> _T:
         """Make a call and return what `read` makes of its JSON (None where there is no body).
 
-        `read` raises `BadAnswerError` for an answer it cannot use.
+        `read` raises `BadResponseError` for an answer it cannot use.
         Connection errors, 429, 5xx and unreadable answers are tried again. Raises the
         `ServiceError` of what stayed wrong, and `Interrupted`.
         """
@@ -100,16 +100,16 @@ class ApiSession:
             header = self.credentials.authorization()  # whose own calls are retried already
             try:
                 return read(self._once(call, header))
-            except BadAnswerError as unreadable:
-                raise Again(unreadable) from None
+            except BadResponseError as unreadable:
+                raise RetryableError(unreadable) from None
 
-        return retried(once, self._retries, tell=log.warning, wait=self._stop.wait)
+        return call_with_retries(once, self._retries, tell=log.warning, wait=self._stop.wait)
 
     def _once(self, call: Call, header: str) -> Any:
         address = f"{self._base}{call.path}" + (f"?{call.query}" if call.query else "")
         try:
             with self._pacer.turn():
-                reply = overseen(
+                reply = run_with_deadline(
                     lambda: self._caller.call(
                         call.method,
                         address,
@@ -123,21 +123,21 @@ class ApiSession:
         except NetworkError as error:
             if self._stop.is_set():
                 raise Interrupted from None
-            kind = BadAnswerError if error.not_http else UnreachableError
+            kind = BadResponseError if error.not_http else UnreachableError
             found = kind(f"{call.name}: {error}")
-            raise (found if error.final else Again(found)) from None
-        self.clock.heard(reply.headers.get("Date"))
+            raise (found if error.final else RetryableError(found)) from None
+        self.clock.update(reply.headers.get("Date"))
         if reply.body is None:
-            raise Again(BadAnswerError(f"{call.name}: the answer is too large"))
-        self._judge(call.name, reply, header)
+            raise RetryableError(BadResponseError(f"{call.name}: the answer is too large"))
+        self._raise_for_status(call.name, reply, header)
         if not reply.body:
             return None
         try:
             return _json(reply.body)
         except (ValueError, RecursionError):
-            raise Again(BadAnswerError(f"{call.name}: the answer is not JSON")) from None
+            raise RetryableError(BadResponseError(f"{call.name}: the answer is not JSON")) from None
 
-    def _judge(self, name: str, reply: Reply, header: str) -> None:
+    def _raise_for_status(self, name: str, reply: Reply, header: str) -> None:
         """Raise the error that a status stands for (vendor's reference: 200, 400, 403, 500)."""
         status = reply.status
         after = retry_after(reply.headers)
@@ -146,16 +146,16 @@ class ApiSession:
         text = f"{name}: the service answered {status}"
         if status == 429:
             self._pacer.slow_down()
-            raise Again(BadAnswerError(f"{text} (too many calls)"), after)
+            raise RetryableError(BadResponseError(f"{text} (too many calls)"), after)
         if status >= 500 or status == 408:
-            raise Again(BadAnswerError(text), after)
+            raise RetryableError(BadResponseError(text), after)
         failure: ServiceError
         if status in (401, 403):
             failure = ForbiddenError(text, header=header)
         elif status in (413, 414, 431):
             failure = CallTooLongError(f"{text} (the call is too long)")
         elif status == 400:
-            failure = MalformedCallError(f"{text} (malformed)")
+            failure = BadRequestError(f"{text} (malformed)")
         else:
             hint = "check --api-url" if status == 404 or 300 <= status < 400 else ""
             failure = ServiceError(text, hint=hint)  # trying again would not change it
@@ -177,7 +177,7 @@ def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) < _DIGITS else float(digits)
 
 
-def lapsed() -> CredentialsError:
+def expired_credentials_error() -> CredentialsError:
     """What to say where what was accepted before no longer is."""
     return CredentialsError(
         "the service no longer accepts the credentials",
@@ -186,7 +186,7 @@ def lapsed() -> CredentialsError:
     )
 
 
-def refused_credentials() -> CredentialsError:
+def refused_credentials_error() -> CredentialsError:
     """What to say where nothing was ever accepted."""
     return CredentialsError(
         "the service refused the credentials, or every one of these IDs",

@@ -1,4 +1,4 @@
 """Finding what is new: list windows, what `sync` remembers, transcode, mark.
 
-Others use `run.Sync` and, for `list`, `windows` and `walk`.
+Others use `run.Sync` and, for `list`, `listing` and `windows`.
 """

@@ -25,12 +25,12 @@ from g2a_archive.errors import (
     ServiceError,
     UnreachableError,
 )
-from g2a_archive.models import IdSet, ListState, State, SyncSettings, counted, iso
-from g2a_archive.service.clock import SKEW
-from g2a_archive.service.pace import pause
+from g2a_archive.models import IdSet, ListState, State, SyncSettings, iso, pluralize
+from g2a_archive.service.clock import MAX_SKEW
+from g2a_archive.service.pace import sleep_or_interrupt
+from g2a_archive.sync.listing import Listing, Query, each_query, queries
 from g2a_archive.sync.state import SyncState, Unmarked
-from g2a_archive.sync.walk import Span, span_of
-from g2a_archive.sync.windows import Listing, Query, each_query, queries
+from g2a_archive.sync.windows import Span, span_of
 
 log = logging.getLogger("g2a_archive")
 
@@ -64,7 +64,7 @@ class Sync:
         self._download = download
         self._settings = settings
         self._clock = clock
-        self._wait = wait or (lambda seconds: pause(download.switch.event, seconds))
+        self._wait = wait or (lambda seconds: sleep_or_interrupt(download.switch.event, seconds))
         self._queries = queries(settings.selection)
         self._state: SyncState  # once the archive is open
         self._refused: list[CredentialsError] = []
@@ -77,7 +77,7 @@ class Sync:
 
     def _job(self) -> None:
         self._download.service()  # without credentials, nothing begins
-        self._download.begin()
+        self._download.begin_run()
         scopes = [query.scope for query in self._queries]
         download = self._download
         clock, run = download.service().clock, download.settings
@@ -90,7 +90,7 @@ class Sync:
         self._give_up()
 
     def _archive(self, found: Listing) -> None:
-        self._state.disbelieve_the_future()
+        self._state.reset_future_times()
         if self._stopped():
             return
         self._mark(found, first=True)
@@ -104,8 +104,8 @@ class Sync:
         """Whether this run should begin nothing more."""
         switch = self._download.switch
         if switch.code is not None:
-            self.report.ends.add(switch.code)
-        return self._download.out_of_time() or bool(self.report.ends & _SERIOUS)
+            self.report.abort_codes.add(switch.code)
+        return self._download.check_time_limit() or bool(self.report.abort_codes & _SERIOUS)
 
     # --- finding ----------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ class Sync:
         service = self._download.service()
         found = Listing(service.ready, service.clock, shard=self._download.settings.shard)
         try:
-            with self._download.display.watch(found.look):
+            with self._download.display.watch(found.snapshot):
                 failed = each_query(self._queries, lambda query: self._list_query(found, query))
         finally:
             self.sync.listed, self.sync.calls = len(found.ids()), found.calls
@@ -131,7 +131,7 @@ class Sync:
 
     def _tell(self, errors: Iterable[ArchiverError]) -> None:
         for error in errors:
-            self.report.tell(error)
+            self.report.record_error(error)
 
     def _list_query(self, found: Listing, query: Query) -> None:
         if self._stopped():
@@ -141,7 +141,7 @@ class Sync:
         windows_before = state.ever_scanned(query.scope)
         for one in found.walk(query, lambda: self._span(query)):
             remember = usual and (one.walked or windows_before)
-            state.found(one, scanned=one.complete_until if remember else None)
+            state.record_window(one, scanned=one.complete_until if remember else None)
             if self._stopped():
                 return
         if usual:
@@ -150,7 +150,7 @@ class Sync:
     def _span(self, query: Query) -> Span:
         """Which starts to ask for, by what is known of the time now."""
         chosen = span_of(self._settings.selection, self._download.service().clock.best())
-        scanned = self._state.scanned(query.scope)
+        scanned = self._state.complete_until(query.scope)
         if chosen.begin or chosen.end or self._settings.full or scanned is None:
             return chosen
         if self._settings.mark_archived:
@@ -163,16 +163,16 @@ class Sync:
         for second in self._state.gaps(query.scope):
             if iso(second) in found.overflowing:
                 continue
-            self._state.found(found.second(query, second))
+            self._state.record_window(found.second(query, second))
 
     # --- what to do -------------------------------------------------------------------------
 
     def _waiting(self, found: Listing) -> array[int]:
         """What waits to be transcoded, and is of interest: to be told as not available yet."""
         ids = found.ids(ListState.TRANSCODE)
-        done = self._state.without_interest(ids)
+        done = self._state.not_wanted(ids)
         waiting = array("q", (id_ for id_ in ids if id_ not in done))
-        self._download.request(waiting)
+        self._download.add_requested(waiting)
         self.report.unavailable.extend(waiting)
         self.sync.waiting = waiting
         return waiting
@@ -192,7 +192,7 @@ class Sync:
         if not self._settings.transcode:
             return []
         clock = self._download.service().clock
-        recent, latest = iso(int(clock.now() - ASK_AGAIN)), iso(int(clock.best()) + SKEW)
+        recent, latest = iso(int(clock.now() - ASK_AGAIN)), iso(int(clock.best()) + MAX_SKEW)
         owed = self._state.owed()
         under_way = {one.id for one in owed if recent <= (one.transcode_at or "") <= latest}
         wanted = [id_ for id_ in waiting if id_ not in under_way]
@@ -257,7 +257,7 @@ class Sync:
 
         What is not is told at the end only: of what is gone, this run may fetch it again.
         """
-        if not self._settings.mark_archived or self.report.ends & _SERIOUS:
+        if not self._settings.mark_archived or self.report.abort_codes & _SERIOUS:
             return
         here, ready = array("q"), found.ids(ListState.DOWNLOAD)
         for one in self._state.unmarked(ready):
@@ -276,7 +276,7 @@ class Sync:
                 (valid if id_ in listed else others).append(id_)
         mark = self._download.service().mark_archived
         for ids in self._accepted(valid + others, mark, "mark it as archived", listed):
-            self._state.marked(ids)
+            self._state.record_marked(ids)
             self.sync.marked += len(ids)
 
     def _missing(self, one: Unmarked) -> str | None:
@@ -293,7 +293,7 @@ class Sync:
 
     def _give_up(self) -> None:
         """Call lost, loudly, what has been owed for too long; not in a run that was cut short."""
-        if self._settings.give_up_after is None or self.report.ends:
+        if self._settings.give_up_after is None or self.report.abort_codes:
             return
         report = self.report
         missed = IdSet(report.unavailable + report.refused + report.failed.ids)
@@ -305,7 +305,7 @@ class Sync:
                 "recording %d: given up and lost: owed since %s, tried %s: %s",
                 one.id,
                 one.since,
-                counted(one.tries, "time"),
+                pluralize(one.tries, "time"),
                 one.reason,
             )
             self.sync.lost.append(one.id)
@@ -344,7 +344,7 @@ class Sync:
                     )
                     return
         except ServiceError as error:
-            self.report.tell(error)
+            self.report.record_error(error)
 
 
 def _chunks(ids: Sequence[int], size: int) -> Iterable[list[int]]:

@@ -14,9 +14,9 @@ from operator import itemgetter
 
 from g2a_archive.archive.database.catalog import IS_OWED, Catalog
 from g2a_archive.archive.database.lookup import known
-from g2a_archive.models import ALL_KINDS, FileKind, IdSet, Shard, State, iso, kinds_mask, unix
-from g2a_archive.service.clock import SKEW, Clock
-from g2a_archive.sync.windows import Found
+from g2a_archive.models import ALL_KINDS, FileKind, IdSet, Shard, State, iso, kinds_mask, parse_iso
+from g2a_archive.service.clock import MAX_SKEW, Clock
+from g2a_archive.sync.listing import WindowResult
 
 WAITING = "waiting to be transcoded"
 """The reason of a recording that the service lists as ready for transcoding."""
@@ -40,7 +40,7 @@ _WAITING = _FOUND.format(changes="recording.state = 'queued'")
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class OwedRecording:
     """A recording that the archive owes; `transcode_at` is when its transcoding was asked for."""
 
     id: int
@@ -91,7 +91,7 @@ class SyncState:
     def _in_shard(self, recording: int) -> bool:
         return self._shard is None or recording in self._shard
 
-    def _looked(self, scope: str) -> str:
+    def _scan_scope(self, scope: str) -> str:
         """The name under which is kept how far this run has looked.
 
         What a run of one shard, or of one kind of file, has looked at, one of another has not;
@@ -102,32 +102,32 @@ class SyncState:
 
     # --- what was found ---------------------------------------------------------------------
 
-    def scanned(self, scope: str) -> int | None:
+    def complete_until(self, scope: str) -> int | None:
         """Until when (Unix time) all recordings of a scope have been found; None: not known.
 
-        What a clock that was ahead has written is not believed.
+        What a clock that was ahead has written is ignored.
         """
         sql = "SELECT max(complete_until) FROM scan WHERE scope IN (?, ?) AND complete_until <= ?"
-        text = self._catalog.scalar(sql, scope, self._looked(scope), self._future())
-        return None if text is None else unix(text)
+        text = self._catalog.scalar(sql, scope, self._scan_scope(scope), self._latest_credible())
+        return None if text is None else parse_iso(text)
 
     def ever_scanned(self, scope: str) -> bool:
         """Whether a scope needed windows, so that it is remembered how far they came."""
         sql = "SELECT count(*) FROM scan WHERE scope IN (?, ?)"
-        return bool(self._catalog.scalar(sql, scope, self._looked(scope)))
+        return bool(self._catalog.scalar(sql, scope, self._scan_scope(scope)))
 
-    def _future(self) -> str:
+    def _latest_credible(self) -> str:
         """No honest clock has written a later time."""
-        return iso(int(self._clock.best()) + SKEW)
+        return iso(int(self._clock.best()) + MAX_SKEW)
 
-    def disbelieve_the_future(self) -> None:
+    def reset_future_times(self) -> None:
         """Correct what a clock that was ahead has written of what is owed: as of now.
 
         Or it would be asked for, tried and given up only when that time has come.
         """
         if self._catalog.readonly:
             return
-        now, future = self._clock.text(), self._future()
+        now, future = self._clock.text(), self._latest_credible()
         with self._catalog.transaction() as db:
             for column, instead in (("owed_since", now), ("last_try", now), ("transcode_at", None)):
                 db.execute(
@@ -139,18 +139,20 @@ class SyncState:
     def gaps(self, scope: str) -> list[int]:
         """The seconds (Unix time) in which more recordings started than the service told."""
         sql = "SELECT DISTINCT second FROM scan_gap WHERE scope IN (?, ?) ORDER BY second"
-        return [unix(row[0]) for row in self._catalog.rows(sql, (scope, self._looked(scope)))]
+        return [
+            parse_iso(row[0]) for row in self._catalog.rows(sql, (scope, self._scan_scope(scope)))
+        ]
 
-    def found(self, one: Found, *, scanned: int | None = None) -> None:
+    def record_window(self, one: WindowResult, *, scanned: int | None = None) -> None:
         """Remember the recordings of one answer, and how far the listing has come, together.
 
-        `scanned` is Unix time, None to leave it as it is. A second that overflows is remembered
-        until it does so no longer.
+        `complete_until` is Unix time, None to leave it as it is. A second that overflows is
+        remembered until it does so no longer.
         """
         if self._catalog.readonly:
             return
         scope, now = one.query.scope, self._clock.text()
-        looked = self._looked(scope)
+        looked = self._scan_scope(scope)
         with self._catalog.transaction() as db:
             for sql, state, reason, ids in (
                 (_WAITING, State.UNAVAILABLE, WAITING, one.ready.transcode),
@@ -168,16 +170,16 @@ class SyncState:
                     "INSERT INTO scan VALUES (?, ?) ON CONFLICT (scope) DO UPDATE SET "
                     "complete_until = CASE WHEN complete_until > ? THEN excluded.complete_until "
                     "ELSE max(complete_until, excluded.complete_until) END",
-                    (looked, iso(scanned), self._future()),
+                    (looked, iso(scanned), self._latest_credible()),
                 )
             if one.window.begin is not None and one.window.is_second:
                 second = looked, iso(one.window.begin)
                 if one.overflows:
                     db.execute("INSERT OR IGNORE INTO scan_gap VALUES (?, ?)", second)
-                elif one.window.sharp:
+                elif one.window.include_begin:
                     db.execute("DELETE FROM scan_gap WHERE scope = ? AND second = ?", second)
 
-    def owed(self) -> Iterator[Owed]:
+    def owed(self) -> Iterator[OwedRecording]:
         """What this archive owes of these scopes, and of no known one; in start order."""
         sql = (
             "SELECT id, state, coalesce(list_order, 0), transcode_at FROM recording "  # noqa: S608
@@ -186,7 +188,7 @@ class SyncState:
         )
         for id_, state, rank, asked in self._catalog.stream(sql, self._scopes):
             if self._in_shard(id_):
-                yield Owed(id_, State(state), rank, asked)
+                yield OwedRecording(id_, State(state), rank, asked)
 
     def unoffered(self) -> Iterator[tuple[int, int]]:
         """Archived recordings of these scopes of which a file was not offered, which is not
@@ -202,7 +204,7 @@ class SyncState:
 
     # --- what was asked for -----------------------------------------------------------------
 
-    def without_interest(self, ids: Collection[int]) -> IdSet:
+    def not_wanted(self, ids: Collection[int]) -> IdSet:
         """Those of `ids` that are archived, were given up, or were removed."""
         done = (State.ARCHIVED, State.LOST, State.REMOVED)
         return IdSet(one.id for one in known(self._catalog, ids) if one.state in done)
@@ -245,7 +247,7 @@ class SyncState:
             if bits < 0 or len(files) == bits.bit_count():
                 yield Unmarked(id_, files)
 
-    def marked(self, ids: Iterable[int]) -> None:
+    def record_marked(self, ids: Iterable[int]) -> None:
         """Remember that the service has marked `ids` as archived."""
         now = self._clock.text()
         with self._catalog.transaction() as db:

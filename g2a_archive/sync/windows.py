@@ -1,301 +1,196 @@
-"""Finding recordings: the list call tells 500 at most and has no next page, so time is walked.
+"""Which window of time to ask for next, when one list call does not tell everything.
 
-See `walk` for how. What several windows tell is taken once.
+A full answer means that there may be more: then the time is cut into windows that follow each
+other, and a window whose answer is full is halved, down to the second. How wide the next window
+is, the last answer tells: about 400 recordings are aimed at, as a window that is not full is one
+that is done with. Of a full answer nothing is wasted: its IDs are real, and where the first half
+of its window turns out to be empty, the second need not be asked for as a whole.
+
+Neighbouring windows overlap by a moment: the vendor does not say whether `fromTime` and `toTime`
+include their own instant, and one that neither of two windows included would be missed. The end of
+all windows is a moment earlier than what was asked for: nothing that starts then is wanted.
 """
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import count, product, repeat
-from urllib.parse import urlencode
-from weakref import finalize
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from g2a_archive.archive.database.statements import needing_room
-from g2a_archive.console.progress import Snapshot
-from g2a_archive.errors import (
-    ArchiverError,
-    BadAnswerError,
-    CredentialsError,
-    MalformedCallError,
-    ServiceError,
-)
-from g2a_archive.models import LIST_LIMIT, ListState, Selection, Shard, iso
-from g2a_archive.service.clock import Clock
-from g2a_archive.service.payloads import Ready
-from g2a_archive.sync.walk import Span, Walk, Window
+from g2a_archive.models import LIST_LIMIT, Selection, iso, resolve_time
+from g2a_archive.service.clock import MAX_SKEW
 
-log = logging.getLogger("g2a_archive")
+EARLIEST = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp())
+"""Where the windows begin without `--since`, in Unix time: years before the service's first day."""
 
-Ask = Callable[[Sequence[tuple[str, str]]], Ready]
-"""Makes a list call with these query attributes (`Service.ready`)."""
+_LATEST = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+"""No window begins later, whatever the clocks say."""
 
-
-_TABLES = """
-CREATE TABLE found (id INTEGER PRIMARY KEY, rank INTEGER, state TEXT, place INTEGER);
-CREATE TABLE ready (place INTEGER PRIMARY KEY, id INTEGER UNIQUE, rank INTEGER);
-"""
-
-_TAKE = """
-INSERT INTO found VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
-    rank = max(rank, excluded.rank),
-    state = CASE WHEN state = 'download' THEN state ELSE excluded.state END
-"""
-
-_NO_ROOM = "what was found cannot be kept in the temporary directory"
-
-_READY = """
-INSERT INTO ready (id, rank) {} ON CONFLICT (id) DO UPDATE SET rank = max(rank, excluded.rank)
-"""
-
-
-_SAME_SECONDS = 4
-"""So many full answers in a row, each of another second, are not the same by chance: without
-fractions of a second, the windows of three seconds in a row overlap."""
+_DAY = 86400
+_AIM = 400
+_GROWTH = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """What a list call asks for but for its times: one key of each sort, and the filters."""
+class Span:
+    """What a listing is about, in Unix seconds; None is without an edge.
 
-    params: tuple[tuple[str, str], ...]
+    `include_begin`: what starts at `begin` itself must be told. `resume`: what starts before is
+    known, so that where one call is not enough, the windows begin there.
+    """
+
+    begin: int | None = None
+    end: int | None = None
+    include_begin: bool = False
+    resume: int | None = None
 
     @property
-    def scope(self) -> str:
-        """The name under which the catalogue remembers what became of this query."""
-        return urlencode(self.params)
+    def window(self) -> Window:
+        """All of it."""
+        return Window(self.begin, self.end, self.include_begin, exclude_end=self.end is not None)
 
-    def __str__(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in self.params)
+    def differs(self, other: Span) -> bool:
+        """Whether it begins or ends elsewhere, beyond what passes between two looks at a clock."""
+        return any(
+            (mine is None) != (its is None) or abs((mine or 0) - (its or 0)) > MAX_SKEW
+            for mine, its in ((self.begin, other.begin), (self.end, other.end))
+        )
 
 
-def queries(selection: Selection) -> list[Query]:
-    """The queries that together find what was selected, one for each combination of keys.
-
-    The vendor's reference takes "one or more of accountKey, userKey, companyId" and says nothing
-    of the same one twice, so none is repeated within a call.
-    """
-    keys = (
-        ("accountKey", selection.account_keys),
-        ("companyId", selection.company_ids),
-        ("userKey", selection.user_keys),
+def span_of(selection: Selection, now: float) -> Span:
+    """What a person asked for, if it is `now` (Unix time)."""
+    since, until = selection.since, selection.until
+    return Span(
+        None if since is None else resolve_time(since, now),
+        None if until is None else resolve_time(until, now),
+        include_begin=True,
     )
-    choices = [
-        [(name, value) for value in dict.fromkeys(values)] for name, values in keys if values
-    ]
-    fixed: list[tuple[str, str]] = []
-    if selection.session_type is not None:
-        fixed.append(("sessionType", str(selection.session_type)))
-    if selection.archived:
-        fixed.append(("archived", "1"))
-    return [Query((*combination, *fixed)) for combination in product(*choices)]
-
-
-def each_query(queries: Sequence[Query], act: Callable[[Query], None]) -> list[ArchiverError]:
-    """Do `act` for each query; returns the errors of those that it failed for.
-
-    One that the service refuses, or cannot tell of, keeps no other out. Of several, each error
-    says of which it is.
-    """
-    failed: list[ArchiverError] = []
-    for query in queries:
-        try:
-            act(query)
-        except (ServiceError, CredentialsError) as error:
-            if len(queries) > 1:
-                error.message = f"{query}: {error.message}"
-            failed.append(error)
-    return failed
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What one list call told. `rank` is the first ID's place in start order, the next ones follow.
+class Window:
+    """A stretch of time in Unix seconds; None is without an edge.
 
-    `complete_until`: what starts before is known, in Unix time; None before the first window is
-    done with. `walked`: one call was not enough. `overflows`: this second holds more than is told.
+    `include_begin`: what starts at `begin` itself must be told, whether `fromTime` includes it or
+    not; `exclude_end`: what starts at `end` itself must not be, whether `toTime` includes it or
+    not.
     """
 
-    query: Query
-    window: Window
-    ready: Ready
-    rank: int
-    complete_until: int | None
-    walked: bool = False
-    overflows: bool = False
+    begin: int | None = None
+    end: int | None = None
+    include_begin: bool = False
+    exclude_end: bool = False
+
+    @property
+    def is_second(self) -> bool:
+        """Whether it cannot be halved."""
+        return self.begin is not None and self.end is not None and self.end - self.begin <= 1
+
+    def params(self, *, fractions: bool = True) -> list[tuple[str, str]]:
+        """The query attributes of this window; `fractions` of a second set a second apart."""
+        found = []
+        if self.begin is not None:
+            begin = iso(self.begin)
+            if self.include_begin:
+                before = iso(self.begin - 1)
+                begin = f"{before[:-1]}.998Z" if fractions else before
+            found.append(("fromTime", begin))
+        if self.end is not None:
+            # A second alone should not take in the next one, where `toTime` is inclusive. Without
+            # fractions one second too many is told rather than one too few.
+            apart = (self.is_second or self.exclude_end) and fractions
+            text = f"{iso(self.end - 1)[:-1]}.999Z" if apart else iso(self.end)
+            found.append(("toTime", text))
+        return found
+
+    def __str__(self) -> str:
+        begin = "the beginning" if self.begin is None else iso(self.begin)
+        return f"{begin} to {'now' if self.end is None else iso(self.end)}"
 
 
-class Listing:
-    """Every recording that some queries find, each once, however many calls it takes."""
+class WindowPlanner:
+    """Which window to ask for next. Pure planning: no calls, no clock.
 
-    def __init__(
-        self,
-        ask: Ask,
-        clock: Clock,
-        wanted: ListState = ListState.ALL,
-        shard: Shard | None = None,
-    ) -> None:
-        """`wanted` and `shard`: what of the answers matters; the rest is as if not told."""
-        self._shard = shard
-        self._ask = ask
-        self._wanted = wanted
-        self._clock = clock
-        self._fractions = True
-        self.calls = 0
-        self.total = 1
-        self.overflowing: list[str] = []
-        self._last_told: set[int] = set()
-        self._in_a_row = 0
-        self._places = count()
-        # A temporary file, once they are many: an account may have a million.
-        self._found = sqlite3.connect("", check_same_thread=False)
-        finalize(self, self._found.close)
-        self._found.executescript(_TABLES)
+    `window` is the next one, None when all is known; `complete_until`: what starts before is
+    known, but for seconds that overflow. None until the first window is done with.
+    """
 
-    def walk(self, query: Query, span: Callable[[], Span] = Span) -> Iterator[Found]:
-        """Make the calls for one query and one span, as they are needed.
+    def __init__(self, span: Span, now: float, best: float) -> None:
+        """`now`, `best`: Unix time as `Clock` tells it."""
+        self.window: Window | None = span.window
+        self._resume = span.resume
+        self.complete_until: int | None = None
+        self._first = True
+        self._open = span.end is None
+        self._at = EARLIEST if span.begin is None else span.begin
+        self._begin, self._include_begin = self._at, span.include_begin
+        # A day more, for a service whose clock is ahead; should that not do, see `_go_beyond`.
+        self._stop = int(best) + _DAY if span.end is None else span.end
+        self._step, self._beyond, self._all = _DAY, False, True
+        self._horizon = min(int(now), self._stop)
+        self._width = max(1, self._stop - self._at)
+        self._base = self._at
+        # [at, _full_to] is known to hold at least `_rest` recordings.
+        self._full_to: int | None = None
+        self._rest = 0
 
-        What time it is may turn out only with the first answer: if `span` then says something
-        else, that answer is thrown away. Raises what the call raises: `ServiceError`,
-        `CredentialsError`, `Interrupted`.
-        """
-        before, walked = self.calls, False
-        asked = span()
-        answer: Ready | None = self._call(query, asked.window)
-        now = span()
-        if now.differs(asked):
-            asked, answer = now, None
-        walk = Walk(replace(asked, resume=now.resume), self._clock.now(), self._clock.best())
-        while (window := walk.window) is not None:
-            told = answer or self._call(query, window)
-            ready, longest = self._take_in(window, told)
-            answer = None
-            walk.answered(longest)
-            walked = walked or walk.window is not None
-            self._estimate(before, walk.share)
-            overflows = self._overflows(window, longest)
-            if overflows:
-                self._require_news(told)
-            yield Found(query, window, ready, _rank(window), walk.complete_until, walked, overflows)
-        self.total = self.calls
+    def answered(self, count: int) -> None:
+        """Take in an answer; `count` is the length of the longest array that matters."""
+        window = self.window
+        assert window is not None, "the walk is over"
+        if self._at >= self._stop and self._open and count >= LIST_LIMIT:
+            self._go_beyond()
+        elif count < LIST_LIMIT or window.is_second:
+            self._known(count)
+        elif self._resume is not None:
+            self._at = self._base = self._resume
+            self._width, self._resume = max(1, self._stop - self._at), None
+            self.window = self._window(None if self._open else self._stop)
+            return
+        else:
+            self._full_to, self._rest = self._at + self._width, LIST_LIMIT
+        self._first = False
+        self._choose()
 
-    def _require_news(self, told: Ready) -> None:
-        """Raise `BadAnswerError` where the times that were asked for make no difference.
+    def _known(self, count: int) -> None:
+        """All of this window is known; go on behind it, with a width that this one suggests."""
+        window = self.window
+        self._all = not self._open or window is None or window.end is None
+        if self._first:  # the call without windows was enough
+            self._at, self.complete_until = self._stop, self._horizon
+            return
+        self._at += self._width
+        self._rest -= count
+        self.complete_until = min(self._at, self._horizon)
+        if count == 0 and self._base == self._at - self._width:
+            self._base = self._at  # what is before the first recording is no progress
+        wider = min(_GROWTH, _AIM / count) if count else _GROWTH
+        self._width = max(1, int(self._width * wider))
 
-        Else every second since `EARLIEST` would be asked for.
-        """
-        same = {*told.transcode, *told.download}
-        self._in_a_row = self._in_a_row + 1 if same == self._last_told else 1
-        self._last_told = same
-        if self._in_a_row >= _SAME_SECONDS:
-            raise BadAnswerError(
-                f"list call: the same recordings are told of {self._in_a_row} seconds in a row: "
-                "the service does not heed fromTime and toTime, so that only the first ones are "
-                "found"
-            )
+    def _go_beyond(self) -> None:
+        """There is more, later than the clocks say that it can be: they are behind."""
+        self._stop = min(self._at + self._step, _LATEST)
+        self._width, self._step, self._beyond = self._step, 2 * self._step, True
 
-    def second(self, query: Query, second: int) -> Found:
-        """Ask for one second (Unix time) alone. Raises as `walk`."""
-        window = Window(second, second + 1, sharp=True)
-        ready, longest = self._take_in(window, self._call(query, window))
-        overflows = self._overflows(window, longest)
-        return Found(query, window, ready, _rank(window), None, overflows=overflows)
+    def _choose(self) -> None:
+        if self._at >= self._stop:
+            self.window = None if self._all or self._at >= _LATEST else self._window(None)
+            return
+        full_to = self._full_to
+        if full_to is not None and full_to > self._at and self._rest > LIST_LIMIT // 2:
+            # Most of a full answer is still ahead: as wide as that, it would be full again.
+            while self._width > 1 and self._at + self._width >= full_to:
+                self._width = max(1, min(self._width, full_to - self._at) // 2)
+        end = min(self._at + self._width, self._stop)
+        self._width = end - self._at
+        last = self._open and end == self._stop and self._width > 1 and not self._beyond
+        self.window = self._window(None if last else end)
 
-    def _take_in(self, window: Window, answer: Ready) -> tuple[Ready, int]:
-        """What matters of a call's answer, and the length of the longest array."""
-        ready = self._wanted_of(answer)
-        longest = max(
-            len(ready.transcode) + ready.odd_transcode, len(ready.download) + ready.odd_download
-        )
-        if self._shard is not None:
-            mine = self._shard.of
-            ready = replace(
-                ready,
-                transcode=tuple(mine(ready.transcode)),
-                download=tuple(mine(ready.download)),
-            )
-        with needing_room(_NO_ROOM), self._found:
-            for state, ids in (
-                (ListState.DOWNLOAD, ready.download),
-                (ListState.TRANSCODE, ready.transcode),
-            ):
-                ranks = count(_rank(window))
-                rows = zip(ids, ranks, repeat(state.value), self._places, strict=False)
-                self._found.executemany(_TAKE, rows)
-        log.info(
-            "listed %s: %d ready for download, %d for transcoding",
-            window,
-            len(ready.download),
-            len(ready.transcode),
-        )
-        return ready, longest
+    def _window(self, end: int | None) -> Window:
+        include_begin = self._include_begin or self._at > self._begin
+        exclude_end = not self._open and end == self._stop
+        return Window(self._at, end, include_begin, exclude_end=exclude_end)
 
-    def _call(self, query: Query, window: Window) -> Ready:
-        self.calls += 1
-        plain = window.params(fractions=False)
-        params = window.params() if self._fractions else plain
-        try:
-            return self._ask([*query.params, *params])
-        except MalformedCallError:
-            if params == plain:
-                raise
-        # The vendor says "ISO 8601" and no more: perhaps fractions of a second are too much.
-        self._fractions = False
-        return self._call(query, window)
-
-    def _overflows(self, window: Window, told: int) -> bool:
-        """Whether a second holds more than the service tells of it; if so, that is said."""
-        if not (window.is_second and told >= LIST_LIMIT and window.begin is not None):
-            return False
-        self.overflowing.append(iso(window.begin))
-        log.error(
-            "at least %d recordings started at %s, and the service tells no more of them: "
-            "some may be missing (once these are marked as archived, it tells the rest)",
-            LIST_LIMIT,
-            iso(window.begin),
-        )
-        return True
-
-    def ids(self, state: ListState = ListState.ALL) -> array[int]:
-        """What was found in this state, each ID once and in one state.
-
-        They are in start order; of `ALL`, as nearly as the service tells: by windows, and in
-        start order within each state.
-        """
-        sql = "SELECT id FROM found WHERE ? IN ('all', state) ORDER BY rank, place"
-        with needing_room(_NO_ROOM):
-            return array("q", (row[0] for row in self._found.execute(sql, [state.value])))
-
-    def ready_and(self, others: Iterable[tuple[int, int]]) -> array[int]:
-        """What is ready for download, and `others` (ID, rank in start order), in start order."""
-        db = self._found
-        ready = "SELECT id, rank FROM found WHERE state = 'download' ORDER BY rank, place"
-        with needing_room(_NO_ROOM), db:
-            db.execute("DELETE FROM ready")
-            db.executemany(_READY.format("VALUES (?, ?)"), others)
-            db.execute(_READY.format(ready))
-            sql = "SELECT id FROM ready ORDER BY rank, place"
-            return array("q", (row[0] for row in db.execute(sql)))
-
-    def look(self) -> Snapshot:
-        """A look at the listing while it goes on."""
-        return Snapshot("Listing", self.calls, max(self.total, self.calls), None, unit="window")
-
-    def _wanted_of(self, ready: Ready) -> Ready:
-        if self._wanted is ListState.DOWNLOAD:
-            return replace(ready, transcode=(), odd_transcode=0)
-        if self._wanted is ListState.TRANSCODE:
-            return replace(ready, download=(), odd_download=0)
-        return ready
-
-    def _estimate(self, before: int, share: float) -> None:
-        calls = self.calls - before
-        self.total = before + max(calls + 1, round(calls / share) if share > 0 else calls + 1)
-
-
-def _rank(window: Window) -> int:
-    """The rank of the first of a window's recordings; 500 of them fit before the next second's."""
-    return (window.begin or 0) * 1000
+    @property
+    def progress(self) -> float:
+        """How much of the time is walked, 0 to 1, counted from the first recording."""
+        return (self._at - self._base) / max(1, self._stop - self._base)

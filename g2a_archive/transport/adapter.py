@@ -19,9 +19,9 @@ from urllib3.response import BaseHTTPResponse
 
 from g2a_archive import __version__
 from g2a_archive.errors import InputError
-from g2a_archive.transport.address import place_of
-from g2a_archive.transport.connections import Network, classes
-from g2a_archive.transport.errors import proxy_refusal
+from g2a_archive.transport.address import origin_of
+from g2a_archive.transport.connections import Network, pool_classes
+from g2a_archive.transport.errors import proxy_error
 
 USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.version_info.minor})"
 
@@ -55,7 +55,7 @@ class Adapter(HTTPAdapter):
         response = super().send(request, *args, **more)
         if response.status_code == 407:  # one to CONNECT is an error of the library
             response.raw.close()
-            raise proxy_refusal(407)
+            raise proxy_error(407)
         return response
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class Adapter(HTTPAdapter):
 
     def _know(self, manager: Any) -> Any:
         usual = manager.pool_classes_by_scheme
-        manager.pool_classes_by_scheme = classes(self.network, usual)
+        manager.pool_classes_by_scheme = pool_classes(self.network, usual)
         return manager
 
 
@@ -89,11 +89,11 @@ class FileAdapter(Adapter):
         self, request: requests.PreparedRequest, *args: Any, **more: Any
     ) -> Any:
         """The host's pool, as requests finds it."""
-        place = place_of(request.url or "")
-        pool = self._pools.get(place)
+        origin = origin_of(request.url or "")
+        pool = self._pools.get(origin)
         if pool is None or pool.pool is None:  # one that was closed to make room for others
             pool = super().get_connection_with_tls_context(request, *args, **more)
-            self._pools[place] = pool
+            self._pools[origin] = pool
         return pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:

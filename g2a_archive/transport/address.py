@@ -23,7 +23,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def place_of(url: str) -> str:
+def origin_of(url: str) -> str:
     """Scheme, host, and port where that is named, of an address that may be used."""
     return "/".join(url.split("?", 1)[0].split("/", 3)[:3]).lower()
 
@@ -39,7 +39,7 @@ def target_of(url: str) -> str:
     return target if target.startswith("/") else f"/{target}"
 
 
-def checked(url: str) -> SplitResult:
+def validate_url(url: str) -> SplitResult:
     """Split an address and see that it may be used.
 
     Raises `ValueError`, whose text never holds the address itself, since a link is a secret.

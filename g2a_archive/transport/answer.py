@@ -1,6 +1,6 @@
 """A host's answer to one request: status, headers, and a body that is read piece by piece.
 
-The library reads; what is added is distrust. Two lengths that differ, or a transfer coding that is
+The library reads; what is added are checks. Two lengths that differ, or a transfer coding that is
 not plainly `chunked`, are no answer; a compressed body is whole only where its own end says so;
 what the host tells of a digest must be true.
 """
@@ -17,9 +17,9 @@ from typing import Any
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.ssltransport import SSLTransport
 
-from g2a_archive.transport.connections import Network, Place
-from g2a_archive.transport.digests import told_digests
-from g2a_archive.transport.errors import NetworkError, translated
+from g2a_archive.transport.connections import HostPort, Network
+from g2a_archive.transport.digests import parse_digests
+from g2a_archive.transport.errors import NetworkError, translate_error
 from g2a_archive.transport.inflate import WINDOWS, Inflate
 from g2a_archive.transport.retry_after import retry_after
 
@@ -53,7 +53,7 @@ TLS comes in pieces of 16 kB, and for each of them the threads would take the in
 other: 16 files of 128 MiB came in 38 s, and come in 9."""
 
 
-def faulty(status: int) -> bool:
+def is_host_failure(status: int) -> bool:
     """Whether an answer tells of its host rather than of a file: a server error, or too many."""
     return status >= 500 or status == 429
 
@@ -61,8 +61,8 @@ def faulty(status: int) -> bool:
 class Answer:
     """An answer whose body is unread. `length`: bytes of the body as it is sent, or None.
 
-    `kept_by`: the hosts that it came from, be it by redirects, on connections in use before; `host`
-    is the last of them.
+    `reused_hosts`: the hosts that it came from, be it by redirects, on connections in use before;
+    `host` is the last of them.
     """
 
     host = ""
@@ -89,7 +89,7 @@ class Answer:
         self.coding = _coding(raw.headers.get("Content-Encoding", ""))
         self.named_coding = bool(raw.headers.get("Content-Encoding", "").strip())
         self._inflate = Inflate(WINDOWS[self.coding]) if self.coding in WINDOWS else None
-        self.digests = told_digests(raw.headers, partial=self.status == 206)
+        self.digests = parse_digests(raw.headers, partial=self.status == 206)
         self._encoded_digests = {
             name: hashlib.new(name, usedforsecurity=False) for name in self.digests
         }
@@ -102,14 +102,14 @@ class Answer:
         self._network: Network = connection.network
         self._sock = connection.answering
         self._kept = connection if connection.answers > 1 else None
-        self.kept_by: set[Place] = {connection.place} if self._kept is not None else set()
+        self.reused_hosts: set[HostPort] = {connection.place} if self._kept is not None else set()
         self._asked_at = connection.asked_at
         self._tls = isinstance(self._sock, ssl.SSLSocket | SSLTransport)
         self._quick = False
         self._window = (0, 0.0)
         self._longest = self._network.timeout + _GRACE
         self._late = False
-        self.floor = Floor(self._network.timeout)
+        self.low_speed = LowSpeedLimit(self._network.timeout)
 
     @property
     def encoded(self) -> bool:
@@ -122,29 +122,29 @@ class Answer:
         return self.coding is None or self._inflate is not None
 
     @property
-    def announced(self) -> bool:
+    def is_delimited(self) -> bool:
         """Whether the body's end is marked, so that a cut shows."""
         return self.chunked or self.length is not None
 
     @property
-    def proved(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether a body, read to its end, is all of it: its length or its coding says so."""
-        return self.announced or (self._inflate is not None and self._inflate.ended)
+        return self.is_delimited or (self._inflate is not None and self._inflate.ended)
 
     @property
     def trailing_digests(self) -> dict[str, bytes]:
         """What the host tells of the digests of a plain body behind it, once it was read."""
         raw: Any = self._raw
         trailers = {} if self.encoded else raw._original_response.trailers
-        return told_digests(trailers, partial=self.status == 206)
+        return parse_digests(trailers, partial=self.status == 206)
 
     @property
-    def doubtful(self) -> bool:
+    def is_suspect(self) -> bool:
         """Whether the host sent more than it was asked for, and this on a connection that was kept:
         it may be another file's. For any thread, once the body was read; then more may come."""
-        return self._kept is not None and self._kept.doubts(self._asked_at)
+        return self._kept is not None and self._kept.is_suspect(self._asked_at)
 
-    def followed(self) -> bool:
+    def has_unsolicited(self) -> bool:
         """Whether another answer comes behind this one, which makes no sense: that would be the
         right one. Waits for it, where the connection was in use before, and ends that."""
         if self._kept is None or self._raw.connection is None:  # which others may have by now
@@ -153,7 +153,7 @@ class Answer:
         with suppress(NetworkError):
             while left > 0 and time.monotonic() < until and (data := self._read(_LITTLE)):
                 left -= len(data)
-        return self.ended and self._kept.followed()
+        return self.ended and self._kept.has_unsolicited()
 
     @property
     def whole_length(self) -> int | None:
@@ -190,10 +190,10 @@ class Answer:
         if first is None or last is None or first > last:
             return None
         if self.length not in (None, last - first + 1):
-            raise NetworkError("the host announces two lengths that differ", odd_part=True)
+            raise NetworkError("the host announces two lengths that differ", bad_range=True)
         return last - first + 1
 
-    def head(self, count: int) -> bytes:
+    def peek(self, count: int) -> bytes:
         """Up to `count` bytes of a body that nobody began to read; `read` gives them once more.
 
         Raises `NetworkError`, as `read` does.
@@ -229,7 +229,7 @@ class Answer:
     def _read(self, most: int) -> bytes:
         if self.ended:
             return b""
-        self.floor.check()
+        self.low_speed.check()
         if self._left is not None:
             # Of an empty body, too: the library is done with an answer only once it says its end.
             most = min(most, self._left) or 1
@@ -240,18 +240,18 @@ class Answer:
         try:
             data = read(most, decode_content=False)
         except Exception as error:  # hostile chunks and headers raise all sorts
-            data, failure = b"", translated(error)
+            data, failure = b"", translate_error(error)
         in_time = self._network.end(self._sock) or self._network.aborted
         self._late = self._late or not in_time
         if not data and self._late:  # which is no end of the body, whatever it looks like
             raise NetworkError("the answer came too slowly", timed_out=True)
         if failure is not None:
             raise failure
-        self.floor.add(len(data))
+        self.low_speed.add(len(data))
         if self.chunked and self._part_left is not None:
             self._part_left -= len(data)
             if self._part_left < 0 or (self._part_left and not data):
-                raise NetworkError("more or less came than the host announces", odd_part=True)
+                raise NetworkError("more or less came than the host announces", bad_range=True)
         if not data:
             if self._left:
                 raise NetworkError("the connection was closed early")
@@ -289,7 +289,7 @@ class Answer:
         self._longest = min(self._longest, _PATIENCE)
         with suppress(Exception):
             left = self._left if self._left is not None else _LITTLE
-            if self.announced and not self._begun and left <= _LITTLE:
+            if self.is_delimited and not self._begun and left <= _LITTLE:
                 until = time.monotonic() + _PATIENCE
                 while left >= 0 and time.monotonic() < until:
                     left -= len(self._read(_LITTLE)) or left + 1
@@ -301,8 +301,8 @@ class Answer:
             loan.release_conn()
 
 
-class Floor:
-    """Fails a transfer that trickles: too few bytes in a whole time-out."""
+class LowSpeedLimit:
+    """Fails a transfer below the low speed limit: too few bytes in a whole time-out."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -316,7 +316,7 @@ class Floor:
 
     @property
     def slow(self) -> bool:
-        """Whether the transfer as a whole, a stall at its end included, was below the floor."""
+        """Whether the transfer as a whole, a stall at its end included, was below the limit."""
         return self._all < SLOWEST * (time.monotonic() - self._began)
 
     def add(self, count: int) -> None:

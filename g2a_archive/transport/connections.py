@@ -1,6 +1,6 @@
 """Connections to hosts: which address is tried first, and when a kept one may be used again.
 
-The libraries make them, keep them in pools, and speak HTTP. What is added is distrust: of a
+The libraries make them, keep them in pools, and speak HTTP. What is added are checks: of a
 connection that is old, that has something to read though nothing was asked for, or whose headers
 trickle; and how another thread ends a wait.
 """
@@ -24,8 +24,8 @@ from urllib3.util.connection import allowed_gai_family, create_connection
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.wait import wait_for_read
 
-from g2a_archive.transport.address import place_of
-from g2a_archive.transport.sockets import decrypted, shut, talks, talks_still
+from g2a_archive.transport.address import origin_of
+from g2a_archive.transport.sockets import has_decrypted, peek_unsolicited, read_unsolicited, shut
 
 _LONGEST_IDLE = 60.0
 """Seconds since its last request after which a kept connection is not used again: a load balancer
@@ -43,7 +43,7 @@ _COUNTS = re.compile(r"content-|transfer-|digest|hash|checksum", re.IGNORECASE)
 _LOOK = (0.05, 2.0)
 """Seconds after a request, at least and at most, in which another answer to it may come."""
 
-Place = tuple[str, int]
+HostPort = tuple[str, int]
 """A host's name and port."""
 
 
@@ -57,13 +57,13 @@ class Network:
         """`timeout` in seconds, for an answer's headers to come whole, and for each read of it."""
         self.timeout = timeout
         self._lock = threading.Lock()
-        self._good: dict[Place, str] = {}
-        self._failed: dict[Place, set[str]] = {}
-        self._expired: dict[Place, float] = {}
-        self._talkative: set[Place] = set()
-        self._doubted: set[Place] = set()
+        self._good: dict[HostPort, str] = {}
+        self._failed: dict[HostPort, set[str]] = {}
+        self._expired: dict[HostPort, float] = {}
+        self._talkative: set[HostPort] = set()
+        self._suspects: set[HostPort] = set()
         self._kept: WeakSet[Any] = WeakSet()
-        self._usual = self._spread = 0.0
+        self._srtt = self._rttvar = 0.0
         self._waiting: dict[Any, float] = {}
         # `connection` is the one that a thread used last, `target` what its request is to ask for.
         self.used = threading.local()
@@ -96,7 +96,7 @@ class Network:
             connection.unproved = made.getpeername()[0]
         return made
 
-    def _first(self, place: Place) -> str | None:
+    def _first(self, place: HostPort) -> str | None:
         """The address to be tried before all others, where it matters."""
         good, failed = self._good.get(place), self._failed.get(place)
         if good is not None or not failed:
@@ -109,7 +109,7 @@ class Network:
         failed.clear()  # all are as bad
         return None
 
-    def failed(self, place: Place, address: str) -> None:
+    def failed(self, place: HostPort, address: str) -> None:
         """A new connection to this address was of no use: the host's others come before it."""
         self._failed.setdefault(place, set()).add(address)
         if self._good.get(place) == address:
@@ -119,45 +119,45 @@ class Network:
         """The address that a new connection goes to is of use."""
         self._good[connection.place], connection.unproved = connection.unproved, ""
 
-    def expire(self, place: Place) -> None:
+    def expire(self, place: HostPort) -> None:
         """The connections to this host that are kept now are not to be used again."""
         self._expired[place] = time.monotonic()
 
-    def distrust(self, place: Place, *, doubt: bool) -> None:
-        """This host has sent what nobody asked for: it gets a new connection for each request.
+    def mark_unsolicited(self, place: HostPort, *, suspect: bool) -> None:
+        """This host has sent unsolicited bytes: it gets a new connection for each request.
 
-        `doubt`: that was an answer, so that others may have come in the place of those before.
+        `suspect`: that was a response, so that others may have come in the place of those before.
         """
         self._talkative.add(place)
-        if doubt:
-            self._doubted.add(place)
+        if suspect:
+            self._suspects.add(place)
 
-    def took(self, connection: Any, seconds: float) -> None:
+    def record_latency(self, connection: Any, seconds: float) -> None:
         """The headers of an answer came, so long after its request."""
         if connection.answers == 1:
             with self._lock:
                 self._kept.add(connection)
         # As RFC 6298 has it for round trips.
-        self._usual = self._usual or seconds
-        self._spread += (abs(seconds - self._usual) - self._spread) / 4
-        self._usual += (seconds - self._usual) / 8
+        self._srtt = self._srtt or seconds
+        self._rttvar += (abs(seconds - self._srtt) - self._rttvar) / 4
+        self._srtt += (seconds - self._srtt) / 8
 
-    def late_for(self) -> float:
+    def late_wait(self) -> float:
         """Seconds in which an answer may come yet whose place another one took."""
         with self._lock:
             asked_at = (one.asked_at for one in self._kept if one.answers > 1)
-            until = self.late(max(asked_at, default=0.0))
+            until = self.late_deadline(max(asked_at, default=0.0))
         return max(0.0, until - time.monotonic())
 
-    def late(self, since: float) -> float:
+    def late_deadline(self, since: float) -> float:
         """Until when (monotonic seconds) it may, of a request that was made then.
 
         The host may have to answer the one before first.
         """
         shortest, longest = _LOOK
-        return since + min(longest, max(shortest, 3 * self._usual + 8 * self._spread))
+        return since + min(longest, max(shortest, 3 * self._srtt + 8 * self._rttvar))
 
-    def doubted(self) -> set[Place]:
+    def pop_suspects(self) -> set[HostPort]:
         """Hosts, each told once, that have sent an answer to nothing: what of theirs came on
         connections in use before may be other files. Only while no request is under way."""
         with self._lock:
@@ -166,10 +166,10 @@ class Network:
             # An answer that was still waited for as the run was stopped is not one too many.
             if connection.idle and not connection.is_connected:  # which looks at what waits
                 connection.close()
-        found, self._doubted = self._doubted, set()
+        found, self._suspects = self._suspects, set()
         return found
 
-    def fresh(self, place: Place, asked_at: float) -> bool:
+    def is_reusable(self, place: HostPort, asked_at: float) -> bool:
         """Whether a connection that was last used at `asked_at` (monotonic) may be used again."""
         young = time.monotonic() - asked_at < _LONGEST_IDLE
         trusted = asked_at > self._expired.get(place, 0.0) and place not in self._talkative
@@ -185,7 +185,7 @@ class Network:
         """Something has come, or will not; False where another thread ended the wait."""
         return self._waiting.pop(sock, None) is not None
 
-    def end_late(self) -> None:
+    def end_overdue(self) -> None:
         """To be called now and then: ends what is waited for longer than it may take.
 
         The library's time-out counts from byte to byte: what trickles, be it of the headers, the
@@ -216,7 +216,7 @@ class _Final(http.client.HTTPResponse):
     The answer would then come later, for whoever uses the connection next.
     """
 
-    def __init__(self, kept: _Kept, *args: Any, **more: Any) -> None:
+    def __init__(self, kept: _TrackedConnection, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._kept = kept
         self._at_end = False
@@ -247,12 +247,12 @@ class _Final(http.client.HTTPResponse):
 
     def _close_conn(self) -> None:
         if self._at_end or self.length == 0:
-            self._kept.look_behind(self.fp)
+            self._kept.check_unsolicited(self.fp)
         super()._close_conn()  # type: ignore[misc]
 
 
-class _Kept:
-    """What is added to every connection of the library; `network` is set by `classes`."""
+class _TrackedConnection:
+    """What is added to every connection of the library; `network` is set by `pool_classes`."""
 
     network: Network
     asked_at = 0.0
@@ -263,7 +263,7 @@ class _Kept:
     idle = False
     """Whether the last answer was read whole."""
 
-    doubted = -1.0
+    suspect_until = -1.0
     """When the last request was made before something came that nobody had asked for."""
 
     answering: socket.socket | None = None
@@ -278,7 +278,7 @@ class _Kept:
         return self.network.connect(self, super()._new_conn)  # type: ignore[misc]
 
     @property
-    def place(self) -> Place:
+    def place(self) -> HostPort:
         return self.host, self.port  # type: ignore[attr-defined]
 
     @property
@@ -286,24 +286,24 @@ class _Kept:
         # The library's own look comes first: is anything waiting that nobody asked for?
         connected = bool(super().is_connected)  # type: ignore[misc]
         sock = self.sock  # type: ignore[attr-defined]
-        quiet = connected and not decrypted(sock)
+        quiet = connected and not has_decrypted(sock)
         self.idle = self.idle and quiet
-        if sock is not None and not quiet and (sent := talks(sock)):
-            self._distrust(sent)
-        return quiet and self.network.fresh(self.place, self.asked_at)
+        if sock is not None and not quiet and (sent := read_unsolicited(sock)):
+            self._mark_unsolicited(sent)
+        return quiet and self.network.is_reusable(self.place, self.asked_at)
 
-    def look_behind(self, file: Any) -> None:
+    def check_unsolicited(self, file: Any) -> None:
         """An answer was read whole from `file`: was more read with it, which is lost with it?"""
         self.idle = True
         file.raw.readinto = lambda _: None  # as if no more had come: the system is not asked
         if sent := file.peek(1):
-            self._distrust(sent)
+            self._mark_unsolicited(sent)
 
-    def _distrust(self, sent: bytes) -> None:
-        self.doubted = self.asked_at
+    def _mark_unsolicited(self, sent: bytes) -> None:
+        self.suspect_until = self.asked_at
         # Of an answer that came in two pieces, this may be only its first bytes.
         whole = sent + b"HTTP/1.1 200"[len(sent) :]
-        self.network.distrust(self.place, doubt=_ANSWER.match(whole) is not None)
+        self.network.mark_unsolicited(self.place, suspect=_ANSWER.match(whole) is not None)
 
     def close(self) -> None:
         """Before an idle one is closed, to make room for another host's, it is looked at."""
@@ -312,7 +312,7 @@ class _Kept:
             self.network.failed(self.place, self.unproved)
         super().close()  # type: ignore[misc]
 
-    def doubts(self, asked_at: float) -> bool:
+    def is_suspect(self, asked_at: float) -> bool:
         """Whether more has come since what was asked for then: that was another's answer, perhaps.
 
         For any thread. While the connection is in use again, there is no telling.
@@ -320,26 +320,26 @@ class _Kept:
         sock = self.sock  # type: ignore[attr-defined]
         idle = type(sock) is socket.socket and self.asked_at == asked_at
         # Looked at twice: somebody may begin to use it meanwhile.
-        if idle and (sent := talks_still(sock)) and self.asked_at == asked_at:
-            self._distrust(sent)
-        return asked_at <= self.doubted
+        if idle and (sent := peek_unsolicited(sock)) and self.asked_at == asked_at:
+            self._mark_unsolicited(sent)
+        return asked_at <= self.suspect_until
 
-    def followed(self) -> bool:
+    def has_unsolicited(self) -> bool:
         """Whether something comes behind an answer that was read whole, and that makes no sense:
         it is waited for. For whoever has the connection, which is of no use any more."""
         sock = self.sock  # type: ignore[attr-defined]
         with suppress(OSError, ValueError):
-            if sock is not None and not decrypted(sock):
-                wait_for_read(sock, timeout=2 * self.network.late(0.0))
+            if sock is not None and not has_decrypted(sock):
+                wait_for_read(sock, timeout=2 * self.network.late_deadline(0.0))
         _ = self.is_connected
         self.close()
-        return self.asked_at <= self.doubted
+        return self.asked_at <= self.suspect_until
 
     def request(self, method: str, url: str, *args: Any, **more: Any) -> None:
         self.asked_at, self.idle = time.monotonic(), False
         self.network.used.connection = self
         if target := getattr(self.network.used, "target", ""):  # a proxy is to get all of the url
-            url = target if url.startswith("/") else f"{place_of(url)}{target}"
+            url = target if url.startswith("/") else f"{origin_of(url)}{target}"
         super().request(method, url, *args, **more)  # type: ignore[misc]
 
     def _tunnel(self) -> None:
@@ -349,7 +349,7 @@ class _Kept:
         self.answering = self.sock  # type: ignore[attr-defined]
         found = self._awaited(super().getresponse)  # type: ignore[misc]
         self.answers += 1
-        self.network.took(self, time.monotonic() - self.asked_at)
+        self.network.record_latency(self, time.monotonic() - self.asked_at)
         return found
 
     def _awaited(self, act: Callable[[], Any]) -> Any:
@@ -370,7 +370,7 @@ class _Kept:
         raise TimeoutError  # here, where no other error would be taken for its cause
 
 
-class _Encrypted(_Kept):
+class _TrackedTLSConnection(_TrackedConnection):
     """The same for TLS."""
 
     ssl_context: ssl.SSLContext | None
@@ -386,10 +386,10 @@ class _Encrypted(_Kept):
             self.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
 
 
-_ADDED: Mapping[str, type] = {"http": _Kept, "https": _Encrypted}
+_ADDED: Mapping[str, type] = {"http": _TrackedConnection, "https": _TrackedTLSConnection}
 
 
-def classes(known: Network, usual: Mapping[str, type]) -> dict[str, type]:
+def pool_classes(known: Network, usual: Mapping[str, type]) -> dict[str, type]:
     """The classes of pools that a manager uses, with connections that know `known`."""
     found = {}
     for scheme, pool in usual.items():

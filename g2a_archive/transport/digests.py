@@ -23,7 +23,7 @@ _TELLING = frozenset(map(str.lower, (_MD5, _GOOGLE, _AMAZON, *_OF_FILE, *_OF_BOD
 _LENGTHS = {"md5": 16, "sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 
 
-def told_digests(headers: Mapping[str, str], *, partial: bool) -> dict[str, bytes]:
+def parse_digests(headers: Mapping[str, str], *, partial: bool) -> dict[str, bytes]:
     """Digests of the whole file as it is sent, by hashlib's names.
 
     `Content-MD5` (RFC 1864) is of the body, so it says nothing of a file of which a `partial`

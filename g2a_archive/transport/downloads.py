@@ -16,10 +16,10 @@ from g2a_archive.transport.adapter import (
     FileAdapter,
     raw_of,
 )
-from g2a_archive.transport.answer import Answer, faulty
-from g2a_archive.transport.connections import Network, Place
-from g2a_archive.transport.errors import NetworkError, translated
-from g2a_archive.transport.hosts import Hosts
+from g2a_archive.transport.answer import Answer, is_host_failure
+from g2a_archive.transport.connections import HostPort, Network
+from g2a_archive.transport.errors import NetworkError, translate_error
+from g2a_archive.transport.hosts import CircuitBreaker
 from g2a_archive.transport.retry_after import retry_after
 
 _MOST_REDIRECTS = 5
@@ -32,7 +32,7 @@ class Downloads:
     `network` tells and ends what is under way on them, `hosts` which of them are down.
     """
 
-    def __init__(self, timeout: float, *, jobs: int, hosts: Hosts) -> None:
+    def __init__(self, timeout: float, *, jobs: int, hosts: CircuitBreaker) -> None:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
         self._timeout = min(CONNECT_TIMEOUT, timeout), timeout
         self.hosts = hosts
@@ -45,20 +45,20 @@ class Downloads:
     def get(self, url: str, headers: Mapping[str, str]) -> Answer:
         """Send a GET, follow redirects, and return the answer with its body unread.
 
-        `url` is one that `address.checked` let pass. Raises `NetworkError` where no answer came,
+        `url` is one that `validate_url` let pass. Raises `NetworkError` where no answer came,
         or a redirect leads where it must not. The answer must be closed.
         """
-        kept_by: set[Place] = set()
+        reused_hosts: set[HostPort] = set()
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._prepared(url, headers)
             self.network.used.target = address.target_of(url)
-            host = address.place_of(url)
+            host = address.origin_of(url)
             response = self._ask(host, request)
             location = _location(response)
             answer = Answer(raw_of(response))
-            kept_by |= answer.kept_by
+            reused_hosts |= answer.reused_hosts
             if location is None:
-                answer.kept_by, answer.host = kept_by, host
+                answer.reused_hosts, answer.host = reused_hosts, host
                 return answer
             answer.close()
             url = _redirected(url, location)
@@ -81,27 +81,27 @@ class Downloads:
 
     def _settings(self, url: str) -> Mapping[str, Any]:
         """Proxies and certificates for this host, as requests finds them in the environment."""
-        place = address.place_of(url)
-        if place not in self._environment:
-            self._environment[place] = self._session.merge_environment_settings(
+        origin = address.origin_of(url)
+        if origin not in self._environment:
+            self._environment[origin] = self._session.merge_environment_settings(
                 url, {}, True, None, None
             )
-        return self._environment[place]
+        return self._environment[origin]
 
     def _ask(self, host: str, request: requests.PreparedRequest) -> requests.Response:
         """Send the request unless the host is known to be down, and tell what came of it."""
-        self.hosts.ask(host)
+        self.hosts.check(host)
         try:
             response = self._send(request)
         except NetworkError as error:
-            error.unanswered = host
-            self.hosts.unanswered(host, str(error), at_once=error.at_once)
+            error.failed_host = host
+            self.hosts.record_failure(host, str(error), at_once=error.at_once)
             raise
-        if faulty(status := response.status_code):
+        if is_host_failure(status := response.status_code):
             wait = retry_after(raw_of(response).headers)
-            self.hosts.unanswered(host, f"it answered {status}", at_once=True, wait=wait)
+            self.hosts.record_failure(host, f"it answered {status}", at_once=True, wait=wait)
         else:
-            self.hosts.answered(host)
+            self.hosts.record_success(host)
         return response
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:
@@ -112,12 +112,12 @@ class Downloads:
                 response = self._adapter.send(
                     request, timeout=self._timeout, **self._settings(request.url or "")
                 )
-                if again or not _to_nobody(response, network.used.connection):
+                if again or not _is_unsolicited(response, network.used.connection):
                     return response
                 raw_of(response).close()
                 raise NetworkError("the file host closed a kept connection")
             except Exception as error:  # hostile headers raise all sorts
-                found = translated(error)
+                found = translate_error(error)
             used = network.used.connection
             if used is None or not used.answers or network.aborted or found.final:
                 break
@@ -129,7 +129,7 @@ class Downloads:
         raise found from None
 
 
-def _to_nobody(response: requests.Response, connection: Any) -> bool:
+def _is_unsolicited(response: requests.Response, connection: Any) -> bool:
     """Whether this may be what a host says to a connection that is idle, as it ends it (HAProxy's
     400 and 408, say): it may have come just as the request went out."""
     ends = cast(Any, raw_of(response))._original_response.will_close
@@ -153,7 +153,7 @@ def _redirected(url: str, location: str) -> str:
     except ValueError:  # whose text would quote the address
         raise NetworkError("a redirect cannot be followed: it is no address") from None
     try:
-        address.checked(target)
+        address.validate_url(target)
     except ValueError as error:
         raise NetworkError(f"a redirect cannot be followed: {error}") from None
     return target

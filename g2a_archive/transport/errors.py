@@ -39,9 +39,9 @@ class NetworkError(Exception):
 
     `final`: trying again would not change it. `unreachable`: the host was not reached at all.
     `ragged_end`: TLS ended without saying so, which may be a cut. `timed_out`: nothing came.
-    `not_http`: something came that breaks the rules; `odd_part`: a part that is not what it says.
-    `unanswered`: the host, be it a redirect's, that was not reached, or had no answer.
-    `untried`: it was not even asked, as it is down.
+    `not_http`: something came that breaks the rules; `bad_range`: a part that is not what it says.
+    `failed_host`: the host, be it a redirect's, that was not reached, or had no answer.
+    `not_sent`: it was not even asked, as it is down.
     """
 
     text: str
@@ -51,9 +51,9 @@ class NetworkError(Exception):
     ragged_end: bool = False
     timed_out: bool = False
     not_http: bool = False
-    odd_part: bool = False
-    unanswered: str = ""
-    untried: bool = False
+    bad_range: bool = False
+    failed_host: str = ""
+    not_sent: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -61,10 +61,10 @@ class NetworkError(Exception):
     @property
     def at_once(self) -> bool:
         """Whether the host was there, and nobody had to wait for it."""
-        return not (self.unreachable or self.timed_out or self.untried or self.final)
+        return not (self.unreachable or self.timed_out or self.not_sent or self.final)
 
 
-def proxy_refusal(status: int) -> NetworkError:
+def proxy_error(status: int) -> NetworkError:
     """A proxy's own answer instead of the host's."""
     if status == 407:
         return NetworkError(f"{_WANTS_USER} (407)", final=True, unreachable=True)
@@ -73,7 +73,7 @@ def proxy_refusal(status: int) -> NetworkError:
     return NetworkError(f"the proxy answered {status}", unreachable=True)
 
 
-def translated(error: BaseException) -> NetworkError:
+def translate_error(error: BaseException) -> NetworkError:
     """What an exception of requests, urllib3, http.client, ssl or socket comes to."""
     if isinstance(error, NetworkError):
         return error
@@ -109,7 +109,7 @@ def _proxy(cause: BaseException) -> NetworkError | None:
         text = "the proxy's address is no address (one begins with http://, say)"
         return NetworkError(text, final=True, unreachable=True)
     if found := _TUNNEL.search(str(cause)):
-        return proxy_refusal(int(found[1]))
+        return proxy_error(int(found[1]))
     if isinstance(cause, urllib3_errors.ProxyError):
         for inner in _causes(cause):
             if isinstance(inner, ssl.SSLCertVerificationError):  # it is the proxy's own

@@ -1,4 +1,4 @@
-"""File hosts that are down: asked now and then, not for each file as often as it takes.
+"""A circuit breaker for file hosts: one that is down is probed now and then, not for each file.
 
 A host is down where it cannot be reached, or takes connections and never answers: then each attempt
 holds a worker for a whole time-out, and other hosts' files would wait behind them. It is down, too,
@@ -41,7 +41,7 @@ class _Host:
     next_at: float = 0.0
 
 
-class Hosts:
+class CircuitBreaker:
     """What the run's requests found out about the file hosts. Every method is for any thread.
 
     `host` is a link's, or a redirect's, with its scheme and port. Times are monotonic seconds.
@@ -63,13 +63,13 @@ class Hosts:
         self._good: set[str] = set()
         self._lock = threading.Lock()
 
-    def answered(self, host: str) -> None:
+    def record_success(self, host: str) -> None:
         """The host answered, and not with a fault of its own."""
         with self._lock:
             self._hosts.pop(host, None)
             self._good.add(host)
 
-    def unanswered(
+    def record_failure(
         self, host: str, reason: str, *, at_once: bool = False, wait: float | None = None
     ) -> None:
         """A request got no answer from the host, or a fault, which it need not wait for `at_once`.
@@ -91,7 +91,7 @@ class Hosts:
             if found.given_up:
                 found.next_at = max(found.next_at, now + _STILL_DOWN)
 
-    def ask(self, host: str) -> None:
+    def check(self, host: str) -> None:
         """Raise `NetworkError` where the host is not to be asked now: else one has to ask it.
 
         Who asks a host that is down does so for all: others wait for what comes of it.
@@ -106,7 +106,7 @@ class Hosts:
                 found.probing = True
             else:
                 text, final = f"the file host is down: {found.reason}", found.given_up
-                raise NetworkError(text, final=final, unanswered=host, untried=not final)
+                raise NetworkError(text, final=final, failed_host=host, not_sent=not final)
 
     def tried(self, host: str, times: int) -> None:
         """A file failed so often by now, the last time by this host."""

@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeVar
 import requests
 
 from g2a_archive.errors import Interrupted
-from g2a_archive.threads import no_threads, spawn
+from g2a_archive.threads import no_threads_error, spawn
 from g2a_archive.transport.adapter import CONNECT_TIMEOUT, Adapter, Session, check_certificates
 from g2a_archive.transport.connections import Network
-from g2a_archive.transport.errors import NetworkError, translated
+from g2a_archive.transport.errors import NetworkError, translate_error
 
 _T = TypeVar("_T")
 _LOOK_EVERY = 0.1
@@ -85,7 +85,7 @@ class Caller:
             ) as response:
                 reply = Reply(response.status_code, _body(response, most), response.headers)
         except Exception as error:  # an answer that breaks the rules raises all sorts
-            raise translated(error) from None
+            raise translate_error(error) from None
         if reply.body is not None:
             self._sessions.append(session)
         return reply
@@ -100,7 +100,7 @@ def _body(response: requests.Response, most: int) -> bytes | None:
     return bytes(body)
 
 
-def overseen(
+def run_with_deadline(
     act: Callable[[], _T], *, seconds: float, stopped: Callable[[], bool], grace: float = 0.0
 ) -> _T:
     """What `act` returns or raises, done in a thread that is left to itself when it takes too long.
@@ -121,7 +121,7 @@ def overseen(
             ended.put((None, error))
 
     if spawn(work) is None:
-        raise no_threads()
+        raise no_threads_error()
     until = time.monotonic() + seconds
     while True:
         try:

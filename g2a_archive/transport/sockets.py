@@ -22,15 +22,15 @@ def shut(sock: Any) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def decrypted(sock: object) -> bool:
+def has_decrypted(sock: object) -> bool:
     """Whether TLS holds bytes that nobody read yet: these no longer show on the socket."""
     if isinstance(sock, SSLTransport):
         waiting = sock.sslobj.pending() or sock.incoming.pending
-        return bool(waiting) or decrypted(sock.socket)
+        return bool(waiting) or has_decrypted(sock.socket)
     return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
-def talks(sock: Any, flags: int = 0) -> bytes:
+def read_unsolicited(sock: Any, flags: int = 0) -> bytes:
     """The first bytes that wait on a connection; none for its end, or a word of it (408)."""
     with suppress(OSError, ValueError):  # nothing waits, or it has been closed
         sock.settimeout(0)
@@ -39,10 +39,10 @@ def talks(sock: Any, flags: int = 0) -> bytes:
     return b""
 
 
-def talks_still(sock: socket.socket) -> bytes:
+def peek_unsolicited(sock: socket.socket) -> bytes:
     """The same for a connection without TLS that may be used again: the bytes stay there."""
     with suppress(OSError, ValueError):
         if wait_for_read(sock, timeout=0):
             with sock.dup() as same:
-                return talks(same, socket.MSG_PEEK)
+                return read_unsolicited(same, socket.MSG_PEEK)
     return b""

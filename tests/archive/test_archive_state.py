@@ -32,7 +32,7 @@ from support.cli import Args
 from support.service import Serve
 
 from g2a_archive.archive.database.copying import require_plain
-from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk import strictpath
 from g2a_archive.archive.storage import check_destination, has_catalog
 from g2a_archive.console.outputs import is_replaced
 from g2a_archive.demo import SimulatedService, faults
@@ -110,7 +110,7 @@ def test_a_run_beside_a_reader_of_the_catalogue(serve: Serve, root: Path) -> Non
 def test_a_catalogue_that_stays_locked(
     serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("g2a_archive.archive.database.connection._PATIENCE", 0.1)
+    monkeypatch.setattr("g2a_archive.archive.database.connection._BUSY_TIMEOUT", 0.1)
     service = serve(2)
     ids = list(service.recordings)
     run_here(service, root, ids[:1])
@@ -118,9 +118,9 @@ def test_a_catalogue_that_stays_locked(
         other.execute("BEGIN EXCLUSIVE")
         report = run_here(service, root, ids)
     assert report.exit_code == ExitCode.STORAGE
-    assert len(report.stops) == 1
-    assert "has been locked for" in report.stops[0]
-    assert "--catalog" in report.stops[0]
+    assert len(report.abort_messages) == 1
+    assert "has been locked for" in report.abort_messages[0]
+    assert "--catalog" in report.abort_messages[0]
     assert run_here(service, root, ids).exit_code == 0
     assert_archive_equals(service, root)
 
@@ -420,7 +420,7 @@ def test_an_archive_that_another_run_makes_just_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two looks there was a directory, and so "a file"; or a catalogue, still empty."""
-    looked = look._looked
+    looked = strictpath._stat
 
     def then_it_is_there(path: Path) -> os.stat_result | None:
         found = looked(path)
@@ -430,7 +430,7 @@ def test_an_archive_that_another_run_makes_just_now(
             path.touch()
         return found
 
-    monkeypatch.setattr(look, "_looked", then_it_is_there)
+    monkeypatch.setattr(strictpath, "_stat", then_it_is_there)
     check_destination(tmp_path / "archive")
     assert not has_catalog(tmp_path / "archive" / "catalog.sqlite3")
     assert not has_catalog(tmp_path / "archive" / "catalog.sqlite3")
@@ -445,7 +445,7 @@ def test_a_journal_comes_and_goes_with_each_transaction(
     """
     journal = tmp_path / "catalog.sqlite3-journal"
     journal.touch()
-    looked = look._looked
+    looked = strictpath._stat
 
     def then_it_is_otherwise(path: Path) -> os.stat_result | None:
         found = looked(path)
@@ -453,7 +453,7 @@ def test_a_journal_comes_and_goes_with_each_transaction(
             journal.unlink() if found else journal.touch()
         return found
 
-    monkeypatch.setattr(look, "_looked", then_it_is_otherwise)
+    monkeypatch.setattr(strictpath, "_stat", then_it_is_otherwise)
     require_plain(tmp_path / "catalog.sqlite3")
     assert not journal.exists()
     assert is_replaced(str(journal))

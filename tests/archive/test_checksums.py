@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support.memory import peak_of
 
 from g2a_archive.archive import checksums
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.archive.database.revisions import DirectorySums, lines_of
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.errors import Interrupted, StorageError
@@ -172,12 +172,16 @@ def test_a_long_file_takes_little_memory(tmp_path: Path) -> None:
     (tmp_path / DAY).mkdir(parents=True)
     with Catalog(tmp_path / "catalog.sqlite3") as catalog:
         files = (StoredFile(n, FileKind.MP4, f"{DAY}/{n}.mp4", 1, A) for n in range(1, count + 1))
-        held = (Settlement(f.recording, State.ARCHIVED, 1, directory=DAY, files=[f]) for f in files)
-        catalog.settle(held)
+        held = (
+            RecordingResult(f.recording, State.ARCHIVED, 1, directory=DAY, files=[f]) for f in files
+        )
+        catalog.record_results(held)
         (tmp_path / DAY / "1.mp4").touch()
         checksums.write_checksums(catalog, tmp_path)
         more = StoredFile(count + 7, FileKind.MP4, f"{DAY}/{count + 7}.mp4", 1, B)
-        catalog.settle([Settlement(more.recording, State.ARCHIVED, 1, directory=DAY, files=[more])])
+        catalog.record_results(
+            [RecordingResult(more.recording, State.ARCHIVED, 1, directory=DAY, files=[more])]
+        )
         assert peak_of(lambda: checksums.write_checksums(catalog, tmp_path)) < 12_000_000
         told = catalog.rows("SELECT sha256, files FROM sums ORDER BY revision DESC LIMIT 1")
         with (tmp_path / DAY / "SHA256SUMS").open("rb") as file:
@@ -203,12 +207,14 @@ def test_the_catalogue_s_files_of_each_directory_are_listed(
     with Catalog(tmp_path / "catalog.sqlite3") as catalog:
         files = [store(tmp_path, n, b"%d" % n, day) for n, day in enumerate(days * 3)]
         # A file may lie elsewhere than in its recording's directory.
-        catalog.settle(
-            Settlement(n, State.ARCHIVED, 1, directory=day, files=[file])
+        catalog.record_results(
+            RecordingResult(n, State.ARCHIVED, 1, directory=day, files=[file])
             for n, (file, day) in enumerate(zip(files, [*days * 2, DAY, DAY, DAY], strict=True))
         )
         far = files[0]._replace(recording=99, path="gone/99.mp4")
-        catalog.settle([Settlement(99, State.ARCHIVED, 1, directory="gone", files=[far])])
+        catalog.record_results(
+            [RecordingResult(99, State.ARCHIVED, 1, directory="gone", files=[far])]
+        )
         checksums.write_checksums(catalog, tmp_path)
         assert catalog.stale_directories() == ["gone"]  # out of sight, perhaps
         told = catalog.fingerprint()
@@ -235,7 +241,9 @@ def test_directories_that_cannot_be_written_keep_no_other_back(
     with Catalog(tmp_path / "catalog.sqlite3") as catalog:
         for n, day in enumerate(days, 1):
             file = store(tmp_path, n, b"%d" % n, day)
-            catalog.settle([Settlement(n, State.ARCHIVED, 1, directory=day, files=[file])])
+            catalog.record_results(
+                [RecordingResult(n, State.ARCHIVED, 1, directory=day, files=[file])]
+            )
         for n in blocked:
             (tmp_path / days[n - 1] / "SHA256SUMS").mkdir()
         with pytest.raises(StorageError) as error:

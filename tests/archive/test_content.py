@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from g2a_archive.archive.content import doubt
+from g2a_archive.archive.content import integrity_problem
 from g2a_archive.demo.media import mp4
 from g2a_archive.models import FileKind
 
@@ -40,7 +40,7 @@ def test_what_speaks_against_a_file(
     path.write_bytes(data)
     if beside:
         (tmp_path / beside).touch()
-    assert doubt(path, kind) == expected
+    assert integrity_problem(path, kind) == expected
 
 
 @pytest.mark.parametrize("how", ["truncate", "fallocate", "in the middle"])
@@ -61,11 +61,11 @@ def test_room_that_was_taken_and_never_filled(tmp_path: Path, how: str, kind: Fi
         file.flush()
         os.fsync(file.fileno())
     if not _tells_holes(tmp_path):
-        assert doubt(path, kind) == ""
+        assert integrity_problem(path, kind) == ""
         pytest.skip("this file system does not tell of holes")
-    assert doubt(path, kind) == "parts of it were never written"
+    assert integrity_problem(path, kind) == "parts of it were never written"
     path.write_bytes(path.read_bytes())
-    assert doubt(path, kind) == ""
+    assert integrity_problem(path, kind) == ""
 
 
 def _tells_holes(folder: Path) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from g2a_archive.archive.database import counts, inventory, schema
-from g2a_archive.archive.database.catalog import Catalog, Settlement
-from g2a_archive.archive.database.tombstones import entomb
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
+from g2a_archive.archive.database.tombstones import begin_removal
 from g2a_archive.curation import merge_rows
 from g2a_archive.models import FileKind, State, StoredFile, utc_now
 
@@ -65,8 +65,8 @@ def change(catalog: Catalog, chance: random.Random) -> str:
         start = chance.choice([one for one in _STARTS if one])
         catalog.queue(ids, 7, [(id_, chance.choice(_DIRECTORIES) or "2014", start) for id_ in ids])
     elif what == "settle":
-        catalog.settle(
-            Settlement(
+        catalog.record_results(
+            RecordingResult(
                 id_,
                 chance.choice(list(State)[:7]),
                 start_time=chance.choice(_STARTS),
@@ -77,13 +77,15 @@ def change(catalog: Catalog, chance: random.Random) -> str:
         )
     elif what == "check":
         half = len(files) // 2
-        catalog.checked(files[half:], [(file, "changed") for file in files[:half]])
+        catalog.record_check(files[half:], [(file, "changed") for file in files[:half]])
     elif what == "damage":
-        catalog.damaged((file.recording, file.kind, "missing") for file in files)
+        catalog.mark_damaged((file.recording, file.kind, "missing") for file in files)
     elif what == "adopt":
         catalog.adopt([file for id_ in ids for file in stored(chance, id_)], {ids[0]: "broken"})
     elif what == "remove":
-        entomb(catalog, ids[:1], None) if chance.random() < 0.5 else merge_rows.forget(catalog, ids)
+        begin_removal(catalog, ids[:1], None) if chance.random() < 0.5 else merge_rows.forget(
+            catalog, ids
+        )
     else:  # whatever a conflict makes of the outer statement, it is not done to the counts
         how = chance.choice(["IGNORE", "REPLACE"])
         with catalog.transaction() as db:
@@ -104,10 +106,10 @@ def test_the_counts_are_right_whatever_is_written(catalog: Catalog, seed: int) -
 
 def test_times_of_checks_that_are_past_are_forgotten(catalog: Catalog) -> None:
     file = StoredFile(1, FileKind.MP4, "d/1.mp4", 5, "a")
-    catalog.settle([Settlement(1, State.ARCHIVED, 1, directory="d", files=[file])])
+    catalog.record_results([RecordingResult(1, State.ARCHIVED, 1, directory="d", files=[file])])
     for time in _TIMES:
         catalog.now = lambda time=time: time  # type: ignore[misc]
-        catalog.checked([file])
+        catalog.record_check([file])
     assert catalog.rows("SELECT * FROM check_count") == [(_TIMES[-1], 1)]
     assert inventory.summary(catalog).oldest_check == _TIMES[-1]
 

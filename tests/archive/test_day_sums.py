@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from g2a_archive.archive import checksums
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.fixity.fingerprint import prove
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -36,8 +36,8 @@ class Day:
                 (self.root / path).write_bytes(data)
                 digest = hashlib.sha256(data).hexdigest()
                 files.append(StoredFile(id_, kind, path, len(data), digest))
-            settled.append(Settlement(id_, State.ARCHIVED, 7, directory=DAY, files=files))
-        self.catalog.settle(settled)
+            settled.append(RecordingResult(id_, State.ARCHIVED, 7, directory=DAY, files=files))
+        self.catalog.record_results(settled)
 
     def write(self) -> None:
         checksums.write_checksums(self.catalog, self.root)
@@ -123,7 +123,9 @@ def test_what_came_again_elsewhere_leaves_the_directory_that_it_was_in(
     file = StoredFile(15, FileKind.MP4, "2014/15.mp4", len(data), digest)
     for kind in ("events", "jpg", "mp4")[: 3 * gone]:
         (day.root / DAY / f"15.{kind}").unlink()
-    day.catalog.settle([Settlement(15, State.ARCHIVED, 7, directory="2014", files=[file])])
+    day.catalog.record_results(
+        [RecordingResult(15, State.ARCHIVED, 7, directory="2014", files=[file])]
+    )
     assert day.catalog.stale_directories() == ["2014", DAY]
     day.write()
     kept = day.path.read_text().count(" 15.")

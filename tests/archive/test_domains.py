@@ -13,12 +13,12 @@ from support import mounts
 
 from g2a_archive.archive.disk import domains
 from g2a_archive.archive.disk import space as space_module
-from g2a_archive.archive.disk.domains import Doing, domain_of, local_error, persistently
-from g2a_archive.archive.disk.space import CrowdedError, NoRoomError, Space
+from g2a_archive.archive.disk.domains import Operation, domain_of, local_error, retry_transient
+from g2a_archive.archive.disk.space import NoRoomError, Space, SpaceReservedError
 from g2a_archive.archive.storage import Storage
 from g2a_archive.errors import Domain, ExitCode, LocalError, StorageError
 
-PASSING, FILE, DIRECTORY, ARCHIVE = Domain.PASSING, Domain.FILE, Domain.DIRECTORY, Domain.ARCHIVE
+PASSING, FILE, DIRECTORY, ARCHIVE = Domain.TRANSIENT, Domain.FILE, Domain.DIRECTORY, Domain.ARCHIVE
 
 # What an error means while bytes are written to `partial/`, a name or a directory is made, a
 # directory is flushed, a file is read, a directory is listed.
@@ -65,16 +65,16 @@ def error_of(code: int) -> OSError:
 @pytest.mark.parametrize("name", TABLE)
 def test_the_domain_of_each_error(name: str) -> None:
     error = error_of(getattr(errno, name))
-    assert tuple(domain_of(error, doing) for doing in Doing) == TABLE[name]
+    assert tuple(domain_of(error, doing) for doing in Operation) == TABLE[name]
 
 
 def test_an_error_that_nobody_has_met_is_never_passing() -> None:
-    assert domain_of(OSError("without a number"), Doing.WRITE) is ARCHIVE
-    assert domain_of(error_of(9999), Doing.NAME) is DIRECTORY
+    assert domain_of(OSError("without a number"), Operation.WRITE) is ARCHIVE
+    assert domain_of(error_of(9999), Operation.NAME) is DIRECTORY
 
 
 def test_what_a_local_error_says() -> None:
-    error = local_error(error_of(errno.EACCES), Doing.NAME, "/a/2014")
+    error = local_error(error_of(errno.EACCES), Operation.NAME, "/a/2014")
     assert str(error).startswith("cannot write /a/2014: Permission denied (give the user")
     assert (error.exit_code, error.code) == (ExitCode.FAILED, errno.EACCES)
     assert error.domain is DIRECTORY
@@ -103,10 +103,10 @@ def test_what_passes_is_tried_again(
 
     if tries is None:
         with pytest.raises(OSError, match=os.strerror(codes[-1])):
-            persistently(action)
+            retry_transient(action)
         assert left == []
     else:
-        assert persistently(action) == tries
+        assert retry_transient(action) == tries
     assert sum(waits) < 1
 
 
@@ -122,7 +122,7 @@ def test_what_takes_long_to_fail_is_tried_twice(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(domains, "_wait", lambda _: None)
     monkeypatch.setattr("g2a_archive.archive.disk.domains.time.monotonic", lambda: now[0])
     with pytest.raises(OSError, match=os.strerror(errno.ETIMEDOUT)):
-        persistently(action)
+        retry_transient(action)
     assert len(tries) == 2
 
 
@@ -130,7 +130,7 @@ def test_what_takes_long_to_fail_is_tried_twice(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_try_leaves_nothing_behind(storage: Storage) -> None:
-    storage.try_out()
+    storage.require_writable()
     assert list(storage.partial.iterdir()) == []
 
 
@@ -140,14 +140,14 @@ def test_a_try_on_a_disk_that_is_full(root: Path) -> None:
         storage = Storage(root)
         storage.open()
         (root / "much").write_bytes(bytes(2 << 20))
-        storage.try_out()
-        full = local_error(error_of(errno.ENOSPC), Doing.WRITE, storage.partial / "1.mp4.part")
+        storage.require_writable()
+        full = local_error(error_of(errno.ENOSPC), Operation.WRITE, storage.partial / "1.mp4.part")
         with pytest.raises(StorageError, match="No space left on device") as caught:
-            storage.try_out(full)
+            storage.require_writable(full)
         assert caught.value.exit_code == ExitCode.STORAGE
         assert list(storage.partial.iterdir()) == []
         mounts.grow(root, "64m")
-        storage.try_out(full)
+        storage.require_writable(full)
         storage.close()
 
 
@@ -157,9 +157,13 @@ def test_a_try_after_another_disk_is_full(root: Path) -> None:
         storage = Storage(root)
         storage.open()
         for name in ("2014/05/06/1.mp4", "2014/05/06", "2014"):
-            storage.try_out(local_error(error_of(errno.ENOSPC), Doing.NAME, root / name))
+            storage.require_writable(
+                local_error(error_of(errno.ENOSPC), Operation.NAME, root / name)
+            )
         with pytest.raises(StorageError, match="No space left on device"):
-            storage.try_out(local_error(error_of(errno.ENOSPC), Doing.NAME, root / "2015/1.mp4"))
+            storage.require_writable(
+                local_error(error_of(errno.ENOSPC), Operation.NAME, root / "2015/1.mp4")
+            )
         storage.close()
 
 
@@ -173,7 +177,7 @@ def test_inodes_that_are_used_up_are_named(root: Path) -> None:
             except OSError:
                 break
         with pytest.raises(StorageError, match="its inodes are used up") as caught:
-            storage.try_out()
+            storage.require_writable()
         assert "remove files that nobody needs" in caught.value.hint
         with pytest.raises(LocalError, match="its inodes are used up") as refused:
             storage.make_directory("2014/05")
@@ -188,7 +192,7 @@ def test_a_try_on_another_drive(root: Path, tmp_path: Path) -> None:
             storage.open()
         (root / ".g2a-archive" / "partial").mkdir(parents=True)
         with pytest.raises(StorageError, match="no longer the drive") as caught:
-            storage.try_out()
+            storage.require_writable()
         assert caught.value.exit_code == ExitCode.STORAGE
         assert "mounted?" in caught.value.hint
         storage.close()
@@ -299,7 +303,7 @@ def test_a_file_system_that_does_not_tell_its_space_is_not_full(
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((0,) * 10))
     space = Space(tmp_path, 1 << 30)
     space.require()
-    space.claim("one", 1 << 50)
+    space.reserve("one", 1 << 50)
     for code in (errno.ENOSYS, errno.EIO, errno.EACCES):
 
         def refuse(_: object, code: int = code) -> None:
@@ -308,7 +312,7 @@ def test_a_file_system_that_does_not_tell_its_space_is_not_full(
         monkeypatch.setattr(os, "statvfs", refuse)
         space = Space(tmp_path, 1 << 30)
         space.require()
-        space.claim("one", 1 << 50)
+        space.reserve("one", 1 << 50)
 
 
 def test_min_free_is_looked_at_before_the_first_byte(
@@ -327,15 +331,15 @@ def test_a_length_that_no_disk_has_is_no_full_disk(
     monkeypatch.setattr(os, "statvfs", lambda _: statvfs_of(free=1 << 38, total=1 << 40))
     space = Space(tmp_path, 1 << 30)
     with pytest.raises(LocalError, match=r"909\.5 TB are announced; the whole disk of") as caught:
-        space.claim("one", 1_000_000_000_000_000)
+        space.reserve("one", 1_000_000_000_000_000)
     assert caught.value.domain is FILE
-    space.claim("two", 1 << 30)
+    space.reserve("two", 1 << 30)
     with pytest.raises(LocalError, match=r"256\.0 GB free, 512\.0 GB still to come") as caught:
-        space.claim("three", 1 << 39)
+        space.reserve("three", 1 << 39)
     assert caught.value.domain is DIRECTORY
     with pytest.raises(StorageError, match=r"free, 256\.0 GB still to come") as full:
-        space.claim("four", (1 << 38) - (1 << 30))
-    assert full.type is CrowdedError
+        space.reserve("four", (1 << 38) - (1 << 30))
+    assert full.type is SpaceReservedError
 
 
 def test_the_third_file_without_room_is_of_a_full_disk(
@@ -346,10 +350,10 @@ def test_the_third_file_without_room_is_of_a_full_disk(
     space = Space(tmp_path, 1 << 29)
     for owner in ("one", "two", "one"):
         with pytest.raises(LocalError) as caught:
-            space.claim(owner, 1 << 30)
+            space.reserve(owner, 1 << 30)
         assert caught.value.domain is DIRECTORY
     with pytest.raises(StorageError, match="not enough space") as full:
-        space.claim("three", 1 << 30)
+        space.reserve("three", 1 << 30)
     assert full.type is NoRoomError
 
 
@@ -358,31 +362,31 @@ def test_of_a_full_disk_no_length_is_too_much(
 ) -> None:
     monkeypatch.setattr(os, "statvfs", lambda _: statvfs_of(free=40 << 20, total=1 << 40))
     with pytest.raises(StorageError, match="not enough space") as full:
-        Space(tmp_path, 10 << 20).claim("one", 1 << 30)
+        Space(tmp_path, 10 << 20).reserve("one", 1 << 30)
     assert full.type is NoRoomError
 
 
 def test_a_year_on_a_disk_of_its_own_has_its_own_space(root: Path) -> None:
     with mounts.tmpfs(root, "32m"), mounts.tmpfs(root / "2014", "2m"):
         space = Space(root, 0)
-        space.claim("one", 8 << 20, directory="2015/05/06")
+        space.reserve("one", 8 << 20, directory="2015/05/06")
         for need, domain in ((3 << 20, FILE), ((2 << 20) + 1, FILE), (1 << 20, None)):
             if domain is None:
-                space.claim("two", need, directory="2014/05/06")
+                space.reserve("two", need, directory="2014/05/06")
                 continue
             with pytest.raises(LocalError) as caught:
-                space.claim("two", need, directory="2014/05/06")
+                space.reserve("two", need, directory="2014/05/06")
             assert caught.value.domain is domain
-        with pytest.raises(CrowdedError, match=f"not enough space on {root}/2014: ") as full:
-            space.claim("three", 3 << 19, directory="2014/05/07")
+        with pytest.raises(SpaceReservedError, match=f"not enough space on {root}/2014: ") as full:
+            space.reserve("three", 3 << 19, directory="2014/05/07")
         assert "catalogue" not in str(full.value)
         # What is here already lies on the archive's own disk.
-        with pytest.raises(CrowdedError, match=f"not enough space on {root}/2014: "):
-            space.claim("three", 1 << 19, here=1 << 20, directory="2014/05/07")
+        with pytest.raises(SpaceReservedError, match=f"not enough space on {root}/2014: "):
+            space.reserve("three", 1 << 19, here=1 << 20, directory="2014/05/07")
         space.release("two")
-        space.claim("three", 3 << 19, directory="2014/05/07")
+        space.reserve("three", 3 << 19, directory="2014/05/07")
         # What was refused on the one disk is claimed on neither.
-        space.claim("four", 20 << 20, directory="2015/05/06")
+        space.reserve("four", 20 << 20, directory="2015/05/06")
 
 
 def test_what_others_claim_is_not_free(root: Path) -> None:
@@ -390,10 +394,10 @@ def test_what_others_claim_is_not_free(root: Path) -> None:
     with mounts.tmpfs(root, "600m"):
         space = Space(root, 0)
         for owner in range(5):
-            space.claim(owner, 100 << 20)
-        with pytest.raises(CrowdedError):
-            space.claim("one more", 100 << 20)
-        space.claim("one that claims as it comes", 550 << 20, try_only=True)
+            space.reserve(owner, 100 << 20)
+        with pytest.raises(SpaceReservedError):
+            space.reserve("one more", 100 << 20)
+        space.reserve("one that claims as it comes", 550 << 20, try_only=True)
 
 
 def test_what_is_written_while_the_disk_is_asked_is_not_free(
@@ -401,7 +405,7 @@ def test_what_is_written_while_the_disk_is_asked_is_not_free(
 ) -> None:
     with mounts.tmpfs(root, "64m"):
         space = Space(root, 0)
-        space.claim("one", 40 << 20)
+        space.reserve("one", 40 << 20)
         ask = os.statvfs
 
         def write(path: str) -> os.statvfs_result:
@@ -411,21 +415,21 @@ def test_what_is_written_while_the_disk_is_asked_is_not_free(
             return told
 
         monkeypatch.setattr(os, "statvfs", write)
-        with pytest.raises(CrowdedError):
-            space.claim("two", 30 << 20)
+        with pytest.raises(SpaceReservedError):
+            space.reserve("two", 30 << 20)
 
 
 def test_what_goes_to_another_disk_makes_room_on_this_one_alone(root: Path) -> None:
     with mounts.tmpfs(root, "64m"), mounts.tmpfs(root / "2014", "40m"):
         (root / "2014" / "others").write_bytes(bytes(15 << 20))
         space = Space(root, 0)
-        space.claim("one", 20 << 20, directory="2014/05/06")
+        space.reserve("one", 20 << 20, directory="2014/05/06")
         (root / "one").write_bytes(bytes(20 << 20))
         space.wrote("one", 20 << 20)
-        with pytest.raises(CrowdedError):  # it waits for that one
-            space.claim("two", 50 << 20, directory="2015/05/06")
+        with pytest.raises(SpaceReservedError):  # it waits for that one
+            space.reserve("two", 50 << 20, directory="2015/05/06")
         with pytest.raises(LocalError, match=f"not enough space on {root}/2014: "):
-            space.claim("three", 26 << 20, directory="2014/05/06")
+            space.reserve("three", 26 << 20, directory="2014/05/06")
 
 
 def test_two_threads_that_claim_and_release(tmp_path: Path) -> None:
@@ -433,7 +437,7 @@ def test_two_threads_that_claim_and_release(tmp_path: Path) -> None:
 
     def work(name: int) -> None:
         for _ in range(200):
-            space.claim(name, 1000)
+            space.reserve(name, 1000)
             space.wrote(name, 500)
             space.release(name)
 
@@ -442,7 +446,7 @@ def test_two_threads_that_claim_and_release(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert space._own.claims == {}
+    assert space._own.reserved == {}
 
 
 @pytest.mark.parametrize(("magic", "most"), [(0x4D44, (1 << 32) - 1), (0xEF53, None), (0, None)])

@@ -32,7 +32,7 @@ from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.archive.disk.space import file_system_type
 from g2a_archive.demo import Request, SimulatedRecording
 from g2a_archive.download.transfer.finish import Finisher
-from g2a_archive.download.transfer.results import Transfer, Whole
+from g2a_archive.download.transfer.results import Complete, Transfer
 from g2a_archive.errors import ExitCode
 
 FEW = 6
@@ -85,7 +85,7 @@ def test_small_files_are_flushed_together(
     here = threading.Semaphore(0)
     put, flush = Finisher.put, GroupFlush.flush
 
-    def count(self: Finisher, transfer: Transfer, whole: Whole) -> None:
+    def count(self: Finisher, transfer: Transfer, whole: Complete) -> None:
         put(self, transfer, whole)
         here.release()
 

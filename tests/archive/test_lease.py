@@ -148,7 +148,7 @@ def test_what_a_run_that_was_killed_elsewhere_has_left(
 def test_what_a_run_that_was_killed_here_has_left_is_not_waited_for(
     service: SimulatedService, root: Path
 ) -> None:
-    crash("Catalog.settle", "before", 1, download(service, root), service.environment())
+    crash("Catalog.record_results", "before", 1, download(service, root), service.environment())
     assert lease_of(root).exists()
     result = run_cli(
         download(service, root), service.environment(), before=OFTEN.format(watched=1e6)
@@ -259,15 +259,15 @@ def test_of_two_that_watched_a_lease_one_goes_on(
         return False
 
     with pytest.raises(LockedError, match="nas3"):
-        own.take(lease.Keeper(meanwhile, lambda: None))
+        own.take(lease.LockCallbacks(meanwhile, lambda: None))
     own.release()
     assert path.read_text() == later
 
 
 def test_one_that_the_other_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, path = Lease(tmp_path / "lock"), tmp_path / "lock.lease"
-    monkeypatch.setattr(own, "watch", lambda keeper: OTHER.replace("its-boot/42", own._machine()))
-    own.take(lease.NOBODY)
+    monkeypatch.setattr(own, "watch", lambda _: OTHER.replace("its-boot/42", own._machine()))
+    own.take(lease.NO_CALLBACKS)
     assert path.read_text().startswith(this_run()[:20])
     own.release()
 
@@ -275,7 +275,7 @@ def test_one_that_the_other_removed_first(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_run_that_stood_still_looks_first(tmp_path: Path) -> None:
     """Before its lease is renewed again, another run may have taken it over."""
     own, path = Lease(tmp_path / "lock"), tmp_path / "lock.lease"
-    own.take(lease.NOBODY)
+    own.take(lease.NO_CALLBACKS)
     own.require()
     path.unlink()
     path.write_text(OTHER)
@@ -297,7 +297,7 @@ def test_what_was_begun_before_a_run_stood_still_is_not_committed(tmp_path: Path
     def stand_still(catalog: Catalog) -> None:
         with catalog.transaction() as db:
             db.execute("INSERT INTO recording (id, state) VALUES (1, 'queued')")
-            lost.append(lease.taken(OTHER))
+            lost.append(lease.locked_error(OTHER))
 
     with Catalog(tmp_path / "catalog.sqlite3", held=held) as catalog:
         with pytest.raises(LockedError):
@@ -309,7 +309,7 @@ def test_what_was_begun_before_a_run_stood_still_is_not_committed(tmp_path: Path
 def test_a_lease_that_is_gone_is_made_again(tmp_path: Path) -> None:
     """Somebody removed it, or the share lost a page of it: neither is another run's."""
     own, path = Lease(tmp_path / "lock"), tmp_path / "lock.lease"
-    own.take(lease.NOBODY)
+    own.take(lease.NO_CALLBACKS)
     try:
         text = path.read_text()
         path.unlink()
@@ -407,7 +407,7 @@ def test_a_signal_while_a_copy_changes_all_the_time(service: SimulatedService, r
     lease_of(root).write_text(OTHER)
     never = "from g2a_archive.archive.database import copying\ncopying._copied = lambda *_: False"
     stopping = "from g2a_archive.archive.disk import lease\nlease.Lease.take = "
-    refuse = "lambda *_: (_ for _ in ()).throw(lease.taken('host nas2, process 1'))"
+    refuse = "lambda *_: (_ for _ in ()).throw(lease.locked_error('host nas2, process 1'))"
     before = f"{never}\n{stopping}{refuse}"
     args, env = download(service, root), service.environment()
     with start_cli(args, env, before=before) as process:

@@ -9,8 +9,8 @@ import pytest
 from support import catalog_rows, leftovers, run_cli, run_here
 from support.service import Serve
 
-from g2a_archive.archive.database.catalog import Catalog, Settlement
-from g2a_archive.archive.database.tombstones import prune
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
+from g2a_archive.archive.database.tombstones import remove_empty_directories
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
 from g2a_archive.models import MAX_ID, State
 
@@ -65,7 +65,7 @@ def test_a_half_that_nobody_will_ask_for(
     state: State, half: int, service: SimulatedService, root: Path
 ) -> None:
     with Catalog(root / ".g2a-archive/catalog.sqlite3") as catalog:
-        catalog.settle([Settlement(half, state, kinds=7 * (state is State.ARCHIVED))])
+        catalog.record_results([RecordingResult(half, state, kinds=7 * (state is State.ARCHIVED))])
     others = [id_ for id_ in service.recordings if id_ != half]
     (root / ".g2a-archive/partial/notes.txt").write_text("somebody's own")
     run_here(service, root, others)
@@ -96,11 +96,11 @@ def test_a_name_with_a_number_that_no_catalogue_holds(
 
 def test_directories_that_are_left_empty(tmp_path: Path) -> None:
     (tmp_path / "2014").mkdir()
-    prune(tmp_path, ["2014/05/06"])  # its drive may be away
+    remove_empty_directories(tmp_path, ["2014/05/06"])  # its drive may be away
     assert (tmp_path / "2014").is_dir()
     for more in ("2014/05/06", "2014/05", "2014/06/@eaDir"):
         (tmp_path / more).mkdir(parents=True, exist_ok=True)
-        prune(tmp_path, ["2014/05/06"])
+        remove_empty_directories(tmp_path, ["2014/05/06"])
         assert tmp_path.is_dir()
         assert (tmp_path / "2014").is_dir() is more.endswith("@eaDir")
 
@@ -110,6 +110,6 @@ def test_of_directories_that_are_left_empty_a_mount_point_stays(tmp_path: Path) 
     for name in ("2014", "2015/05/06", "2016/05/06", "2016/05/07"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "2016/05/07/7.mp4").touch()
-    prune(tmp_path, ["2014/05/06", "2015/05/06", "2015/05/07", "2016/05/06"])
+    remove_empty_directories(tmp_path, ["2014/05/06", "2015/05/06", "2015/05/07", "2016/05/06"])
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert left == {"2014", "2016", "2016/05", "2016/05/07", "2016/05/07/7.mp4"}

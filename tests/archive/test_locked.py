@@ -21,7 +21,7 @@ _SAYS_WHEN_IT_WAITS = """
 import sys
 from g2a_archive.archive.database import connection
 
-connection._SILENCE = 0.0
+connection._WARN_AFTER = 0.0
 connection._GRACE = 0.1
 """
 

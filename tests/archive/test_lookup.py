@@ -11,10 +11,10 @@ from support.memory import peak_of
 
 from g2a_archive import models
 from g2a_archive.archive.database import lookup
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.archive.database.lookup import archived, begun, failures, known
 from g2a_archive.download.plan import make_plan
-from g2a_archive.models import ALL_KINDS, FileKind, State, StoredFile, distinct, in_order
+from g2a_archive.models import ALL_KINDS, FileKind, State, StoredFile, distinct, sorted_ids
 
 _STATES = (State.ARCHIVED, State.QUEUED, State.UNAVAILABLE, State.FAILED, State.REMOVED)
 
@@ -23,8 +23,10 @@ _STATES = (State.ARCHIVED, State.QUEUED, State.UNAVAILABLE, State.FAILED, State.
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
     """Recordings of all states, every third ID."""
     with Catalog(tmp_path / "catalog.sqlite3") as made:
-        made.settle(
-            Settlement(id_, _STATES[id_ % len(_STATES)], id_ % 8, directory=f"2014/{id_ % 12 + 1}")
+        made.record_results(
+            RecordingResult(
+                id_, _STATES[id_ % len(_STATES)], id_ % 8, directory=f"2014/{id_ % 12 + 1}"
+            )
             for id_ in range(3, 600, 3)
         )
         yield made
@@ -56,17 +58,17 @@ def test_many_are_found_as_each_is(
 
 
 def test_more_is_known_of_those_that_were_begun(catalog: Catalog) -> None:
-    catalog.settle(
+    catalog.record_results(
         [
-            Settlement(1000, State.QUEUED),
-            Settlement(1001, State.UNAVAILABLE),
-            Settlement(1002, State.FAILED),
-            Settlement(1003, State.QUEUED, directory="2014/01"),
-            Settlement(1004, State.ARCHIVED, 7),
-            Settlement(1005, State.ARCHIVED, 1),
-            Settlement(1006, State.REMOVED),
-            Settlement(1007, State.FAILED, directory="2014/01"),
-            Settlement(1008, State.FAILED, 2, directory="2014/01"),
+            RecordingResult(1000, State.QUEUED),
+            RecordingResult(1001, State.UNAVAILABLE),
+            RecordingResult(1002, State.FAILED),
+            RecordingResult(1003, State.QUEUED, directory="2014/01"),
+            RecordingResult(1004, State.ARCHIVED, 7),
+            RecordingResult(1005, State.ARCHIVED, 1),
+            RecordingResult(1006, State.REMOVED),
+            RecordingResult(1007, State.FAILED, directory="2014/01"),
+            RecordingResult(1008, State.FAILED, 2, directory="2014/01"),
         ]
     )
     ids = range(1000, 1009)
@@ -81,18 +83,18 @@ def test_each_once_in_their_order(seed: int, monkeypatch: pytest.MonkeyPatch) ->
     chance = random.Random(seed)
     ids = chance.choices(range(1, 30), k=seed * 3)
     assert [*distinct(ids)] == [*dict.fromkeys(ids)]
-    assert [*in_order(ids)] == sorted(ids)
+    assert [*sorted_ids(ids)] == sorted(ids)
     assert [*distinct(sorted(ids))] == [*dict.fromkeys(sorted(ids))]
 
 
-def _settled(id_: int, state: State) -> Settlement:
+def _settled(id_: int, state: State) -> RecordingResult:
     if state is State.QUEUED:
-        return Settlement(id_, state)
+        return RecordingResult(id_, state)
     day = f"2014/{id_ % 50}"
     if state is State.FAILED:
-        return Settlement(id_, state, directory=day)
+        return RecordingResult(id_, state, directory=day)
     files = [StoredFile(id_, FileKind.MP4, f"{day}/{id_}.mp4", 0, "a" * 64)]
-    return Settlement(id_, state, 7, 6, directory=day, files=files)
+    return RecordingResult(id_, state, 7, 6, directory=day, files=files)
 
 
 def _peak(root: Path, count: int, state: State, *, shuffled: bool) -> int:
@@ -101,7 +103,7 @@ def _peak(root: Path, count: int, state: State, *, shuffled: bool) -> int:
     settled = [_settled(id_, state) for id_ in ids]
     root.mkdir()
     with Catalog(root / "catalog.sqlite3") as catalog:
-        catalog.settle(settled)
+        catalog.record_results(settled)
     for one in settled[1:]:
         for file in one.files:
             (root / file.path).parent.mkdir(parents=True, exist_ok=True)

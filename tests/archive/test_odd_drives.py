@@ -362,7 +362,7 @@ def test_what_a_replacement_left_is_in_no_other_one_s_way(
 def test_a_share_without_working_locks(service: SimulatedService, root: Path) -> None:
     """As SMB without `nobrl`: it says early what it waits for, and leaves no broken catalogue."""
     env = {**service.environment(), **playing([Fault("lock", "*catalog.sqlite3", errno.EACCES)])}
-    soon = "from g2a_archive.archive.database import connection; connection._SILENCE = 0.1"
+    soon = "from g2a_archive.archive.database import connection; connection._WARN_AFTER = 0.1"
     with start_cli(plain_args(root, *service.recordings), env, before=soon) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -391,7 +391,7 @@ def test_a_share_whose_locks_are_gone_has_its_pages(service: SimulatedService, r
     index = root / "index.html"
     index.unlink()
     gone = playing([Fault("lock", "*/.shelf.sqlite3", errno.ENOLCK)])
-    soon = "from g2a_archive.browse import shelf; shelf._PATIENCE = 0.1"
+    soon = "from g2a_archive.browse import database; database._PATIENCE = 0.1"
     result = run_cli(["browse", "--dest", root], gone, before=soon)
     assert (result.returncode, result.stderr) == (0, "")
     assert index.is_file()

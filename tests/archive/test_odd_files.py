@@ -108,7 +108,7 @@ def test_a_pipe_as_checksums(service: SimulatedService, root: Path) -> None:
     os.mkfifo(day / "SHA256SUMS")
     report = run_here(service, root, service.recordings)
     assert report.exit_code == ExitCode.FAILED
-    assert "SHA256SUMS" in report.stops[0]
+    assert "SHA256SUMS" in report.abort_messages[0]
     (day / "SHA256SUMS").unlink()
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
@@ -168,7 +168,7 @@ def test_what_is_not_recorded_is_not_counted(
     def refuse(*_: object) -> None:
         raise CatalogError("cannot write the catalogue")
 
-    monkeypatch.setattr(Catalog, "settle", refuse)
+    monkeypatch.setattr(Catalog, "record_results", refuse)
     report = run_here(service, root, service.recordings)
     assert report.exit_code == ExitCode.STORAGE
     assert report.archived == 0

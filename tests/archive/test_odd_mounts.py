@@ -22,7 +22,7 @@ from support.mounts import ext4
 from support.odd_mount import ALL, odd_mount
 from support.service import Serve
 
-from g2a_archive.console.outputs import replacing
+from g2a_archive.console.outputs import atomic_write
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import ExitCode
 
@@ -60,7 +60,7 @@ def test_two_nights_where_nothing_is_as_it_should_be(
         assert_archive_equals(service, root)
         assert leftovers(root) == []
         for _ in range(2):
-            with replacing(str(drive / "metrics"), option="--metrics-file") as out:
+            with atomic_write(str(drive / "metrics"), option="--metrics-file") as out:
                 out.write("new\n")
         assert say("verify")[0] == 0
         assert say("browse")[0] == 0
@@ -82,7 +82,7 @@ def test_an_ext4_whose_inodes_are_used_up(
         for _ in range(2):
             report = run_here(service, root, service.recordings)
             assert report.exit_code == ExitCode.STORAGE
-            assert "its inodes are used up" in report.stops[0]
+            assert "its inodes are used up" in report.abort_messages[0]
             assert_nothing_false(service, root)
         for path in others:
             path.unlink()

@@ -56,7 +56,7 @@ def test_a_suspended_file_is_taken_up_again(tmp_path: Path) -> None:
     part.sync()
     part.close()
     assert Path(part.path).read_bytes() == content
-    part.done()
+    part.remove_control_file()
     assert [path.name for path in tmp_path.iterdir()] == ["7.mp4.part"]
 
 
@@ -82,7 +82,7 @@ def test_a_suspended_file_is_closed_though_it_cannot_be_flushed(
 
 def test_after_a_killed_process_all_written_bytes_count(tmp_path: Path) -> None:
     part = begun(tmp_path, 5000)
-    part.write_note()  # and not flushed
+    part.write_control_file()  # and not flushed
     part.append(memoryview(b"y" * 1000))
     part.close()
     assert loaded(tmp_path).size == 6000
@@ -92,7 +92,7 @@ def test_after_a_crash_only_flushed_bytes_count(tmp_path: Path) -> None:
     part = begun(tmp_path, 5000)
     part.flush()
     part.append(memoryview(b"y" * 1000))
-    part.write_note()
+    part.write_control_file()
     part.close()
     change_note(tmp_path, boot="another boot of this machine")
     part = loaded(tmp_path)
@@ -199,7 +199,7 @@ def test_discarding_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_quick_file_needs_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial, "_NOTE_AFTER_SECONDS", 3600)
+    monkeypatch.setattr(partial, "_CONTROL_FILE_AFTER_SECONDS", 3600)
     part = begun(tmp_path, 10_000)
     assert not (tmp_path / "7.mp4.json").exists()
     part.close()
@@ -214,7 +214,7 @@ def test_a_large_one_gets_it_before_its_end(tmp_path: Path) -> None:
 def test_flushes_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial, "_FLUSH_EVERY", 1000)
     part = begun(tmp_path, 250)
-    part.write_note()
+    part.write_control_file()
     flushed = []
     for _ in range(20):
         part.append(memoryview(b"x" * 250))
@@ -253,11 +253,11 @@ def test_the_system_is_asked_to_write_early(
 
 def test_a_full_disk_gets_a_megabyte_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial, "_GIVEN_BACK", 2000)
-    begun(tmp_path, 5000).give_back()
+    begun(tmp_path, 5000).free_tail()
     part = loaded(tmp_path)
     assert (part.size, part.validator) == (3000, ETAG)
-    part.give_back()
-    part.give_back()
+    part.free_tail()
+    part.free_tail()
     assert loaded(tmp_path).size == 0
 
 

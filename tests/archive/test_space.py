@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from g2a_archive.archive.disk import space
-from g2a_archive.archive.disk.space import CrowdedError, NoRoomError, Space
+from g2a_archive.archive.disk.space import NoRoomError, Space, SpaceReservedError
 
 GIB = 1 << 30
 
@@ -34,12 +34,12 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 def test_what_others_write_is_seen_within_a_second(disk: Disk, tmp_path: Path) -> None:
     room = Space(tmp_path, GIB)
     for owner in range(10):
-        room.claim(owner, GIB)
+        room.reserve(owner, GIB)
     assert disk.asked == 1
     disk.free = 20 * GIB
     disk.now += 1.0
-    with pytest.raises(CrowdedError):
-        room.claim("large", 10 * GIB)
+    with pytest.raises(SpaceReservedError):
+        room.reserve("large", 10 * GIB)
     assert disk.asked == 2
 
 
@@ -47,8 +47,8 @@ def test_near_the_end_it_is_asked_for_before_each_file(disk: Disk, tmp_path: Pat
     room = Space(tmp_path, GIB)
     disk.free = GIB + (100 << 20)
     for owner in range(5):
-        room.claim(owner, 10 << 20)
+        room.reserve(owner, 10 << 20)
     assert disk.asked == 5
     disk.free = GIB - 1
     with pytest.raises(NoRoomError):
-        room.claim("one more", 0)
+        room.reserve("one more", 0)

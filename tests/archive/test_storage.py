@@ -48,9 +48,9 @@ def service(serve: Serve) -> SimulatedService:
 def assert_stopped(report: Report, *words: str) -> None:
     """The run was ended by the disk, and says so once."""
     assert report.exit_code == ExitCode.STORAGE
-    assert len(report.stops) == 1
+    assert len(report.abort_messages) == 1
     for word in words:
-        assert word in report.stops[0]
+        assert word in report.abort_messages[0]
     assert len(report.failed) == 0
 
 
@@ -127,7 +127,7 @@ def test_without_min_free_the_catalogue_keeps_its_own(serve: Serve, root: Path) 
     with mounts.tmpfs(root, "2m"):
         report = run_here(service, root, service.recordings, min_free=0)
         assert_stopped(report, "not enough space", "the catalogue may need 1.0 MB", "free some")
-        assert "--min-free" not in report.stops[0]
+        assert "--min-free" not in report.abort_messages[0]
 
 
 def test_a_time_that_cannot_be_set_is_a_warning_unless_the_disk_fails(

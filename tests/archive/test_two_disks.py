@@ -100,7 +100,7 @@ def test_the_other_disk_is_full(service: SimulatedService, root: Path, spread: S
     other = spread(service, "280k")
     report = run_here(service, root, service.recordings)
     assert report.exit_code == ExitCode.FAILED  # it is not the archive's own disk
-    assert report.stops == []
+    assert report.abort_messages == []
     for failure in report.failed:
         assert re.search("not enough space on|No space left on device", failure.reason)
     assert copies_below(other) == []
@@ -118,7 +118,7 @@ def test_the_other_disk_is_full_and_this_one_nearly(
     with mounts.tmpfs(root, "16m"):
         other = spread(service, "280k")
         report = run_here(service, root, service.recordings)
-        assert (report.exit_code, report.stops) == (ExitCode.FAILED, [])
+        assert (report.exit_code, report.abort_messages) == (ExitCode.FAILED, [])
         assert report.failed
         mounts.grow(other, "64m")
         assert run_here(service, root, service.recordings).exit_code == 0

@@ -105,7 +105,7 @@ def test_a_year_that_is_not_mounted(
     with away(archive / "2014"):  # type: ignore[attr-defined]
         report = run_here(service, archive, ids)
         assert report.exit_code == ExitCode.STORAGE
-        (said,) = report.stops
+        (said,) = report.abort_messages
         assert f"{archive / '2014'} is" in said
         assert f"nothing is there of its {len(there)} archived recordings" in said
         assert "is the drive mounted?" in said
@@ -186,7 +186,7 @@ def test_a_month_that_is_not_mounted(service: SimulatedService, archive: Path) -
     with empty(month):
         report = run_here(service, archive, service.recordings)
         assert report.exit_code == ExitCode.STORAGE
-        assert f"{month} is empty" in report.stops[0]
+        assert f"{month} is empty" in report.abort_messages[0]
         assert service.requests.count == 0
     assert run_here(service, archive, service.recordings).exit_code == 0
 
@@ -197,7 +197,7 @@ def test_a_day_that_is_not_mounted(service: SimulatedService, archive: Path) -> 
     with empty(day):
         report = run_here(service, archive, service.recordings)
         assert report.exit_code == ExitCode.STORAGE
-        assert f"{day} is empty: nothing is there of its" in report.stops[0]
+        assert f"{day} is empty: nothing is there of its" in report.abort_messages[0]
         assert service.requests.count == 0
     shutil.rmtree(day)
     assert run_here(service, archive, service.recordings).exit_code == 0
@@ -363,7 +363,7 @@ def test_a_date_directory_by_itself(root: Path) -> None:
         (root / "2014/05/06/3.mp4").unlink()
         part = missing_date(catalog, root, "2014/05/06")
         assert part is not None
-        assert (part.directory, part.recordings, part.look) == ("2014/05/06", 1, "is empty")
+        assert (part.directory, part.recordings, part.problem) == ("2014/05/06", 1, "is empty")
         (root / "2014/05/06").rmdir()
         assert missing_date(catalog, root, "2014/05/06") is None
 

@@ -25,7 +25,7 @@ from g2a_archive.demo import (
     sample_recordings,
 )
 from g2a_archive.errors import (
-    BadAnswerError,
+    BadResponseError,
     CredentialsError,
     ExitCode,
 )
@@ -211,7 +211,7 @@ def test_an_early_renewal_may_fail_while_the_token_lives(
     assert token_calls(service) == asked
     assert "not renewed yet" in watch.warnings[-1]
     clock.advance(201)
-    with pytest.raises(BadAnswerError):  # its life is over
+    with pytest.raises(BadResponseError):  # its life is over
         credentials.authorization()
     service.on_request.remove(trouble)
     assert accepted(service, credentials.authorization())

@@ -16,7 +16,7 @@ from support.login import Person, agree, renewed
 
 from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.auth.login import logout, stored_login, with_stored_login
-from g2a_archive.auth.redirect import Redirection, RedirectListener, read_redirection
+from g2a_archive.auth.redirect import AuthorizationResponse, RedirectListener, read_response
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import (
     InputError,
@@ -102,11 +102,11 @@ def test_a_stored_login_is_the_last_resort(
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("code=abc&state=S", Redirection(code="abc")),
-        ("state=S&code=a%2Bb%2F", Redirection(code="a+b/")),
-        ("error=access_denied&state=S", Redirection(error="access_denied")),
-        ("error=Odd+words&state=S", Redirection(error="no reason given")),
-        ("error=access_denied&code=abc&state=S", Redirection(error="access_denied")),
+        ("code=abc&state=S", AuthorizationResponse(code="abc")),
+        ("state=S&code=a%2Bb%2F", AuthorizationResponse(code="a+b/")),
+        ("error=access_denied&state=S", AuthorizationResponse(error="access_denied")),
+        ("error=Odd+words&state=S", AuthorizationResponse(error="no reason given")),
+        ("error=access_denied&code=abc&state=S", AuthorizationResponse(error="access_denied")),
         ("code=abc", None),
         ("code=abc&state=s", None),
         ("code=abc&state=", None),
@@ -120,12 +120,12 @@ def test_a_stored_login_is_the_last_resort(
         ("", None),
     ],
 )
-def test_what_a_redirection_says(query: str, found: Redirection | None) -> None:
-    assert read_redirection(query, "S") == found
+def test_what_a_redirection_says(query: str, found: AuthorizationResponse | None) -> None:
+    assert read_response(query, "S") == found
 
 
 def test_a_code_is_not_shown() -> None:
-    assert "hush" not in repr(Redirection(code="hush"))
+    assert "hush" not in repr(AuthorizationResponse(code="hush"))
 
 
 def test_the_listener_on_ipv6(watch: Watch) -> None:
@@ -135,4 +135,4 @@ def test_the_listener_on_ipv6(watch: Watch) -> None:
         pytest.skip("this machine has no IPv6")
     with listener:
         requests.get(f"{listener.redirect_uri}?code=abc&state=S", timeout=10)
-        assert listener.arrival(10, watch.wait) == Redirection(code="abc")
+        assert listener.wait_for_response(10, watch.wait) == AuthorizationResponse(code="abc")

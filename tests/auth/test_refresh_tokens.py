@@ -13,7 +13,7 @@ from support.auth import Watch, accepted, once_only, refreshing, secret_file, se
 
 from g2a_archive.auth import secretfile
 from g2a_archive.auth.credentials import AuthSettings
-from g2a_archive.auth.secretfile import locked, read_secret, room_for_successor
+from g2a_archive.auth.secretfile import locked, read_secret, reserve_replacement
 from g2a_archive.demo import (
     SimulatedService,
 )
@@ -193,7 +193,7 @@ def test_a_lock_file_that_was_removed_meanwhile_is_no_lock(
 def test_a_secret_file_is_for_the_owner_alone(tmp_path: Path, watch: Watch) -> None:
     path = tmp_path / "secret"
     for value in ("one", "two"):
-        with locked(path, watch.wait) as target, room_for_successor(target) as store:
+        with locked(path, watch.wait) as target, reserve_replacement(target) as store:
             store(value)
     assert path.read_text() == "two\n"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -201,6 +201,6 @@ def test_a_secret_file_is_for_the_owner_alone(tmp_path: Path, watch: Watch) -> N
 
 def test_nothing_is_left_of_a_successor_that_never_came(tmp_path: Path) -> None:
     path = secret_file(tmp_path / "secret", "one")
-    with pytest.raises(KeyError), room_for_successor(path):
+    with pytest.raises(KeyError), reserve_replacement(path):
         raise KeyError
     assert os.listdir(tmp_path) == ["secret"]

@@ -19,7 +19,7 @@ from g2a_archive.demo import (
 )
 from g2a_archive.errors import (
     ArchiverError,
-    BadAnswerError,
+    BadResponseError,
     CredentialsError,
     ExitCode,
     InputError,
@@ -54,13 +54,13 @@ def test_passing_trouble_is_ridden_out(
 @pytest.mark.parametrize(
     ("trouble", "error", "asked"),
     [
-        (Response(500, body=b"pass hush"), BadAnswerError, 3),
-        (Response(200, body=b"[" * 5_000), BadAnswerError, 3),
-        (Response(200, body=b'{"access_token": "t"}' + b" " * 70_000), BadAnswerError, 3),
-        (Response.json({"access_token": "hush\r\nX: y"}), BadAnswerError, 3),
-        (Response.json({"access_token": "t", "refresh_token": 7}), BadAnswerError, 3),
-        (Response.json([]), BadAnswerError, 3),
-        (Response(404), BadAnswerError, 1),
+        (Response(500, body=b"pass hush"), BadResponseError, 3),
+        (Response(200, body=b"[" * 5_000), BadResponseError, 3),
+        (Response(200, body=b'{"access_token": "t"}' + b" " * 70_000), BadResponseError, 3),
+        (Response.json({"access_token": "hush\r\nX: y"}), BadResponseError, 3),
+        (Response.json({"access_token": "t", "refresh_token": 7}), BadResponseError, 3),
+        (Response.json([]), BadResponseError, 3),
+        (Response(404), BadResponseError, 1),
         (Fault(drop=True), UnreachableError, 3),
         (Fault(ending="reset", after=5), UnreachableError, 3),
         (Response.json({"error": "invalid_client"}, 401), CredentialsError, 1),
@@ -70,7 +70,7 @@ def test_passing_trouble_is_ridden_out(
             CredentialsError,
             1,
         ),
-        (Response.json({"error": "server_error"}), BadAnswerError, 3),
+        (Response.json({"error": "server_error"}), BadResponseError, 3),
         (Response(403, body=b"pass hush"), CredentialsError, 1),
     ],
 )
@@ -100,7 +100,7 @@ def test_the_retries_are_not_those_of_the_call_again(
     session = ApiSession(
         service.api_url, credentials, timeout=10, retries=1, stop=threading.Event()
     )
-    with pytest.raises(BadAnswerError, match="token endpoint"):
+    with pytest.raises(BadResponseError, match="token endpoint"):
         session.make(Call("call", "GET", "/archive/recordings"), lambda answer: answer)
     assert token_calls(service) == asked
 
@@ -111,7 +111,7 @@ def test_a_redirect_is_not_followed(
     elsewhere = {"Location": f"{service.other_host_url}/elsewhere?hush"}
     service.fail(Response(307, elsewhere), call="token")
     credentials = credentials_from(with_pat, warn=watch.warn, wait=watch.wait)
-    with pytest.raises(BadAnswerError, match="HTTP 307") as caught:
+    with pytest.raises(BadResponseError, match="HTTP 307") as caught:
         credentials.authorization()
     assert service.requests.count == 1
     assert "hush" not in seen_of(caught.value)

@@ -8,7 +8,7 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -37,10 +37,12 @@ def build_archive(dest: Path, count: int, *, per_day: int = _PER_DAY, owed: int 
     with Catalog(inner / "catalog.sqlite3") as catalog:
         rows = _settlements(count, sums, per_day)
         while some := list(islice(rows, _BATCH)):
-            catalog.settle(some)
+            catalog.record_results(some)
         first = FIRST_ID + count + 1_000_000
         why = "not available yet"
-        catalog.settle(Settlement(first + n, State.UNAVAILABLE, reason=why) for n in range(owed))
+        catalog.record_results(
+            RecordingResult(first + n, State.UNAVAILABLE, reason=why) for n in range(owed)
+        )
     return list(range(FIRST_ID, FIRST_ID + count))
 
 
@@ -73,7 +75,7 @@ def _create_files(
     template.rmdir()
 
 
-def _settlements(count: int, sums: dict[str, str], per_day: int) -> Iterator[Settlement]:
+def _settlements(count: int, sums: dict[str, str], per_day: int) -> Iterator[RecordingResult]:
     kinds = [(FileKind(kind), extension) for extension, kind in _KINDS.items()]
     settled = sum(kind.bit for kind, _ in kinds)
     for index in range(count):
@@ -83,7 +85,7 @@ def _settlements(count: int, sums: dict[str, str], per_day: int) -> Iterator[Set
             StoredFile(recording, kind, f"{where}/{recording}.{e}", _SIZES[e], sums[e])
             for kind, e in kinds
         ]
-        yield Settlement(
+        yield RecordingResult(
             recording,
             State.ARCHIVED,
             kinds=settled,

@@ -21,7 +21,7 @@ from support.merging import content
 from test_browse_devtools import Tab, chromium
 from test_browse_sample import OWED, PACIFIC, entry, sample
 
-from g2a_archive.browse import Entry, Owed, site, write_site
+from g2a_archive.browse import Entry, OwedEntry, site, write_site
 from g2a_archive.cli import main
 from g2a_archive.demo import SimulatedRecording, SimulatedService
 from g2a_archive.models import FileKind, State, StoredFile
@@ -267,7 +267,7 @@ def test_hostile_words_stay_words(tab: Tab, tmp_path: Path) -> None:
         Entry(7, start, HOSTILE, files, State.DAMAGED, HOSTILE, HOSTILE),
         Entry(8, None, HOSTILE, {FileKind.MP4: StoredFile(8, FileKind.MP4, "x:y", 1, "")}),
     ]
-    owed = [Owed(9, State.FAILED, HOSTILE, HOSTILE, 1, HOSTILE)]
+    owed = [OwedEntry(9, State.FAILED, HOSTILE, HOSTILE, 1, HOSTILE)]
     root = tmp_path / "archive"
     root.mkdir()
     write_site(root, bad, owed, zone=None, title=HOSTILE, zone_name=HOSTILE)

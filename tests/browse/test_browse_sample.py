@@ -12,14 +12,16 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from g2a_archive.browse import Entry, Owed
+from g2a_archive.browse import Entry, OwedEntry
 from g2a_archive.demo.media import events, mp4
 from g2a_archive.models import FileKind, State, StoredFile
 
 PACIFIC = timezone(timedelta(hours=-8), "PST")
 OWED = (
-    Owed(4_100_000_007, State.UNAVAILABLE, "left out of the answer", "2014-05-06T02:00:05Z", 3),
-    Owed(4_100_000_012, State.REFUSED, "invalid ID", "2014-05-07T02:00:05Z", 1),
+    OwedEntry(
+        4_100_000_007, State.UNAVAILABLE, "left out of the answer", "2014-05-06T02:00:05Z", 3
+    ),
+    OwedEntry(4_100_000_012, State.REFUSED, "invalid ID", "2014-05-07T02:00:05Z", 1),
 )
 
 

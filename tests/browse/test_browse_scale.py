@@ -19,7 +19,7 @@ from pathlib import Path
 from support.memory import peak_of
 from test_browse_devtools import Tab, chromium
 
-from g2a_archive.browse import Entry, Owed, write_site
+from g2a_archive.browse import Entry, OwedEntry, write_site
 from g2a_archive.models import FileKind, State, StoredFile
 
 ENDINGS = {FileKind.MP4: "mp4", FileKind.EVENTS: "events", FileKind.THUMBNAIL: "jpg"}
@@ -46,10 +46,10 @@ def many(count: int, seed: int = 1, years: int = 10) -> Iterator[Entry]:
         yield Entry(number, start.isoformat(), directory, files)
 
 
-def owed(count: int) -> Iterator[Owed]:
+def owed(count: int) -> Iterator[OwedEntry]:
     """Recordings that are owed."""
     for n in range(count):
-        yield Owed(2_000_000_000 + n, State.UNAVAILABLE, "left out", "2024-01-01T00:00:00Z", 3)
+        yield OwedEntry(2_000_000_000 + n, State.UNAVAILABLE, "left out", "2024-01-01T00:00:00Z", 3)
 
 
 def test_memory_does_not_grow_with_the_number_of_recordings(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from test_browse_sample import OWED, PACIFIC, entry
 
-from g2a_archive.browse import Entry, Owed, SiteResult, open_site, site, write_site
+from g2a_archive.browse import Entry, OwedEntry, SiteResult, open_site, site, write_site
 from g2a_archive.browse.write import GENERATOR
 from g2a_archive.models import State
 
@@ -172,7 +172,7 @@ def test_long_lists_come_in_parts_that_the_search_knows(
 ) -> None:
     monkeypatch.setattr(site, "OWED_PER_PAGE", 2)
     monkeypatch.setattr(site, "PER_PAGE", 2)
-    owed = [Owed(n, State.FAILED, f"reason {n}") for n in range(11, 16)]
+    owed = [OwedEntry(n, State.FAILED, f"reason {n}") for n in range(11, 16)]
     undated = [Entry(n, None, "somewhere") for n in range(21, 24)]
     write(tmp_path, *undated, owed=owed)
     pages = {path.name for path in (tmp_path / "browse").glob("*.html")}
@@ -262,7 +262,7 @@ def test_paths_are_encoded_segment_by_segment(tmp_path: Path) -> None:
 def test_the_index_of_ids_splits_where_it_must(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("g2a_archive.browse.lookup.lookup_files.__defaults__", (2,))
+    monkeypatch.setattr("g2a_archive.browse.search_index.lookup_files.__defaults__", (2,))
     ids = [1, 12, 120, 121, 1234, 12345, 9]
     write(tmp_path, *(entry(n, LATE) for n in ids))
     shards = data(tmp_path, "shards")

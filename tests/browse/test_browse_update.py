@@ -16,11 +16,11 @@ from support import run_cli
 from support.archive import MP4, Archive, video
 
 from g2a_archive.archive import checksums
-from g2a_archive.archive.database.catalog import Settlement
+from g2a_archive.archive.database.catalog import RecordingResult
 from g2a_archive.archive.database.pages import CatalogPages
-from g2a_archive.browse import SiteResult, lookup, site, update_site
+from g2a_archive.browse import SiteResult, search_index, site, update_site
 from g2a_archive.browse import pages as page_module
-from g2a_archive.browse.shelf import Limits, Shelf
+from g2a_archive.browse.database import Limits, SiteDatabase
 from g2a_archive.errors import StorageError
 from g2a_archive.models import State
 
@@ -34,7 +34,7 @@ def few_on_a_page() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, few in (("PER_PAGE", 4), ("OWED_PER_PAGE", 3)):
             patch.setattr(site, name, few)
-        patch.setattr("g2a_archive.browse.lookup.lookup_files.__defaults__", (5,))
+        patch.setattr("g2a_archive.browse.search_index.lookup_files.__defaults__", (5,))
         yield
 
 
@@ -102,13 +102,13 @@ def assert_as_if_new(archive: Archive, tmp_path: Path, **options: Any) -> None:
 
 
 def damage(archive: Archive, _: Zone = None) -> None:
-    archive.catalog.damaged([(11, MP4, "missing")])
+    archive.catalog.mark_damaged([(11, MP4, "missing")])
 
 
 def mend(archive: Archive, zone: Zone) -> None:
-    archive.catalog.damaged([(11, MP4, "missing")])
+    archive.catalog.mark_damaged([(11, MP4, "missing")])
     browse(archive, zone=zone)
-    archive.catalog.checked([archive.catalog.files_of(11)[MP4]])
+    archive.catalog.record_check([archive.catalog.files_of(11)[MP4]])
 
 
 def replaced(archive: Archive, _: Zone = None) -> None:
@@ -123,7 +123,7 @@ def moved(archive: Archive, _: Zone = None) -> None:
 
 
 def owed(archive: Archive, _: Zone = None) -> None:
-    archive.catalog.settle(Settlement(n, State.UNAVAILABLE) for n in range(5000, 5008))
+    archive.catalog.record_results(RecordingResult(n, State.UNAVAILABLE) for n in range(5000, 5008))
 
 
 def owed_no_more(archive: Archive, zone: Zone) -> None:
@@ -207,7 +207,7 @@ def test_without_what_was_kept_all_is_made_again(
     archive: Archive, tmp_path: Path, what: str
 ) -> None:
     first, _ = browse(archive)
-    state = archive.root / "browse" / site.STATE
+    state = archive.root / "browse" / site.DATABASE_NAME
     if what == "gone":
         state.unlink()
     else:
@@ -224,7 +224,7 @@ def test_damage_that_is_met_on_the_way_is_told_and_the_next_run_makes_all_again(
 ) -> None:
     """Every night called it a bug."""
     browse(archive)
-    state = archive.root / "browse" / site.STATE
+    state = archive.root / "browse" / site.DATABASE_NAME
     with closing(sqlite3.connect(state)) as db:
         page = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'find'").fetchone()[0]
         size = db.execute("PRAGMA page_size").fetchone()[0]
@@ -267,8 +267,8 @@ def test_no_page_is_larger_than_500_kb(tmp_path: Path) -> None:
     day = "ü" * 60 + "/2014-05-06"
     (archive.root / day).mkdir(parents=True)
     file = archive.put(1, MP4, video("one"), day)
-    archive.catalog.settle(
-        Settlement(
+    archive.catalog.record_results(
+        RecordingResult(
             n,
             State.DAMAGED,
             7,
@@ -316,17 +316,17 @@ def test_the_owed_are_shown_anew_when_they_are_others(
     add(archive, 9999, DAYS[0])
     browse(archive)
     assert made == []
-    archive.catalog.settle([Settlement(5001, State.UNAVAILABLE)])  # tried once more
+    archive.catalog.record_results([RecordingResult(5001, State.UNAVAILABLE)])  # tried once more
     browse(archive)
     assert made == ["owed.html", "owed-2.html", "owed-3.html"]
 
 
 def test_what_the_index_of_ids_is_split_by_is_counted_once(archive: Archive) -> None:
     """IDs begin alike, so that all of them are in the files of all first digits."""
-    with Shelf(None, {}, Limits(9, 9)) as shelf:
+    with SiteDatabase(None, {}, Limits(9, 9)) as database:
         rows = ((f"1400{n:06d}", 0, "", "") for n in range(2000))
-        shelf._db.executemany("INSERT INTO find VALUES (?, ?, ?, ?)", rows)
+        database._db.executemany("INSERT INTO find VALUES (?, ?, ?, ?)", rows)
         steps: list[int] = []
-        shelf._db.set_progress_handler(lambda: steps.append(1), 100)
-        assert sum(count for _, _, count in lookup._shards(shelf, 100)) == 2000
+        database._db.set_progress_handler(lambda: steps.append(1), 100)
+        assert sum(count for _, _, count in search_index._shards(database, 100)) == 2000
     assert 0 < len(steps) < 300  # of all at each of the seven digits: three times that

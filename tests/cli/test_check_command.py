@@ -301,7 +301,7 @@ def test_beside_a_run_it_waits_for_nothing(
     def read(*_: object) -> bool:
         raise AssertionError("a run would have to wait for this")
 
-    monkeypatch.setattr(connection.Database, "look_for_damage", read)
+    monkeypatch.setattr(connection.Database, "check_integrity", read)
     held = RunLock(archive / ".g2a-archive" / "lock")
     held.acquire()
     code, wrong = checked(service, archive)

@@ -52,7 +52,7 @@ def test_the_part_of_an_id_never_changes(recording: int) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 16])
 def test_every_id_is_in_one_part_and_the_parts_are_alike(count: int) -> None:
     ids = range(1_400_000_000, 1_400_000_000 + 1000 * count)
-    parts = [Shard(number, count).of(ids) for number in range(1, count + 1)]
+    parts = [Shard(number, count).select(ids) for number in range(1, count + 1)]
     assert sorted(id_ for part in parts for id_ in part) == list(ids)
     assert all(800 < len(part) < 1200 for part in parts)  # 6 sigma and more
 
@@ -61,7 +61,7 @@ def test_what_else_is_asked_for_changes_nothing() -> None:
     chance = random.Random(1)
     ids = [*{chance.randrange(1, 10**12) for _ in range(200)}]
     shard = Shard(2, 3)
-    assert shard.of(ids) == [id_ for id_ in ids if shard.of([id_])]
+    assert shard.select(ids) == [id_ for id_ in ids if shard.select([id_])]
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def test_all_shards_together_are_the_whole(serve: Serve, tmp_path: Path) -> None
         root = tmp_path / str(number)
         args = download_args(root, "--shard", f"{number}/3", *ids, ids[0])
         report = report_of(run_cli(args, service.environment()))
-        mine = Shard(number, 3).of(ids)
+        mine = Shard(number, 3).select(ids)
         assert report["requested"] == report["archived"] == len(mine)
         assert_archive_equals(service, root, mine)
         assert set(states(root)) == set(mine)  # nothing of the others is asked for, or owed
@@ -86,7 +86,7 @@ def test_all_shards_together_are_the_whole(serve: Serve, tmp_path: Path) -> None
 def test_another_shard_into_the_same_archive(serve: Serve, root: Path) -> None:
     service = serve(6, rate_limit=None)
     ids = list(service.recordings)
-    for number, already in ((1, 0), (1, len(Shard(1, 2).of(ids))), (2, 0)):
+    for number, already in ((1, 0), (1, len(Shard(1, 2).select(ids))), (2, 0)):
         report = run_here(service, root, ids, shard=Shard(number, 2))
         assert (report.exit_code, report.already_archived) == (0, already)
     assert_archive_equals(service, root)
@@ -101,9 +101,9 @@ def test_what_is_owed_by_another_shard_is_left_alone(serve: Serve, root: Path) -
     for id_ in ids:
         service.set_state(id_, "ready")
     report = run_here(service, root, [], owed=True, shard=Shard(2, 2))
-    assert report.requested == report.archived == len(Shard(2, 2).of(ids))
+    assert report.requested == report.archived == len(Shard(2, 2).select(ids))
     archived = {row[0] for row in catalog_rows(root, "SELECT recording FROM file")}
-    assert archived == set(Shard(2, 2).of(ids))
+    assert archived == set(Shard(2, 2).select(ids))
 
 
 def test_a_shard_without_any_of_the_ids_has_nothing_to_do(
@@ -126,7 +126,7 @@ def test_where_it_can_be_said(form: str, serve: Serve, root: Path, tmp_path: Pat
     env = {"G2A_ARCHIVE_SHARD": "2/2"} if form == "environment" else {}
     args = download_args(root, "--config", config, *more, *ids)
     report = report_of(run_cli(args, {**service.environment(), **env}))
-    assert report["requested"] == len(Shard(2, 2).of(ids))
+    assert report["requested"] == len(Shard(2, 2).select(ids))
 
 
 @pytest.mark.parametrize("shard", [None, Shard(2, 5)])

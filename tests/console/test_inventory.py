@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from g2a_archive.archive.database import connection, inventory
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.archive.database.inventory import NO_DATE, Period
 from g2a_archive.console import inventory as inventory_text
 from g2a_archive.console.fixity import outcome_json, outcome_text
-from g2a_archive.fixity.check import Finding, Outcome
+from g2a_archive.fixity.check import Finding, FixityResult
 from g2a_archive.models import ALL_KINDS, FileKind, State, StoredFile, size_text, utc_now
 
 BIG_ID = 9007199254740993
@@ -30,12 +30,12 @@ def settled(
     reason: str | None = None,
     kinds: tuple[FileKind, ...] = ALL_KINDS,
     directory: str = "2014/05/06",
-) -> Settlement:
+) -> RecordingResult:
     files = [
         StoredFile(recording, kind, f"{directory}/{recording}.{kind}", 1000 + kind.bit, "a" * 64)
         for kind in kinds
     ]
-    return Settlement(recording, state, 7, 0, start, directory, reason, files=files)
+    return RecordingResult(recording, state, 7, 0, start, directory, reason, files=files)
 
 
 @pytest.fixture
@@ -78,17 +78,17 @@ def test_an_empty_archive(reader: Catalog) -> None:
 
 
 def test_what_is_archived_and_what_is_owed(writer: Catalog, reader: Catalog) -> None:
-    writer.settle([settled(n, f"20{n:02}-05-06T15:00:00Z") for n in range(10, 20)])
+    writer.record_results([settled(n, f"20{n:02}-05-06T15:00:00Z") for n in range(10, 20)])
     writer.queue([50, 51])
-    writer.settle(
+    writer.record_results(
         [
-            Settlement(60, State.UNAVAILABLE),
-            Settlement(61, State.REFUSED),
+            RecordingResult(60, State.UNAVAILABLE),
+            RecordingResult(61, State.REFUSED),
             settled(62, state=State.FAILED, reason="events: 404", kinds=(FileKind.MP4,)),
-            Settlement(63, State.LOST),
+            RecordingResult(63, State.LOST),
         ]
     )
-    writer.damaged([(10, FileKind.MP4, "missing")])
+    writer.mark_damaged([(10, FileKind.MP4, "missing")])
     run(writer, 0, archived=9)
     run(writer, 1, archived=2)
     summary = inventory.summary(reader)
@@ -128,14 +128,14 @@ def test_a_run_that_was_killed_is_said(writer: Catalog, reader: Catalog) -> None
 
 
 def test_checks_are_summed_up(writer: Catalog, reader: Catalog) -> None:
-    writer.settle([settled(1)])
+    writer.record_results([settled(1)])
     text = inventory_text.summary_text(inventory.summary(reader), "r")
     assert "\nVerified       3 files never\n" in text
     files = writer.files_of(1)
-    writer.checked([files[FileKind.MP4]])
+    writer.record_check([files[FileKind.MP4]])
     text = inventory_text.summary_text(inventory.summary(reader), "r")
     assert "\nVerified       2 files never, the others since 20" in text
-    writer.checked(files.values())
+    writer.record_check(files.values())
     text = inventory_text.summary_text(inventory.summary(reader), "r")
     assert "\nVerified       all since 20" in text
 
@@ -153,14 +153,14 @@ def test_checks_are_summed_up(writer: Catalog, reader: Catalog) -> None:
 def test_the_day_is_that_of_the_start_time_as_written(
     writer: Catalog, reader: Catalog, start: str | None, directory: str, day: str
 ) -> None:
-    writer.settle([settled(1, start, directory=directory)])
+    writer.record_results([settled(1, start, directory=directory)])
     assert [one.name for one in inventory.by_period(reader, "day")] == [day]
 
 
 def test_periods_add_up_to_the_summary(writer: Catalog, reader: Catalog) -> None:
     days = ["2014-05-06", "2014-05-07", "2014-06-01", "2015-05-06"]
-    writer.settle([settled(n, f"{days[n % 4]}T12:00:00Z") for n in range(1, 41)])
-    writer.settle([Settlement(99, State.UNAVAILABLE)])
+    writer.record_results([settled(n, f"{days[n % 4]}T12:00:00Z") for n in range(1, 41)])
+    writer.record_results([RecordingResult(99, State.UNAVAILABLE)])
     total = inventory.summary(reader)
     for period, names in (
         ("year", ["2014", "2015"]),
@@ -193,8 +193,8 @@ def test_a_table_of_periods_is_aligned_and_its_bars_fit() -> None:
 
 
 def test_all_about_one_recording(writer: Catalog, reader: Catalog) -> None:
-    writer.settle([settled(BIG_ID)])
-    writer.damaged([(BIG_ID, FileKind.EVENTS, "missing\x1b[2J")])
+    writer.record_results([settled(BIG_ID)])
+    writer.mark_damaged([(BIG_ID, FileKind.EVENTS, "missing\x1b[2J")])
     detail = inventory.recording_detail(reader, BIG_ID)
     assert detail is not None
     assert (detail.state, detail.tries, len(detail.files)) == ("damaged", 1, 3)
@@ -219,7 +219,7 @@ def test_what_was_asked_for_and_never_tried(writer: Catalog, reader: Catalog) ->
 
 
 def test_owed_recordings_have_a_line_each(writer: Catalog, reader: Catalog) -> None:
-    writer.settle([Settlement(1, State.FAILED, reason="mp4: gone\nnext line")])
+    writer.record_results([RecordingResult(1, State.FAILED, reason="mp4: gone\nnext line")])
     (line,) = inventory_text.owed_text(inventory.owed_list(reader))
     assert line.split() == ["1", "failed", line.split()[2], "1", "mp4:", r"gone\nnext", "line"]
     assert "\n" not in line
@@ -266,8 +266,8 @@ def test_an_export_holds_the_whole_catalogue(
 ) -> None:
     monkeypatch.setattr(connection, "_PAGE", 7)
     ids = [*range(1, 50), BIG_ID, 2**63 - 1]
-    writer.settle([settled(n) for n in ids])
-    writer.settle([Settlement(100, State.UNAVAILABLE)])
+    writer.record_results([settled(n) for n in ids])
+    writer.record_results([RecordingResult(100, State.UNAVAILABLE)])
     expected = sorted([*ids, 100])
 
     rows = exported_csv(reader)
@@ -294,7 +294,7 @@ def test_an_export_holds_the_whole_catalogue(
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "'", "\t=", "\r="])
 def test_no_cell_is_a_formula(writer: Catalog, reader: Catalog, start: str) -> None:
     reason = f'{start}HYPERLINK("http://example.org")\n,"'
-    writer.settle([Settlement(1, State.FAILED, reason=reason)])
+    writer.record_results([RecordingResult(1, State.FAILED, reason=reason)])
     (row,) = exported_csv(reader)
     assert row["reason"][0] in "'\\"
     assert "HYPERLINK" in row["reason"]
@@ -304,15 +304,15 @@ def test_no_cell_is_a_formula(writer: Catalog, reader: Catalog, start: str) -> N
 
 
 def test_a_slow_export_does_not_hold_up_a_run(writer: Catalog, reader: Catalog) -> None:
-    writer.settle([settled(n) for n in range(1, 3000)])
+    writer.record_results([settled(n) for n in range(1, 3000)])
     reading = inventory.everything(reader)
     next(reading)
-    writer.settle([settled(3000)])
+    writer.record_results([settled(3000)])
     assert [one.id for one in reading][-1] == 3000
 
 
 def test_periods_and_summary_as_csv(writer: Catalog, reader: Catalog) -> None:
-    writer.settle([settled(1), Settlement(2, State.REFUSED)])
+    writer.record_results([settled(1), RecordingResult(2, State.REFUSED)])
     out = io.StringIO(newline="")
     inventory_text.write_periods_csv(inventory.by_period(reader, "year"), out)
     assert out.getvalue() == "period,recordings,files,bytes\n2014,1,3,3007\n"
@@ -328,7 +328,7 @@ def test_periods_and_summary_as_csv(writer: Catalog, reader: Catalog) -> None:
 
 
 def test_an_outcome_for_a_person_and_for_a_program() -> None:
-    outcome = Outcome(files=1200, bytes=1 << 30, seconds=2.5)
+    outcome = FixityResult(files=1200, bytes=1 << 30, seconds=2.5)
     text = "Checked 1,200 files, 1.0 GB, in 2.5 s: nothing wrong."
     assert outcome_text(outcome) == text
     outcome.left = 3

@@ -161,9 +161,9 @@ def test_the_precedence_of_exit_codes_is_the_design_s() -> None:
         ({"unavailable": [1]}, 3),
         ({"unavailable": [1], "refused": [2]}, 1),
         ({"failed": [Failure(1, FileKind.MP4, "x")], "unavailable": [2]}, 1),
-        ({"failed": [Failure(1, None, "x")], "ends": {ExitCode.SERVICE}}, 7),
-        ({"refused": [1], "ends": {ExitCode.MAX_DURATION, ExitCode.SERVICE}}, 8),
-        ({"unfinished": [1], "ends": {ExitCode.SIGINT, ExitCode.STORAGE}}, 130),
+        ({"failed": [Failure(1, None, "x")], "abort_codes": {ExitCode.SERVICE}}, 7),
+        ({"refused": [1], "abort_codes": {ExitCode.MAX_DURATION, ExitCode.SERVICE}}, 8),
+        ({"unfinished": [1], "abort_codes": {ExitCode.SIGINT, ExitCode.STORAGE}}, 130),
     ],
 )
 def test_the_exit_code_of_a_report(change: dict[str, Any], code: int) -> None:

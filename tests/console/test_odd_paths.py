@@ -56,7 +56,7 @@ def say(archive: Archive, capsys: pytest.CaptureFixture[str]) -> Say:
 
 @pytest.mark.parametrize("command", ["status", "export", "browse"])
 def test_a_warning_of_a_command_that_reads(command: str, archive: Archive) -> None:
-    soon = "from g2a_archive.archive.database import connection; connection._SILENCE = 0.1"
+    soon = "from g2a_archive.archive.database import connection; connection._WARN_AFTER = 0.1"
     with closing(sqlite3.connect(catalog_path(archive.root), isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         args: Args = [command, *(["--json"] if command == "export" else []), "--dest", archive.root]

@@ -12,7 +12,7 @@ from support import run_cli
 from support.cli import FIRST, Args
 from support.mounts import bind
 
-from g2a_archive.console.outputs import replacing
+from g2a_archive.console.outputs import atomic_write
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import StorageError
 
@@ -34,7 +34,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
 
 
 def rewrite(path: Path) -> None:
-    with replacing(str(path), option="--output") as out:
+    with atomic_write(str(path), option="--output") as out:
         out.write("new\n")
 
 
@@ -103,7 +103,7 @@ def test_what_fails_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPat
     refusing(monkeypatch, errno.EIO)
     with pytest.raises(StorageError, match=f"cannot write {path}"):
         rewrite(path)
-    with pytest.raises(ZeroDivisionError), replacing(str(path), option="--output") as out:
+    with pytest.raises(ZeroDivisionError), atomic_write(str(path), option="--output") as out:
         out.write(str(1 // 0))
     assert path.read_text() == "old\n" * 5
     assert os.listdir(path.parent) == [path.name]

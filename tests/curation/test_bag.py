@@ -290,12 +290,12 @@ def test_a_hundred_recordings_more_than_one_look_at_the_catalogue_takes(
     monkeypatch.setattr("g2a_archive.archive.database.inventory._PAGE", 5)
     monkeypatch.setattr("g2a_archive.archive.database.connection._PAGE", 3)
     from g2a_archive.archive.database.catalog import Catalog
-    from g2a_archive.curation.bag import Bagging, place
+    from g2a_archive.curation.bag import Bagging, bag_target
     from g2a_archive.curation.selection import choose_time
 
     with Catalog(root / ".g2a-archive" / "catalog.sqlite3", readonly=True) as catalog:
         choice = choose_time(catalog, 0, None)
-        where = place(str(root.parent / "case"), root, zipped=False)
+        where = bag_target(str(root.parent / "case"), root, zipped=False)
         Bagging(archive=root, catalog=catalog, choice=choice).make(where)
     assert_payload(service, root.parent / "case" / "data", list(service.recordings))
     assert is_valid(root.parent / "case")

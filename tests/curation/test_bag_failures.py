@@ -21,7 +21,7 @@ from support.odd_drive import Fault, playing
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.lock import FileLock
 from g2a_archive.curation import bag as module
-from g2a_archive.curation.bag import Bagging, place
+from g2a_archive.curation.bag import Bagging, bag_target
 from g2a_archive.curation.selection import choose_time
 from g2a_archive.errors import ExitCode, InputError, StorageError
 
@@ -188,7 +188,7 @@ def make(archive: Path, target: Path, *, zipped: bool = False) -> None:
     """Make a bag of everything in this process."""
     with Catalog(archive / ".g2a-archive" / "catalog.sqlite3", readonly=True) as catalog:
         choice = choose_time(catalog, 0, None)
-        where = place(str(target), archive, zipped=zipped)
+        where = bag_target(str(target), archive, zipped=zipped)
         Bagging(archive=archive, catalog=catalog, choice=choice).make(where)
 
 

@@ -239,7 +239,7 @@ def test_what_has_come_to_a_disk_that_fills_up_is_recorded(
             subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
             report = merge_here(root, [source], move=move)
             assert report.exit_code == 6
-            assert [text for text in report.stops if "not enough space" in text]
+            assert [text for text in report.abort_messages if "not enough space" in text]
             here = states(root)
             assert least <= len(here) < 20
             assert len(states(source)) == (20 - len(here) if move else 20)
@@ -426,4 +426,4 @@ def test_what_lies_in_a_directory_of_both_is_not_taken_out(
             assert "this archive's own file" in report.failed[0].reason
             assert_proven(root)
             assert_proven(source)
-        assert set(states(root)) == set(Shard(1, 3).of(service.recordings))
+        assert set(states(root)) == set(Shard(1, 3).select(service.recordings))

@@ -42,18 +42,18 @@ STEPS = [
     ("os.link", 1, "after"),
     ("os.link", 8, "before"),
     ("os.link", 8, "after"),
-    ("Files.flush", 1, "before"),
+    ("FileImporter.flush", 1, "before"),
     ("merge_rows.write", 1, "after"),
     ("merge_rows.write", 2, "before"),
     ("merge_rows.write", 2, "after"),
     ("checksums.update", 1, "after"),
     ("checksums.update", 2, "after"),
-    ("Catalog.summed", 1, "after"),
+    ("Catalog.record_sums", 1, "after"),
     ("Catalog.end_run", 1, "after"),
 ]
 COPYING = [
-    ("Files._copy", 1),
-    ("Files._copy", 5),
+    ("FileImporter._copy", 1),
+    ("FileImporter._copy", 5),
     ("Storage.publish", 1),
     ("Storage.publish", 6),
 ]

@@ -191,7 +191,7 @@ def test_a_source_that_is_read_only(
         subprocess.run(["mount", "-o", "remount,ro,bind", source], check=True)
         report = merge_here(root, [source])
         assert (report.exit_code, report.copied) == (0, report.files)
-        assert_archive_equals(service, root, Shard(1, 3).of(service.recordings))
+        assert_archive_equals(service, root, Shard(1, 3).select(service.recordings))
         # A run that works there, by another way, is seen all the same.
         lock = RunLock(parts[0] / ".g2a-archive" / "lock")
         lock.acquire()
@@ -212,8 +212,8 @@ def test_a_drive_of_a_source_that_is_not_mounted_is_no_damage(
     report = merge_here(root, parts, move=True)
     assert report.exit_code == 6
     assert not report.failed
-    assert set(states(root)) == set(Shard(2, 3).of(service.recordings)) | set(
-        Shard(3, 3).of(service.recordings)
+    assert set(states(root)) == set(Shard(2, 3).select(service.recordings)) | set(
+        Shard(3, 3).select(service.recordings)
     )
     assert catalog_rows(root, "SELECT * FROM scan") == []  # not all of it is here
     for year in years:
@@ -249,7 +249,7 @@ def test_a_source_whose_catalogue_ends_in_the_middle_does_not_keep_the_others_ou
     change(parts[0], "INSERT INTO scan VALUES ('accountKey=1', '2026-02-01T00:00:00Z')")
     whole = merge_rows.page
 
-    def page(catalog: Catalog, after: int) -> list[merge_rows.Entry]:
+    def page(catalog: Catalog, after: int) -> list[merge_rows.RecordingRows]:
         if after and catalog.path.is_relative_to(parts[0]):
             raise CatalogError("damaged")
         return whole(catalog, after)
@@ -257,7 +257,7 @@ def test_a_source_whose_catalogue_ends_in_the_middle_does_not_keep_the_others_ou
     monkeypatch.setattr(merge_rows, "PAGE", 1)
     monkeypatch.setattr(merge_rows, "page", page)
     report = merge_here(root, parts)
-    assert (report.exit_code, report.stops) == (6, [f"{parts[0]}: damaged"])
+    assert (report.exit_code, report.abort_messages) == (6, [f"{parts[0]}: damaged"])
     first = min(states(parts[0]))
     assert set(states(root)) == {first, *states(parts[1]), *states(parts[2])}
     # What `sync` has found there is not all here: it must be looked for again.
@@ -292,7 +292,7 @@ def test_what_cannot_be_taken_out_of_a_source_stays_there_alone(
     monkeypatch.setattr(os, "unlink", refusing)
     report = merge_here(root, parts, move=True)
     assert report.exit_code == ends
-    assert len(report.failed) + len(report.stops) == 1
+    assert len(report.failed) + len(report.abort_messages) == 1
     assert_archive_equals(service, root)
     left = {id_ for part in parts for id_ in states(part)}
     assert first in left
@@ -316,8 +316,10 @@ def test_nothing_is_written_where_a_drive_of_this_archive_is_not_mounted(
     before = states(root)
     report = merge_here(root, parts, move=True)
     assert (report.exit_code, report.failed) == (6, [])
-    assert [text for text in report.stops if "is empty: nothing is there" in text] == report.stops
-    assert report.stops
+    assert [
+        text for text in report.abort_messages if "is empty: nothing is there" in text
+    ] == report.abort_messages
+    assert report.abort_messages
     assert list(year.iterdir()) == []
     assert merge_here(root, parts, dry_run=True).exit_code == 6
     year.rmdir()
@@ -355,9 +357,11 @@ def test_a_source_that_cannot_be_read_does_not_keep_the_others_out(
     for move in (False, True):
         report = merge_here(root, parts, move=move)
         assert report.exit_code == 6
-        assert [text for text in report.stops if text.startswith(f"{parts[0]}: ")] == report.stops
-        assert len(report.stops) == 1
-        others = [id_ for number in (2, 3) for id_ in Shard(number, 3).of(service.recordings)]
+        assert [
+            text for text in report.abort_messages if text.startswith(f"{parts[0]}: ")
+        ] == report.abort_messages
+        assert len(report.abort_messages) == 1
+        others = [id_ for number in (2, 3) for id_ in Shard(number, 3).select(service.recordings)]
         assert states(root) == dict.fromkeys(others, "archived")
     assert_archive_equals(service, root, others)
     with pytest.raises(StorageError):
@@ -489,7 +493,7 @@ def test_asked_to_stop_it_keeps_what_has_come(
     report = merge_here(root, parts, switch=switch)
     assert report.exit_code == 143
     assert set(states(root)) == set(states(parts[0]))
-    assert_archive_equals(service, root, Shard(1, 3).of(service.recordings))
+    assert_archive_equals(service, root, Shard(1, 3).select(service.recordings))
     monkeypatch.undo()
     assert merge_here(root, parts).exit_code == 0
     assert_archive_equals(service, root)

@@ -60,11 +60,11 @@ STEPS = [
     ("tombstones._done", 2, "before"),
     ("tombstones._done", 2, "after"),
     ("checksums.update", 1, "after"),
-    ("Catalog.summed", 1, "before"),
-    ("Catalog.summed", 1, "after"),
+    ("Catalog.record_sums", 1, "before"),
+    ("Catalog.record_sums", 1, "after"),
     ("pages.write", 1, "after"),
     ("Path.rmdir", 1, "after"),
-    ("tombstones.prune", 1, "after"),
+    ("tombstones.remove_empty_directories", 1, "after"),
 ]
 
 

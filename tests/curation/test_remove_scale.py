@@ -9,7 +9,7 @@ import pytest
 from support.memory import peak_of
 
 from g2a_archive.archive.database import connection, inventory, removed_list, tombstones
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.models import FileKind, State, StoredFile
 
 _A_DAY = 100
@@ -26,10 +26,10 @@ def archive(root: Path, days: int) -> Path:
         (root / day).mkdir(parents=True, exist_ok=True)
         file = StoredFile(id_, FileKind.MP4, f"{day}/{id_}.mp4", 0, "a" * 64)
         (root / file.path).touch()
-        settled.append(Settlement(id_, State.ARCHIVED, 7, 6, directory=day, files=[file]))
+        settled.append(RecordingResult(id_, State.ARCHIVED, 7, 6, directory=day, files=[file]))
     with Catalog(path) as catalog:
-        catalog.settle(settled)
-        tombstones.entomb(catalog, ids, "old")
+        catalog.record_results(settled)
+        tombstones.begin_removal(catalog, ids, "old")
     return path
 
 
@@ -39,7 +39,7 @@ def peak(root: Path, days: int) -> int:
 
     def remove() -> None:
         with Catalog(path) as catalog:
-            removed = tombstones.resume(catalog, root)
+            removed = tombstones.finish_removals(catalog, root)
             assert (removed.deleted, removed.gone, removed.failed) == (days * _A_DAY, [], [])
 
     most = peak_of(remove)
@@ -73,7 +73,7 @@ def restored(root: Path, days: int) -> int:
 
     def restore() -> None:
         with Catalog(path) as catalog, catalog.transaction() as db:
-            assert tombstones.restore(db, root) == days * _A_DAY
+            assert tombstones.restore_tombstones(db, root) == days * _A_DAY
 
     most = peak_of(restore)
     with Catalog(path) as catalog:
@@ -81,7 +81,7 @@ def restored(root: Path, days: int) -> int:
             ("removed", "older")
         ]
         with catalog.transaction() as db:
-            assert tombstones.restore(db, root) == 0
+            assert tombstones.restore_tombstones(db, root) == 0
     return most
 
 
@@ -101,8 +101,10 @@ def test_a_directory_of_ten_times_as_many_takes_ten_times_as_long(tmp_path: Path
     for count in (100, 1000):
         with Catalog(tmp_path / f"{count}.sqlite3") as catalog:
             ids = range(1, 1 + count)
-            catalog.settle(Settlement(id_, State.QUEUED, directory="2014") for id_ in ids)
-            tombstones.entomb(catalog, ids, None)
+            catalog.record_results(
+                RecordingResult(id_, State.QUEUED, directory="2014") for id_ in ids
+            )
+            tombstones.begin_removal(catalog, ids, None)
             done: list[int] = []
             catalog._db.set_progress_handler(lambda done=done: done.append(1), 10)  # type: ignore[misc]
             catalog.rows(sql, ("2014", 0)[2 - sql.count("?") :])
@@ -116,9 +118,11 @@ def test_of_what_was_removed_twice_the_last_files_are_known(tmp_path: Path) -> N
     with Catalog(tmp_path / "catalog.sqlite3") as catalog:
         for sha256 in ("b" * 64, "a" * 64):
             file = StoredFile(1, FileKind.MP4, "2014/1.mp4", 1, sha256)
-            catalog.settle([Settlement(1, State.ARCHIVED, 1, directory="2014", files=[file])])
-            tombstones.entomb(catalog, [1], None)
-            tombstones.resume(catalog, tmp_path)
+            catalog.record_results(
+                [RecordingResult(1, State.ARCHIVED, 1, directory="2014", files=[file])]
+            )
+            tombstones.begin_removal(catalog, [1], None)
+            tombstones.finish_removals(catalog, tmp_path)
         detail = inventory.recording_detail(catalog, 1)
     assert detail is not None
     assert [file.sha256 for file in detail.files] == ["a" * 64]

@@ -324,14 +324,14 @@ def test_hang_up_comes_after_a_right_answer(client: Client) -> None:
 
 @pytest.mark.parametrize("extra", [1, 5000])
 def test_a_length_too_large(client: Client, extra: int) -> None:
-    client.service.fail_files(faults.lying_length(extra), times=1)
+    client.service.fail_files(faults.wrong_length(extra), times=1)
     answer = client.get()
     assert answer.headers["Content-Length"] == str(SIZE + extra)
     assert (answer.body, answer.error) == (WHOLE, http.client.IncompleteRead)
 
 
 def test_a_length_too_small(client: Client) -> None:
-    client.service.fail_files(faults.lying_length(-100), times=1)
+    client.service.fail_files(faults.wrong_length(-100), times=1)
     assert client.get().body == WHOLE[:-100]
 
 

@@ -13,7 +13,7 @@ from support.cores import EVERY, on_every_core
 from support.service import Serve
 
 from g2a_archive.download import cores as module
-from g2a_archive.download.cores import SMALL, Cores
+from g2a_archive.download.cores import SMALL, CpuAffinity
 
 pytestmark = pytest.mark.skipif(len(EVERY) < 2, reason="needs two cores, and Linux")
 NOW, LATER, LATER_STILL = 100.0, 101.0, 102.0
@@ -38,16 +38,16 @@ def tid() -> Iterator[int]:
 
 
 @pytest.fixture
-def cores() -> Iterator[Cores]:
-    made = Cores()
-    made.look(NOW, 0, 0)
+def cores() -> Iterator[CpuAffinity]:
+    made = CpuAffinity()
+    made.update(NOW, 0, 0)
     yield made
     made.release()
 
 
-def test_while_many_small_files_come_all_threads_share_a_core(cores: Cores, tid: int) -> None:
+def test_while_many_small_files_come_all_threads_share_a_core(cores: CpuAffinity, tid: int) -> None:
     everywhere = os.sched_getaffinity(0)
-    cores.look(LATER, MANY, MANY * 6_000)
+    cores.update(LATER, MANY, MANY * 6_000)
     assert len(os.sched_getaffinity(tid)) == 1
     assert os.sched_getaffinity(0) == os.sched_getaffinity(tid) < everywhere
 
@@ -56,17 +56,17 @@ def test_while_many_small_files_come_all_threads_share_a_core(cores: Cores, tid:
     ("files", "received"), [(MANY, MANY * SMALL + 1), (20, 20 * 6_000), (0, 0)]
 )
 def test_large_or_few_files_are_spread_again(
-    cores: Cores, tid: int, files: int, received: int
+    cores: CpuAffinity, tid: int, files: int, received: int
 ) -> None:
     everywhere = os.sched_getaffinity(0)
-    cores.look(LATER, MANY, MANY * 6_000)
-    cores.look(LATER_STILL, MANY + files, MANY * 6_000 + received)
+    cores.update(LATER, MANY, MANY * 6_000)
+    cores.update(LATER_STILL, MANY + files, MANY * 6_000 + received)
     assert os.sched_getaffinity(tid) == os.sched_getaffinity(0) == everywhere
 
 
-def test_a_thread_that_begins_meanwhile_is_let_go_with_the_others(cores: Cores) -> None:
+def test_a_thread_that_begins_meanwhile_is_let_go_with_the_others(cores: CpuAffinity) -> None:
     everywhere = os.sched_getaffinity(0)
-    cores.look(LATER, MANY, MANY * 6_000)
+    cores.update(LATER, MANY, MANY * 6_000)
     end = threading.Event()
     thread = threading.Thread(target=end.wait)
     thread.start()

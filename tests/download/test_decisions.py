@@ -16,10 +16,10 @@ from g2a_archive.archive.storage import Storage
 from g2a_archive.download.transfer.adoption import adopt
 from g2a_archive.download.transfer.decisions import (
     Action,
-    Held,
-    Seen,
+    PartialState,
+    ResponseInfo,
     can_resume,
-    judge,
+    decide,
     range_headers,
     wrong_content,
 )
@@ -35,32 +35,32 @@ BOTH = Validator('"1"', DATED.modified)
 WEAK = Validator(weak='W/"1"')
 OTHER_WEAK = Validator(weak='W/"2"')
 NONE = Validator()
-HALF = Held(size=50, total=100, expected=100, validator=ETAG)
+HALF = PartialState(size=50, total=100, expected=100, validator=ETAG)
 FTYP = struct.pack(">I", 24) + b"ftypisom" + b"\0" * 12
 
 
 @pytest.mark.parametrize(
     ("held", "resumable"),
     [
-        (Held(), False),
-        (Held(size=0, total=100, expected=100, validator=ETAG), False),
-        (Held(size=50, total=100, validator=ETAG), True),
-        (Held(size=50, validator=ETAG), True),
-        (Held(size=50, total=100, validator=DATED), True),
-        (Held(size=50, total=100), False),
-        (Held(size=50, expected=100), True),  # recordingSize can prove it
-        (Held(size=100, total=100, expected=100, validator=ETAG), True),  # 416 will tell
-        (Held(size=101, expected=100, validator=ETAG), False),
+        (PartialState(), False),
+        (PartialState(size=0, total=100, expected=100, validator=ETAG), False),
+        (PartialState(size=50, total=100, validator=ETAG), True),
+        (PartialState(size=50, validator=ETAG), True),
+        (PartialState(size=50, total=100, validator=DATED), True),
+        (PartialState(size=50, total=100), False),
+        (PartialState(size=50, expected=100), True),  # recordingSize can prove it
+        (PartialState(size=100, total=100, expected=100, validator=ETAG), True),  # 416 will tell
+        (PartialState(size=101, expected=100, validator=ETAG), False),
     ],
 )
-def test_when_to_ask_for_the_rest_only(held: Held, resumable: bool) -> None:
+def test_when_to_ask_for_the_rest_only(held: PartialState, resumable: bool) -> None:
     assert can_resume(held) is resumable
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 @pytest.mark.parametrize("ranged", [True, False])
 def test_a_link_that_is_no_longer_good(status: int, ranged: bool) -> None:
-    verdict = judge(Seen(status), HALF, ranged=ranged)
+    verdict = decide(ResponseInfo(status), HALF, ranged=ranged)
     assert verdict.action is Action.NEW_LINK
     assert str(status) in verdict.reason
 
@@ -68,106 +68,143 @@ def test_a_link_that_is_no_longer_good(status: int, ranged: bool) -> None:
 @pytest.mark.parametrize("status", [100, 103, 408, 421, 425, 429, 500, 502, 503, 504, 520, 599])
 def test_answers_that_may_change(status: int) -> None:
     last = HALF._replace(last=True)
-    assert judge(Seen(status), HALF, ranged=True).action is Action.AGAIN
-    assert judge(Seen(status), last, ranged=True).action is Action.WHOLE
-    assert judge(Seen(status), last, ranged=False).action is Action.AGAIN
+    assert decide(ResponseInfo(status), HALF, ranged=True).action is Action.AGAIN
+    assert decide(ResponseInfo(status), last, ranged=True).action is Action.REQUEST_FULL
+    assert decide(ResponseInfo(status), last, ranged=False).action is Action.AGAIN
 
 
 @pytest.mark.parametrize("status", [201, 204, 304, 400, 402, 405, 409, 412, 418, 451])
 def test_answers_that_will_not(status: int) -> None:
-    assert judge(Seen(status), HALF, ranged=False).action is Action.FAIL
+    assert decide(ResponseInfo(status), HALF, ranged=False).action is Action.FAIL
 
 
 @pytest.mark.parametrize("status", [204, 304, 400, 405, 412, 418, 501])
 def test_a_host_that_wants_no_ranges_is_asked_for_the_whole(status: int) -> None:
-    assert judge(Seen(status), HALF, ranged=True).action is Action.WHOLE
-    assert range_headers(HALF._replace(whole=True)) == {}
+    assert decide(ResponseInfo(status), HALF, ranged=True).action is Action.REQUEST_FULL
+    assert range_headers(HALF._replace(request_full=True)) == {}
 
 
 @pytest.mark.parametrize(
     "seen",
     [
-        *(Seen(200, ETAG, length=size) for size in (50, 101, 0)),
-        *(Seen(200, range=(50, 99, 100)), Seen(200, length=50)),
+        *(ResponseInfo(200, ETAG, length=size) for size in (50, 101, 0)),
+        *(ResponseInfo(200, range=(50, 99, 100)), ResponseInfo(200, length=50)),
     ],
 )
-def test_the_rest_that_is_called_the_whole_file(seen: Seen) -> None:
-    assert judge(seen, HALF, ranged=True).action is Action.WHOLE
-    assert judge(seen, HALF, ranged=False).action in (Action.START, Action.COMPARE)
+def test_the_rest_that_is_called_the_whole_file(seen: ResponseInfo) -> None:
+    assert decide(seen, HALF, ranged=True).action is Action.REQUEST_FULL
+    assert decide(seen, HALF, ranged=False).action in (Action.START, Action.COMPARE)
 
 
 @pytest.mark.parametrize("ranged", [True, False])
 @pytest.mark.parametrize(
     ("seen", "held", "action"),
     [
-        (Seen(200, ETAG, length=100), Held(), Action.START),
+        (ResponseInfo(200, ETAG, length=100), PartialState(), Action.START),
         # What is here is of use, whatever the validator says, as long as the bytes are the same.
-        (Seen(200, ETAG, length=100), HALF, Action.COMPARE),
-        (Seen(200, OTHER, length=100), HALF, Action.COMPARE),
-        (Seen(200, OTHER), HALF, Action.COMPARE),
-        (Seen(200, OTHER, length=101), HALF, Action.START),
-        (Seen(200, length=101), HALF, Action.START),
-        (Seen(200, ETAG, (0, 99, 100), length=100), HALF, Action.COMPARE),
-        (Seen(200, ETAG, encoded=True), HALF, Action.START),
-        (Seen(200, ETAG, length=100), HALF._replace(scattered=True), Action.START),
+        (ResponseInfo(200, ETAG, length=100), HALF, Action.COMPARE),
+        (ResponseInfo(200, OTHER, length=100), HALF, Action.COMPARE),
+        (ResponseInfo(200, OTHER), HALF, Action.COMPARE),
+        (ResponseInfo(200, OTHER, length=101), HALF, Action.START),
+        (ResponseInfo(200, length=101), HALF, Action.START),
+        (ResponseInfo(200, ETAG, (0, 99, 100), length=100), HALF, Action.COMPARE),
+        (ResponseInfo(200, ETAG, encoded=True), HALF, Action.START),
+        (ResponseInfo(200, ETAG, length=100), HALF._replace(sparse=True), Action.START),
     ],
 )
-def test_the_whole_file(seen: Seen, held: Held, action: Action, ranged: bool) -> None:
-    assert judge(seen, held, ranged=ranged).action is action
+def test_the_whole_file(
+    seen: ResponseInfo, held: PartialState, action: Action, ranged: bool
+) -> None:
+    assert decide(seen, held, ranged=ranged).action is action
 
 
 def test_an_odd_encoding_is_passed_over_where_something_proves_the_bytes() -> None:
-    odd = Seen(200, proved=False)
-    assert judge(odd, Held(), ranged=False).action is Action.AGAIN
-    assert judge(odd, Held(expected=100), ranged=False).action is Action.START
+    odd = ResponseInfo(200, proved=False)
+    assert decide(odd, PartialState(), ranged=False).action is Action.AGAIN
+    assert decide(odd, PartialState(expected=100), ranged=False).action is Action.START
 
 
 def test_a_400_that_speaks_of_expiry_is_an_expired_link() -> None:
     for head in (b"<Code>ExpiredToken</Code>", b'{"message": "the link has expired"}'):
-        assert judge(Seen(400, head=head), HALF, ranged=True).action is Action.NEW_LINK
-    other = Seen(400, head=b"<Code>BadDigest</Code>")
-    assert judge(other, HALF, ranged=False).action is Action.FAIL
+        assert decide(ResponseInfo(400, head=head), HALF, ranged=True).action is Action.NEW_LINK
+    other = ResponseInfo(400, head=b"<Code>BadDigest</Code>")
+    assert decide(other, HALF, ranged=False).action is Action.FAIL
 
 
 def test_an_encoding_that_nobody_knows() -> None:
-    assert judge(Seen(200, decodable=False), Held(), ranged=False).action is Action.FAIL
+    assert (
+        decide(ResponseInfo(200, decodable=False), PartialState(), ranged=False).action
+        is Action.FAIL
+    )
 
 
 @pytest.mark.parametrize(
     ("seen", "held", "action"),
     [
-        (Seen(206, ETAG, (50, 99, 100)), HALF, Action.APPEND),
-        (Seen(206, NONE, (50, 99, 100)), HALF, Action.MOVED),  # its ETag is gone
-        (Seen(206, WEAK, (50, 99, 100)), HALF, Action.MOVED),
-        (Seen(206, DATED, (50, 99, 100)), HALF._replace(validator=BOTH), Action.APPEND),
-        (Seen(206, LATER, (50, 99, 100)), HALF._replace(validator=BOTH), Action.MOVED),
-        (Seen(206, ETAG, (50, 99, 100)), HALF._replace(validator=BOTH), Action.APPEND),
-        (Seen(206, LATER, (50, 99, 100)), Held(50, 100, validator=DATED), Action.MOVED),
-        (Seen(206, NONE, (50, 99, 100)), Held(50, 100, validator=DATED), Action.APPEND),
-        (Seen(206, WEAK, (0, 99, 100)), Held(50, 100, 100, WEAK), Action.APPEND),
-        (Seen(206, OTHER_WEAK, (0, 99, 100)), Held(50, 100, 100, WEAK), Action.MOVED),
-        (Seen(206, NONE, (0, 99, 100)), Held(50, 100, 100), Action.APPEND),
-        (Seen(206, OTHER, (0, 99, 100)), HALF._replace(varies=True), Action.APPEND),
-        (Seen(206, OTHER, (40, 99, 100)), HALF._replace(varies=True, overlap=10), Action.APPEND),
-        (Seen(206, ETAG, (50, 99, 100), encoded=True), HALF, Action.RESTART),
-        (Seen(206, ETAG, (50, 99, None)), HALF, Action.APPEND),
-        (Seen(206, ETAG, (0, 99, 100)), Held(50, None, 100), Action.APPEND),
-        (Seen(206, DATED, (50, 99, 100)), Held(50, 100, validator=DATED), Action.APPEND),
-        (Seen(206, OTHER, (50, 99, 100)), HALF, Action.MOVED),
-        (Seen(206, ETAG, (0, 99, 100)), HALF, Action.RESTART),
-        (Seen(206, ETAG, (49, 99, 100)), HALF, Action.RESTART),
-        (Seen(206, ETAG, (51, 99, 100)), HALF, Action.RESTART),
-        (Seen(206, ETAG, (50, 98, 100)), HALF, Action.APPEND),  # progress
-        (Seen(206, ETAG, (50, 49, 100)), HALF, Action.RESTART),
-        (Seen(206, ETAG, (50, 100, 100)), HALF, Action.RESTART),
-        (Seen(206, ETAG, (50, 100, 101)), HALF, Action.RESTART),
-        (Seen(206, ETAG, (50, 100, 101)), Held(50, None, 100, ETAG), Action.RESTART),
-        (Seen(206, ETAG), HALF, Action.RESTART),
-        (Seen(206, ETAG, (None, None, 100)), HALF, Action.RESTART),
+        (ResponseInfo(206, ETAG, (50, 99, 100)), HALF, Action.APPEND),
+        (
+            ResponseInfo(206, NONE, (50, 99, 100)),
+            HALF,
+            Action.VALIDATOR_CHANGED,
+        ),  # its ETag is gone
+        (ResponseInfo(206, WEAK, (50, 99, 100)), HALF, Action.VALIDATOR_CHANGED),
+        (ResponseInfo(206, DATED, (50, 99, 100)), HALF._replace(validator=BOTH), Action.APPEND),
+        (
+            ResponseInfo(206, LATER, (50, 99, 100)),
+            HALF._replace(validator=BOTH),
+            Action.VALIDATOR_CHANGED,
+        ),
+        (ResponseInfo(206, ETAG, (50, 99, 100)), HALF._replace(validator=BOTH), Action.APPEND),
+        (
+            ResponseInfo(206, LATER, (50, 99, 100)),
+            PartialState(50, 100, validator=DATED),
+            Action.VALIDATOR_CHANGED,
+        ),
+        (
+            ResponseInfo(206, NONE, (50, 99, 100)),
+            PartialState(50, 100, validator=DATED),
+            Action.APPEND,
+        ),
+        (ResponseInfo(206, WEAK, (0, 99, 100)), PartialState(50, 100, 100, WEAK), Action.APPEND),
+        (
+            ResponseInfo(206, OTHER_WEAK, (0, 99, 100)),
+            PartialState(50, 100, 100, WEAK),
+            Action.VALIDATOR_CHANGED,
+        ),
+        (ResponseInfo(206, NONE, (0, 99, 100)), PartialState(50, 100, 100), Action.APPEND),
+        (ResponseInfo(206, OTHER, (0, 99, 100)), HALF._replace(varies=True), Action.APPEND),
+        (
+            ResponseInfo(206, OTHER, (40, 99, 100)),
+            HALF._replace(varies=True, overlap=10),
+            Action.APPEND,
+        ),
+        (ResponseInfo(206, ETAG, (50, 99, 100), encoded=True), HALF, Action.RESTART),
+        (ResponseInfo(206, ETAG, (50, 99, None)), HALF, Action.APPEND),
+        (ResponseInfo(206, ETAG, (0, 99, 100)), PartialState(50, None, 100), Action.APPEND),
+        (
+            ResponseInfo(206, DATED, (50, 99, 100)),
+            PartialState(50, 100, validator=DATED),
+            Action.APPEND,
+        ),
+        (ResponseInfo(206, OTHER, (50, 99, 100)), HALF, Action.VALIDATOR_CHANGED),
+        (ResponseInfo(206, ETAG, (0, 99, 100)), HALF, Action.RESTART),
+        (ResponseInfo(206, ETAG, (49, 99, 100)), HALF, Action.RESTART),
+        (ResponseInfo(206, ETAG, (51, 99, 100)), HALF, Action.RESTART),
+        (ResponseInfo(206, ETAG, (50, 98, 100)), HALF, Action.APPEND),  # progress
+        (ResponseInfo(206, ETAG, (50, 49, 100)), HALF, Action.RESTART),
+        (ResponseInfo(206, ETAG, (50, 100, 100)), HALF, Action.RESTART),
+        (ResponseInfo(206, ETAG, (50, 100, 101)), HALF, Action.RESTART),
+        (
+            ResponseInfo(206, ETAG, (50, 100, 101)),
+            PartialState(50, None, 100, ETAG),
+            Action.RESTART,
+        ),
+        (ResponseInfo(206, ETAG), HALF, Action.RESTART),
+        (ResponseInfo(206, ETAG, (None, None, 100)), HALF, Action.RESTART),
     ],
 )
-def test_a_part(seen: Seen, held: Held, action: Action) -> None:
-    verdict = judge(seen, held, ranged=True)
+def test_a_part(seen: ResponseInfo, held: PartialState, action: Action) -> None:
+    verdict = decide(seen, held, ranged=True)
     assert verdict.action is action
     assert bool(verdict.reason) is (action is not Action.APPEND)
 
@@ -184,32 +221,32 @@ def test_a_part(seen: Seen, held: Held, action: Action) -> None:
 def test_a_part_that_nobody_asked_for(
     span: tuple[int | None, int | None, int | None], action: Action
 ) -> None:
-    assert judge(Seen(206, ETAG, span), Held(), ranged=False).action is action
+    assert decide(ResponseInfo(206, ETAG, span), PartialState(), ranged=False).action is action
 
 
-WHOLE = Held(size=100, total=100, expected=100, validator=ETAG)
+WHOLE = PartialState(size=100, total=100, expected=100, validator=ETAG)
 
 
 @pytest.mark.parametrize(
     ("total", "held", "action"),
     [
         (100, WHOLE, Action.COMPLETE),
-        (100, Held(100, None, 100, ETAG), Action.COMPLETE),
-        (100, Held(100, 100, None, ETAG), Action.COMPLETE),
-        (100, Held(100, None, None, ETAG), Action.COMPLETE),
+        (100, PartialState(100, None, 100, ETAG), Action.COMPLETE),
+        (100, PartialState(100, 100, None, ETAG), Action.COMPLETE),
+        (100, PartialState(100, None, None, ETAG), Action.COMPLETE),
         (101, WHOLE, Action.RESTART),
         (None, WHOLE, Action.RESTART),  # nothing proves that these are all bytes
         (100, HALF, Action.RESTART),
-        (100, Held(100, 200, None, ETAG), Action.RESTART),
-        (100, Held(100, None, 200, ETAG), Action.RESTART),
+        (100, PartialState(100, 200, None, ETAG), Action.RESTART),
+        (100, PartialState(100, None, 200, ETAG), Action.RESTART),
     ],
 )
-def test_416(total: int | None, held: Held, action: Action) -> None:
-    assert judge(Seen(416, range=(None, None, total)), held, ranged=True).action is action
+def test_416(total: int | None, held: PartialState, action: Action) -> None:
+    assert decide(ResponseInfo(416, range=(None, None, total)), held, ranged=True).action is action
 
 
 def test_416_without_a_range_is_a_failure() -> None:
-    assert judge(Seen(416), Held(), ranged=False).action is Action.FAIL
+    assert decide(ResponseInfo(416), PartialState(), ranged=False).action is Action.FAIL
 
 
 PAGES = [
@@ -407,6 +444,6 @@ def test_boxes_add_up(data: bytes, whole: bool, tmp_path: Path) -> None:
 
 
 def test_comments_without_end_are_judged_at_once() -> None:
-    for head in (b"<!---->" * 585, b"<!--" * 1024, b"<?xml ?>" * 512, b" " * content.HEAD):
+    for head in (b"<!---->" * 585, b"<!--" * 1024, b"<?xml ?>" * 512, b" " * content.HEAD_SIZE):
         assert not content.is_html(head)
     assert content.is_html(b"<?xml version='1'?> <!-- a --> <!-- b --><html>")

@@ -143,7 +143,7 @@ def test_what_a_run_had_only_begun_goes_where_the_next_one_says(
     assert archive_files(root) == {}
     service.on_request.clear()
     report = run_here(service, root, service.recordings, dry_run=True)
-    assert "wrong" not in str(report.would)
+    assert "wrong" not in str(report.dry_run_sample)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert_archive_equals(service, root)
     days = "SELECT day FROM day_count WHERE recordings = 0 AND day <> ''"

@@ -81,9 +81,9 @@ SURVIVED = [
     Row("short body, no length", [(faults.no_length() | faults.close(PART), 1)], kinds=("mp4",)),
     Row("short body, chunked", [(faults.chunked() | faults.close(PART), 1)]),
     Row(
-        "longer than announced", [(faults.lying_length(-500), 1)], kinds=("mp4",), most=WHOLE_TWICE
+        "longer than announced", [(faults.wrong_length(-500), 1)], kinds=("mp4",), most=WHOLE_TWICE
     ),
-    Row("shorter than announced", [(faults.lying_length(500), 1)], most=WHOLE_TWICE),
+    Row("shorter than announced", [(faults.wrong_length(500), 1)], most=WHOLE_TWICE),
     Row("no length", [(faults.no_length(), None)]),
     Row("chunked", [(faults.chunked(), None)]),
     Row("hangs up after each answer", [(faults.hang_up(), None)]),
@@ -125,14 +125,14 @@ FAILED = [
     Row("closed", [(faults.close(0), None)], "the connection was closed early"),
     Row(
         "shorter than announced",
-        [(faults.lying_length(500), None)],
+        [(faults.wrong_length(500), None)],
         "the file host announces 150500 bytes, recordingSize is 150000",
         kinds=("mp4",),
         most=10 * SIZE,
     ),
     Row(
         "shorter than announced",
-        [(faults.lying_length(500), None)],
+        [(faults.wrong_length(500), None)],
         "the connection was closed early at 0.1 MB",
         kinds=("events", "thumbnail"),
         most=10 * SIZE,
@@ -140,7 +140,7 @@ FAILED = [
     ),
     Row(
         "longer than announced",
-        [(faults.lying_length(-500), None)],
+        [(faults.wrong_length(-500), None)],
         "the file host announces 149500 bytes, recordingSize is 150000",
         kinds=("mp4",),
         most=10 * SIZE,

@@ -22,7 +22,7 @@ from support.service import Serve
 from g2a_archive.archive import layout
 from g2a_archive.console.report import Report
 from g2a_archive.demo import Fault, Response, SimulatedService, sample_recordings
-from g2a_archive.errors import BadAnswerError, ExitCode
+from g2a_archive.errors import BadResponseError, ExitCode
 from g2a_archive.models import MAX_ID, Recording
 from g2a_archive.service import payloads as answers
 from g2a_archive.transport import address
@@ -306,8 +306,8 @@ payloads |= st.dictionaries(st.text(max_size=4), payloads, max_size=2)
 @given(payloads)
 def test_any_json_is_read_or_refused(payload: Any) -> None:
     try:
-        found, warnings = answers.links(payload, ASKED, 0.0, 0.0)
-    except BadAnswerError:
+        found, warnings = answers.parse_links(payload, ASKED, 0.0, 0.0)
+    except BadResponseError:
         return
     assert found.keys() <= ASKED
     assert all(isinstance(warning, str) for warning in warnings)
@@ -319,7 +319,7 @@ def test_any_json_is_read_or_refused(payload: Any) -> None:
         assert entry.size is None or 0 <= entry.size < 2**63
         assert not entry.links.keys() & entry.link_problems.keys()
         for link in entry.links.values():
-            assert address.checked(link.url)
+            assert address.validate_url(link.url)
         directory = layout.directory_for(entry.start, "%Y/%m/%d", None)
         assert [part for part in directory.split("/") if not part.isdigit()] == []
 
@@ -351,4 +351,4 @@ def test_any_json_at_all_leaves_the_archive_right(
 @pytest.mark.parametrize("url", ["https://h/\ud800", "https://h/?\udcff", "https://[::1%\xe9]/"])
 def test_an_address_that_cannot_be_sent(url: str) -> None:
     with pytest.raises(ValueError, match="it"):
-        address.checked(url)
+        address.validate_url(url)

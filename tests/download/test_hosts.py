@@ -18,7 +18,7 @@ from g2a_archive.demo import Fault, Request, SimulatedService
 from g2a_archive.demo.faults import drop, redirect, stall, status, trickle
 from g2a_archive.demo.messages import Response
 from g2a_archive.transport.errors import NetworkError
-from g2a_archive.transport.hosts import Hosts
+from g2a_archive.transport.hosts import CircuitBreaker
 
 HOST, ELSEWHERE = "host.example:8080", "other.example"
 
@@ -38,111 +38,117 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def hosts(clock: Clock) -> Hosts:
+def hosts(clock: Clock) -> CircuitBreaker:
     """One host was not reached three times in a row; it may be asked from 10 s on."""
-    made = Hosts(timeout=30.0, retries=4, pause=lambda tries, wait: wait or 10.0 * tries)
+    made = CircuitBreaker(timeout=30.0, retries=4, pause=lambda tries, wait: wait or 10.0 * tries)
     for _ in range(3):
-        made.ask(HOST)
-        made.unanswered(HOST, "connection refused")
+        made.check(HOST)
+        made.record_failure(HOST, "connection refused")
     return made
 
 
-def refusal(hosts: Hosts) -> NetworkError:
+def refusal(hosts: CircuitBreaker) -> NetworkError:
     with pytest.raises(NetworkError, match="connection refused") as caught:
-        hosts.ask(HOST)
+        hosts.check(HOST)
     return caught.value
 
 
-def test_one_asks_for_all_and_the_others_look_what_came_of_it(hosts: Hosts, clock: Clock) -> None:
+def test_one_asks_for_all_and_the_others_look_what_came_of_it(
+    hosts: CircuitBreaker, clock: Clock
+) -> None:
     """A host that is back in a moment must not cost its files a minute."""
     clock.now = 9.5
-    assert (refusal(hosts).untried, refusal(hosts).unanswered) == (True, HOST)
-    hosts.ask(ELSEWHERE)
+    assert (refusal(hosts).not_sent, refusal(hosts).failed_host) == (True, HOST)
+    hosts.check(ELSEWHERE)
     clock.now = 10.0
-    hosts.ask(HOST)  # this one asks
-    assert refusal(hosts).untried
-    hosts.answered(HOST)
-    hosts.ask(HOST)
+    hosts.check(HOST)  # this one asks
+    assert refusal(hosts).not_sent
+    hosts.record_success(HOST)
+    hosts.check(HOST)
 
 
-def test_files_wait_without_being_handed_out(hosts: Hosts, clock: Clock) -> None:
+def test_files_wait_without_being_handed_out(hosts: CircuitBreaker, clock: Clock) -> None:
     assert hosts.due(HOST, 5.0, tries=0) == 6.0
     assert hosts.due(HOST, 9.5, tries=0) == 10.0
     assert hosts.due(ELSEWHERE, 9.5, tries=0) == 9.5
     clock.now = 10.0
     assert hosts.due(HOST, 10.0, tries=0) == 10.0
-    hosts.ask(HOST)
+    hosts.check(HOST)
     assert hosts.due(HOST, 12.0, tries=0) == 13.0
-    hosts.answered(HOST)
+    hosts.record_success(HOST)
     assert hosts.due(HOST, 12.0, tries=0) == 12.0
 
 
-def test_a_host_is_given_up_after_as_many_attempts_as_a_file(hosts: Hosts, clock: Clock) -> None:
+def test_a_host_is_given_up_after_as_many_attempts_as_a_file(
+    hosts: CircuitBreaker, clock: Clock
+) -> None:
     for tries in range(1, 5):
         clock.now += 10.0 * tries - 1.0
         assert hosts.due(HOST, clock.now, tries=0) == clock.now + 1.0
         assert not refusal(hosts).final
         clock.now += 1.0
-        hosts.ask(HOST)
-        hosts.unanswered(HOST, "connection refused")
+        hosts.check(HOST)
+        hosts.record_failure(HOST, "connection refused")
     assert hosts.due(HOST, clock.now, tries=0) == clock.now  # its files fail at once
     assert refusal(hosts).final
     clock.now += 60.0
-    hosts.ask(HOST)
+    hosts.check(HOST)
     assert refusal(hosts).final
 
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_what_began_before_it_was_down_gives_no_host_up(
-    asked: bool, hosts: Hosts, clock: Clock
+    asked: bool, hosts: CircuitBreaker, clock: Clock
 ) -> None:
     """Sixty-four that fail together tell no more than three, also where one has asked since."""
     if asked:
         clock.now = 10.0
-        hosts.ask(HOST)
+        hosts.check(HOST)
     for _ in range(61):
-        hosts.unanswered(HOST, "connection refused")
+        hosts.record_failure(HOST, "connection refused")
     assert hosts.due(HOST, clock.now, tries=0) == clock.now + 1.0
     assert not refusal(hosts).final
 
 
 @pytest.mark.parametrize(("well", "most"), [(False, 3), (True, 40)], ids=["never", "before"])
 def test_faults_that_come_at_once_count_in_a_row(
-    well: bool, most: int, hosts: Hosts, clock: Clock
+    well: bool, most: int, hosts: CircuitBreaker, clock: Clock
 ) -> None:
     """Of a host that had answers, more of them: what is left may be the files that never work."""
     if well:
-        hosts.answered(ELSEWHERE)
+        hosts.record_success(ELSEWHERE)
 
     def faults(count: int) -> None:
         for _ in range(count):
-            hosts.ask(ELSEWHERE)
-            hosts.unanswered(ELSEWHERE, "it answered 503", at_once=True)
+            hosts.check(ELSEWHERE)
+            hosts.record_failure(ELSEWHERE, "it answered 503", at_once=True)
 
     faults(most - 1)
     assert hosts.due(ELSEWHERE, clock.now, tries=0) == clock.now
-    hosts.answered(ELSEWHERE)
+    hosts.record_success(ELSEWHERE)
     faults(40)
     with pytest.raises(NetworkError, match="the file host is down: it answered 503") as caught:
-        hosts.ask(ELSEWHERE)
-    assert caught.value.untried
-    hosts.unanswered(ELSEWHERE, "it answered 503", at_once=True, wait=50.0)
+        hosts.check(ELSEWHERE)
+    assert caught.value.not_sent
+    hosts.record_failure(ELSEWHERE, "it answered 503", at_once=True, wait=50.0)
     assert hosts.due(ELSEWHERE, 49.5, tries=1) == 50.0
     clock.now = 50.0
-    hosts.ask(ELSEWHERE)  # one looks, and finds it well again
-    hosts.answered(ELSEWHERE)
-    hosts.ask(ELSEWHERE)
+    hosts.check(ELSEWHERE)  # one looks, and finds it well again
+    hosts.record_success(ELSEWHERE)
+    hosts.check(ELSEWHERE)
 
 
-def test_what_failed_most_often_and_what_is_new_ask_by_turns(hosts: Hosts, clock: Clock) -> None:
+def test_what_failed_most_often_and_what_is_new_ask_by_turns(
+    hosts: CircuitBreaker, clock: Clock
+) -> None:
     """Neither those that never work nor those whose first requests are lost speak for all."""
     for first, now in ((2, 10.0), (0, 30.0), (2, 60.0)):
         clock.now = now
         hosts.tried(HOST, 2)
         late = {tries: hosts.due(HOST, now, tries=tries) - now for tries in range(3)}
         assert late == {tries: 0.0 if tries == first else 1.0 for tries in range(3)}
-        hosts.ask(HOST)
-        hosts.unanswered(HOST, "connection refused")
+        hosts.check(HOST)
+        hosts.record_failure(HOST, "connection refused")
 
 
 # --- whole runs -----------------------------------------------------------------------------------

@@ -100,6 +100,6 @@ def test_what_is_to_come_again_comes_after_all_others() -> None:
     asked = Asked([1, 2], limit=5)
     assert asked.pump() == [[1, 2]]
     asked.queue.answered([1, 2])
-    asked.queue.ask_again([2])
+    asked.queue.requeue([2])
     assert asked.pending()
     assert asked.pump() == [[2]]

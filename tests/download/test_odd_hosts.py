@@ -462,7 +462,7 @@ def test_a_length_that_was_too_much_is_not_waited_for(
     kind: Kind, service: SimulatedService, root: Path, no_backoff: None
 ) -> None:
     """Every night all bytes come, and then the connection ends; the length is told no more."""
-    service.fail_files(faults.lying_length(10) | faults.ignored_range(), kind, ID)
+    service.fail_files(faults.wrong_length(10) | faults.ignored_range(), kind, ID)
     assert run_here(service, root, [ID], retries=1, ignore_size=True).exit_code == 1
     service.on_request.clear()
     service.fail_files(faults.no_length() | faults.ignored_range(), kind, ID)

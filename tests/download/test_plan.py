@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import assert_archive_equals, cli_here, download_args, relative_path, report_of
 
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.demo import Response, SimulatedService, faults
 from g2a_archive.download.plan import Plan, make_plan
 from g2a_archive.models import FileKind, State, StoredFile
@@ -30,8 +30,8 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
                 path = f"{DAY}/{name.format(id_)}"
                 (tmp_path / path).touch()
                 files.append(StoredFile(id_, kind, path, 0, "a" * 64))
-            settled.append(Settlement(id_, State.ARCHIVED, 7, directory=DAY, files=files))
-        made.settle(settled)
+            settled.append(RecordingResult(id_, State.ARCHIVED, 7, directory=DAY, files=files))
+        made.record_results(settled)
         yield made
 
 
@@ -92,7 +92,7 @@ def test_a_directory_that_is_gone_is_no_loss_of_one_file(catalog: Catalog, tmp_p
     for path in (tmp_path / DAY).iterdir():
         path.unlink()
     made = plan(catalog, tmp_path, 3)
-    assert ([*made.todo], made.missing, [*made.unreachable]) == ([], [], [3])
+    assert ([*made.todo], made.missing, [*made.on_unmounted]) == ([], [], [3])
 
 
 def test_what_had_come_before_the_rest_and_is_gone(service: SimulatedService, root: Path) -> None:

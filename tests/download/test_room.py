@@ -109,8 +109,8 @@ def test_a_disk_is_used_as_far_as_its_room_goes(serve: Serve, root: Path) -> Non
         for already in (0, 4):
             report = run_here(service, root, service.recordings, min_free=16 << 20, jobs=8)
             assert report.exit_code == ExitCode.STORAGE
-            assert len(report.stops) == 1
-            assert "not enough space" in report.stops[0]
+            assert len(report.abort_messages) == 1
+            assert "not enough space" in report.abort_messages[0]
             assert len(report.failed) == 0
             assert report.archived == 4 - already
         assert_nothing_false(service, root)
@@ -161,7 +161,7 @@ def test_what_does_not_fit_beside_others_waits_for_them(
         for year in years:
             drives.enter_context(mounts.tmpfs(root / str(year), "128m"))
         report = run_here(service, root, service.recordings, ignore_size=True, jobs=6, segments=1)
-        assert report.exit_code == 0, [*report.stops, *report.failed]
+        assert report.exit_code == 0, [*report.abort_messages, *report.failed]
         assert_nothing_false(service, root)
     assert len(service.requests.file_requests("mp4")) < 24  # asked for again once there is room
 
@@ -199,8 +199,8 @@ def test_a_disk_that_others_fill_has_room_for_what_is_recorded(
     plain_host.script = script
     with mounts.tmpfs(root, "32m"):
         report = run_here(service, root, [1])
-        assert (report.exit_code, len(report.stops)) == (ExitCode.STORAGE, 1)
-        assert "No space left on device" in report.stops[0]
+        assert (report.exit_code, len(report.abort_messages)) == (ExitCode.STORAGE, 1)
+        assert "No space left on device" in report.abort_messages[0]
         assert catalog_rows(root, "SELECT exit_code FROM run") == [(ExitCode.STORAGE,)]
         (root / "others").unlink()
         plain_host.script = right

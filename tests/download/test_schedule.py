@@ -16,10 +16,10 @@ from g2a_archive.download import schedule as schedules
 from g2a_archive.download.schedule import Schedule
 from g2a_archive.download.transfer.finish import SMALL
 from g2a_archive.download.transfer.results import Transfer
-from g2a_archive.download.transfer.segments import WORTH_IT
+from g2a_archive.download.transfer.segments import MIN_SPLIT_SIZE
 from g2a_archive.download.workers import Workers
 from g2a_archive.models import FileKind, Link
-from g2a_archive.transport.hosts import Hosts
+from g2a_archive.transport.hosts import CircuitBreaker
 
 START = datetime(2014, 5, 6, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ START = datetime(2014, 5, 6, tzinfo=UTC)
 class Taken:
     """Workers that take what they are given."""
 
-    ahead = 0
+    prefetch = 0
 
     def __init__(self) -> None:
         self.recordings: list[int] = []
@@ -48,12 +48,12 @@ def transfer(recording: int) -> Transfer:
 @pytest.mark.parametrize("waits_for", ["", "https://host.example", "https://other.example"])
 def test_a_file_whose_hosts_are_down_asks_them_when_it_is_time(waits_for: str) -> None:
     """Be it the only one that is left, and its own host the one that it waits for."""
-    hosts = Hosts(timeout=1.0, retries=1, pause=lambda *_: 60.0)
+    hosts = CircuitBreaker(timeout=1.0, retries=1, pause=lambda *_: 60.0)
     for _ in range(3):
-        hosts.unanswered(waits_for or "https://host.example", "connection refused")
+        hosts.record_failure(waits_for or "https://host.example", "connection refused")
     schedule = Schedule(hosts, jobs=2, segments=1)
     one = transfer(7)
-    one.waits_for = waits_for
+    one.failed_host = waits_for
     schedule.add([one])
     taken = Taken()
     now = time.monotonic()
@@ -65,7 +65,7 @@ def test_a_file_whose_hosts_are_down_asks_them_when_it_is_time(waits_for: str) -
 
 @pytest.mark.parametrize(("progress", "place"), [(True, 0), (False, 20)])
 def test_what_never_worked_comes_after_what_nobody_tried_yet(progress: bool, place: int) -> None:
-    hosts = Hosts(timeout=1.0, retries=1, pause=lambda tries, _: float(tries))
+    hosts = CircuitBreaker(timeout=1.0, retries=1, pause=lambda tries, _: float(tries))
     schedule = Schedule(hosts, jobs=2, segments=1)
     schedule.add(map(transfer, range(1, 21)))
     schedule.delay(transfer(99), 5.0, first=progress)
@@ -77,7 +77,7 @@ def test_what_never_worked_comes_after_what_nobody_tried_yet(progress: bool, pla
 
 
 def plain(*, jobs: int = 1, segments: int = 1) -> Schedule:
-    hosts = Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0)
+    hosts = CircuitBreaker(timeout=1.0, retries=1, pause=lambda *_: 1.0)
     return Schedule(hosts, jobs=jobs, segments=segments)
 
 
@@ -91,15 +91,15 @@ def large(recording: int, missing: int, *, splittable: bool = True) -> Transfer:
 def test_idle_workers_help_with_what_misses_most() -> None:
     """Once nothing else is still to come; 11 jobs, and at most 4 connections a file."""
     schedule = plain(jobs=11, segments=4)
-    most, less = large(1, 4 * WORTH_IT), large(2, 2 * WORTH_IT)
-    small, whole = large(3, WORTH_IT - 1), large(4, 9 * WORTH_IT, splittable=False)
+    most, less = large(1, 4 * MIN_SPLIT_SIZE), large(2, 2 * MIN_SPLIT_SIZE)
+    small, whole = large(3, MIN_SPLIT_SIZE - 1), large(4, 9 * MIN_SPLIT_SIZE, splittable=False)
     schedule.add([less, small, most, whole])
     taken = Taken()
     schedule.hand_out(cast(Workers, taken), 0.0, more=True)
     assert (len(taken.recordings), taken.helped) == (4, [])
     schedule.hand_out(cast(Workers, taken), 0.0, more=False)
     assert taken.helped == [1, 1, 1, 2, 2, 2]
-    schedule.add([large(5, WORTH_IT)])
+    schedule.add([large(5, MIN_SPLIT_SIZE)])
     schedule.hand_out(cast(Workers, taken), 0.0, more=False)
     assert (len(taken.recordings), len(taken.helped)) == (5, 6)  # all have something to do
     schedule.helped(most, well=False)
@@ -145,7 +145,7 @@ def test_more_are_handed_out_than_there_are_jobs_and_more_yet_of_small_ones() ->
     """So that none waits for the main thread; small ones are flushed together."""
     for expected, count in ((SMALL + 1, 4), (SMALL, 6), (None, 6)):
         schedule, taken = plain(), Taken()
-        taken.ahead = 6
+        taken.prefetch = 6
         schedule.add(sized(number, expected) for number in range(9))
         assert (schedule.idle, schedule.waiting) == (False, 9)
         schedule.hand_out(cast(Workers, taken), 0.0, more=True)
@@ -157,7 +157,7 @@ def test_large_ones_are_taken_back() -> None:
     schedule, taken = plain(), Taken()
     sizes = SMALL + 1, SMALL, None, 2 * SMALL, 0
     schedule.add(sized(number, size) for number, size in enumerate(sizes))
-    assert [one.recording for one in schedule.take_large()] == [0, 3]
+    assert [one.recording for one in schedule.pop_large()] == [0, 3]
     schedule.add_first(transfer(7))
     schedule.hand_out(cast(Workers, taken), 0.0, more=True)
     assert taken.recordings == [7, 1, 2, 4]
@@ -172,29 +172,29 @@ def test_whether_there_is_anything_to_do() -> None:
     assert state() == (False, True)
     schedule.add([one])
     assert state() == (True, False)
-    one.answered, one.waits_for = True, "https://host.example"
+    one.answered, one.failed_host = True, "https://host.example"
     schedule.hand_out(cast(Workers, taken), 0.0, more=True)
     assert state() == (True, False)
-    assert (one.answered, one.waits_for) == (False, "")  # of an attempt before
+    assert (one.answered, one.failed_host) == (False, "")  # of an attempt before
     schedule.active.remove(one)
     schedule.delay(one, 5.0)
     assert state() == (True, True)
 
 
 def test_a_file_is_divided_once() -> None:
-    schedule, taken, one = plain(jobs=2, segments=8), Taken(), large(1, 2 * WORTH_IT)
+    schedule, taken, one = plain(jobs=2, segments=8), Taken(), large(1, 2 * MIN_SPLIT_SIZE)
     schedule.add([one])
     schedule.hand_out(cast(Workers, taken), 0.0, more=False)
-    pieces = one.pieces
-    assert pieces is not None
+    segments = one.segments
+    assert segments is not None
     schedule.helped(one, well=True)
     schedule.hand_out(cast(Workers, taken), 0.0, more=False)
-    assert (taken.helped, one.pieces) == ([1, 1], pieces)
+    assert (taken.helped, one.segments) == ([1, 1], segments)
 
 
 def test_a_host_that_refuses_one_more_gets_no_more_at_a_time() -> None:
     """Until what came says that it may take more; and nothing is lost meanwhile."""
-    hosts = Hosts(timeout=1.0, retries=1, pause=lambda tries, _: float(tries))
+    hosts = CircuitBreaker(timeout=1.0, retries=1, pause=lambda tries, _: float(tries))
     schedule = Schedule(hosts, jobs=8, segments=1)
     schedule.add(map(transfer, range(1, 31)))
     taken = Taken()
@@ -227,7 +227,9 @@ def test_a_host_that_refuses_one_more_gets_no_more_at_a_time() -> None:
 
 def test_a_host_that_is_asked_too_often_is_asked_for_one_after_the_other() -> None:
     """The sooner, the more has come; and nothing is lost meanwhile."""
-    schedule = Schedule(Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=8, segments=1)
+    schedule = Schedule(
+        CircuitBreaker(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=8, segments=1
+    )
     schedule.add(map(transfer, range(1, 31)))
     taken = Taken()
     schedule.hand_out(cast(Workers, taken), 0.0, more=True)
@@ -253,7 +255,7 @@ def test_a_host_that_is_asked_too_often_is_asked_for_one_after_the_other() -> No
 
 
 def test_a_file_that_never_works_does_not_slow_a_host_down_that_sent_more() -> None:
-    hosts = Hosts(timeout=1.0, retries=1, pause=lambda tries, _: float(tries))
+    hosts = CircuitBreaker(timeout=1.0, retries=1, pause=lambda tries, _: float(tries))
     schedule = Schedule(hosts, jobs=8, segments=1)
     schedule.add(map(transfer, range(1, 9)))
     taken = cast(Workers, Taken())
@@ -273,9 +275,11 @@ def test_a_file_that_never_works_does_not_slow_a_host_down_that_sent_more() -> N
 
 
 def test_nobody_helps_while_files_wait_for_room_at_their_host() -> None:
-    schedule = Schedule(Hosts(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=8, segments=4)
+    schedule = Schedule(
+        CircuitBreaker(timeout=1.0, retries=1, pause=lambda *_: 1.0), jobs=8, segments=4
+    )
     taken = Taken()
-    sent = large(1, 9 * WORTH_IT)
+    sent = large(1, 9 * MIN_SPLIT_SIZE)
     schedule.add([sent])
     schedule.hand_out(cast(Workers, taken), 0.0, more=True)
     sent.sending = True

@@ -35,7 +35,7 @@ from g2a_archive.archive.partial import Partial, Validator
 from g2a_archive.demo import Fault, Request, SimulatedRecording, SimulatedService, faults
 from g2a_archive.demo.recordings import KINDS
 from g2a_archive.download.transfer import attempt, sharing
-from g2a_archive.download.transfer.segments import Pieces
+from g2a_archive.download.transfer.segments import Segments
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.downloads import Downloads
 
@@ -54,7 +54,7 @@ def service(serve: Serve) -> SimulatedService:
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("g2a_archive.download.schedule.WORTH_IT", 17_000)
+    monkeypatch.setattr("g2a_archive.download.schedule.MIN_SPLIT_SIZE", 17_000)
     monkeypatch.setattr("g2a_archive.download.transfer.segments.SMALLEST", 14_000)
     monkeypatch.setattr("g2a_archive.download.transfer.segments.LARGEST", 40_000)
 
@@ -65,15 +65,15 @@ def _nobody_writes_into_a_file_that_is_no_longer_shared(
 ) -> Iterator[None]:
     """Its descriptor may be another file's by then."""
     busy = []
-    share = sharing.share
+    share = sharing.fetch_segments
 
-    def note(tools: Any, transfer: Any, part: Any, answer: Any, pieces: Pieces) -> None:
+    def note(tools: Any, transfer: Any, part: Any, answer: Any, segments: Segments) -> None:
         try:
-            share(tools, transfer, part, answer, pieces)
+            share(tools, transfer, part, answer, segments)
         finally:
-            busy.append(pieces._busy)
+            busy.append(segments._busy)
 
-    monkeypatch.setattr(attempt, "share", note)
+    monkeypatch.setattr(attempt, "fetch_segments", note)
     yield
     assert not any(busy)
 
@@ -111,26 +111,26 @@ def parts(service: SimulatedService) -> list[str]:
 
 
 def test_the_bytes_that_are_here_are_counted_beyond_a_hole() -> None:
-    pieces = Pieces(4)
-    pieces.open(100, 1000, [(500, 600)])
-    pieces.arrived(700, 50)
-    pieces.arrived(750, 50)
-    assert (pieces.here, pieces.extents) == (300, [(500, 600), (700, 800)])
-    pieces.arrived(100, 400)
-    assert (pieces.here, pieces.position) == (700, 600)
+    segments = Segments(4)
+    segments.open(100, 1000, [(500, 600)])
+    segments.arrived(700, 50)
+    segments.arrived(750, 50)
+    assert (segments.here, segments.extents) == (300, [(500, 600), (700, 800)])
+    segments.arrived(100, 400)
+    assert (segments.here, segments.position) == (700, 600)
 
 
 def test_nobody_is_through_while_another_fetches_the_last_piece() -> None:
-    pieces = Pieces(1)
-    pieces.open(0, 1000)
-    assert pieces.claim() == (0, 1000)
-    assert not pieces.wait(0)
-    pieces.release(400, 1000)
-    assert not pieces.wait(0)
-    assert pieces.claim() == (400, 1000)
-    assert not pieces.wait(0)
-    pieces.release(1000, 1000)
-    assert pieces.wait(0)
+    segments = Segments(1)
+    segments.open(0, 1000)
+    assert segments.claim() == (0, 1000)
+    assert not segments.wait(0)
+    segments.release(400, 1000)
+    assert not segments.wait(0)
+    assert segments.claim() == (400, 1000)
+    assert not segments.wait(0)
+    segments.release(1000, 1000)
+    assert segments.wait(0)
 
 
 def test_idle_workers_help(service: SimulatedService, root: Path) -> None:
@@ -308,8 +308,8 @@ _BEFORE = """
 from g2a_archive.download import schedule
 from g2a_archive.download.transfer import segments, sharing
 # Everything is much smaller than in life, so the times are, too.
-sharing._NOTE_EVERY = 0.0
-schedule.WORTH_IT, segments.SMALLEST, segments.LARGEST = 17_000, 14_000, 40_000
+sharing._SAVE_EVERY = 0.0
+schedule.MIN_SPLIT_SIZE, segments.SMALLEST, segments.LARGEST = 17_000, 14_000, 40_000
 """
 
 
@@ -389,7 +389,7 @@ def test_what_a_helper_brought_counts_where_the_first_connection_ends(
 
 _SOON = """
 from g2a_archive.download import schedule
-schedule.WORTH_IT = 17_000
+schedule.MIN_SPLIT_SIZE = 17_000
 """
 
 

@@ -17,7 +17,7 @@ from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database import tombstones
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.lock import RunLock
-from g2a_archive.curation.merge_work import Taker
+from g2a_archive.curation.merge_work import SourceMerger
 from g2a_archive.errors import ExitCode, Interrupted
 from g2a_archive.fixity import fingerprint, tree, verify
 
@@ -68,7 +68,7 @@ def test_what_a_merge_named_and_has_not_recorded(
     assert merge_here(root, parts[:1]).exit_code == 0
     (root / "notes.txt").write_text("mine")
     with monkeypatch.context() as patch:
-        before(patch, Taker, "_commit", look)
+        before(patch, SourceMerger, "_commit", look)
         assert merge_here(root, parts[1:]).exit_code == 0
     assert len(said) == 2
     for code, report in said:
@@ -86,7 +86,7 @@ def test_what_a_removal_has_still_to_delete(
 ) -> None:
     codes = []
     with monkeypatch.context() as patch:
-        for step in ("_delete", "_unlink", "prune"):
+        for step in ("_delete", "_unlink", "remove_empty_directories"):
             before(patch, tombstones, step, lambda: codes.append(say("verify")[0]))
         assert say("remove", "--yes", "1")[0] == 0
     assert codes == [0] * 4
@@ -187,7 +187,7 @@ def test_sums_that_a_run_writes_meanwhile(
         for number in others:
             with monkeypatch.context() as patch:
                 if not recorded:
-                    patch.setattr(Catalog, "summed", lambda *_: None)
+                    patch.setattr(Catalog, "record_sums", lambda *_: None)
                 archive.add(number)
 
     before(monkeypatch, fingerprint, "hash_file", run)

@@ -238,10 +238,10 @@ def test_a_row_that_changed_before_recording_is_left_alone(archive: Archive) -> 
         new._replace(path="1.mp4"),
         new._replace(sha256="0" * 64),
     ):
-        archive.catalog.checked([old], [(old, "missing")])
+        archive.catalog.record_check([old], [(old, "missing")])
     assert [*archive.catalog.owed()] == []
     assert archive.checked() == 0
-    archive.catalog.checked([], [(new, "missing")])
+    archive.catalog.record_check([], [(new, "missing")])
     assert [*archive.catalog.owed()] == [1]
 
 
@@ -298,7 +298,7 @@ def test_a_catalogue_that_stops_taking_writes_draws_one_warning(
     def refuse(*_: object) -> None:
         raise CatalogError("attempt to write a readonly database")
 
-    monkeypatch.setattr(archive.catalog, "checked", refuse)
+    monkeypatch.setattr(archive.catalog, "record_check", refuse)
     outcome = archive.verify()
     assert (outcome.files, outcome.recorded) == (3, False)
     (warning,) = caplog.messages

@@ -215,7 +215,7 @@ def rewrite_digests(root: Path, path: Path) -> None:
 
 def rewrite_fingerprints(root: Path, path: Path) -> None:
     with closing(sqlite3.connect(catalog_path(root))) as db, db:
-        rows = db.execute(f"SELECT directory, sha256 FROM ({revisions.NOW})").fetchall()
+        rows = db.execute(f"SELECT directory, sha256 FROM ({revisions.CURRENT_SUMS})").fetchall()
         rows.sort(key=lambda row: row[0] + "/SHA256SUMS")
         db.execute("UPDATE revision SET digest = ?", (revisions.digest(rows),))
 
@@ -364,7 +364,7 @@ def test_a_run_that_fails_between_sums_and_catalogue(
 ) -> None:
     line = line_of(say)
     with monkeypatch.context() as patch:
-        patch.setattr(Catalog, "summed", _fail)
+        patch.setattr(Catalog, "record_sums", _fail)
         assert run_here(service, root, ids).exit_code == 6
     code, out, err = say("status", "--fingerprint")
     assert (code, out.strip()) == (0, line)

@@ -9,7 +9,7 @@ from pathlib import Path
 from support.memory import peak_of
 
 from g2a_archive.archive.checksums import write_checksums
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.fixity.fingerprint import prove
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -21,8 +21,8 @@ def peak(root: Path, count: int) -> int:
     (root / DAY / "1.mp4").touch()  # a directory without any is taken for one that is away
     path = root / "catalog.sqlite3"
     with Catalog(path) as catalog:
-        catalog.settle(
-            Settlement(
+        catalog.record_results(
+            RecordingResult(
                 id_,
                 State.ARCHIVED,
                 7,

@@ -192,7 +192,7 @@ def test_what_another_downloader_left_is_not_taken_for_whole(archive: Archive) -
 
 def test_rebuilding_keeps_what_the_catalogue_knows(archive: Archive) -> None:
     first, second, third = archive.add(1)
-    archive.catalog.damaged([(1, MP4, "missing")])
+    archive.catalog.mark_damaged([(1, MP4, "missing")])
     archive.write("2014/05/06/2.mp4", video("two"))
     archive.write("2014/05/06/1.png", b"\x89PNG\r\n\x1a\n another")
     outcome = rebuild(archive.catalog, archive.root)

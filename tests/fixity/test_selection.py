@@ -17,7 +17,7 @@ from support.memory import peak_of
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.errors import Interrupted
 from g2a_archive.fixity import selection
-from g2a_archive.fixity.selection import Entry, VerifyOptions, choose, selected
+from g2a_archive.fixity.selection import FileCandidate, VerifyOptions, choose, selected
 from g2a_archive.models import MAX_ID, FileKind
 
 NOW = "2026-06-01T00:00:00Z"
@@ -25,13 +25,13 @@ NOW = "2026-06-01T00:00:00Z"
 
 def entry(
     recording: int, size: int = 1, started: str | None = None, archived: str = "", checked: str = ""
-) -> Entry:
-    return Entry(
+) -> FileCandidate:
+    return FileCandidate(
         recording, "mp4", size, started, archived or "2020-01-01T00:00:00Z", checked or None
     )
 
 
-def chosen(entries: Iterable[Entry], seed: str = "", **options: Any) -> list[int]:
+def chosen(entries: Iterable[FileCandidate], seed: str = "", **options: Any) -> list[int]:
     entries = list(entries)
     with closing(sqlite3.connect("")) as db:
         keys, count, size = choose(db, entries, VerifyOptions(**options), seed, NOW)
@@ -106,7 +106,7 @@ def test_what_is_chosen_comes_from_the_catalogue(
         assert set(found) == files
         assert len(found) == 27
         assert found == sorted(found, key=lambda file: (file.recording, file.kind))
-    archive.catalog.damaged([(1, FileKind.MP4, "changed")])
+    archive.catalog.mark_damaged([(1, FileKind.MP4, "changed")])
     with selected(archive.catalog, VerifyOptions(), "") as some:
         assert some.count == len(list(some.files)) == 27
     with selected(archive.catalog, VerifyOptions(ids=[3, 99]), "") as some:

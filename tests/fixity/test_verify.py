@@ -98,7 +98,7 @@ def test_a_file_that_came_back_clears_the_damage(archive: Archive) -> None:
     assert archive.state(1)[:2] == ("damaged", 4)
 
     archive.write(first.path, content)
-    archive.catalog.checked([first])
+    archive.catalog.record_check([first])
     assert archive.state(1)[:2] == ("damaged", 5)
     assert set(archive.problems()) == {second.path}
     assert archive.state(1)[:2] == ("damaged", 5)

@@ -137,8 +137,10 @@ def test_a_bad_token_ends_the_run(service: SimulatedService, root: Path) -> None
     assert report.exit_code == ExitCode.CREDENTIALS
     assert len(report.refused) == 0
     assert states(root) == {}
-    assert len(report.stops) == 1
-    assert "the service refused the credentials, or every one of these IDs" in report.stops[0]
+    assert len(report.abort_messages) == 1
+    assert (
+        "the service refused the credentials, or every one of these IDs" in report.abort_messages[0]
+    )
 
 
 @pytest.mark.usefixtures("at_once")
@@ -152,7 +154,7 @@ def test_a_token_that_runs_out_in_mid_run(
     service.on_links.append(lambda _: service.revoke())
     report = run_here(service, root, service.recordings)
     assert report.exit_code == ExitCode.CREDENTIALS
-    assert report.stops[0].startswith("the service no longer accepts the credentials")
+    assert report.abort_messages[0].startswith("the service no longer accepts the credentials")
     assert len(report.refused) == 0
     assert len(report.failed) == 0
     assert report.archived == 8

@@ -30,7 +30,7 @@ from g2a_archive.demo import (
     sample_recordings,
 )
 from g2a_archive.errors import ExitCode, Interrupted
-from g2a_archive.models import FileKind, Link, LinkAnswer
+from g2a_archive.models import FileKind, Link, LinkResult
 from g2a_archive.service.client import Service
 
 EVENTS = (FileKind.EVENTS,)
@@ -205,7 +205,7 @@ def test_a_link_call_that_a_stop_ends_leaves_its_ids_unfinished(
     service = serve(20, rate_limit=None)
     links = Service.links
 
-    def stopped(self: Service, ids: Sequence[int], *, of: int) -> LinkAnswer:
+    def stopped(self: Service, ids: Sequence[int], *, of: int) -> LinkResult:
         if self.ever_answered:
             raise Interrupted
         return links(self, ids, of=of)

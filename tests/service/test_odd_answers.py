@@ -217,7 +217,7 @@ def test_an_error_with_200_is_no_answer_to_the_list_call(
     assert report.exit_code == ExitCode.SERVICE
     assert rule.applied == 2
     assert service.requests.counts["links"] == 0
-    (stop,) = report.stops
+    (stop,) = report.abort_messages
     assert stop.startswith("list call")
     assert "invalid_token" not in stop
 

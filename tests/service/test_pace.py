@@ -12,8 +12,8 @@ from g2a_archive.demo import ManualClock
 from g2a_archive.errors import Interrupted
 from g2a_archive.models import Link, Shard
 from g2a_archive.service import pace
-from g2a_archive.service.pace import CallPacer, RateLimiter, backoff, pause
-from g2a_archive.transport.answer import SLOWEST, Floor
+from g2a_archive.service.pace import CallPacer, RateLimiter, backoff, sleep_or_interrupt
+from g2a_archive.transport.answer import SLOWEST, LowSpeedLimit
 
 
 class Watched(threading.Event):
@@ -61,7 +61,7 @@ def test_a_pause_ends_with_the_run() -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
-        pause(stop, 3600)
+        sleep_or_interrupt(stop, 3600)
 
 
 def make_calls(pacer: CallPacer, clock: ManualClock, count: int, takes: float = 0.0) -> list[float]:
@@ -209,7 +209,7 @@ def test_the_age_of_a_link(wall: float, monotonic: float, age: float) -> None:
 
 
 def test_the_floor(clock: ManualClock) -> None:
-    floor = Floor(60.0)
+    floor = LowSpeedLimit(60.0)
     clock.advance(59)
     floor.add(1)
     floor.check()
@@ -220,7 +220,7 @@ def test_the_floor(clock: ManualClock) -> None:
 
 
 def test_the_floor_looks_at_each_stretch(clock: ManualClock) -> None:
-    floor = Floor(60.0)
+    floor = LowSpeedLimit(60.0)
     floor.add(10**9)  # much at first does not excuse a trickle later on
     floor.check()
     clock.advance(60)
@@ -234,7 +234,7 @@ def test_the_floor_looks_at_each_stretch(clock: ManualClock) -> None:
 
 
 def test_the_floor_excuses_what_the_rate_limit_took(clock: ManualClock) -> None:
-    floor = Floor(60.0)
+    floor = LowSpeedLimit(60.0)
     for _ in range(10):
         clock.advance(50)
         floor.excuse(50)
@@ -245,7 +245,7 @@ def test_the_floor_excuses_what_the_rate_limit_took(clock: ManualClock) -> None:
 
 @pytest.mark.parametrize(("count", "slow"), [(60 * SLOWEST, False), (60 * SLOWEST - 1, True)])
 def test_a_slow_attempt(count: int, slow: bool, clock: ManualClock) -> None:
-    floor = Floor(100.0)
+    floor = LowSpeedLimit(100.0)
     floor.add(count)
     floor.check()
     clock.advance(60)

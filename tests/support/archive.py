@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from g2a_archive.archive import checksums
-from g2a_archive.archive.database.catalog import Catalog, Settlement
-from g2a_archive.fixity.check import Outcome
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
+from g2a_archive.fixity.check import FixityResult
 from g2a_archive.fixity.selection import VerifyOptions
 from g2a_archive.fixity.verify import verify
 from g2a_archive.models import FileKind, State, StoredFile, kinds_mask
@@ -64,12 +64,12 @@ class Archive:
     ) -> None:
         kinds = kinds_mask([file.kind for file in files])
         start = f"{day.replace('/', '-')}T15:00:00Z"
-        one = Settlement(recording, state, kinds, 0, start, day, files=files)
-        self.catalog.settle([one])
+        one = RecordingResult(recording, state, kinds, 0, start, day, files=files)
+        self.catalog.record_results([one])
 
     def verify(
         self, options: VerifyOptions | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> Outcome:
+    ) -> FixityResult:
         return verify(
             self.catalog,
             self.root,

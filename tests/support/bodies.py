@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from g2a_archive.transport.downloads import Downloads
-from g2a_archive.transport.hosts import Hosts
+from g2a_archive.transport.hosts import CircuitBreaker
 
 
 def downloads_of(timeout: float, *, jobs: int) -> Downloads:
     """What a run's workers have, where each request is to be made."""
-    hosts = Hosts(timeout=0.0, retries=1_000_000, pause=lambda *_: 0.0)
+    hosts = CircuitBreaker(timeout=0.0, retries=1_000_000, pause=lambda *_: 0.0)
     return Downloads(timeout, jobs=jobs, hosts=hosts)
 
 

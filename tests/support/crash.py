@@ -35,7 +35,7 @@ kill_at({module!r}, {name!r}, {when!r}, {number})
 _MODULES = {
     "BagWriter": "g2a_archive.curation.bagit",
     "Catalog": "g2a_archive.archive.database.catalog",
-    "Files": "g2a_archive.curation.merge_files",
+    "FileImporter": "g2a_archive.curation.merge_files",
     "Partial": "g2a_archive.archive.partial",
     "Path": "pathlib",
     "FileLock": "g2a_archive.archive.disk.lock",
@@ -60,7 +60,7 @@ def crash(
 ) -> str:
     """Run the program until it is killed `when` ("before", "after") the `number`-th call (from 1).
 
-    `where` is a function of a module (`tombstones._done`) or of a class (`Catalog.settle`).
+    `where` is a function of a module (`tombstones._done`) or of a class (`Catalog.record_results`).
     Return what it said on stderr.
     """
     owner, _, name = where.partition(".")

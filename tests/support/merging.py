@@ -18,7 +18,7 @@ from g2a_archive.cli import main
 from g2a_archive.console.progress import Display
 from g2a_archive.curation.merge import Merge
 from g2a_archive.curation.merge_report import MergeReport
-from g2a_archive.curation.merge_source import Source
+from g2a_archive.curation.merge_source import SourceArchive
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.models import RunSettings, Shard
@@ -93,7 +93,7 @@ def merge_here(
     """A whole `merge` in this process: all of it but its command line."""
     merge = Merge(
         RunSettings(dest=str(target), **{"min_free": 0, **settings}),
-        [Source.parse(str(source)) for source in sources],
+        [SourceArchive.parse(str(source)) for source in sources],
         move=move,
         switch=switch or StopSwitch(),
         display=Display(),

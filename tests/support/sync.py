@@ -139,10 +139,10 @@ def whole_on_disk(service: SimulatedService, root: Path) -> set[int]:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service tells five recordings in a call, and takes as many; one link call at a time."""
-    monkeypatch.setattr("g2a_archive.download.link_queue.CALLERS", 1)
+    monkeypatch.setattr("g2a_archive.download.link_queue.MAX_LINK_CALLS", 1)
+    monkeypatch.setattr("g2a_archive.sync.listing.LIST_LIMIT", FEW)
     monkeypatch.setattr("g2a_archive.sync.windows.LIST_LIMIT", FEW)
-    monkeypatch.setattr("g2a_archive.sync.walk.LIST_LIMIT", FEW)
-    monkeypatch.setattr("g2a_archive.sync.walk._AIM", FEW - 1)
+    monkeypatch.setattr("g2a_archive.sync.windows._AIM", FEW - 1)
     monkeypatch.setattr("g2a_archive.service.client.LIST_LIMIT", FEW)
 
 

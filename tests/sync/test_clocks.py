@@ -226,7 +226,7 @@ def test_a_date_that_no_clock_tells_is_no_news(
 ) -> None:
     service.fail(faults.Fault(headers={"Date": date}))
     report = sync_here(service, root)
-    assert report.exit_code == 0, report.stops
+    assert report.exit_code == 0, report.abort_messages
     assert abs(datetime.fromisoformat(report.finished_at).timestamp() - time.time()) < YEAR
     assert_archive_equals(service, root)
 

@@ -104,7 +104,7 @@ def test_stopped_between_two_calls(
     service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch = StopSwitch()
-    monkeypatch.setattr(SyncState, "found", lambda *_, **__: switch.stop(ExitCode.SIGTERM))
+    monkeypatch.setattr(SyncState, "record_window", lambda *_, **__: switch.stop(ExitCode.SIGTERM))
     assert sync_here(service, root, switch=switch).exit_code == 143
     assert counts(service) == {"list": 1}
 
@@ -267,7 +267,7 @@ def test_a_service_that_heeds_no_times_is_not_asked_for_every_second(
     service.fail(Response.json(listed), call="list")
     report = sync_here(service, root)
     assert report.exit_code == 7
-    assert "does not heed fromTime" in report.stops[0]
+    assert "does not heed fromTime" in report.abort_messages[0]
     assert counts(service)["list"] < 50
     assert_archive_equals(service, root, first)
 

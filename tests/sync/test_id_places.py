@@ -43,7 +43,7 @@ def test_a_call_that_is_not_understood_points_at_the_option(
     service.fail(Response(status), call=call)
     report = sync_here(service, root, transcode=True, mark_archived=True)
     assert report.exit_code == 7
-    (stop,) = report.stops
+    (stop,) = report.abort_messages
     assert f"answered {status}" in stop
     assert "is --ids-in right? it is 'path' now; try query or body" in stop
     assert report.archived == 2, "what can be archived is"
@@ -53,7 +53,10 @@ def test_calls_that_are_not_understood_are_each_told(serve: Serve, root: Path) -
     service = serve(small(4, transcode_every=2), rate_limit=None, ids_in="query")
     report = sync_here(service, root, transcode=True, mark_archived=True)
     assert report.exit_code == 7
-    assert [stop.partition(" call: ")[0] for stop in report.stops] == ["transcode", "mark-archived"]
+    assert [stop.partition(" call: ")[0] for stop in report.abort_messages] == [
+        "transcode",
+        "mark-archived",
+    ]
 
 
 def test_a_wrong_place_changes_nothing_and_says_so(serve: Serve, root: Path) -> None:
@@ -61,7 +64,7 @@ def test_a_wrong_place_changes_nothing_and_says_so(serve: Serve, root: Path) -> 
     report = sync_here(service, root, mark_archived=True)
     assert report.exit_code == 7
     assert service.archived == set()
-    assert "--ids-in" in report.stops[0]
+    assert "--ids-in" in report.abort_messages[0]
     report = sync_here(service, root, run={"ids_in": "query"}, mark_archived=True)
     assert report.exit_code == 0
     assert service.archived == set(service.recordings)

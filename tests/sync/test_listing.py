@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from support import LONG
 
 from g2a_archive.cli.values import parse_when
-from g2a_archive.errors import MalformedCallError
-from g2a_archive.models import Ago, ListState, Selection, iso
+from g2a_archive.errors import BadRequestError
+from g2a_archive.models import Age, ListState, Selection, iso
 from g2a_archive.service.clock import Clock
-from g2a_archive.service.payloads import Ready
-from g2a_archive.sync import windows as listing
-from g2a_archive.sync.walk import EARLIEST, Span, Window, span_of
-from g2a_archive.sync.windows import Listing, Query, queries
+from g2a_archive.service.payloads import ListResult
+from g2a_archive.sync import listing
+from g2a_archive.sync.listing import Listing, Query, queries
+from g2a_archive.sync.windows import EARLIEST, Span, Window, span_of
 
 NOW = 1_770_000_000
 DAY = 86400
@@ -52,20 +52,20 @@ class Truth:
         self.fractions = fractions
         self.asked: list[dict[str, str]] = []
 
-    def __call__(self, params: Sequence[tuple[str, str]]) -> Ready:
+    def __call__(self, params: Sequence[tuple[str, str]]) -> ListResult:
         given = dict(params)
         self.asked.append(given)
         begin, end = given.get("fromTime"), given.get("toTime")
         if "." in f"{begin}{end}" and not self.fractions:
-            raise MalformedCallError("list call: the service answered 400 (malformed)")
+            raise BadRequestError("list call: the service answered 400 (malformed)")
         first = self.find_first(self.starts, unix(begin)) if begin else 0
         last = self.find(self.starts, unix(end)) if end else len(self.starts)
         ids = range(first + 1, last + 1)
         if not self.every:
-            return Ready((), tuple(ids[:500]))
+            return ListResult((), tuple(ids[:500]))
         waits = ids[-ids.start % self.every :: self.every]
         ready = (i for i in ids if i % self.every)
-        return Ready(tuple(waits[:500]), tuple(islice(ready, 500)))
+        return ListResult(tuple(waits[:500]), tuple(islice(ready, 500)))
 
 
 def walk(
@@ -227,9 +227,14 @@ def test_only_the_array_that_is_wanted_counts() -> None:
 
 def test_what_becomes_ready_meanwhile_is_told_once() -> None:
     answers = iter(
-        [Ready((7,), tuple(range(1000, 1500))), Ready((7,), (7,)), Ready((), (7,)), Ready((7,), ())]
+        [
+            ListResult((7,), tuple(range(1000, 1500))),
+            ListResult((7,), (7,)),
+            ListResult((), (7,)),
+            ListResult((7,), ()),
+        ]
     )
-    found = new_listing(lambda _: next(answers, Ready((), ())))
+    found = new_listing(lambda _: next(answers, ListResult((), ())))
     for _ in found.walk(QUERY):
         pass
     assert [*found.ids(ListState.TRANSCODE)] == []
@@ -252,7 +257,7 @@ def test_progress_only_grows_and_ends() -> None:
     found = new_listing(truth)
     until: list[int] = []
     for one in found.walk(QUERY):
-        view = found.look()
+        view = found.snapshot()
         assert view.done == found.calls < view.total or one.complete_until == NOW
         if one.complete_until is not None:
             until.append(one.complete_until)
@@ -260,7 +265,7 @@ def test_progress_only_grows_and_ends() -> None:
             assert set(known) <= set(found.ids())
     assert until == sorted(until)
     assert until[-1] == NOW
-    assert (found.total, found.look().unit) == (found.calls, "window")
+    assert (found.total, found.snapshot().unit) == (found.calls, "window")
 
 
 def test_a_query_for_each_combination_of_keys() -> None:
@@ -285,19 +290,19 @@ def test_the_attributes_of_windows() -> None:
         ("fromTime", "2000-01-01T00:00:00Z"),
         ("toTime", "2000-01-01T00:00:00.999Z"),
     ]
-    assert Window(EARLIEST, EARLIEST + 60, sharp=True).params() == [
+    assert Window(EARLIEST, EARLIEST + 60, include_begin=True).params() == [
         ("fromTime", "1999-12-31T23:59:59.998Z"),
         ("toTime", "2000-01-01T00:01:00Z"),
     ]
-    assert Window(EARLIEST, EARLIEST + 60, last=True).params() == [
+    assert Window(EARLIEST, EARLIEST + 60, exclude_end=True).params() == [
         ("fromTime", "2000-01-01T00:00:00Z"),
         ("toTime", "2000-01-01T00:00:59.999Z"),
     ]
-    assert Window(EARLIEST, EARLIEST + 60, last=True).params(fractions=False) == [
+    assert Window(EARLIEST, EARLIEST + 60, exclude_end=True).params(fractions=False) == [
         ("fromTime", "2000-01-01T00:00:00Z"),
         ("toTime", "2000-01-01T00:01:00Z"),
     ]
-    assert Window(EARLIEST, EARLIEST + 1, sharp=True).params(fractions=False) == [
+    assert Window(EARLIEST, EARLIEST + 1, include_begin=True).params(fractions=False) == [
         ("fromTime", "1999-12-31T23:59:59Z"),
         ("toTime", "2000-01-01T00:00:01Z"),
     ]
@@ -320,7 +325,7 @@ def test_a_clock_that_is_behind_hides_nothing(behind: int, told: bool) -> None:
     clock = Clock(lambda: float(NOW - behind))
     found = Listing(truth, clock=clock)
     if told:
-        clock.heard(formatdate(NOW, usegmt=True))
+        clock.update(formatdate(NOW, usegmt=True))
     complete = [one.complete_until for one in found.walk(QUERY)]
     assert [*found.ids()] == list(range(1, 1076))
     assert complete[-1] == NOW - behind
@@ -331,7 +336,7 @@ def test_a_clock_that_is_behind_hides_nothing(behind: int, told: bool) -> None:
 def test_a_clock_that_is_ahead_is_not_believed(ahead: int) -> None:
     truth = Truth(business_days(3000, 2, 6))
     clock = Clock(lambda: float(NOW + ahead))
-    clock.heard(formatdate(NOW, usegmt=True))
+    clock.update(formatdate(NOW, usegmt=True))
     found = Listing(truth, clock=clock)
     complete = [one.complete_until for one in found.walk(QUERY)]
     assert [*found.ids()] == list(range(1, 3001))
@@ -342,10 +347,10 @@ def test_what_the_first_answer_tells_of_the_time_changes_what_is_asked_for() -> 
     """`--since 30d` and `--until 1d` by a clock that is a year ahead."""
     truth = Truth([NOW - n * DAY - 5 for n in range(100)])
     clock = Clock(lambda: float(NOW + 365 * DAY))
-    selection = Selection(since=Ago(30 * DAY), until=Ago(DAY))
+    selection = Selection(since=Age(30 * DAY), until=Age(DAY))
 
-    def ask(params: Sequence[tuple[str, str]]) -> Ready:
-        clock.heard(formatdate(NOW, usegmt=True))
+    def ask(params: Sequence[tuple[str, str]]) -> ListResult:
+        clock.update(formatdate(NOW, usegmt=True))
         return truth(params)
 
     found = Listing(ask, clock=clock)

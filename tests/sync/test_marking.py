@@ -121,15 +121,18 @@ def test_credentials_that_may_not_mark_are_not_tried_for_every_recording(
     service.fail(Response(403), call="archived")
     report = sync_here(service, root, mark_archived=True)
     assert (report.exit_code, report.archived) == (4, 36)
-    assert "scopes" in report.stops[-1]
+    assert "scopes" in report.abort_messages[-1]
     assert counts(service)["archived"] < 36
 
 
 def test_a_mark_that_was_not_remembered_is_made_again(
     service: SimulatedService, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(SyncState, "marked", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(SyncState, "record_marked", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sync_here(service, root, mark_archived=True)
     assert service.archived == set(service.recordings)

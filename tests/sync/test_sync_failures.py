@@ -65,7 +65,7 @@ def test_a_service_that_fails_to_the_end(service: SimulatedService, root: Path) 
     service.fail(Response(400), call="list")
     report = sync_here(service, root)
     assert report.exit_code == 7
-    assert "keys" in report.stops[0]
+    assert "keys" in report.abort_messages[0]
 
 
 @pytest.mark.usefixtures("few")
@@ -145,7 +145,7 @@ def test_credentials_that_may_list_and_not_download(count: int, serve: Serve, ro
     service.fail(Response(403), call="links")
     report = sync_here(service, root)
     assert (report.exit_code, len(report.refused)) == (4, 0)
-    assert "the service refused the credentials" in report.stops[0]
+    assert "the service refused the credentials" in report.abort_messages[0]
     assert set(states(root).values()) == {"queued"}
     assert service.requests.counts["links"] <= 2 * 16 + 10
     service.on_request.clear()

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from support.memory import peak_of
 
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.errors import StorageError
 from g2a_archive.models import ALL_KINDS, ListState, State, StoredFile
 from g2a_archive.service.clock import Clock
-from g2a_archive.service.payloads import Ready
+from g2a_archive.service.payloads import ListResult
+from g2a_archive.sync.listing import Listing, Query
 from g2a_archive.sync.state import SyncState
-from g2a_archive.sync.windows import Listing, Query
 
 NOW = 1_795_000_000
 QUERY = Query((("accountKey", "1"),))
@@ -24,10 +24,10 @@ def _listed(count: int) -> None:
     """A listing of so many, of which 300 start in each second that is asked for."""
     asked = 0
 
-    def ask(_: object) -> Ready:
+    def ask(_: object) -> ListResult:
         nonlocal asked
         asked += 300
-        return Ready((), tuple(range(asked, asked + 300)))
+        return ListResult((), tuple(range(asked, asked + 300)))
 
     found = Listing(ask, clock=Clock(lambda: float(NOW)))
     for second in range(count // 300):
@@ -43,8 +43,8 @@ def archives(tmp_path: Path) -> Callable[[int], Callable[[], None]]:
     def made(count: int) -> Callable[[], None]:
         path = tmp_path / f"{count}.sqlite3"
         with Catalog(path) as catalog:
-            catalog.settle(
-                Settlement(
+            catalog.record_results(
+                RecordingResult(
                     id_, State.ARCHIVED, 7, directory="2014",
                     files=[StoredFile(id_, k, f"2014/{id_}.{k}", 0, "a" * 64) for k in ALL_KINDS],
                 )
@@ -69,7 +69,7 @@ def test_a_listing_takes_little_memory() -> None:
 
 
 def test_no_room_for_what_was_found_is_said() -> None:
-    found = Listing(lambda _: Ready((), tuple(range(5_000))), clock=Clock(lambda: float(NOW)))
+    found = Listing(lambda _: ListResult((), tuple(range(5_000))), clock=Clock(lambda: float(NOW)))
     found._found.execute("PRAGMA max_page_count = 8")
     with pytest.raises(StorageError, match="cannot be kept in the temporary directory") as caught:
         found.second(QUERY, 1)

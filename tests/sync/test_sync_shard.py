@@ -34,7 +34,7 @@ def service(serve: Serve) -> SimulatedService:
 
 
 def mine(service: SimulatedService, shard: Shard) -> set[int]:
-    return set(shard.of(service.recordings))
+    return set(shard.select(service.recordings))
 
 
 def test_each_shard_archives_and_marks_its_own(service: SimulatedService, tmp_path: Path) -> None:

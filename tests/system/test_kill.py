@@ -27,7 +27,7 @@ from support import (
 from support.crash import crash
 from support.service import Serve
 
-from g2a_archive.archive.database.catalog import Catalog, Settlement
+from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.archive.disk.flushing import GroupFlush
 from g2a_archive.archive.layout import file_names
 from g2a_archive.demo import SimulatedService, sample_recordings
@@ -124,11 +124,11 @@ STEPS = [
     ("Storage.make_directory", 3),
     ("os.rename", 1),
     ("os.rename", 7),
-    ("Partial.done", 4),
+    ("Partial.remove_control_file", 4),
     ("Storage.flush", 1),
-    ("Catalog.settle", 1),
+    ("Catalog.record_results", 1),
     ("checksums.update", 2),
-    ("Catalog.summed", 1),
+    ("Catalog.record_sums", 1),
     ("Catalog.end_run", 1),
 ]
 
@@ -188,7 +188,7 @@ def test_flushed_then_named_then_flushed_then_claimed(
     flushed: set[int] = set()
     groups: list[int] = []
     unflushed_names: set[str] = set()
-    fsync, rename, settle = os.fsync, os.rename, Catalog.settle
+    fsync, rename, settle = os.fsync, os.rename, Catalog.record_results
     flush_group = GroupFlush.flush
 
     def note_group(self: GroupFlush) -> None:
@@ -212,7 +212,7 @@ def test_flushed_then_named_then_flushed_then_claimed(
         unflushed_names.add(str(target))
         rename(source, target)
 
-    def note_settle(self: Catalog, settlements: list[Settlement]) -> None:
+    def note_settle(self: Catalog, settlements: list[RecordingResult]) -> None:
         claimed = {str(root / file.path) for one in settlements for file in one.files}
         assert claimed.isdisjoint(unflushed_names)
         settle(self, settlements)
@@ -221,7 +221,7 @@ def test_flushed_then_named_then_flushed_then_claimed(
     monkeypatch.setattr(GroupFlush, "flush", note_group)
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "rename", note_rename)
-    monkeypatch.setattr(Catalog, "settle", note_settle)
+    monkeypatch.setattr(Catalog, "record_results", note_settle)
     assert run_here(service, root, service.recordings).exit_code == 0
     assert len(flushed) > 12
     assert bool(groups) == (together == 1 and GroupFlush.of(str(root)) is not None)

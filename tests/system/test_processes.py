@@ -125,11 +125,11 @@ _AT_A_PAGE = """
 import time
 from g2a_archive.browse.write import Writer
 
-def page(self, name, content):
+def write_text(self, name, content):
     print("at a page", flush=True)
     time.sleep(60)
 
-Writer.page = page
+Writer.write_text = write_text
 """
 
 
@@ -255,8 +255,8 @@ def test_a_log_file_that_cannot_be_opened_anew_ends_nothing(serve: Serve, tmp_pa
         "workers.Workers.ask",
         "transfer.attempt._attempt",
         "transfer.finish.Finisher.put",
-        "transfer.finish.Finisher._stamp",
-        "transfer.finish.Finisher._name",
+        "transfer.finish.Finisher._apply_mtime",
+        "transfer.finish.Finisher._publish",
     ],
 )
 def test_a_run_that_breaks_is_recorded_as_broken(
@@ -320,7 +320,7 @@ def test_a_lock_file_that_fails_when_it_is_closed(
 _HELD_UP = """
 import sys, threading
 from g2a_archive.download import engine, stopping
-stopping.LONGEST = 0.5
+stopping.SHUTDOWN_TIMEOUT = 0.5
 
 def held_up(self):
     print("held up", file=sys.stderr, flush=True)

@@ -60,8 +60,8 @@ class Array:
         self.number = self.merge = ""
         self.reached, self.killed, self.let_go = (threading.Event() for _ in range(3))
         self._first, self._step = first, step
-        self._held = set(Shard(2, 3).of(self.service.recordings))
-        self._waits = set(Shard(3, 3).of(self.service.recordings))
+        self._held = set(Shard(2, 3).select(self.service.recordings))
+        self._waits = set(Shard(3, 3).select(self.service.recordings))
         self.service.on_request.append(self._hold)
 
     def _hold(self, request: Request) -> None:

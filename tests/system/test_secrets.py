@@ -140,7 +140,7 @@ def test_a_partial_file_that_stays_holds_no_link(serve: Serve, tmp_path: Path) -
         "g2a_archive.cli.run.choose_display",
         "g2a_archive.download.run.make_plan",
         "g2a_archive.service.client.urlencode",
-        "g2a_archive.download.engine.make_job",
+        "g2a_archive.download.engine.make_task",
         "g2a_archive.download.engine.Engine._linked",
     ],
 )

@@ -393,7 +393,7 @@ def test_max_duration_stops_tidily(service: SimulatedService, root: Path) -> Non
 def test_what_was_hurried_and_came_in_time_is_left_alone() -> None:
     """An alarm that rings later would end the program, unheard, as would one that is set then."""
     switch = StopSwitch()
-    with switch.hurried(3600.0):
+    with switch.alarm_after_signal(3600.0):
         switch.stop(ExitCode.SIGTERM)
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
     switch.stop(ExitCode.SIGTERM)

@@ -263,7 +263,7 @@ def test_headers_that_trickle_run_out_of_time(host: Host) -> None:
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(downloads.get, host.url, {})
         while not ended.done():
-            downloads.network.end_late()
+            downloads.network.end_overdue()
         error = ended.exception()
     stop.set()
     assert isinstance(error, NetworkError)
@@ -320,7 +320,7 @@ def test_a_quick_host_that_trickles_runs_out_of_time(
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(read_into, came, found)
         while not ended.done():
-            downloads.network.end_late()
+            downloads.network.end_overdue()
         error = ended.exception()
     stop.set()
     assert isinstance(error, NetworkError)

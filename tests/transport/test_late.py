@@ -57,7 +57,7 @@ def look_until_over(downloads: Downloads, act: Callable[[], Any]) -> BaseExcepti
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(act)
         while not ended.done():
-            downloads.network.end_late()
+            downloads.network.end_overdue()
         return ended.exception()
 
 

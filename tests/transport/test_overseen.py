@@ -36,6 +36,6 @@ def test_signals_whose_handler_takes_longer_than_a_look(monkeypatch: pytest.Monk
     was = signal.signal(signal.SIGUSR1, lambda *_: time.sleep(0.02))
     try:
         with pytest.raises(Interrupted):
-            sessions.overseen(stalls, seconds=3600, stopped=stopped)
+            sessions.run_with_deadline(stalls, seconds=3600, stopped=stopped)
     finally:
         signal.signal(signal.SIGUSR1, was)

@@ -107,11 +107,11 @@ def test_an_answer_that_another_one_follows_is_doubtful(
         found.close()
         answers.append(found)
         if number == 2:
-            assert found.doubtful is at_once
+            assert found.is_suspect is at_once
             release.set()
             assert sent.wait(30)
     assert bodies == [b"file 1", b"WRONG FILE", b"file 3"]
-    assert [found.doubtful for found in answers] == [False, True, False]
+    assert [found.is_suspect for found in answers] == [False, True, False]
     assert host.accepted == 2
 
 
@@ -147,11 +147,11 @@ def test_what_comes_behind_the_last_answer_casts_doubt_on_its_host(
 
     host.script = script
     assert [body_of(downloads, host.url) for _ in range(2)] == [b"file 1", b"WRONG FILE"]
-    assert downloads.network.doubted() == set()
+    assert downloads.network.pop_suspects() == set()
     release.set()
     assert sent.wait(30)
-    assert downloads.network.doubted() == {("localhost", host.port)}
-    assert downloads.network.doubted() == set()
+    assert downloads.network.pop_suspects() == {("localhost", host.port)}
+    assert downloads.network.pop_suspects() == set()
     assert body_of(downloads, host.url) == b"file 3"
 
 
@@ -177,7 +177,7 @@ def test_an_answer_too_many_of_which_only_a_beginning_came(
 
     host.script = script
     assert [body_of(downloads, host.url) for _ in range(2)] == [b"file", b"file"]
-    assert downloads.network.doubted() == ({("localhost", host.port)} if doubted else set())
+    assert downloads.network.pop_suspects() == ({("localhost", host.port)} if doubted else set())
 
 
 def test_what_waits_is_seen_where_connections_are_closed_to_make_room(host: Host) -> None:
@@ -201,7 +201,7 @@ def test_what_waits_is_seen_where_connections_are_closed_to_make_room(host: Host
         release.set()
         assert sent.wait(30)
         assert [body_of(downloads, other.url) for other in others] == [b""] * 5
-        assert downloads.network.doubted() == {("localhost", host.port)}
+        assert downloads.network.pop_suspects() == {("localhost", host.port)}
     finally:
         downloads.close()
         for other in others:
@@ -222,7 +222,7 @@ def test_an_old_connection_that_is_made_again_in_vain_casts_none(
         context.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
         with pytest.raises(NetworkError, match="the TLS connection failed"):
             downloads.get(host.url, {})
-        assert downloads.network.doubted() == set()
+        assert downloads.network.pop_suspects() == set()
     finally:
         downloads.close()
         host.close()
@@ -256,7 +256,7 @@ def test_an_answer_that_was_waited_for_as_the_run_was_stopped_casts_none(
             assert came.wait(30)
             downloads.network.abort()
             try:
-                assert downloads.network.doubted() == set()
+                assert downloads.network.pop_suspects() == set()
             finally:
                 looked.set()
             with suppress(NetworkError):

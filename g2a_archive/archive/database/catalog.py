@@ -17,7 +17,7 @@ from typing import Any
 from g2a_archive.archive.database import counts, revisions, schema
 from g2a_archive.archive.database.connection import Database
 from g2a_archive.archive.database.revisions import Fingerprint
-from g2a_archive.archive.database.statements import SETTLE, insert
+from g2a_archive.archive.database.statements import RECORD_RESULT, insert
 from g2a_archive.models import OWED_STATES, FileKind, State, StoredFile
 
 _STORE = f"""
@@ -75,11 +75,11 @@ _TO_STAY = (
     "(SELECT id FROM recording WHERE state <> 'archived' AND state = 'queued')"
 )
 
-NO_SUM = "0" * 64
-DOUBTED = "it may be another recording's file"
-"""The sum of a file that was doubted, which nothing has, and what is wrong with it."""
+UNKNOWN_SHA256 = "0" * 64
+SUSPECT = "it may be another recording's file"
+"""The sum of a suspect file, which nothing has, and what is wrong with it."""
 
-_DOUBT = "UPDATE file SET sha256 = ?, damage = ? WHERE recording = ? AND kind = ?"
+_MARK_SUSPECT = "UPDATE file SET sha256 = ?, damage = ? WHERE recording = ? AND kind = ?"
 
 _CHECK = """
 UPDATE file SET damage = ?, checked_at = ?
@@ -88,7 +88,7 @@ WHERE recording = ? AND kind = ? AND path = ? AND size = ? AND sha256 = ?
 
 # An owed recording keeps its state and reason: only what was complete can become complete again
 # by a file that comes back.
-_BREAK = """
+_MARK_DAMAGED = """
 UPDATE recording SET
     kinds = kinds & ~:bit,
     state = CASE WHEN state = 'archived' THEN 'damaged' ELSE state END,
@@ -99,9 +99,9 @@ UPDATE recording SET
 WHERE id = :id
 """
 
-_MEND = "UPDATE recording SET kinds = kinds | :bit, wanted = wanted | :bit WHERE id = :id"
+_MARK_INTACT = "UPDATE recording SET kinds = kinds | :bit, wanted = wanted | :bit WHERE id = :id"
 
-_MENDED = """
+_MARK_ARCHIVED = """
 UPDATE recording SET state = 'archived', reason = NULL, owed_since = NULL
 WHERE id = :id AND NOT EXISTS
     (SELECT 1 FROM file WHERE recording = :id AND damage IS NOT NULL)
@@ -125,7 +125,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?)
 
 
 @dataclass(slots=True)
-class Settlement:
+class RecordingResult:
     """What one run found out about one recording; `files` are those it stored just now.
 
     `kinds`, `absent`, `wanted` and `unoffered` are bits of `FileKind`: settled now; settled
@@ -229,22 +229,22 @@ class Catalog(Database):
             insert(db, _PLACE, ((id_, queued, *place) for id_, *place in places))
             db.execute(_TO_STAY)
 
-    def settle(self, settlements: Iterable[Settlement]) -> None:
+    def record_results(self, results: Iterable[RecordingResult]) -> None:
         """Record what became of recordings, and their new files, in one transaction.
 
         The caller has flushed the files and their directories before: from here on the archive
         claims to have them.
         """
         now = self.now()
-        ended = list(settlements)
+        ended = list(results)
         stale = sorted({one.directory for one in ended if one.files and one.directory})
         with self.transaction() as db:
-            insert(db, SETTLE, (_settled_row(one, now) for one in ended))
+            insert(db, RECORD_RESULT, (_result_row(one, now) for one in ended))
             next_ = revisions.upcoming(db)
             insert(db, _STORE, (_file_row(f, now, next_) for one in ended for f in one.files))
             insert(db, STALE, ((directory,) for directory in stale))
 
-    def damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
+    def mark_damaged(self, findings: Iterable[tuple[int, FileKind, str]]) -> None:
         """Record damage as (recording, kind, what is wrong): the recordings become owed."""
         now = self.now()
         with self.transaction() as db:
@@ -253,9 +253,9 @@ class Catalog(Database):
                     "UPDATE file SET damage = ?, checked_at = ? WHERE recording = ? AND kind = ?",
                     (what, now, recording, kind),
                 )
-                _break(db, recording, kind, what, now)
+                _mark_damaged(db, recording, kind, what, now)
 
-    def doubted(self, files: Iterable[tuple[int, FileKind]]) -> None:
+    def mark_suspect(self, files: Iterable[tuple[int, FileKind]]) -> None:
         """Record of these, as (recording, kind), that they may be other files than they should.
 
         Their recordings become owed; what is there is not taken for them any more.
@@ -263,10 +263,10 @@ class Catalog(Database):
         now = self.now()
         with self.transaction() as db:
             for recording, kind in files:
-                db.execute(_DOUBT, (NO_SUM, DOUBTED, recording, kind))
-                _break(db, recording, kind, DOUBTED, now)
+                db.execute(_MARK_SUSPECT, (UNKNOWN_SHA256, SUSPECT, recording, kind))
+                _mark_damaged(db, recording, kind, SUSPECT, now)
 
-    def checked(
+    def record_check(
         self, good: Iterable[StoredFile], broken: Iterable[tuple[StoredFile, str]] = ()
     ) -> None:
         """Record what a check found, in one transaction: good files, and (file, what is wrong).
@@ -282,11 +282,11 @@ class Catalog(Database):
             done = db.executemany(sound, ((None, now, *_row(file)) for file in good)).rowcount
             for file in good if done < len(good) else ():
                 if db.execute(f"{_CHECK} AND damage > ''", (None, now, *_row(file))).rowcount:
-                    db.execute(_MEND, {"bit": file.kind.bit, "id": file.recording})
-                    db.execute(_MENDED, {"id": file.recording})
+                    db.execute(_MARK_INTACT, {"bit": file.kind.bit, "id": file.recording})
+                    db.execute(_MARK_ARCHIVED, {"id": file.recording})
             for file, what in broken:
                 if db.execute(_CHECK, (what, now, *_row(file))).rowcount:
-                    _break(db, file.recording, file.kind, what, now)
+                    _mark_damaged(db, file.recording, file.kind, what, now)
             counts.forget_zeros(db)
 
     def adopt(self, files: Iterable[StoredFile], broken: Mapping[int, str] | None = None) -> None:
@@ -313,7 +313,7 @@ class Catalog(Database):
                 db.execute(_ADOPT, (recording, state, directory, why, owed, done))
                 for file in its:
                     if db.execute(_ADOPT_FILE, (*_row(file), now, next_)).rowcount:
-                        db.execute(_MEND, {"bit": file.kind.bit, "id": recording})
+                        db.execute(_MARK_INTACT, {"bit": file.kind.bit, "id": recording})
                 if its:
                     insert(db, STALE, [(directory,)])
 
@@ -322,7 +322,7 @@ class Catalog(Database):
         with self.transaction() as db:
             insert(db, STALE, ((directory,) for directory in directories))
 
-    def summed(self, sums: Iterable[revisions.DirectorySums]) -> None:
+    def record_sums(self, sums: Iterable[revisions.DirectorySums]) -> None:
         """Record that the `SHA256SUMS` of these directories are up to date, and what they say.
 
         Where that is news, it is a new revision of the archive, with a fingerprint of its own.
@@ -363,16 +363,18 @@ class EmptyCatalog(Catalog):
         return memory
 
 
-def _break(db: sqlite3.Connection, recording: int, kind: FileKind, what: str, now: str) -> None:
+def _mark_damaged(
+    db: sqlite3.Connection, recording: int, kind: FileKind, what: str, now: str
+) -> None:
     values = {"id": recording, "bit": kind.bit, "reason": f"{kind}: {what}", "now": now}
-    db.execute(_BREAK, values)
+    db.execute(_MARK_DAMAGED, values)
 
 
 def _row(file: StoredFile) -> tuple[int, str, str, int, str]:
     return (file.recording, file.kind, file.path, file.size, file.sha256)
 
 
-def _settled_row(one: Settlement, now: str) -> tuple[object, ...]:
+def _result_row(one: RecordingResult, now: str) -> tuple[object, ...]:
     done = one.state is State.ARCHIVED
     return (
         one.id,

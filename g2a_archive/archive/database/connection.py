@@ -17,9 +17,9 @@ from urllib.parse import quote
 from g2a_archive.archive.database import schema
 from g2a_archive.archive.database.copying import copy_in_memory, keep_copy, require_plain
 from g2a_archive.archive.database.statements import VALUES
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk.domains import retry_transient
 from g2a_archive.archive.disk.flushing import make_flushed, write_trial
-from g2a_archive.archive.disk.lock import leased_elsewhere, locks_seen
+from g2a_archive.archive.disk.lock import is_any_lock_held, remote_lease_holder
 from g2a_archive.archive.disk.space import on_share
 from g2a_archive.archive.layout import option_of
 from g2a_archive.errors import (
@@ -27,7 +27,7 @@ from g2a_archive.errors import (
     Interrupted,
     NewerCatalogError,
     storage_error,
-    storage_sentence,
+    storage_message,
 )
 from g2a_archive.models import utc_now
 
@@ -36,10 +36,10 @@ _Values = Sequence[object] | Mapping[str, object]
 
 log = logging.getLogger("g2a_archive")
 
-_SILENCE = 2.0
+_WARN_AFTER = 2.0
 """Seconds after which it is said what is waited for."""
 
-_HALF_DONE = {
+_HOT_JOURNAL = {
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_READONLY_ROLLBACK),
     *(sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_READONLY_DIRECTORY),
 }
@@ -52,7 +52,7 @@ _HINTS = {
     sqlite3.SQLITE_IOERR: "check the drive or the share, or use --catalog",
 }
 
-_PATIENCE = 30.0
+_BUSY_TIMEOUT = 30.0
 """Seconds to wait for a reader's or another program's lock on the catalogue."""
 
 _GRACE = 3.0
@@ -89,11 +89,11 @@ class Database:
         self._copied = False
         self.now: Callable[[], str] = utc_now  # a run knows better, once the service told the time
         self._interrupted, self._held = interrupted, held
-        self._looked: list[int] = []
+        self._kept_fds: list[int] = []
         with self._translated("open"):
             self._db = self._connected()
         try:
-            if readonly and leased_elsewhere(path) and not locks_seen(path):
+            if readonly and remote_lease_holder(path) and not is_any_lock_held(path):
                 self._only_read(copied=True)
             self._prepare()
         except BaseException:
@@ -117,7 +117,7 @@ class Database:
         """
         try:
             # Before SQLite has it open: closing it later would let go of SQLite's locks.
-            files, names = persistently(make_flushed, self.path.absolute())
+            files, names = retry_transient(make_flushed, self.path.absolute())
             return "EXTRA" if names else "FULL" if files else "OFF"
         except OSError as error:
             raise self._refused(error, "open", _HINTS[sqlite3.SQLITE_CANTOPEN]) from error
@@ -142,7 +142,7 @@ class Database:
                 f"{self.path} is not a catalogue of g2a-archive",
                 hint="move it away; the next download adopts the files that are there",
             )
-        old = bool(tables) and not self._patiently(lambda: schema.is_current(self._db))
+        old = bool(tables) and not self._retry_busy(lambda: schema.is_current(self._db))
         if self.readonly:
             if old:
                 self.change_copy(schema.migrate)
@@ -168,17 +168,17 @@ class Database:
 
     def _writer(self) -> str:
         """What is said of a run elsewhere that may write; "" where there is none."""
-        by = leased_elsewhere(self.path)
+        by = remote_lease_holder(self.path)
         return f"is only read: a run elsewhere works on it, or was killed: {by}" if by else ""
 
     def _unseen(self, error: sqlite3.DatabaseError) -> str:
         """What may have come between a reader and the file: a writer whose locks are not seen."""
         if self._copied or self._db.in_transaction or not (self.readonly or self._beside):
             return ""
-        if self.readonly and _code(error) in _HALF_DONE:
+        if self.readonly and _code(error) in _HOT_JOURNAL:
             return "was being written when a run was killed: it is read as it was before that"
         busy = _code(error) & 0xFF == sqlite3.SQLITE_BUSY
-        return "" if busy and locks_seen(self.path) else self._writer()
+        return "" if busy and is_any_lock_held(self.path) else self._writer()
 
     def _only_read(self, why: str = "", *, copied: bool) -> None:
         """From now on, and say why; `copied`: in memory, without what was half done."""
@@ -186,15 +186,15 @@ class Database:
             log.warning("the catalogue %s %s", self.path, why)
         self._db.close()
         self.readonly, self._beside, self._copied = True, False, copied
-        check = self.check_interrupted
+        path, check = self.path, self.check_interrupted
         with self._translated("read"):
-            self._db = copy_in_memory(self.path, check, _PATIENCE) if copied else self._connected()
+            self._db = copy_in_memory(path, check, _BUSY_TIMEOUT) if copied else self._connected()
 
     def change_copy(self, change: Callable[[sqlite3.Connection], object]) -> None:
         """A reader may not change the file, nor need it be able to: it reads a changed copy."""
         memory = sqlite3.connect(":memory:", isolation_level=None)
         try:
-            self._patiently(lambda: self._db.backup(memory))
+            self._retry_busy(lambda: self._db.backup(memory))
             with self._translated("read"):
                 memory.execute("BEGIN")
                 change(memory)
@@ -208,8 +208,8 @@ class Database:
     def close(self) -> None:
         """Close the connection; what was committed stays."""
         self._db.close()
-        while self._looked:
-            os.close(self._looked.pop())
+        while self._kept_fds:
+            os.close(self._kept_fds.pop())
 
     def __enter__(self) -> Self:
         return self
@@ -224,10 +224,10 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise self._explain(error, doing) from error
         except OSError as error:
-            raise storage_error(error, doing, self.path, instead=option_of(self.path)) from error
+            raise storage_error(error, doing, self.path, option=option_of(self.path)) from error
 
     def _explain(
-        self, error: sqlite3.DatabaseError, doing: str, waited: float = _PATIENCE
+        self, error: sqlite3.DatabaseError, doing: str, waited: float = _BUSY_TIMEOUT
     ) -> CatalogError:
         cannot = f"cannot {doing} the catalogue {self.path}"
         if _code(error) == sqlite3.SQLITE_READONLY_DBMOVED:
@@ -254,7 +254,7 @@ class Database:
     def _refused(self, error: OSError, doing: str, otherwise: str = "") -> CatalogError:
         """What the drive or the share says of the file; `otherwise` is a hint where it has none."""
         verb, instead = f"{doing} the catalogue", option_of(self.path)
-        what, hint = storage_sentence(error, verb, self.path, instead=instead)
+        what, hint = storage_message(error, verb, self.path, option=instead)
         return CatalogError(what, hint=hint or otherwise)
 
     def _unreadable(self, cannot: str) -> CatalogError | None:
@@ -264,8 +264,8 @@ class Database:
         """
         try:
             # Left open: closing it would let go of SQLite's locks.
-            self._looked.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
-            while os.read(self._looked[-1], 1 << 20):
+            self._kept_fds.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+            while os.read(self._kept_fds[-1], 1 << 20):
                 pass
         except OSError as error:
             return self._refused(error, "read")
@@ -281,17 +281,17 @@ class Database:
             hint = f"does another machine work on this archive? Then wait for it; if not, {hint}"
         return CatalogError(f"the catalogue {self.path} is damaged: {how}", hint=hint)
 
-    def _patiently(self, action: Callable[[], _T], doing: str = "read") -> _T:
+    def _retry_busy(self, action: Callable[[], _T], doing: str = "read") -> _T:
         """Run `action`, waiting for other programs' locks in short steps that a signal can end.
 
         Raises `Interrupted` where nothing can be left to record, as the catalogue is only read.
         """
         began = time.monotonic()
-        deadline, tell_at = began + _PATIENCE, began + _SILENCE
+        deadline, tell_at = began + _BUSY_TIMEOUT, began + _WARN_AFTER
         if not self._db.in_transaction:
             self._held()
             if self._beside and (why := self._writer()):
-                self._only_read(why, copied=not locks_seen(self.path))
+                self._only_read(why, copied=not is_any_lock_held(self.path))
         while True:
             try:
                 return action()
@@ -320,7 +320,7 @@ class Database:
         if self._interrupted():
             raise Interrupted
 
-    def look_for_damage(self, seconds: float) -> bool:
+    def check_integrity(self, seconds: float) -> bool:
         """Read every page; False where that was not done after so many seconds.
 
         A writer waits that long: it should be much less than its patience. Raises `CatalogError`
@@ -341,7 +341,7 @@ class Database:
 
         self._db.set_progress_handler(over, 10_000)
         try:
-            found = self._patiently(read)
+            found = self._retry_busy(read)
         finally:
             self._db.set_progress_handler(None, 0)
         self.check_interrupted()
@@ -351,12 +351,12 @@ class Database:
 
     def scalar(self, sql: str, *values: object) -> Any:
         """The first column of the first row, or None."""
-        row = self._patiently(lambda: self._db.execute(sql, values).fetchone())
+        row = self._retry_busy(lambda: self._db.execute(sql, values).fetchone())
         return row[0] if row else None
 
     def rows(self, sql: str, values: _Values = ()) -> list[Any]:
         """All rows of a query; fetched whole, so that no lock outlives the call."""
-        return self._patiently(lambda: self._db.execute(sql, values).fetchall())
+        return self._retry_busy(lambda: self._db.execute(sql, values).fetchall())
 
     def among(self, sql: str, ids: Iterable[int], *values: object) -> Iterator[Any]:
         """The rows of a query that has `{ids}` after IN, some at a time; `values` come before."""
@@ -378,14 +378,14 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing: what happens inside is committed, and on disk, when the block ends."""
-        self._patiently(lambda: self._db.execute("BEGIN IMMEDIATE"), "write")
+        self._retry_busy(lambda: self._db.execute("BEGIN IMMEDIATE"), "write")
         try:
             if self.readonly:  # by now
                 raise CatalogError(f"the catalogue {self.path} is opened read-only")
             with self._translated("write"):
                 yield self._db
             self._held()  # still
-            self._patiently(lambda: self._db.execute("COMMIT"), "write")
+            self._retry_busy(lambda: self._db.execute("COMMIT"), "write")
         except BaseException:
             if self._db.in_transaction:
                 self._db.rollback()
@@ -393,7 +393,7 @@ class Database:
 
     def stream(self, sql: str, values: _Values = ()) -> Iterator[Any]:
         """The rows of a query one by one; a lock is held until the last one is taken."""
-        found = self._patiently(lambda: self._db.execute(sql, values))
+        found = self._retry_busy(lambda: self._db.execute(sql, values))
         with self._translated("read"):
             # `yield from` would close the cursor, of a catalogue that may be closed already.
             for row in found:  # noqa: UP028

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from g2a_archive.archive.disk import look
+from g2a_archive.archive.disk import strictpath
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.errors import CatalogError
@@ -31,9 +31,9 @@ def require_plain(path: Path) -> None:
     SQLite would wait for a pipe, and read a device. Raises `OSError` where that cannot be told.
     """
     for one in (path, Path(f"{os.path.realpath(path)}-journal")):
-        if look.is_no_file(one):
+        if strictpath.is_not_file(one):
             what, thing = "it is no plain file", "a pipe, a device or the like"
-            if look.is_dir(one):
+            if strictpath.is_dir(one):
                 what, thing = os.strerror(errno.EISDIR), "a directory"
             hint = f"{thing} stands where a file is needed: move it away"
             raise CatalogError(f"cannot open the catalogue {one}: {what}", hint=hint)

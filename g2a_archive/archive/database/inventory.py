@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from g2a_archive.archive.database.catalog import IS_OWED, REMOVED_FILES, Catalog
-from g2a_archive.archive.disk.leftovers import lying
+from g2a_archive.archive.disk.leftovers import partial_usage
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
 from g2a_archive.models import OWED_STATES, State
 
@@ -41,7 +41,7 @@ _RUN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class OwedCount:
     """How many recordings of one state are owed, and since when the oldest of them is."""
 
     state: str
@@ -79,7 +79,7 @@ class Summary:
     bytes: int
     first_day: str | None
     last_day: str | None
-    owed: tuple[Owed, ...]
+    owed: tuple[OwedCount, ...]
     lost: int
     removed: int
     damaged_files: int
@@ -152,7 +152,9 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
         "FROM check_count WHERE files > 0",
         (catalog.now(),) * 2,
     )[0]
-    halves, half_bytes = lying(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
+    halves, half_bytes = (
+        partial_usage(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
+    )
     return Summary(
         archived=states.get(State.ARCHIVED, 0),
         files=files,
@@ -160,7 +162,7 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
         first_day=min(days, default=None),
         last_day=max(days, default=None),
         owed=tuple(
-            Owed(state, states[state], catalog.scalar(_OLDEST, state))
+            OwedCount(state, states[state], catalog.scalar(_OLDEST, state))
             for state in OWED_STATES
             if states.get(state)
         ),

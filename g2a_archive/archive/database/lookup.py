@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.database.statements import LOOK_AGAIN
-from g2a_archive.models import State, in_order, iso, unix
+from g2a_archive.archive.database.statements import GRACE_HOURS
+from g2a_archive.models import State, iso, parse_iso, sorted_ids
 
 _MANY = 20_000
 
@@ -23,7 +23,7 @@ _KNOWN = "SELECT id, state, kinds, absent, directory, unoffered FROM recording"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRecording:
     """What the catalogue says of one recording before a run touches it.
 
     `looked_at_again`: it is archived, and is asked for only as a file of it was not offered.
@@ -46,7 +46,7 @@ def archived(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[tupl
     """
     columns = "SELECT id, kinds & ~absent, coalesce(directory, '') FROM recording"
     now = catalog.now()
-    looked = iso(unix(now) - LOOK_AGAIN * 3600)
+    looked = iso(parse_iso(now) - GRACE_HOURS * 3600)
     where = (
         f"state = 'archived' AND (kinds & {mask:d} = {mask:d} OR unoffered <> 0 "
         f"AND (kinds | unoffered) & {mask:d} = {mask:d} "
@@ -55,13 +55,13 @@ def archived(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[tupl
     yield from _among(catalog, ids, columns, where)
 
 
-def known(catalog: Catalog, ids: Collection[int]) -> Iterator[Known]:
+def known(catalog: Catalog, ids: Collection[int]) -> Iterator[KnownRecording]:
     """What the catalogue holds of `ids`, the smallest first. Raises `CatalogError`."""
     for row in _among(catalog, ids, _KNOWN, "TRUE"):
-        yield Known(row[0], State(row[1]), *row[2:])
+        yield KnownRecording(row[0], State(row[1]), *row[2:])
 
 
-def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[Known]:
+def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[KnownRecording]:
     """Those of `ids` of which there is more to know than that they are owed.
 
     Not those that are archived with all of `mask`, nor those of which nothing came before they
@@ -76,7 +76,7 @@ def begun(catalog: Catalog, ids: Collection[int], mask: int) -> Iterator[Known]:
     for row in _among(catalog, ids, _KNOWN, where):
         id_, state, kinds, absent, directory, unoffered = row
         again = state == State.ARCHIVED and (kinds | unoffered) & mask == mask
-        yield Known(id_, State(state), kinds, absent, directory, unoffered, again)
+        yield KnownRecording(id_, State(state), kinds, absent, directory, unoffered, again)
 
 
 def failures(catalog: Catalog, ids: Collection[int]) -> Iterator[tuple[int, int]]:
@@ -89,7 +89,7 @@ def failures(catalog: Catalog, ids: Collection[int]) -> Iterator[tuple[int, int]
 
 
 def _among(catalog: Catalog, ids: Collection[int], columns: str, where: str) -> Iterator[Any]:
-    wanted = in_order(ids)
+    wanted = sorted_ids(ids)
     if len(wanted) > _MANY:  # one pass over the table is quicker than so many look-ups
         return _merged(catalog, wanted, columns, where)
     return catalog.among(f"{columns} WHERE {where} AND id IN ({{ids}}) ORDER BY id", wanted)

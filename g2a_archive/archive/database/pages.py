@@ -17,7 +17,7 @@ from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.disk.hashing import read_regular
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.archive.layout import ARCHIVE_DIR
-from g2a_archive.browse import Entry, Owed
+from g2a_archive.browse import Entry, OwedEntry
 from g2a_archive.errors import ArchiverError, storage_error
 from g2a_archive.models import FileKind, State, StoredFile
 
@@ -103,14 +103,14 @@ class CatalogPages:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def marks(self) -> Iterator[tuple[str, str]]:
+    def change_tokens(self) -> Iterator[tuple[str, str]]:
         """Each directory, and what tells whether anything in it has changed.
 
         Its files are told by the digest of its `SHA256SUMS`; what is not archived, by all that the
         pages say of it; and what a catalogue that was lost is told again, by counts. Where
         `SHA256SUMS` is yet to be written, nothing tells.
         """
-        sums = dict(self._catalog.rows(f"SELECT directory, sha256 FROM ({revisions.NOW})"))  # noqa: S608
+        sums = dict(self._catalog.rows(f"SELECT directory, sha256 FROM ({revisions.CURRENT_SUMS})"))  # noqa: S608
         for directory in self._catalog.stale_directories():
             sums.pop(directory, None)
         others: dict[str, Any] = {}
@@ -138,10 +138,10 @@ class CatalogPages:
         rows = self._catalog.among(f"{_ENTRY} WHERE r.id IN ({{ids}}) ORDER BY r.id", ids)
         return {entry.id: entry for entry in _entries(rows)}
 
-    def owed(self) -> Iterator[Owed]:
+    def owed(self) -> Iterator[OwedEntry]:
         """All that is owed or given up, what is owed longest first."""
         for row in self._catalog.stream(_OWED):
-            yield Owed(row[0], State(row[1]), *row[2:])
+            yield OwedEntry(row[0], State(row[1]), *row[2:])
 
 
 def _entries(rows: Iterable[Any]) -> Iterator[Entry]:

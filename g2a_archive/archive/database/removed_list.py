@@ -20,7 +20,7 @@ from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.hashing import open_regular
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import StorageError, storage_error
-from g2a_archive.models import ALL_KINDS, counted, id_of
+from g2a_archive.models import ALL_KINDS, parse_id, pluralize
 
 NAME = "removed.csv"
 HEAD = ("id", "start_time", "directory", "archived_at", "removed_at", "reason")
@@ -110,7 +110,7 @@ def _rows(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _tombstone(row: Sequence[str]) -> dict[str, Any] | None:
-    if len(row) == len(_COLUMNS) and id_of(row[0]):
+    if len(row) == len(_COLUMNS) and parse_id(row[0]):
         return dict(zip(_COLUMNS, row, strict=True))
     return None
 
@@ -133,4 +133,4 @@ def read(root: Path) -> Iterator[dict[str, Any]]:
             f"cannot read {path}: {error}", hint="mend it, or move it away"
         ) from None
     if odd:
-        log.warning("%s: passed over %s with no tombstone", path, counted(odd, "line"))
+        log.warning("%s: passed over %s with no tombstone", path, pluralize(odd, "line"))

@@ -22,10 +22,10 @@ _AS_OF = """
 SELECT directory, sha256, files FROM sums AS one WHERE revision =
     (SELECT max(revision) FROM sums WHERE directory = one.directory{until})
 """
-NOW = _AS_OF.format(until="")
+CURRENT_SUMS = _AS_OF.format(until="")
 """What each `SHA256SUMS` is; `sha256` is NULL where there is none any more."""
 
-THEN = _AS_OF.format(until=" AND revision <= :revision")
+SUMS_AT_REVISION = _AS_OF.format(until=" AND revision <= :revision")
 """What each was in a `revision`."""
 
 IN_ORDER = "ORDER BY directory || '/SHA256SUMS'"
@@ -112,9 +112,9 @@ def record(db: sqlite3.Connection, sums: Sequence[DirectorySums], now: str) -> N
     )
     if not news and revision > 1:  # the first one tells that there is nothing
         return
-    there = f"SELECT directory, sha256 FROM ({NOW}) WHERE sha256 IS NOT NULL"  # noqa: S608
+    there = f"SELECT directory, sha256 FROM ({CURRENT_SUMS}) WHERE sha256 IS NOT NULL"  # noqa: S608
     whole = digest(db.execute(f"{there} {IN_ORDER}"))
-    files = db.execute(f"SELECT coalesce(sum(files), 0) FROM ({NOW})").fetchone()[0]  # noqa: S608
+    files = db.execute(f"SELECT coalesce(sum(files), 0) FROM ({CURRENT_SUMS})").fetchone()[0]  # noqa: S608
     db.execute("INSERT INTO revision VALUES (?, ?, ?, ?)", (revision, now, files, whole))
     # What could not be written yet is not in this revision, but will be in the next.
     stale = "(SELECT id FROM recording WHERE directory IN (SELECT directory FROM stale_directory))"

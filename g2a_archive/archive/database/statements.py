@@ -1,4 +1,4 @@
-"""Statements of many values, the one by which a recording is settled, and databases of a moment."""
+"""Statements of many values, the one that records a result, and databases of a moment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def insert(db: sqlite3.Connection, sql: str, rows: Iterable[Sequence[object]]) -
 
 
 @contextmanager
-def needing_room(what: str) -> Iterator[None]:
+def temp_space_errors(what: str) -> Iterator[None]:
     """For a temporary database: raises `StorageError`, which says `what`, where it has no room."""
     try:
         yield
@@ -40,14 +40,14 @@ def needing_room(what: str) -> Iterator[None]:
         ) from error
 
 
-# --- how a recording is settled --------------------------------------------------------------
+# --- how a result is recorded ---------------------------------------------------------------
 
 # A run knows only what it has seen itself; what earlier ones have seen stays true beside it. So the
 # state, the kinds of file and since when they are missing are decided where both are at hand.
 
 _ISO = "%Y-%m-%dT%H:%M:%SZ"
 
-LOOK_AGAIN = 20
+GRACE_HOURS = 20
 """Hours after which a file that was not offered is looked for again: less than from one night to
 the next."""
 
@@ -55,7 +55,7 @@ the next."""
 _WANTED = "(recording.wanted | excluded.wanted | excluded.kinds)"
 # That the service has no such file is believed at the second look, a night after the first.
 _BELIEVED = f"""(recording.unoffered & excluded.unoffered & ~excluded.kinds & CASE
-    WHEN recording.unoffered_since <= strftime('{_ISO}', excluded.last_try, '-{LOOK_AGAIN} hours')
+    WHEN recording.unoffered_since <= strftime('{_ISO}', excluded.last_try, '-{GRACE_HOURS} hours')
     THEN 7 ELSE 0 END)"""
 _SETTLED = f"(recording.kinds | excluded.kinds | {_BELIEVED})"
 _UNOFFERED = f"((recording.unoffered | excluded.unoffered) & ~{_SETTLED})"
@@ -65,7 +65,7 @@ _KEPT = f"""excluded.state = 'archived' AND recording.state NOT IN ('archived', 
 _NOT_TRIED = """excluded.state = 'queued' AND excluded.reason IS NULL
     AND recording.state IN ('queued', 'failed')"""
 
-SETTLE = f"""
+RECORD_RESULT = f"""
 INSERT INTO recording (id, state, kinds, absent, wanted, unoffered, unoffered_since, start_time,
                        directory, reason, owed_since, tries, last_try, archived_at)
 VALUES {{rows}}

@@ -1,9 +1,10 @@
 """Recordings that were removed for good: how they go, and what is kept of them.
 
-A removal is claimed first, in one transaction: from then on nothing counts these recordings as
+Recordings are marked as removed first, in one transaction: from then on nothing counts them as
 archived. What is still to be done is remembered in the table `removal`, step by step: a line in
 `removed.csv`, which outlives a lost catalogue; the files; `SHA256SUMS`, the pages, and directories
-that are left empty. A run that is killed between any two of them leaves the rest to `resume`.
+that are left empty. A run that is killed between any two of them leaves the rest to
+`finish_removals`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,14 @@ from g2a_archive.archive.database import pages, removed_list, revisions
 from g2a_archive.archive.database.catalog import STALE, Catalog
 from g2a_archive.archive.database.statements import insert
 from g2a_archive.archive.disk import mounts
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk.domains import retry_transient
 from g2a_archive.archive.disk.flushing import flush_directory
-from g2a_archive.archive.disk.leftovers import HALF, NAMED, halves, holding
+from g2a_archive.archive.disk.leftovers import (
+    PARTIAL_NAME,
+    RECORDING_NAME,
+    find_unrecorded,
+    partial_files,
+)
 from g2a_archive.archive.layout import ARCHIVE_DIR
 from g2a_archive.errors import LocalError, StorageError
 from g2a_archive.models import State, Tombstone, utc_now
@@ -38,12 +44,12 @@ MERGED, _LISTED, _DELETED = -1, 1, 2
 _AT_ONCE = 5000
 """Removals that are noted as done together: deleting what is deleted does no harm."""
 
-_ENTOMB = """
+_MARK_REMOVED = """
 UPDATE recording SET state = 'removed', kinds = 0, absent = 0,
-    reason = (SELECT reason FROM buried WHERE id = recording.id),
-    removed_at = (SELECT at FROM buried WHERE id = recording.id),
+    reason = (SELECT reason FROM removing WHERE id = recording.id),
+    removed_at = (SELECT at FROM removing WHERE id = recording.id),
     unoffered = 0, unoffered_since = NULL, owed_since = NULL
-WHERE state <> 'removed' AND id IN (SELECT id FROM buried)
+WHERE state <> 'removed' AND id IN (SELECT id FROM removing)
 """
 _SEEN = """
 SELECT state, removed_at, max(coalesce(r.archived_at, ''), coalesce(last_try, '')),
@@ -71,37 +77,38 @@ log = logging.getLogger("g2a_archive")
 
 
 @dataclass(slots=True)
-class Removed:
+class RemovalResult:
     """What became of files: how many were deleted, which were gone before, which stay, and why.
 
-    `naming` is why `SHA256SUMS` or a page, which cannot be written, still names them: said already.
+    `rewrite_errors` is why `SHA256SUMS` or a page, which cannot be written, still names them: said
+    already.
     """
 
     deleted: int = 0
     gone: list[str] = field(default_factory=list)
     failed: list[tuple[int, str, str]] = field(default_factory=list)
-    naming: list[str] = field(default_factory=list)
+    rewrite_errors: list[str] = field(default_factory=list)
 
 
-def entomb(catalog: Catalog, ids: Sequence[int], reason: str | None) -> None:
-    """Claim that these recordings are removed, all or none; `resume` does the rest.
+def begin_removal(catalog: Catalog, ids: Sequence[int], reason: str | None) -> None:
+    """Mark these recordings as removed, all or none; `finish_removals` does the rest.
 
     Raises `CatalogError`.
     """
     now = utc_now()
     with catalog.transaction() as db:
-        _bury(db, ((id_, reason, now) for id_ in ids))
+        _mark_removed(db, ((id_, reason, now) for id_ in ids))
 
 
-def _bury(db: sqlite3.Connection, those: Iterable[tuple[int, str | None, str]]) -> None:
-    """Claim that recordings are removed: ID, why, and when."""
-    db.execute("CREATE TEMP TABLE buried (id INTEGER PRIMARY KEY, reason TEXT, at TEXT)")
-    db.executemany("INSERT OR REPLACE INTO buried VALUES (?, ?, ?)", those)
-    db.execute("INSERT OR REPLACE INTO removal (recording) SELECT id FROM buried")
-    revisions.remember(db, "recording IN (SELECT id FROM buried)")
-    db.execute("DELETE FROM file WHERE recording IN (SELECT id FROM buried)")
-    db.execute(_ENTOMB)
-    db.execute("DROP TABLE buried")
+def _mark_removed(db: sqlite3.Connection, those: Iterable[tuple[int, str | None, str]]) -> None:
+    """Mark recordings as removed: ID, why, and when."""
+    db.execute("CREATE TEMP TABLE removing (id INTEGER PRIMARY KEY, reason TEXT, at TEXT)")
+    db.executemany("INSERT OR REPLACE INTO removing VALUES (?, ?, ?)", those)
+    db.execute("INSERT OR REPLACE INTO removal (recording) SELECT id FROM removing")
+    revisions.remember(db, "recording IN (SELECT id FROM removing)")
+    db.execute("DELETE FROM file WHERE recording IN (SELECT id FROM removing)")
+    db.execute(_MARK_REMOVED)
+    db.execute("DROP TABLE removing")
 
 
 def tombstones(catalog: Catalog, ids: Iterable[int]) -> Iterator[Tombstone]:
@@ -110,17 +117,17 @@ def tombstones(catalog: Catalog, ids: Iterable[int]) -> Iterator[Tombstone]:
     return map(Tombstone._make, catalog.among(sql, ids))
 
 
-def resume(catalog: Catalog, root: Path) -> Removed:
+def finish_removals(catalog: Catalog, root: Path) -> RemovalResult:
     """Finish what removals have begun, and bring back tombstones that a lost catalogue knew.
 
     For whoever opens the archive at `root` for writing, with its lock. A file that cannot be
     deleted is logged, and tried again the next time. Raises `StorageError`, and `Interrupted`
     where the catalogue is: the next run goes on.
     """
-    removed = Removed()
+    removed = RemovalResult()
     if _may_lack(catalog, root):
         with catalog.transaction() as db:
-            restore(db, root)
+            restore_tombstones(db, root)
     if not catalog.scalar("SELECT EXISTS (SELECT 1 FROM removal)"):
         return removed
     if removed_list.append(catalog, root):
@@ -131,15 +138,15 @@ def resume(catalog: Catalog, root: Path) -> Removed:
     try:
         write_checksums(catalog, root)
     except LocalError as error:
-        removed.naming.append(str(error))
+        removed.rewrite_errors.append(str(error))
         log.error("%s", error)
     try:
         pages.write_again(catalog, root)
     except StorageError as error:
-        removed.naming.append(str(error))
+        removed.rewrite_errors.append(str(error))
         log.error("the pages still name what was removed; `browse` writes them again: %s", error)
-    prune(root, (row[0] for row in catalog.rows(_LEFT_EMPTY, (_DELETED,))))
-    if not removed.naming:  # else SHA256SUMS or the pages are still to be written
+    remove_empty_directories(root, (row[0] for row in catalog.rows(_LEFT_EMPTY, (_DELETED,))))
+    if not removed.rewrite_errors:  # else SHA256SUMS or the pages are still to be written
         with catalog.transaction() as db:
             db.execute("DELETE FROM removal WHERE step = ?", (_DELETED,))
     return removed
@@ -165,7 +172,7 @@ def _done(
 # --- removed.csv -----------------------------------------------------------------------------
 
 
-def is_behind(catalog: Catalog, root: Path) -> bool:
+def is_outdated(catalog: Catalog, root: Path) -> bool:
     """Whether the catalogue knows nothing of the last removal, as one that came from a backup."""
     line = removed_list.last(root)
     return line is not None and _is_news(catalog.rows(_SEEN, line)[0], line)
@@ -176,16 +183,16 @@ def _may_lack(catalog: Catalog, root: Path) -> bool:
     if not os.path.lexists(root / ARCHIVE_DIR / removed_list.NAME):
         return False
     of_them = "SELECT 1 FROM recording WHERE state <> 'archived' AND state = 'removed'"  # by index
-    return not catalog.scalar(f"SELECT EXISTS ({of_them})") or is_behind(catalog, root)
+    return not catalog.scalar(f"SELECT EXISTS ({of_them})") or is_outdated(catalog, root)
 
 
-def foresee(catalog: Catalog, root: Path) -> None:
-    """Have what only reads the catalogue go by the tombstones that `resume` would bring back.
+def restore_in_copy(catalog: Catalog, root: Path) -> None:
+    """Have what only reads the catalogue go by the tombstones that `finish_removals` would restore.
 
     Raises `StorageError`.
     """
     if _may_lack(catalog, root):
-        catalog.change_copy(lambda db: restore(db, root))
+        catalog.change_copy(lambda db: restore_tombstones(db, root))
 
 
 def _is_news(known: Sequence[Any], line: dict[str, Any]) -> bool:
@@ -202,7 +209,7 @@ def _is_news(known: Sequence[Any], line: dict[str, Any]) -> bool:
     return state is None or bool(came_later or seen <= line["removed_at"] <= utc_now())
 
 
-def restore(db: sqlite3.Connection, root: Path) -> int:
+def restore_tombstones(db: sqlite3.Connection, root: Path) -> int:
     """Take tombstones from `removed.csv` that the catalogue does not know; returns how many.
 
     Left out is what the catalogue has heard of since, and what has files in the archive, which
@@ -225,7 +232,7 @@ def restore(db: sqlite3.Connection, root: Path) -> int:
                 _insert(db, id_, line)
     again = db.execute("SELECT id, line FROM tombstone WHERE known")
     rows = ((id_, json.loads(text)) for id_, text in again)
-    _bury(db, ((id_, line["reason"] or None, line["removed_at"]) for id_, line in rows))
+    _mark_removed(db, ((id_, line["reason"] or None, line["removed_at"]) for id_, line in rows))
     db.execute("DROP TABLE tombstone")
     return count
 
@@ -254,12 +261,12 @@ def _insert(db: sqlite3.Connection, id_: int, line: dict[str, Any]) -> None:
 # --- the files -------------------------------------------------------------------------------
 
 
-def _delete(catalog: Catalog, root: Path, removed: Removed) -> None:
+def _delete(catalog: Catalog, root: Path, removed: RemovalResult) -> None:
     """Delete the files of all that is listed, those kept aside and those in `partial/`, too.
 
     One directory after the other: all that was ever removed at once has no place in memory.
     """
-    _unlink(root, f"{ARCHIVE_DIR}/partial", _halves(catalog, root), HALF, removed)
+    _unlink(root, f"{ARCHIVE_DIR}/partial", _partial_ids(catalog, root), PARTIAL_NAME, removed)
     _place(catalog, root)
     done: set[int] = set()
     places: set[str] = set()
@@ -273,9 +280,9 @@ def _delete(catalog: Catalog, root: Path, removed: Removed) -> None:
     _done(catalog, _DELETED, done, places)
 
 
-def _halves(catalog: Catalog, root: Path) -> set[int]:
+def _partial_ids(catalog: Catalog, root: Path) -> set[int]:
     """The removed recordings of which something lies in `partial/`."""
-    found = {recording for recording, _, _ in halves(root / ARCHIVE_DIR / "partial")}
+    found = {recording for recording, _, _ in partial_files(root / ARCHIVE_DIR / "partial")}
     sql = "SELECT recording FROM removal WHERE step = ? AND recording IN ({ids})"
     return {row[0] for row in catalog.among(sql, found, _LISTED)}
 
@@ -283,13 +290,13 @@ def _halves(catalog: Catalog, root: Path) -> set[int]:
 def _place(catalog: Catalog, root: Path) -> None:
     """Find the files that a killed run had named, and not recorded: no row tells where they are."""
     lost = {row[0] for row in catalog.rows(_TO_DELETE, (None, _LISTED))}
-    if found := list(holding(root, lost)) if lost else []:
+    if found := list(find_unrecorded(root, lost)) if lost else []:
         with catalog.transaction() as db:
             db.executemany("UPDATE recording SET directory = ? WHERE id = ?", found)
 
 
 def _delete_of(
-    catalog: Catalog, root: Path, directory: str | None, removed: Removed, places: set[str]
+    catalog: Catalog, root: Path, directory: str | None, removed: RemovalResult, places: set[str]
 ) -> set[int]:
     """Delete the files of what was removed of a directory; returns the IDs that are done.
 
@@ -308,23 +315,23 @@ def _delete_of(
                 wanted[place].add(id_)
     before = len(removed.failed)
     for place, its in wanted.items():
-        if why := mounts.out_of_sight(root, place):
+        if why := mounts.unmounted_problem(root, place):
             # What never had a file may have a directory that nobody has made.
             removed.failed += [(id_, place, why) for id_ in sorted(its & held)]
             continue
-        names = _unlink(root, place, its, NAMED, removed)
+        names = _unlink(root, place, its, RECORDING_NAME, removed)
         removed.gone += sorted(f"{place}/{name}" for name in expected[place] - names)
     places.update(wanted)
     return ids - {id_ for id_, _, _ in removed.failed[before:]}
 
 
 def _unlink(
-    root: Path, directory: str, ids: set[int], pattern: re.Pattern[str], removed: Removed
+    root: Path, directory: str, ids: set[int], pattern: re.Pattern[str], removed: RemovalResult
 ) -> set[str]:
     """Delete what belongs to `ids` in a directory; returns the names that were there."""
     path = root / directory
     try:
-        names = persistently(os.listdir, path)
+        names = retry_transient(os.listdir, path)
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:
@@ -336,8 +343,8 @@ def _unlink(
         if match is None or int(match[1]) not in ids:
             continue
         try:
-            persistently(os.unlink, f"{path}/{name}")
-            removed.deleted += pattern is NAMED
+            retry_transient(os.unlink, f"{path}/{name}")
+            removed.deleted += pattern is RECORDING_NAME
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -348,16 +355,16 @@ def _unlink(
             why = error.strerror or str(error)
             removed.failed.append((int(match[1]), f"{directory}/{name}", why))
     if removed.deleted > before:
-        # A name that comes back after a crash is found by the next `resume`, or by `verify`.
+        # A name that comes back after a crash is found by the next `finish_removals`, or `verify`.
         with suppress(OSError):
             flush_directory(path)
     return set(names)
 
 
-def prune(root: Path, directories: Iterable[str]) -> None:
+def remove_empty_directories(root: Path, directories: Iterable[str]) -> None:
     """Remove those of these directories of an archive that are left empty, and what held them."""
     for directory in directories:
-        if mounts.out_of_sight(root, directory):
+        if mounts.unmounted_problem(root, directory):
             continue
         path = root / directory
         while root in path.parents:

@@ -3,10 +3,10 @@
 An error stops no more than what it concerns. The table here is walked by a test; nothing else in
 the program decides by an `errno` what a failure of the disk stops.
 
-How a run uses it: an `OSError` becomes a `LocalError` by `local_error`. One that is `PASSING` is
+How a run uses it: an `OSError` becomes a `LocalError` by `local_error`. One that is `TRANSIENT` is
 tried again as a lost connection is. Any other fails the recording, by its sentence. Where it is not
-the `FILE` alone, `Storage.try_out` then proves whether the archive itself still works: it returns,
-and the run goes on, or raises the `StorageError` that ends it (exit code 6).
+the `FILE` alone, `Storage.require_writable` then proves whether the archive itself still works: it
+returns, and the run goes on, or raises the `StorageError` that ends it (exit code 6).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from collections.abc import Callable
 from enum import Enum
 from typing import ParamSpec, TypeVar
 
-from g2a_archive.errors import Domain, LocalError, storage_sentence
+from g2a_archive.errors import Domain, LocalError, storage_message
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class Doing(Enum):
+class Operation(Enum):
     """What was being done, and where."""
 
     WRITE = "write"
@@ -45,13 +45,13 @@ class Doing(Enum):
     """Reading the names in a date directory."""
 
 
-PASSING = frozenset(
+TRANSIENT = frozenset(
     {
         *(errno.EINTR, errno.EAGAIN, errno.EBUSY, errno.ETXTBSY, errno.ESTALE, errno.EINPROGRESS),
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETIMEDOUT, errno.EDEADLK),
     }
 )
-"""What passes by itself; a share that was away for a moment leaves handles stale."""
+"""Transient errors; a share that was away for a moment leaves handles stale."""
 
 OF_THE_FILE = frozenset(
     {
@@ -71,27 +71,27 @@ _FIRST_WAIT = 0.02
 """Seconds; doubled each time, so that it all takes a little more than half a second."""
 
 
-def domain_of(error: OSError, doing: Doing) -> Domain:
-    """How much `error` concerns. `ARCHIVE` is how it looks: `Storage.try_out` must prove it."""
+def domain_of(error: OSError, operation: Operation) -> Domain:
+    """How much `error` concerns. `ARCHIVE` has yet to be proved by `Storage.require_writable`."""
     code = error.errno or 0
-    if code in PASSING:
-        return Domain.PASSING
+    if code in TRANSIENT:
+        return Domain.TRANSIENT
     if code in OF_THE_FILE:
-        return Domain.DIRECTORY if doing is Doing.LIST else Domain.FILE
-    if doing is Doing.READ and code in _OF_A_FILE_READ:
+        return Domain.DIRECTORY if operation is Operation.LIST else Domain.FILE
+    if operation is Operation.READ and code in _OF_A_FILE_READ:
         return Domain.FILE
-    return Domain.ARCHIVE if doing is Doing.WRITE else Domain.DIRECTORY
+    return Domain.ARCHIVE if operation is Operation.WRITE else Domain.DIRECTORY
 
 
 def local_error(
-    error: OSError, doing: Doing, path: str | os.PathLike[str], verb: str = ""
+    error: OSError, operation: Operation, path: str | os.PathLike[str], verb: str = ""
 ) -> LocalError:
-    """Translate `error` of `path`; `verb` says what could not be done to it, else `doing` does."""
-    verb = verb or _VERBS[doing]
-    message, hint = storage_sentence(error, verb, path)
+    """Translate `error` of `path`; `verb` says what could not be done, else `operation` does."""
+    verb = verb or _VERBS[operation]
+    message, hint = storage_message(error, verb, path)
     return LocalError(
         message,
-        domain=domain_of(error, doing),
+        domain=domain_of(error, operation),
         code=error.errno or 0,
         hint=hint,
         path=os.fspath(path),
@@ -99,11 +99,11 @@ def local_error(
 
 
 _VERBS = {
-    Doing.WRITE: "write",
-    Doing.NAME: "write",
-    Doing.FLUSH: "flush the directory",
-    Doing.READ: "read",
-    Doing.LIST: "read the directory",
+    Operation.WRITE: "write",
+    Operation.NAME: "write",
+    Operation.FLUSH: "flush the directory",
+    Operation.READ: "read",
+    Operation.LIST: "read the directory",
 }
 
 
@@ -114,8 +114,8 @@ _wait = threading.Event().wait
 """`time.sleep` fails where libfaketime sets the clock."""
 
 
-def persistently(action: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
-    """What `action` returns, tried again while what stops it passes by itself, six times at most.
+def retry_transient(action: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
+    """What `action` returns, tried again while its error is transient, six times at most.
 
     Where the next one takes long to fail, as on a share whose server is gone, it was the last.
     Raises the `OSError` of the last try, or what has been made of it.
@@ -127,7 +127,7 @@ def persistently(action: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -
         except (OSError, LocalError) as error:
             code = error.code if isinstance(error, LocalError) else error.errno
             now = time.monotonic()
-            if code not in PASSING or now > until:
+            if code not in TRANSIENT or now > until:
                 raise
             until = min(until, now + _LONG)
         _wait(pause)

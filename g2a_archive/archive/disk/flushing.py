@@ -1,8 +1,8 @@
 """Flushing to disk: one file, the names in a directory, or many small files at once.
 
 Some file systems have no flush for a file or for a directory (shares, FUSE, what a NAS exports).
-That is known, told once a run for each disk, and no failure: there, a power cut can take what came
-last.
+That is known, warned of once a run for each disk, and no failure: there, a power cut can take
+what came last.
 
 `syncfs` writes all that a file system holds back, in an order of the kernel's choice, and ends with
 one barrier: for a hundred small files that is a tenth of the work of a hundred flushes. Since
@@ -24,14 +24,14 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk.domains import retry_transient
 from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.archive.disk.space import FAT, file_system_type
 
 _MAGIC = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994}
 """ext2 to ext4, XFS, Btrfs, F2FS, tmpfs (statfs(2))."""
 
-_TELLS_ERRORS = (5, 8)
+_SYNCFS_ERRORS_SINCE = (5, 8)
 
 _NO_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY})
 """What a file system says that has no flush for a file."""
@@ -43,7 +43,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 log = logging.getLogger("g2a_archive")
 
-_told: set[tuple[str, int]] = set()
+_warned: set[tuple[str, int]] = set()
 
 
 @cache
@@ -55,16 +55,17 @@ def boot_id() -> str:
 
 
 def flush_file(fd: int) -> bool:
-    """Flush an open file to disk; False, told once, where the file system has no flush for files.
+    """Flush an open file to disk.
 
-    Raises `OSError` where the flush fails.
+    False, warned of once, where the file system has no flush for files. Raises `OSError` where
+    the flush fails.
     """
     try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in _NO_FLUSH:
             raise
-        _tell("files", os.fstat(fd).st_dev, error)
+        _warn_once("files", os.fstat(fd).st_dev, error)
         return False
     return True
 
@@ -72,15 +73,15 @@ def flush_file(fd: int) -> bool:
 def flush_directory(path: str | os.PathLike[str]) -> bool:
     """Flush the names in a directory to disk, so that they survive a crash.
 
-    False, told once, where the file system has no flush for directories. Raises `OSError` where
-    the flush fails.
+    False, warned of once, where the file system has no flush for directories. Raises `OSError`
+    where the flush fails.
     """
     try:
         fd = os.open(path, _DIRECTORY)
     except OSError as error:
         if error.errno != errno.EACCES:
             raise
-        _tell("directories", 0, error)  # it may be written, but not read
+        _warn_once("directories", 0, error)  # it may be written, but not read
         return False
     try:
         if file_system_type(os.fspath(path)) == FAT:
@@ -89,7 +90,7 @@ def flush_directory(path: str | os.PathLike[str]) -> bool:
     except OSError as error:
         if error.errno not in _NO_DIRECTORY_FLUSH:
             raise
-        _tell("directories", os.fstat(fd).st_dev, error)
+        _warn_once("directories", os.fstat(fd).st_dev, error)
         return False
     finally:
         os.close(fd)
@@ -102,7 +103,7 @@ def make_directories(path: Path) -> list[str]:
     Raises `OSError`.
     """
     made = [one for one in (path, *path.parents) if not os.path.lexists(one)]
-    persistently(path.mkdir, parents=True, exist_ok=True)
+    retry_transient(path.mkdir, parents=True, exist_ok=True)
     return [str(one.parent) for one in made]
 
 
@@ -137,7 +138,7 @@ def _sync_all(fd: int) -> None:
         raise OSError(-result, os.strerror(-result))
 
 
-class Settled:
+class FlushedDevices:
     """File systems flushed since this was made: what others had left there before is on disk.
 
     Whoever takes files for archived that other programs have just copied there, links them, or
@@ -147,7 +148,7 @@ class Settled:
     def __init__(self) -> None:
         self._devices: set[int] = set()
 
-    def settle(self, directory: str | os.PathLike[str]) -> None:
+    def flush_once(self, directory: str | os.PathLike[str]) -> None:
         """See to the file system of a directory. Raises `OSError` where the flush fails.
 
         What cannot be opened tells by itself, as its files are read.
@@ -164,7 +165,7 @@ class Settled:
         except OSError as error:
             if error.errno not in _NO_FLUSH:
                 raise
-            _tell("files", device, error)
+            _warn_once("files", device, error)
         finally:
             os.close(fd)
         self._devices.add(device)
@@ -183,18 +184,18 @@ def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:
         try:
             os.close(fd)  # where a share may tell that its quota is used up
         finally:
-            persistently(os.unlink, path)
+            retry_transient(os.unlink, path)
 
 
-def tell_again() -> None:
-    """Another run begins: what cannot be flushed is told once more."""
-    _told.clear()
+def reset_warnings() -> None:
+    """Another run begins: what cannot be flushed is warned of once more."""
+    _warned.clear()
 
 
-def _tell(what: str, device: int, error: OSError) -> None:
-    if (what, device) in _told:
+def _warn_once(what: str, device: int, error: OSError) -> None:
+    if (what, device) in _warned:
         return
-    _told.add((what, device))
+    _warned.add((what, device))
     log.warning(
         "this file system cannot flush %s to disk (%s): a power cut may take what came last",
         what,
@@ -207,7 +208,7 @@ class GroupFlush:
 
     def __init__(self, directory: str) -> None:
         # Errors are told that happen from here on: this is opened before anything is written.
-        self._fd = persistently(os.open, directory, _DIRECTORY)
+        self._fd = retry_transient(os.open, directory, _DIRECTORY)
 
     @classmethod
     def of(cls, directory: str) -> Self | None:
@@ -215,7 +216,7 @@ class GroupFlush:
 
         Raises `OSError` where the directory cannot be opened.
         """
-        if sys.platform != "linux" or _kernel(os.uname().release) < _TELLS_ERRORS:
+        if sys.platform != "linux" or _kernel(os.uname().release) < _SYNCFS_ERRORS_SINCE:
             return None
         if _syncfs() is None or file_system_type(directory) not in _MAGIC:
             return None

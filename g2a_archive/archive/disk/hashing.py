@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk.domains import retry_transient
 from g2a_archive.errors import Interrupted
 
 _BUFFER = 1 << 20
@@ -40,7 +40,7 @@ def _opened(path: str | os.PathLike[str], most: float = math.inf) -> int:
 
 def open_regular(path: str | os.PathLike[str], most: float = math.inf) -> BinaryIO:
     """Open a plain file of at most `most` bytes; `OSError` for anything else, without a wait."""
-    return open(persistently(_opened, path, most), "rb")
+    return open(retry_transient(_opened, path, most), "rb")
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
@@ -49,7 +49,7 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
         return file.read(most)
 
 
-def pieces(descriptor: int, stop: Callable[[], bool]) -> Iterator[memoryview]:
+def read_blocks(descriptor: int, stop: Callable[[], bool]) -> Iterator[memoryview]:
     """What an open file holds, 1 MiB at most at a time, in a buffer that is the thread's own.
 
     Raises `OSError`, and `Interrupted` where `stop`, which is asked before each, said so.
@@ -73,12 +73,12 @@ def hash_file(
     """The size in bytes and the lower-case hex SHA-256 of the file at `path`.
 
     `on_bytes` hears, in the calling thread, of each piece read (1 MiB at most), again where what
-    passes by itself made it begin anew; `stop` is asked before each. Reading and hashing both leave
+    is transient made it begin anew; `stop` is asked before each. Reading and hashing both leave
     the interpreter's lock, so threads run side by side.
 
     Raises `OSError`, also where it is no plain file, and `Interrupted` where `stop` said so.
     """
-    return persistently(_hash, path, stop, on_bytes)
+    return retry_transient(_hash, path, stop, on_bytes)
 
 
 def _hash(
@@ -88,7 +88,7 @@ def _hash(
     size = 0
     descriptor = _opened(path)
     try:
-        for piece in pieces(descriptor, stop):
+        for piece in read_blocks(descriptor, stop):
             digest.update(piece)
             on_bytes(len(piece))
             size += len(piece)

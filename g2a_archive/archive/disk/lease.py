@@ -50,14 +50,14 @@ _LEASE = re.compile(r"host [^\n]+\n([^\n]+)\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
+class LockCallbacks:
     """Who takes a lock: whether it is to stop, and what to call if another run takes the lease."""
 
     stopped: Callable[[], bool]
-    lost: Callable[[], None]
+    on_lost: Callable[[], None]
 
 
-NOBODY = Keeper(lambda: False, lambda: None)
+NO_CALLBACKS = LockCallbacks(lambda: False, lambda: None)
 
 
 class Lease:
@@ -68,31 +68,31 @@ class Lease:
 
     def __init__(self, lock: Path) -> None:
         self.path = lock.with_name(f"{lock.name}.lease")
-        self._mine = self._lost = ""
+        self._own_text = self._lost = ""
         self._number, self._renewed_at = 0, 0.0
         self._over = threading.Event()
         self._renewing: threading.Thread | None = None
 
-    def take(self, keeper: Keeper) -> None:
+    def take(self, callbacks: LockCallbacks) -> None:
         """Make it ours, and renew it from now on. Raises as `watch` does."""
-        left = self.watch(keeper)
+        left = self.watch(callbacks)
         mine = f"{this_run()}\n{self._machine()}\n"
         try:
             if left is not None:  # nothing that came since
                 self.path.unlink(missing_ok=True)
             self._make(mine)
         except FileExistsError:
-            raise taken(self._read() or "") from None  # by one that was quicker
+            raise locked_error(self._read() or "") from None  # by one that was quicker
         except OSError:
             return
-        self._mine, self._lost, self._renewed_at = mine, "", _now()
+        self._own_text, self._lost, self._renewed_at = mine, "", _now()
         self._over.clear()
         if left is not None and self._is_elsewhere(left):
             # Another run may have watched it as long, and removed ours for the one that was left.
-            self._wait(keeper)
+            self._wait(callbacks)
             if not (there := self._read() or "").startswith(mine):
-                raise taken(there)
-        self._renewing = spawn(self._renew, keeper.lost)
+                raise locked_error(there)
+        self._renewing = spawn(self._renew, callbacks.on_lost)
 
     def require(self) -> None:
         """Raise `LockedError` where another run has it by now.
@@ -100,22 +100,22 @@ class Lease:
         It may where this run stood still for long, in a machine that slept, say: then it is looked
         at first.
         """
-        if self._mine and not self._lost and _now() - self._renewed_at > _WATCHED / 2:
+        if self._own_text and not self._lost and _now() - self._renewed_at > _WATCHED / 2:
             with suppress(OSError):
                 self._lost = self._renewed()
         if self._lost:
-            raise taken(self._lost)
+            raise locked_error(self._lost)
 
-    def elsewhere(self) -> str | None:
+    def remote_holder(self) -> str | None:
         """What it says, if another machine's run has it, or has left it; else None."""
         seen = self._read()
         return seen if seen is not None and self._is_elsewhere(seen) else None
 
-    def watch(self, keeper: Keeper) -> str | None:
+    def watch(self, callbacks: LockCallbacks) -> str | None:
         """Return once no run elsewhere has it: after `_WATCHED` seconds where one has left it.
 
         Returns what it says if it is still there, of a run that was killed. Raises `LockedError`
-        where it is renewed, `Interrupted` where the keeper is told to stop, and `StorageError` for
+        where it is renewed, `Interrupted` where `callbacks` ask to stop, and `StorageError` for
         a directory.
         """
         seen = self._read()
@@ -123,41 +123,41 @@ class Lease:
             return seen
         if os.path.isdir(self.path):  # which nobody renews, and cannot be taken away as a lease is
             error = IsADirectoryError(errno.EISDIR, "")
-            raise storage_error(error, "make the lease", self.path, instead="")
+            raise storage_error(error, "make the lease", self.path, option="")
         log.warning(
             "a run elsewhere works on this archive, or was killed: %s; watching for up to %.0f s "
             "whether it renews its lease",
-            told(seen),
+            holder_text(seen),
             _WATCHED,
         )
         until = time.monotonic() + _WATCHED
         while time.monotonic() < until:
-            self._wait(keeper)
+            self._wait(callbacks)
             now = self._read()
             if now is None:
                 return None
             if now != seen:
-                raise taken(now)
+                raise locked_error(now)
         return seen
 
-    def _wait(self, keeper: Keeper) -> None:
+    def _wait(self, callbacks: LockCallbacks) -> None:
         until = time.monotonic() + _LOOKS
         while time.monotonic() < until:
-            if keeper.stopped():
+            if callbacks.stopped():
                 raise Interrupted
             time.sleep(_STEP)
 
     def release(self) -> None:
         """Give it back, if it is still ours."""
-        if not self._mine:
+        if not self._own_text:
             return
         self._over.set()
         if self._renewing is not None:
             self._renewing.join(_STEP)
         with suppress(OSError):
-            if (self._read() or "").startswith(self._mine):
+            if (self._read() or "").startswith(self._own_text):
                 self.path.unlink(missing_ok=True)
-        self._mine = ""
+        self._own_text = ""
 
     def _renew(self, lost: Callable[[], None]) -> None:
         """Until it is over; a share that fails for a while is told by all else that is done."""
@@ -165,13 +165,15 @@ class Lease:
             with suppress(OSError):
                 self._lost = self._lost or self._renewed()
             if self._lost and not self._over.is_set():
-                log.error("stopping, as another run works on this archive: %s", told(self._lost))
+                log.error(
+                    "stopping, as another run works on this archive: %s", holder_text(self._lost)
+                )
                 lost()
                 return
 
     def _renewed(self) -> str:
         """Write that we are still there; the other's lease, unwritten to, where it is lost."""
-        mine = self._mine
+        mine = self._own_text
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:  # somebody removed it
@@ -239,15 +241,15 @@ def this_run() -> str:
     return f"host {os.uname().nodename}, process {os.getpid()}, since {utc_now()}"
 
 
-def taken(text: str) -> LockedError:
+def locked_error(text: str) -> LockedError:
     """What is said where another run has the lock, or the lease, with this text."""
     return LockedError(
-        f"another run is working on this archive: {told(text)}",
+        f"another run is working on this archive: {holder_text(text)}",
         hint="wait for it to end, or stop it; the lock is free once it is gone",
     )
 
 
-def told(text: str) -> str:
+def holder_text(text: str) -> str:
     """Who the holder is, for a sentence."""
     first = "".join(c for c in text.partition("\n")[0] if c.isprintable())
     return first if first.startswith("host ") else "its holder cannot be read"

@@ -1,4 +1,4 @@
-"""What runs leave: halves in `partial/`, to be resumed or of no use; files that nobody recorded."""
+"""What runs leave: partial files, to be resumed or of no use; files that nobody recorded."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.lookup import known
-from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, is_left_about
-from g2a_archive.models import FileKind, State, id_of
+from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, is_system_file
+from g2a_archive.models import FileKind, State, parse_id
 
-HALF = re.compile(r"([1-9]\d*)\.(mp4|events|thumbnail)\..+", re.ASCII)
+PARTIAL_NAME = re.compile(r"([1-9]\d*)\.(mp4|events|thumbnail)\..+", re.ASCII)
 """What belongs to a download in flight: its bytes, and what is noted of them."""
 
-NAMED = re.compile(
+RECORDING_NAME = re.compile(
     rf"(?:\.(?=.*\.g2a-part))?{FILE_NAME.pattern}(?:\.kept-[0-9]+|\.g2a-part)?", re.ASCII
 )
 """What is named after a recording in its directory, also where it is kept aside, or half copied."""
@@ -26,32 +26,32 @@ _OVER = frozenset({State.REFUSED, State.LOST, State.REMOVED})
 """States whose files nobody asks for again."""
 
 
-def halves(partial: Path) -> Iterator[tuple[int, FileKind, str]]:
+def partial_files(partial: Path) -> Iterator[tuple[int, FileKind, str]]:
     """The files in `partial/` that a run may have left: (recording, kind, path)."""
     with contextlib.suppress(OSError), os.scandir(partial) as entries:
         for entry in entries:
-            if (match := HALF.fullmatch(entry.name)) and (recording := id_of(match[1])):
+            if (match := PARTIAL_NAME.fullmatch(entry.name)) and (recording := parse_id(match[1])):
                 yield recording, FileKind(match[2]), entry.path
 
 
-def lying(partial: Path) -> tuple[int, int]:
-    """How many recordings have a half in `partial/`, and the bytes of all of them together."""
+def partial_usage(partial: Path) -> tuple[int, int]:
+    """How many recordings have partial files, and the bytes of all of them together."""
     recordings, size = set(), 0
-    for recording, _, path in halves(partial):
+    for recording, _, path in partial_files(partial):
         recordings.add(recording)
         with contextlib.suppress(OSError):
             size += os.lstat(path).st_size
     return len(recordings), size
 
 
-def sweep(partial: Path, catalog: Catalog) -> None:
-    """Remove the halves of recordings that were refused, lost or removed, or are archived by now.
+def remove_stale_partials(partial: Path, catalog: Catalog) -> None:
+    """Remove partial files of recordings that were refused, lost, removed, or archived by now.
 
-    The caller holds the archive's lock, and no transfer is under way. Halves of recordings that the
-    catalogue does not know stay: it may have been lost. Raises `CatalogError`.
+    The caller holds the archive's lock, and no transfer is under way. Partial files of recordings
+    that the catalogue does not know stay: it may have been lost. Raises `CatalogError`.
     """
     found: dict[int, list[tuple[FileKind, str]]] = defaultdict(list)
-    for recording, kind, path in halves(partial):
+    for recording, kind, path in partial_files(partial):
         found[recording].append((kind, path))
     for one in known(catalog, found.keys()):
         for kind, path in found[one.id]:
@@ -61,7 +61,7 @@ def sweep(partial: Path, catalog: Catalog) -> None:
                     os.unlink(path)
 
 
-def holding(root: Path, ids: Set[int]) -> Iterator[tuple[str, int]]:
+def find_unrecorded(root: Path, ids: Set[int]) -> Iterator[tuple[str, int]]:
     """Each directory of the archive at `root` that has a file named after one of `ids`, and which.
 
     For files that a killed run had named, and not recorded: no catalogue tells where they are.
@@ -72,12 +72,12 @@ def holding(root: Path, ids: Set[int]) -> Iterator[tuple[str, int]]:
         folders[:] = [
             name
             for name in folders
-            if not (is_left_about(name) or (top and name in (ARCHIVE_DIR, "browse")))
+            if not (is_system_file(name) or (top and name in (ARCHIVE_DIR, "browse")))
         ]
         real = os.path.realpath(path)
         if real in seen:  # a link leads back
             folders.clear()
         elif not top:
-            its = {int(found[1]) for name in files if (found := NAMED.fullmatch(name))}
+            its = {int(found[1]) for name in files if (found := RECORDING_NAME.fullmatch(name))}
             yield from ((os.path.relpath(path, root), id_) for id_ in its & ids)
         seen.add(real)

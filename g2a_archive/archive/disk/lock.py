@@ -14,8 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from g2a_archive.archive.disk.domains import persistently
-from g2a_archive.archive.disk.lease import NOBODY, Keeper, Lease, taken, text_in, this_run, told
+from g2a_archive.archive.disk.domains import retry_transient
+from g2a_archive.archive.disk.lease import (
+    NO_CALLBACKS,
+    Lease,
+    LockCallbacks,
+    holder_text,
+    locked_error,
+    text_in,
+    this_run,
+)
 from g2a_archive.errors import LockedError, StorageError, storage_error
 
 log = logging.getLogger("g2a_archive")
@@ -45,7 +53,7 @@ class FileLock:
         with self._released_on_failure():
             self._sign()
 
-    def share(self) -> None:
+    def acquire_shared(self) -> None:
         """Keep others out where nothing can be written: read-only media, another user's archive.
 
         There may be no lock file: then no run has ever been there, or none can be. Raises
@@ -81,13 +89,13 @@ class FileLock:
     def _locked(self, flags: int, how: int) -> int:
         """The lock file, open and locked. Raises `OSError` where it cannot be opened."""
         # A pipe in its place would let who only reads wait for ever.
-        fd = persistently(os.open, self.path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        fd = retry_transient(os.open, self.path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError("it is no plain file: move it away")
         try:
             if how == fcntl.LOCK_EX:  # who only looks whether it is held has it for a moment
-                persistently(fcntl.flock, fd, how | fcntl.LOCK_NB)
+                retry_transient(fcntl.flock, fd, how | fcntl.LOCK_NB)
             else:
                 fcntl.flock(fd, how | fcntl.LOCK_NB)
         except OSError as error:
@@ -97,13 +105,13 @@ class FileLock:
         return fd
 
     def _failure(self, error: OSError, doing: str) -> StorageError:
-        return storage_error(error, doing, self.path, instead=self._instead)
+        return storage_error(error, doing, self.path, option=self._instead)
 
     def _refusal(self, error: OSError, holder: str) -> Exception:
         if error.errno in _NO_LOCKS:
             return NoLocksError()
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return taken(holder)
+            return locked_error(holder)
         return self._failure(error, "lock")
 
     def release(self) -> None:
@@ -117,28 +125,28 @@ class FileLock:
 class RunLock(FileLock):
     """One on an archive, with a lease beside it, for runs that do not see it.
 
-    A `keeper` that is told to stop while another machine's lease is watched raises `Interrupted`.
+    `callbacks` that ask to stop while another machine's lease is watched raise `Interrupted`.
     """
 
     def __init__(self, path: Path, *, instead: str = "--dest") -> None:
         super().__init__(path, instead=instead)
         self._lease = Lease(path)
 
-    def acquire(self, keeper: Keeper = NOBODY) -> None:
+    def acquire(self, callbacks: LockCallbacks = NO_CALLBACKS) -> None:
         """Take both; otherwise as a `FileLock`."""
         self._take()
         with self._released_on_failure():
-            self._lease.take(keeper)
+            self._lease.take(callbacks)
             self._sign()
 
-    def share(self, keeper: Keeper = NOBODY) -> None:
+    def acquire_shared(self, callbacks: LockCallbacks = NO_CALLBACKS) -> None:
         """As a `FileLock`, once no lease is renewed."""
-        super().share()
+        super().acquire_shared()
         with suppress(OSError), self._released_on_failure():
             if self._fd >= 0:
-                self._lease.watch(keeper)
+                self._lease.watch(callbacks)
 
-    def look(self, keeper: Keeper = NOBODY) -> None:
+    def check_available(self, callbacks: LockCallbacks = NO_CALLBACKS) -> None:
         """Raise what `acquire` would, as far as a file that is there tells; keep and write nothing.
 
         A file that is not there is made by a run, where its directory can be written.
@@ -149,7 +157,7 @@ class RunLock(FileLock):
             if isinstance(error, FileNotFoundError) and not os.path.lexists(self.path):
                 return
             raise self._failure(error, "open the lock") from error
-        self._lease.watch(keeper)  # without the lock, which a run may want meanwhile
+        self._lease.watch(callbacks)  # without the lock, which a run may want meanwhile
 
     def require(self) -> None:
         """Raise `LockedError` where a run elsewhere took over what was acquired."""
@@ -174,17 +182,17 @@ class ArchiveLock:
         self._lock, self._beside = RunLock(lock), RunLock(beside, instead="--catalog")
         self._elsewhere = elsewhere
 
-    def acquire(self, keeper: Keeper = NOBODY) -> None:
+    def acquire(self, callbacks: LockCallbacks = NO_CALLBACKS) -> None:
         """Take them."""
         try:
-            self._both(lambda lock: lock.acquire(keeper))
+            self._both(lambda lock: lock.acquire(callbacks))
         except BaseException:
             self.release()
             raise
 
-    def look(self, keeper: Keeper = NOBODY) -> None:
-        """Tell whether they could be taken; nothing is made, kept or written."""
-        self._both(lambda lock: lock.look(keeper))
+    def check_available(self, callbacks: LockCallbacks = NO_CALLBACKS) -> None:
+        """Raise what `acquire` would; nothing is made, kept or written."""
+        self._both(lambda lock: lock.check_available(callbacks))
 
     def require(self) -> None:
         """Raise `LockedError` where a run elsewhere took over what was acquired."""
@@ -217,33 +225,33 @@ class ArchiveLock:
 
 
 def lock_paths(own: Path, catalog: Path) -> tuple[Path, Path]:
-    """The lock in an archive's `own` corner, and the one beside a `catalog` that lies elsewhere."""
+    """The lock in the metadata directory `own`, and the one beside a `catalog` elsewhere."""
     return own / "lock", catalog.with_name(f"{catalog.name}.lock")
 
 
-def leased_elsewhere(catalog: Path) -> str:
+def remote_lease_holder(catalog: Path) -> str:
     """Who has the lease on the archive of a catalogue on another machine; "" if nobody there.
 
     Where a run there was killed, it may be over.
     """
-    found = (Lease(lock).elsewhere() for lock in lock_paths(catalog.parent, catalog))
-    return next((told(text) for text in found if text is not None), "")
+    found = (Lease(lock).remote_holder() for lock in lock_paths(catalog.parent, catalog))
+    return next((holder_text(text) for text in found if text is not None), "")
 
 
-def locks_seen(catalog: Path) -> bool:
+def is_any_lock_held(catalog: Path) -> bool:
     """Whether a lock on the archive of a catalogue is seen to be held, be it on another machine."""
     return any(map(_is_held, lock_paths(catalog.parent, catalog)))
 
 
 def is_locked(path: Path) -> bool:
     """Whether a run holds the lock at `path` now, or its lease elsewhere. Writes nothing."""
-    return _is_held(path) or Lease(path).elsewhere() is not None
+    return _is_held(path) or Lease(path).remote_holder() is not None
 
 
 def _is_held(path: Path) -> bool:
     lock = FileLock(path)
     try:
-        lock.share()  # whoever may only read may ask, too
+        lock.acquire_shared()  # whoever may only read may ask, too
     except NoLocksError:
         return False
     except (LockedError, StorageError):

@@ -25,10 +25,10 @@ from itertools import islice
 from pathlib import Path
 
 from g2a_archive.archive.database.catalog import Catalog
-from g2a_archive.archive.disk.domains import persistently
-from g2a_archive.archive.layout import is_left_about
+from g2a_archive.archive.disk.domains import retry_transient
+from g2a_archive.archive.layout import is_system_file
 from g2a_archive.errors import StorageError
-from g2a_archive.models import counted
+from g2a_archive.models import pluralize
 
 _UNREACHABLE = frozenset(
     {
@@ -53,12 +53,13 @@ _MOST_YEARS = 1000
 class MissingPart:
     """A directory of the archive that is not mounted ("" for the whole archive).
 
-    `look` says what is there instead, `recordings` how many archived ones the catalogue has there.
+    `problem` says what is there instead, `recordings` how many archived ones the catalogue has
+    there.
     """
 
     root: Path
     directory: str
-    look: str
+    problem: str
     recordings: int
 
     def holds(self, directory: str | None) -> bool:
@@ -73,10 +74,10 @@ class MissingPart:
 
     def error(self) -> StorageError:
         """What a command says of it, and ends with: exit code 6."""
-        many = counted(self.recordings, "archived recording")
+        many = pluralize(self.recordings, "archived recording")
         lost = f": nothing is there of its {many}" if self.recordings else ""
         return StorageError(
-            f"{self.place} {self.look}{lost}",
+            f"{self.place} {self.problem}{lost}",
             hint="is the drive mounted? What is lost for good is fetched again once the directory "
             "is there and has a file in it",
         )
@@ -98,7 +99,9 @@ def missing_parts(catalog: Catalog, root: Path, suspects: Iterable[str] = ()) ->
     return missing
 
 
-def missing_some(catalog: Catalog, root: Path, suspects: Iterable[str] = ()) -> list[MissingPart]:
+def require_some_mounted(
+    catalog: Catalog, root: Path, suspects: Iterable[str] = ()
+) -> list[MissingPart]:
     """`missing_parts` where something is mounted; raises `StorageError` where nothing is."""
     missing = missing_parts(catalog, root, suspects)
     if missing and not missing[0].directory:
@@ -112,8 +115,8 @@ def _missing(catalog: Catalog, root: Path) -> list[MissingPart]:
         return []
     seen = _names(root)
     if isinstance(seen, str) or not any(_is_among(root / name, seen) for name in tree):
-        look = seen if isinstance(seen, str) else "holds nothing of the archive"
-        return [part for part in [_part(catalog, root, "", look)] if part.recordings]
+        problem = seen if isinstance(seen, str) else "holds nothing of the archive"
+        return [part for part in [_part(catalog, root, "", problem)] if part.recordings]
     missing: list[MissingPart] = []
     for name, below in tree.items():
         if below and not _is_among(root / name, seen):
@@ -128,8 +131,8 @@ def _missing(catalog: Catalog, root: Path) -> list[MissingPart]:
 
 def _missing_in(catalog: Catalog, root: Path, directory: str, tree: _Tree) -> list[MissingPart]:
     """The parts that are missing in a directory that others belong into, or that itself."""
-    if look := _look_at(root / directory):
-        return [_part(catalog, root, directory, look)]
+    if problem := _problem_at(root / directory):
+        return [_part(catalog, root, directory, problem)]
     missing = []
     for name, below in tree.items():
         path = f"{directory}/{name}"
@@ -140,11 +143,11 @@ def _missing_in(catalog: Catalog, root: Path, directory: str, tree: _Tree) -> li
 
 def missing_date(catalog: Catalog, root: Path, directory: str) -> MissingPart | None:
     """A date directory that is there and holds nothing, or leads nowhere; None for any other."""
-    look = _look_at(root / directory) if os.path.lexists(root / directory) else ""
-    return _part(catalog, root, directory, look) if look else None
+    problem = _problem_at(root / directory) if os.path.lexists(root / directory) else ""
+    return _part(catalog, root, directory, problem) if problem else None
 
 
-def missing_link(catalog: Catalog, root: Path, path: str) -> MissingPart:
+def broken_link_part(catalog: Catalog, root: Path, path: str) -> MissingPart:
     """What a link that leads nowhere is, also where the catalogue knows of nothing in it."""
     return _part(catalog, root, path, _NOWHERE)
 
@@ -152,7 +155,7 @@ def missing_link(catalog: Catalog, root: Path, path: str) -> MissingPart:
 def unmounted_error(parts: Sequence[MissingPart]) -> StorageError:
     """What a command says of all that is missing, in one sentence; exit code 6."""
     first = parts[0].error()
-    others = "".join(f"; also {part.place} {part.look}" for part in parts[1:_SAID])
+    others = "".join(f"; also {part.place} {part.problem}" for part in parts[1:_SAID])
     if len(parts) > _SAID:
         others += f"; and {len(parts) - _SAID:,} more"
     return StorageError(first.message + others, hint=first.hint)
@@ -169,31 +172,31 @@ def drives_in(root: str, device: int) -> set[str]:
     return found
 
 
-def _look_at(path: Path) -> str:
+def _problem_at(path: Path) -> str:
     """Why a directory looks like a mount point without its drive; "" where it does not."""
     try:
-        return "is empty" if holds_nothing(path) else ""
+        return "is empty" if is_empty_directory(path) else ""
     except OSError as error:
-        return _unmounted(path, error)
+        return _problem_of(path, error)
 
 
-def holds_nothing(path: Path) -> bool:
-    """Whether a directory holds no more than what systems leave about. Raises `OSError`."""
+def is_empty_directory(path: Path) -> bool:
+    """Whether a directory holds no more than system files. Raises `OSError`."""
 
-    def looked() -> bool:
+    def holds_none() -> bool:
         with os.scandir(path) as entries:
-            return all(is_left_about(entry.name) for entry in entries)
+            return all(is_system_file(entry.name) for entry in entries)
 
-    return persistently(looked)
+    return retry_transient(holds_none)
 
 
-def out_of_sight(root: Path, directory: str) -> str:
+def unmounted_problem(root: Path, directory: str) -> str:
     """Why nothing can be said of the files in a directory: "" where they are there, or gone."""
     if os.path.isdir(root / directory):
         return ""
     top = root / directory.partition("/")[0]
-    look = _look_at(top)
-    return f"{top} {look}: is the drive mounted?" if look else ""
+    problem = _problem_at(top)
+    return f"{top} {problem}: is the drive mounted?" if problem else ""
 
 
 def _is_among(path: Path, names: Iterable[str]) -> bool:
@@ -204,12 +207,12 @@ def _is_among(path: Path, names: Iterable[str]) -> bool:
 def _names(path: Path) -> set[str] | str:
     """What a directory holds, or why it looks unmounted; whoever else cannot read it is told."""
     try:
-        return set(persistently(os.listdir, path))
+        return set(retry_transient(os.listdir, path))
     except OSError as error:
-        return _unmounted(path, error) or {""}
+        return _problem_of(path, error) or {""}
 
 
-def _unmounted(path: Path, error: OSError) -> str:
+def _problem_of(path: Path, error: OSError) -> str:
     """What is told of a directory that cannot be read; "" where that is no sign of a drive."""
     if isinstance(error, FileNotFoundError):
         return _NOWHERE if os.path.islink(path) else "is not there"
@@ -228,5 +231,5 @@ def _tree(catalog: Catalog) -> _Tree:
     return tree
 
 
-def _part(catalog: Catalog, root: Path, directory: str, look: str) -> MissingPart:
-    return MissingPart(root, directory, look, catalog.archived_below(directory))
+def _part(catalog: Catalog, root: Path, directory: str, problem: str) -> MissingPart:
+    return MissingPart(root, directory, problem, catalog.archived_below(directory))

@@ -13,7 +13,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk.domains import retry_transient
 
 _REFUSED = (errno.EEXIST, errno.EPERM, errno.EACCES, errno.ENOTSUP)
 _OLD = ".old"
@@ -22,7 +22,7 @@ _OLD = ".old"
 def replace(new: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Rename `new` to `path`, over what is there. Raises `OSError`; then both are as they were."""
     try:
-        persistently(os.replace, new, path)
+        retry_transient(os.replace, new, path)
     except OSError as error:
         if error.errno not in _REFUSED or not os.path.isfile(path):
             raise
@@ -41,7 +41,7 @@ def replace(new: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         os.unlink(aside)
 
 
-def name_new(new: Path, path: Path) -> None:
+def rename_noreplace(new: Path, path: Path) -> None:
     """Rename a file to `path`, never over another one; where there are no links, after a look."""
     try:
         os.link(new, path)

@@ -97,17 +97,17 @@ class NoRoomError(StorageError):
     """There is no room for a file; a smaller one may find some."""
 
 
-class CrowdedError(StorageError):
+class SpaceReservedError(StorageError):
     """There is room for this one, and others under way will need it: it can wait for them."""
 
 
 @dataclass(slots=True)
 class _Disk:
-    """One disk: what it is called by, and what is claimed of it."""
+    """One disk: what it is called by, and what is reserved on it."""
 
     path: str
     keep: int  # bytes that stay free
-    claims: dict[object, int] = field(default_factory=dict)
+    reserved: dict[object, int] = field(default_factory=dict)
     spare: int = 0
     fresh_until: float = 0.0
 
@@ -131,7 +131,7 @@ class Space:
             message, hint = self._too_little(self._own, told[0], 0)
             raise StorageError(message, hint=hint)
 
-    def claim(
+    def reserve(
         self,
         owner: object,
         need: int,
@@ -142,20 +142,21 @@ class Space:
     ) -> None:
         """`owner` is about to write `need` bytes more; with those `here`, they go to `directory`.
 
-        `try_only` asks whether that could be, and claims nothing. Where it can't, all that `owner`
-        had claimed is free for others. Raises `NoRoomError` where the archive's own disk is full:
-        that ends a run. Raises `CrowdedError`, and `LocalError` where only the directory's
-        disk is full, or where the length is one that the whole disk doesn't have, or has no room
-        for although it is not full: a host's word for one length proves nothing of others' files.
+        `try_only` asks whether that could be, and reserves nothing. Where it can't, all that
+        `owner` had reserved is free for others. Raises `NoRoomError` where the archive's own disk
+        is full: that ends a run. Raises `SpaceReservedError`, and `LocalError` where only the
+        directory's disk is full, or where the length is one that the whole disk doesn't have, or
+        has no room for although it is not full: a host's word for one length proves nothing of
+        others' files.
         """
         with self._lock:
             try:
-                self._claim(self._own, owner, need, try_only=try_only)
+                self._reserve(self._own, owner, need, try_only=try_only)
                 disk = self._disk(directory) if directory is not None else None
                 if disk is not None:
-                    self._claim(disk, owner, need + here, try_only=try_only)
+                    self._reserve(disk, owner, need + here, try_only=try_only)
             except StorageError:
-                self._drop(owner)
+                self._release(owner)
                 raise
 
     def _disk(self, directory: str) -> _Disk | None:
@@ -163,10 +164,10 @@ class Space:
         if directory not in self._disk_of:
             if len(self._disk_of) > 4096:
                 self._disk_of.clear()
-            self._disk_of[directory] = self._look(directory)
+            self._disk_of[directory] = self._find_disk(directory)
         return self._disk_of[directory]
 
-    def _look(self, directory: str) -> _Disk | None:
+    def _find_disk(self, directory: str) -> _Disk | None:
         path = f"{self._root}/{directory}"
         while len(path) > len(self._root):
             try:
@@ -178,14 +179,14 @@ class Space:
                 path = os.path.dirname(path)
         return None
 
-    def _claim(self, disk: _Disk, owner: object, need: int, *, try_only: bool) -> None:
+    def _reserve(self, disk: _Disk, owner: object, need: int, *, try_only: bool) -> None:
         if disk.spare >= need + disk.keep and time.monotonic() < disk.fresh_until:
             if not try_only:
                 disk.spare -= need
-                disk.claims[owner] = need
+                disk.reserved[owner] = need
             return
         # Before the disk is asked: what is written meanwhile then counts twice, never not at all.
-        others = sum(n for who, n in disk.claims.items() if who is not owner and not try_only)
+        others = sum(n for who, n in disk.reserved.items() if who is not owner and not try_only)
         told = free_space(disk.path)
         if told is not None:
             free, total = told
@@ -203,7 +204,7 @@ class Space:
                 to_come = others + need if fits else need
                 message, hint = self._too_little(disk, free, to_come)
                 if fits:
-                    raise CrowdedError(message, hint=hint)
+                    raise SpaceReservedError(message, hint=hint)
                 if disk is self._own:
                     if not try_only:
                         self._too_large.add(owner)
@@ -211,15 +212,15 @@ class Space:
                         raise NoRoomError(message, hint=hint)
                 raise LocalError(message, domain=Domain.DIRECTORY, hint=hint)
         if not try_only:
-            disk.claims[owner] = need
+            disk.reserved[owner] = need
 
     def _leaving(self) -> int:
         """Bytes in `partial/` that belong on another disk, and will go there."""
-        own = self._own.claims
+        own = self._own.reserved
         return sum(
             max(0, size - own.get(owner, 0))
             for disk in self._others.values()
-            for owner, size in disk.claims.items()
+            for owner, size in disk.reserved.items()
         )
 
     def _too_little(self, disk: _Disk, free: int, to_come: int) -> tuple[str, str]:
@@ -238,16 +239,16 @@ class Space:
         )
 
     def wrote(self, owner: object, count: int) -> None:
-        """`owner` wrote `count` of the bytes that it claimed, to `partial/`."""
-        left = self._own.claims.get(owner)
+        """`owner` wrote `count` of the bytes that it reserved, to `partial/`."""
+        left = self._own.reserved.get(owner)
         if left is not None:
-            self._own.claims[owner] = max(0, left - count)
+            self._own.reserved[owner] = max(0, left - count)
 
     def release(self, owner: object) -> None:
         """`owner` writes no more: its file has its final name, or none yet."""
         with self._lock:
-            self._drop(owner)
+            self._release(owner)
 
-    def _drop(self, owner: object) -> None:
+    def _release(self, owner: object) -> None:
         for disk in (self._own, *self._others.values()):
-            disk.claims.pop(owner, None)
+            disk.reserved.pop(owner, None)

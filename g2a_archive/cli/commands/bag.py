@@ -28,10 +28,10 @@ from g2a_archive.cli.run import invoked, reading
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, period_of, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot
-from g2a_archive.curation.bag import Bagging, Place, place
+from g2a_archive.curation.bag import Bagging, BagTarget, bag_target
 from g2a_archive.curation.selection import Choice, choose_ids, choose_time
 from g2a_archive.errors import ExitCode, InputError, Interrupted
-from g2a_archive.models import Ago, counted, size_text
+from g2a_archive.models import Age, pluralize, size_text
 
 _BAG = [
     FILES,
@@ -57,8 +57,8 @@ def bag_command(
     where: str,
     ids: tuple[str, ...],
     files: tuple[str, ...],
-    since: int | Ago | None,
-    until: int | Ago | None,
+    since: int | Age | None,
+    until: int | Age | None,
     contact: str | None,
     zip_: bool,
     **_: Any,
@@ -75,13 +75,13 @@ def bag_command(
     period = period_of(since, until, time.time())
     settings = settings_of(ctx)
     wanted = read_ids(ids, files) if ids or files else None
-    there = place(where, Path(settings.run.dest), zipped=zip_)
+    there = bag_target(where, Path(settings.run.dest), zipped=zip_)
     return _bag(settings, there, wanted, period, contact)
 
 
 def _bag(
     settings: Settings,
-    there: Place,
+    there: BagTarget,
     wanted: Sequence[int] | None,
     period: tuple[int | None, int | None],
     contact: str | None,
@@ -103,7 +103,7 @@ def _bag(
             contact=contact,
             timezone=settings.run.timezone,
             on_bytes=view.more_bytes,
-            on_file=view.more,
+            on_file=view.advance,
             stop=invocation.switch.event.is_set,
         )
         if choice.ids:
@@ -111,7 +111,7 @@ def _bag(
                 with invocation.display.watch(lambda: view):
                     counts = bagging.make(there)
             except Interrupted:
-                outputs.complain("interrupted; no bag was made")
+                outputs.print_error("interrupted; no bag was made")
                 return invocation.switch.code or ExitCode.SIGINT
     code = invocation.ending(ExitCode.UNAVAILABLE if choice.left_out else None)
     _tell(settings, there, choice, counts, time.monotonic() - begun, code)
@@ -128,7 +128,7 @@ def _chosen(
 
 def _tell(
     settings: Settings,
-    there: Place,
+    there: BagTarget,
     choice: Choice,
     counts: tuple[int, int] | None,
     seconds: float,
@@ -153,19 +153,19 @@ def _tell(
         return
     if choice.left_out:
         more = f", and {len(choice.left_out) - 10:,} more" if len(choice.left_out) > 10 else ""
-        outputs.complain(
+        outputs.print_error(
             f"of that time, but not archived, so not in the bag: "
             f"{', '.join(map(str, choice.left_out[:10]))}{more}"
         )
     if settings.quiet:
         return
     if counts is None:
-        outputs.say("Nothing to hand over: no recording was chosen, and no bag was made.")
+        outputs.print_lines("Nothing to hand over: no recording was chosen, and no bag was made.")
         return
-    outputs.say(
-        f"{counted(len(choice.ids), 'recording')}, {counted(choice.files, 'file')}, "
+    outputs.print_lines(
+        f"{pluralize(len(choice.ids), 'recording')}, {pluralize(choice.files, 'file')}, "
         f"{size_text(choice.bytes)}, "
         f"each held against its SHA-256: {there.target}"
     )
     if not there.zipped:
-        outputs.say(f"Open {there.target / 'data' / 'index.html'}")
+        outputs.print_lines(f"Open {there.target / 'data' / 'index.html'}")

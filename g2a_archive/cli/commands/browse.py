@@ -16,7 +16,7 @@ from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.console.progress import Snapshot, choose_display
 from g2a_archive.errors import ExitCode
-from g2a_archive.models import counted
+from g2a_archive.models import pluralize
 
 _BROWSE = [
     option(
@@ -53,12 +53,12 @@ def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> 
             result = pages.write(
                 catalog, root, title=title, timezone=run.timezone, on_progress=heard
             )
-    outputs.say(
-        f"{counted(result.recordings, 'recording')}, {result.owed:,} owed: "
-        f"{counted(result.written, 'page')} "
+    outputs.print_lines(
+        f"{pluralize(result.recordings, 'recording')}, {result.owed:,} owed: "
+        f"{pluralize(result.written, 'page')} "
         f"written, {result.unchanged:,} unchanged"
     )
-    outputs.say(f"Open {result.index}")
+    outputs.print_lines(f"Open {result.index}")
     if open_ and not open_site(result.index):
-        outputs.complain("there is no browser to open it with on this machine")
+        outputs.print_error("there is no browser to open it with on this machine")
     return ExitCode.OK

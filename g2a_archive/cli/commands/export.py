@@ -39,7 +39,7 @@ def export_command(ctx: click.Context, /, form: str | None, output: str, **_: An
         require_place("--output", output, run)
     with reading(run) as (_root, catalog):
         view = Snapshot("Exporting", 0, inventory.count(catalog), None)
-        target = outputs.streamed() if printed else outputs.replacing(output, option="--output")
+        target = outputs.streamed() if printed else outputs.atomic_write(output, option="--output")
         # What is printed on a terminal shows by itself how far it is.
         display = choose_display(quiet=printed and outputs.on_terminal())
         with target as out, display.watch(lambda: view):
@@ -51,4 +51,4 @@ def _watched(recordings: Iterable[RecordingDetail], view: Snapshot) -> Iterator[
     """The recordings, counted as they are written."""
     for one in recordings:
         yield one
-        view.more()
+        view.advance()

@@ -13,9 +13,9 @@ from g2a_archive.cli.settings import ConfiguredCommand, Settings, selection_of, 
 from g2a_archive.console import outputs
 from g2a_archive.console.report import PRECEDENCE
 from g2a_archive.errors import ExitCode, Interrupted
-from g2a_archive.models import IdSet, ListState, Selection, counted
-from g2a_archive.sync.walk import Span, span_of
-from g2a_archive.sync.windows import Listing, Query, each_query, queries
+from g2a_archive.models import IdSet, ListState, Selection, pluralize
+from g2a_archive.sync.listing import Listing, Query, each_query, queries
+from g2a_archive.sync.windows import Span, span_of
 
 _WORDS = {ListState.DOWNLOAD: "ready for download", ListState.TRANSCODE: "ready for transcoding"}
 
@@ -49,7 +49,7 @@ def _list(settings: Settings, selection: Selection, state: ListState) -> ExitCod
                 pass
 
         asked = queries(selection)
-        with invocation.display.watch(found.look):
+        with invocation.display.watch(found.snapshot):
             failed = each_query(asked, walk)
         if invocation.switch.code is not None:
             raise Interrupted
@@ -64,7 +64,7 @@ def _print(settings: Settings, found: Listing, state: ListState) -> None:
         outputs.say_json(_json(found, state))
         return
     lines = _table(found, state) if outputs.on_terminal() else map(str, found.ids(state))
-    with outputs.guarded() as out:
+    with outputs.checked_stdout() as out:
         out.writelines(f"{line}\n" for line in lines)
 
 
@@ -90,4 +90,4 @@ def _table(found: Listing, state: ListState) -> Iterator[str]:
     for id_ in ids:
         word = _WORDS[ListState.DOWNLOAD if id_ in ready else ListState.TRANSCODE]
         yield f"{id_:>{width}}  {word}"
-    yield f"{counted(len(ids), 'recording')} ({counted(found.calls, 'call')})"
+    yield f"{pluralize(len(ids), 'recording')} ({pluralize(found.calls, 'call')})"

@@ -21,7 +21,7 @@ from g2a_archive.cli.run import invoked
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import outputs
 from g2a_archive.curation.merge import Merge
-from g2a_archive.curation.merge_source import Source
+from g2a_archive.curation.merge_source import SourceArchive
 from g2a_archive.errors import ExitCode, InputError
 
 _MERGE = [
@@ -58,15 +58,15 @@ def merge_command(
         raise InputError("no archive was named that is to be taken in")
     settings = settings_of(ctx)
     with invoked(settings) as invocation:
-        sources = [Source.parse(text) for text in archives]
+        sources = [SourceArchive.parse(text) for text in archives]
         merge = Merge(
             settings.run, sources, move=move, switch=invocation.switch, display=invocation.display
         )
         report = merge.run()
         if invocation.logs.failure is not None:
-            report.note(invocation.logs.failure)
+            report.record_abort(invocation.logs.failure)
     if settings.json:
         outputs.say_json(report.to_json())
     elif not settings.quiet or report.exit_code is not ExitCode.OK:
-        outputs.say(*report.summary())
+        outputs.print_lines(*report.summary())
     return report.exit_code

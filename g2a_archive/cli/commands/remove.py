@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from g2a_archive.archive.database.tombstones import Removed, foresee, resume
+from g2a_archive.archive.database.tombstones import RemovalResult, finish_removals, restore_in_copy
 from g2a_archive.archive.storage import Storage
 from g2a_archive.cli import values
 from g2a_archive.cli.ids import read_ids
@@ -21,7 +21,7 @@ from g2a_archive.console import outputs
 from g2a_archive.curation import remove as removing
 from g2a_archive.curation.remove import Removal
 from g2a_archive.errors import ExitCode, InputError, Interrupted
-from g2a_archive.models import Ago, counted, moment, size_text
+from g2a_archive.models import Age, pluralize, resolve_time, size_text
 
 _REMOVE = [
     FILES,
@@ -48,7 +48,7 @@ def remove_command(
     /,
     ids: tuple[str, ...],
     files: tuple[str, ...],
-    before: int | Ago | None,
+    before: int | Age | None,
     held: tuple[str, ...],
     reason: str | None,
     yes: bool,
@@ -65,7 +65,7 @@ def remove_command(
         )
     if before is not None and (ids or files):
         raise InputError("--before removes by date, IDs by name: one of them at a time")
-    if before is not None and moment(before, now := time.time()) > now:
+    if before is not None and resolve_time(before, now := time.time()) > now:
         raise InputError("--before is in the future")
     wanted = None if before is not None else read_ids(ids, files)
     kept = set(read_ids((), held)) if held else None
@@ -75,27 +75,27 @@ def remove_command(
 def _remove(
     settings: Settings,
     wanted: Sequence[int] | None,
-    before: int | Ago | None,
+    before: int | Age | None,
     kept: set[int] | None,
     reason: str | None,
     *,
     yes: bool,
 ) -> ExitCode:
     """Choose, and with `yes` remove, under the archive's lock; then say what became of it."""
-    done, left = False, Removed()
+    done, left = False, RemovalResult()
     with invoked(settings) as invocation, ExitStack() as stack:
         stop = invocation.switch.event.is_set
         if yes:
             find_archive(settings.run)  # there must be one: `open` would make it
             storage = Storage(Path(settings.run.dest), catalog=settings.run.catalog)
-            storage.open(invocation.switch.keeper(), create=False)
+            storage.open(invocation.switch.lock_callbacks(), create=False)
             stack.callback(storage.close)
             root = storage.root
             catalog = stack.enter_context(storage.open_catalog(stop))
-            left = resume(catalog, root)
+            left = finish_removals(catalog, root)
         else:
             root, catalog = stack.enter_context(reading(settings.run, stop))
-            foresee(catalog, root)
+            restore_in_copy(catalog, root)
         if before is not None:
             limit = removing.limit_of(catalog, before, time.time())
             removal = removing.choose_before(catalog, limit, kept or ())
@@ -107,15 +107,15 @@ def _remove(
             try:
                 done, left = True, removing.remove(catalog, root, removal, reason)
             except Interrupted:
-                outputs.complain(f"interrupted; {_REST}")
+                outputs.print_error(f"interrupted; {_REST}")
                 return invocation.switch.code or ExitCode.SIGINT
         _tell(settings, removal, left, done=done, excepted=kept is not None)
-    undone = left.failed or left.naming
+    undone = left.failed or left.rewrite_errors
     return invocation.ending(invocation.switch.code, ExitCode.FAILED if undone else None)
 
 
 def _tell(
-    settings: Settings, removal: Removal, left: Removed, *, done: bool, excepted: bool
+    settings: Settings, removal: Removal, left: RemovalResult, *, done: bool, excepted: bool
 ) -> None:
     if settings.json:
         outputs.say_json(_json(removal, left, done=done))
@@ -132,23 +132,23 @@ def _tell(
         if told
     )
     days = f", started {removal.first_day} to {removal.last_day}" if removal.first_day else ""
-    many = f"{counted(len(removal.ids), 'recording')}, {counted(removal.files, 'file')}"
+    many = f"{pluralize(len(removal.ids), 'recording')}, {pluralize(removal.files, 'file')}"
     what = f"{many}, {size_text(removal.bytes)}{days}"
     if done:
-        outputs.say(f"Removed {what}{more}.")
+        outputs.print_lines(f"Removed {what}{more}.")
     elif removal.ids:
-        outputs.say(f"Would remove {what}{more}. `--yes` removes them for good.")
+        outputs.print_lines(f"Would remove {what}{more}. `--yes` removes them for good.")
     else:
-        outputs.say(f"Nothing to remove: no recording was chosen{more}.")
+        outputs.print_lines(f"Nothing to remove: no recording was chosen{more}.")
     for path in left.gone[:20]:
-        outputs.say(f"  gone already: {path}")
+        outputs.print_lines(f"  gone already: {path}")
     for id_, path, why in left.failed[:20]:
-        outputs.say(f"  {id_}  not deleted yet: {path}: {why}")
+        outputs.print_lines(f"  {id_}  not deleted yet: {path}: {why}")
     if left.failed:
-        outputs.say("The next run tries again to delete them.")
+        outputs.print_lines("The next run tries again to delete them.")
 
 
-def _json(removal: Removal, left: Removed, *, done: bool) -> dict[str, Any]:
+def _json(removal: Removal, left: RemovalResult, *, done: bool) -> dict[str, Any]:
     return {
         "removed": done,
         "recordings": len(removal.ids),

@@ -16,7 +16,7 @@ from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import inventory as inventory_text
 from g2a_archive.console import outputs
 from g2a_archive.errors import ArchiverError, ExitCode, InputError
-from g2a_archive.models import RunSettings, counted
+from g2a_archive.models import RunSettings, pluralize
 
 _STATUS = [
     option("--by", type=click.Choice(["year", "month", "day"]), help="Counts for each of these."),
@@ -63,10 +63,10 @@ def _fingerprint(run: RunSettings) -> ExitCode:
         raise ArchiverError(
             f"the archive {root} has no fingerprint yet", hint="the next run makes one"
         )
-    outputs.say(str(one))
+    outputs.print_lines(str(one))
     if behind:
-        outputs.complain(
-            f"in {counted(behind, 'directory')} is more than this tells: a run goes "
+        outputs.print_error(
+            f"in {pluralize(behind, 'directory')} is more than this tells: a run goes "
             "on, or was killed; the next one brings it up to date"
         )
     return ExitCode.OK

@@ -15,7 +15,7 @@ import click
 
 from g2a_archive.archive.checksums import write_checksums
 from g2a_archive.archive.database.revisions import Fingerprint
-from g2a_archive.archive.database.tombstones import resume
+from g2a_archive.archive.database.tombstones import finish_removals
 from g2a_archive.archive.disk.mounts import unmounted_error
 from g2a_archive.archive.storage import Storage, check_destination
 from g2a_archive.cli import values
@@ -24,12 +24,12 @@ from g2a_archive.cli.options import ARCHIVE, JSON, LOG, TIME_LIMIT, Parsed, opti
 from g2a_archive.cli.run import invoked, reading
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, require_past, settings_of
 from g2a_archive.console import outputs
-from g2a_archive.console.fixity import outcome_json, outcome_text, proof_json, proof_text, proven
+from g2a_archive.console.fixity import is_proven, outcome_json, outcome_text, proof_json, proof_text
 from g2a_archive.console.progress import Snapshot
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted, LocalError
 from g2a_archive.fixity import fingerprint as proving
-from g2a_archive.fixity.check import Outcome
+from g2a_archive.fixity.check import FixityResult
 from g2a_archive.fixity.rebuild import rebuild, require_files
 from g2a_archive.fixity.selection import VerifyOptions
 from g2a_archive.fixity.verify import open_catalog, verify
@@ -139,7 +139,7 @@ class _View(Snapshot):
         """So many files, of so many bytes (0 where that is not known), are to be read."""
         self.total, self.bytes_total = files, size or None
 
-    def look(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """For the display; between two batches of files, the bytes tell how many."""
         if self.bytes_total:
             self.done = int(self.total * min(1.0, (self.bytes or 0) / self.bytes_total))
@@ -157,7 +157,7 @@ def _verify(
     with invoked(settings) as invocation:
         switch, stop = invocation.switch, invocation.switch.event.is_set
         view = _View("Checking", 0, 0, 0, unit="file")
-        with invocation.display.watch(view.look):
+        with invocation.display.watch(view.snapshot):
             if kept is not None:
                 with reading(settings.run, stop) as (root, catalog):
                     proof = proving.prove(catalog, root, kept, stop=stop)
@@ -167,7 +167,7 @@ def _verify(
             outcome = work(settings.run, chosen, view, switch)
     if proof is not None:
         with reading(settings.run, stop) as (_, catalog):
-            proving.look_since(catalog, proof, outcome.findings)
+            proving.mark_later(catalog, proof, outcome.findings)
         told = {one.path for one in outcome.findings}
         outcome.findings += (
             one
@@ -175,7 +175,7 @@ def _verify(
             if one.path not in told
             and not any(part.holds(one.path.rpartition("/")[0]) for part in outcome.unmounted)
         )
-    unproven = proof is not None and not proven(proof, outcome)
+    unproven = proof is not None and not is_proven(proof, outcome)
     if settings.json:
         outputs.say_json(outcome_json(outcome) | proof_json(proof, outcome))
     elif outcome.findings or not settings.quiet or (unproven and not outcome.timed_out):
@@ -186,7 +186,9 @@ def _verify(
     return invocation.ending(switch.code, late, wrong, errors=(away, outcome.unwritten))
 
 
-def _checked(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch) -> Outcome:
+def _checked(
+    run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch
+) -> FixityResult:
     stop = switch.event.is_set
     with reading(run, stop) as (root, catalog):
         path = catalog.path
@@ -201,7 +203,9 @@ def _checked(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
         )
 
 
-def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch) -> Outcome:
+def _rebuilt(
+    run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopSwitch
+) -> FixityResult:
     storage = Storage(Path(run.dest), catalog=run.catalog)
     check_destination(storage.root)
     require_files(storage.root, switch.event.is_set)
@@ -210,11 +214,11 @@ def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
         return switch.event.is_set() or time.monotonic() >= chosen.until
 
     try:
-        storage.open(replace(switch.keeper(), stopped=stop))
+        storage.open(replace(switch.lock_callbacks(), stopped=stop))
     except Interrupted:
         if switch.code is not None:
             raise
-        return Outcome(timed_out=True)
+        return FixityResult(timed_out=True)
     try:
         with storage.open_catalog(switch.event.is_set) as catalog:
             outcome = rebuild(
@@ -222,14 +226,14 @@ def _rebuilt(run: RunSettings, chosen: VerifyOptions, view: _View, switch: StopS
                 storage.root,
                 jobs=chosen.jobs,
                 on_begin=view.begin,
-                on_files=view.more,
+                on_files=view.advance,
                 on_bytes=view.more_bytes,
                 stop=stop,
             )
             if outcome.interrupted and switch.code is None:
                 outcome.interrupted, outcome.timed_out = False, True
             with suppress(Interrupted):
-                resume(catalog, storage.root)
+                finish_removals(catalog, storage.root)
             try:
                 write_checksums(catalog, storage.root)
             except LocalError as error:

@@ -14,8 +14,8 @@ import click
 
 from g2a_archive.archive.database.catalog import Catalog
 from g2a_archive.archive.database.inventory import summary
-from g2a_archive.archive.disk import look
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk import strictpath
+from g2a_archive.archive.disk.domains import retry_transient
 from g2a_archive.archive.disk.flushing import write_trial
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.archive.disk.space import free_space
@@ -25,24 +25,24 @@ from g2a_archive.cli.config import Config
 from g2a_archive.cli.options import run_options
 from g2a_archive.cli.run import Invocation, invoked, require_places
 from g2a_archive.cli.settings import ConfiguredCommand, Settings, settings_of
-from g2a_archive.console.outputs import say, say_json
+from g2a_archive.console.outputs import print_lines, say_json
 from g2a_archive.console.report import exit_code_of
 from g2a_archive.errors import (
     ArchiverError,
     ExitCode,
     Interrupted,
     StorageError,
+    generic_storage_error,
     storage_error,
-    untold,
 )
-from g2a_archive.models import counted, duration_text, size_text
-from g2a_archive.service.clock import SKEW
+from g2a_archive.models import duration_text, pluralize, size_text
+from g2a_archive.service.clock import MAX_SKEW
 
 _READING = 10.0
 """Seconds for which the catalogue is read in search of damage; a run that begins then waits."""
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """What one look brought: at what, whether it is fine, and a sentence."""
 
     check: str
@@ -66,9 +66,11 @@ class Check:
         """As a run's would be, once `findings` is through."""
         return exit_code_of(self._codes)
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[CheckResult]:
         """One for each thing looked at."""
-        yield Finding("configuration", True, f"configuration: {_read_from(self._settings.config)}")
+        yield CheckResult(
+            "configuration", True, f"configuration: {_read_from(self._settings.config)}"
+        )
         steps = {
             "credentials": self._access,
             "destination": self._destination,
@@ -79,11 +81,11 @@ class Check:
         for name, step in steps.items():
             try:
                 for fine, text in step():
-                    yield Finding(text.partition(":")[0], fine, text)
+                    yield CheckResult(text.partition(":")[0], fine, text)
             except (ArchiverError, OSError) as error:
-                told = error if isinstance(error, ArchiverError) else untold(error)
+                told = error if isinstance(error, ArchiverError) else generic_storage_error(error)
                 self._codes.add(told.exit_code)
-                yield Finding(name, False, str(told))
+                yield CheckResult(name, False, str(told))
 
     def _access(self) -> Iterator[tuple[bool, str]]:
         from g2a_archive.download.assembly import make_service
@@ -102,13 +104,13 @@ class Check:
                 f"sign-in: last renewed {_ago(began - renewed)}, and now; one that is not for "
                 "30 days may lapse",
             )
-        yield self._clock(service.clock.ahead())
+        yield self._clock(service.clock.skew())
 
     def _clock(self, ahead: float | None) -> tuple[bool, str]:
         if ahead is None:
             now = time.gmtime(time.time())
             sane, told = now.tm_year >= 2025, time.strftime("%Y-%m-%d %H:%M UTC", now)
-        elif abs(ahead) > SKEW:
+        elif abs(ahead) > MAX_SKEW:
             off = duration_text(abs(ahead))
             sane, told = False, f"differs by {off} from the service's: set this machine's"
         else:
@@ -119,9 +121,9 @@ class Check:
 
     def _destination(self) -> Iterator[tuple[bool, str]]:
         storage = self._storage
-        storage.look(create=not self._run.no_create)
-        new = "" if is_there(storage.own) else ", a new archive"
-        place = _try(storage.own, "--dest")
+        storage.check(create=not self._run.no_create)
+        new = "" if is_there(storage.metadata_dir) else ", a new archive"
+        place = _try(storage.metadata_dir, "--dest")
         _try(storage.partial, "--dest")
         room = "it does not tell its free space"
         if told := free_space(place):
@@ -135,7 +137,7 @@ class Check:
         yield True, f"destination: {storage.root} can be written{new}, {room}"
 
     def _lock(self) -> Iterator[tuple[bool, str]]:
-        self._storage.lock.look(self._invocation.switch.keeper())
+        self._storage.lock.check_available(self._invocation.switch.lock_callbacks())
         yield True, "lock: free"
 
     def _catalogue(self) -> Iterator[tuple[bool, str]]:
@@ -146,12 +148,12 @@ class Check:
             return
         with Catalog(path, readonly=True, interrupted=self._interrupted) as catalog:
             busy = ExitCode.LOCKED in self._codes  # by a run that should not have to wait
-            whole = busy or catalog.look_for_damage(_READING)
+            whole = busy or catalog.check_integrity(_READING)
             holds = summary(catalog)
             if unmounted := missing_parts(catalog, self._storage.root):
                 raise unmounted_error(unmounted)
         far = "" if whole else f"; it is large: read for {_READING:.0f} s, and not to its end"
-        archived = counted(holds.archived, "recording")
+        archived = pluralize(holds.archived, "recording")
         yield True, f"catalogue: {archived} archived, {holds.owed_count:,} owed{far}"
 
     def _outputs(self) -> Iterator[tuple[bool, str]]:
@@ -163,7 +165,7 @@ class Check:
                 continue
             if there and option == "--log-file":  # which is not replaced, as the others are
                 error = PermissionError(errno.EACCES, "")
-                raise storage_error(error, "open the log file", path, instead=option)
+                raise storage_error(error, "open the log file", path, option=option)
             _try(Path(os.path.realpath(path)).parent, option)
         if files:
             yield True, f"files: {', '.join(option for option, _ in files)} can be written"
@@ -177,14 +179,14 @@ class Check:
         instead = option_of(path)
         if os.path.islink(path) and not os.path.isdir(real.parent):
             away = FileNotFoundError(errno.ENOENT, "")
-            raise storage_error(away, "open the catalogue", path, instead=instead)
+            raise storage_error(away, "open the catalogue", path, option=instead)
         _try(real.parent, instead)
         for name in (real, Path(f"{real}-journal")):
             try:
-                if look.is_file(name):
+                if strictpath.is_file(name):
                     os.close(os.open(name, os.O_RDWR | os.O_CLOEXEC))
             except OSError as error:
-                raise storage_error(error, "write the catalogue", name, instead=instead) from error
+                raise storage_error(error, "write the catalogue", name, option=instead) from error
 
 
 def _try(place: Path, instead: str) -> Path:
@@ -195,14 +197,14 @@ def _try(place: Path, instead: str) -> Path:
     while not os.path.lexists(place):
         place = place.parent
     try:
-        persistently(write_trial, place)
+        retry_transient(write_trial, place)
     except OSError as error:
-        raise storage_error(error, "write to", place, instead=instead) from error
+        raise storage_error(error, "write to", place, option=instead) from error
     return place
 
 
 def _ago(age: float) -> str:
-    if age < -SKEW:
+    if age < -MAX_SKEW:
         return "by a clock that was ahead"
     text = f"{age / 86400:.0f} days" if age >= 2 * 86400 else duration_text(max(0.0, age))
     return f"{text} ago"
@@ -229,7 +231,7 @@ def check_command(ctx: click.Context, /, **_: Any) -> ExitCode:
             if invocation.switch.code is not None:
                 raise Interrupted
             if not (settings.json or (settings.quiet and one.ok)):
-                say(f"{'ok   ' if one.ok else 'FAIL '} {one.message}")
+                print_lines(f"{'ok   ' if one.ok else 'FAIL '} {one.message}")
     if settings.json:
         checks = [one._asdict() for one in found]
         say_json({"exit_code": int(looks.exit_code), "checks": checks})

@@ -13,7 +13,7 @@ from g2a_archive.auth.secretfile import is_name
 from g2a_archive.cli.config import AUTH_KEYS, SECRET_KEYS, auth_values
 from g2a_archive.cli.options import file_options, option_names
 from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, source_of
-from g2a_archive.console.outputs import say, write
+from g2a_archive.console.outputs import print_lines, write
 from g2a_archive.errors import ExitCode
 from g2a_archive.models import ALL_KINDS, RunSettings
 
@@ -38,24 +38,24 @@ def config_command(ctx: click.Context, /) -> None:
 def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
     """Print the settings in force and where each came from; secrets are masked."""
     config = settings_of(ctx).config
-    say(f"# configuration file: {config.path or config.unread or 'none'}")
+    print_lines(f"# configuration file: {config.path or config.unread or 'none'}")
     if config.profile is not None:
-        say(f"# profile: {config.profile}")
+        print_lines(f"# profile: {config.profile}")
     for name in option_names():
         value = ctx.params[name]
         shown = _DEFAULTS.get(name) if value in (None, ()) else value
         if shown is None:
-            say(f"# {name} is not set")
+            print_lines(f"# {name} is not set")
         else:
-            say(f"{name} = {_toml(shown)}  # {source_of(ctx, name)}")
-    say("[auth]")
+            print_lines(f"{name} = {_toml(shown)}  # {source_of(ctx, name)}")
+    print_lines("[auth]")
     values = auth_values(config, os.environ)
     for key in AUTH_KEYS:
         if key in values:
             value, source = values[key]
             secret = key in SECRET_KEYS or (key == "token_url" and re.search("[@?#]", value))
             secret = secret or (key.endswith("_file") and not is_name(value))
-            say(f"{key} = {_toml('********' if secret else value)}  # {source}")
+            print_lines(f"{key} = {_toml('********' if secret else value)}  # {source}")
     return ExitCode.OK
 
 

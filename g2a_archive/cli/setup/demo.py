@@ -17,11 +17,11 @@ from g2a_archive.auth.credentials import AuthSettings
 from g2a_archive.cli.options import JSON, LOG, option, options
 from g2a_archive.cli.run import perform
 from g2a_archive.cli.settings import Documented, Settings, settings_of
-from g2a_archive.console.outputs import say
+from g2a_archive.console.outputs import print_lines
 from g2a_archive.demo import Behaviour, SimulatedService, sample_recordings
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError
-from g2a_archive.models import counted
+from g2a_archive.models import pluralize
 
 COUNT = 40
 _NAME = "demo"
@@ -46,7 +46,7 @@ def _demonstrate(settings: Settings, dest: str | None) -> ExitCode:
     os.environ["no_proxy"] = "127.0.0.1"  # where no proxy leads to what only this machine has
     with SimulatedService(recordings, _SLOWLY) as service:
         if not settings.json and not settings.quiet:
-            say(f"A simulated service with {COUNT} recordings runs at {service.base_url}")
+            print_lines(f"A simulated service with {COUNT} recordings runs at {service.base_url}")
         run = replace(settings.run, api_url=service.api_url, dest=str(target))
         code = perform(
             replace(settings, run=run),
@@ -60,7 +60,9 @@ def _demonstrate(settings: Settings, dest: str | None) -> ExitCode:
         return ExitCode.OK
     _show_tree(target)
     if code is ExitCode.UNAVAILABLE:
-        say("", "A real run would end with exit code 3 here: some recordings are not ready yet.")
+        print_lines(
+            "", "A real run would end with exit code 3 here: some recordings are not ready yet."
+        )
     return ExitCode.OK
 
 
@@ -102,13 +104,13 @@ def _show_tree(root: Path) -> None:
         beside = sorted(p.suffix for p in file.parent.glob(f"{file.stem}.*") if p != file)
         lines.append(f"  {file.relative_to(root)} {' '.join(beside)}")
     days = sum(1 for _ in root.glob("[0-9]*/**/SHA256SUMS"))
-    say("", f"{root}/")
+    print_lines("", f"{root}/")
     for line in lines[:_SHOWN]:
-        say(line)
+        print_lines(line)
     if len(lines) > _SHOWN:
-        say(f"  … and {len(lines) - _SHOWN} more")
-    say(f"  SHA256SUMS in {counted(days, 'directory')}, for `sha256sum -c`")
-    say(f"  {ARCHIVE_DIR}/ with the catalogue")
+        print_lines(f"  … and {len(lines) - _SHOWN} more")
+    print_lines(f"  SHA256SUMS in {pluralize(days, 'directory')}, for `sha256sum -c`")
+    print_lines(f"  {ARCHIVE_DIR}/ with the catalogue")
 
 
 def _serve(port: int, count: int) -> ExitCode:
@@ -128,14 +130,18 @@ def _serve(port: int, count: int) -> ExitCode:
             ) from error
         try:
             for name, value in service.environment().items():
-                say(f"export {name}={value}")
+                print_lines(f"export {name}={value}")
             ids = sorted(service.recordings)
-            say(f"# {counted(count, 'recording')}: {ids[0]} to {ids[-1]}. In another terminal,")
-            say("# paste the lines above, then for example:")
-            say(f"#   seq {ids[0]} {ids[-1]} | g2a-archive download -f - --dest demo-archive")
+            print_lines(
+                f"# {pluralize(count, 'recording')}: {ids[0]} to {ids[-1]}. In another terminal,"
+            )
+            print_lines("# paste the lines above, then for example:")
+            print_lines(
+                f"#   seq {ids[0]} {ids[-1]} | g2a-archive download -f - --dest demo-archive"
+            )
             key = service.recordings[ids[0]].account_key
-            say(f"#   g2a-archive sync --account-key {key} --transcode --dest demo-archive")
-            say("# Ctrl-C stops the service.")
+            print_lines(f"#   g2a-archive sync --account-key {key} --transcode --dest demo-archive")
+            print_lines("# Ctrl-C stops the service.")
             sys.stdout.flush()
             switch.event.wait()
         finally:

@@ -11,8 +11,8 @@ import g2a_archive.auth.login as signing_in
 from g2a_archive.cli import values
 from g2a_archive.cli.options import Parsed, option, options, service_options
 from g2a_archive.cli.run import configured_auth, invoked
-from g2a_archive.cli.settings import HOMELESS, ConfiguredCommand, Documented, app_dir, settings_of
-from g2a_archive.console.outputs import say
+from g2a_archive.cli.settings import NO_HOME, ConfiguredCommand, Documented, app_dir, settings_of
+from g2a_archive.console.outputs import print_lines
 from g2a_archive.download.stopping import StopSwitch
 from g2a_archive.errors import ExitCode, InputError, Interrupted
 from g2a_archive.transport.adapter import check_certificates
@@ -51,7 +51,7 @@ def login_command(
     Needs a client ID and secret in the environment or the configuration file. The refresh token is
     kept in the configuration directory, for this user alone; later runs use it by themselves.
     """
-    if app_dir() == HOMELESS:
+    if app_dir() == NO_HOME:
         raise InputError(
             "this user has no home directory to keep a sign-in in",
             hint="set HOME or XDG_CONFIG_HOME to a directory",
@@ -66,12 +66,12 @@ def login_command(
             authorize_url=authorize_url,
             redirect_uri=redirect_uri,
             paste=paste,
-            show=lambda text: say(*text.split("\n")),
+            show=lambda text: print_lines(*text.split("\n")),
             ask=lambda prompt: _ask(prompt, invocation.switch),
             warn=log.warning,
             wait=invocation.switch.event.wait,
         )
-    say(f"Signed in; what later runs need is kept in {directory}")
+    print_lines(f"Signed in; what later runs need is kept in {directory}")
     return invocation.ending()
 
 
@@ -81,7 +81,7 @@ def logout_command() -> ExitCode:
     switch = StopSwitch()
     with switch.signals():
         found = signing_in.logout(app_dir(), wait=switch.event.wait)
-    say("Signed out" if found else "There was no sign-in to forget")
+    print_lines("Signed out" if found else "There was no sign-in to forget")
     return ExitCode.OK
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from g2a_archive.archive import content
-from g2a_archive.archive.disk.domains import Doing, domain_of, local_error
+from g2a_archive.archive.disk.domains import Operation, domain_of, local_error
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.layout import file_names
@@ -47,8 +47,8 @@ def adopt(
             return None
         return _taken(transfer, path, listed)
     except OSError as error:
-        if domain_of(error, Doing.READ) is not Domain.FILE:
-            raise local_error(error, Doing.READ, path) from error
+        if domain_of(error, Operation.READ) is not Domain.FILE:
+            raise local_error(error, Operation.READ, path) from error
         log.warning(
             "recording %d: %s: the file that is there cannot be read (%s)",
             transfer.recording,
@@ -58,7 +58,9 @@ def adopt(
         return None
 
 
-def confirmed(transfer: Transfer, length: int | None, told: Mapping[str, bytes]) -> Stored | None:
+def adopt_candidate(
+    transfer: Transfer, length: int | None, told: Mapping[str, bytes]
+) -> Stored | None:
     """The candidate, where the host's word for the file's length is its own, and for its digests.
 
     `told`: digests of the whole file, by hashlib's names. Raises `OSError`.
@@ -74,7 +76,7 @@ def confirmed(transfer: Transfer, length: int | None, told: Mapping[str, bytes])
     return _taken(transfer, path, None)
 
 
-def identical(transfer: Transfer, path: str, size: int, sha256: str) -> Stored | None:
+def adopt_identical(transfer: Transfer, path: str, size: int, sha256: str) -> Stored | None:
     """The very file that came, where it is there already; nobody told its length before."""
     with suppress(OSError):
         if os.lstat(path).st_size == size:
@@ -85,7 +87,7 @@ def identical(transfer: Transfer, path: str, size: int, sha256: str) -> Stored |
 def _may_fit(transfer: Transfer, path: str) -> bool:
     if transfer.expected not in (None, os.path.getsize(path)):
         return False
-    return not content.doubt(path, transfer.kind)
+    return not content.integrity_problem(path, transfer.kind)
 
 
 def _taken(transfer: Transfer, path: str, listed: str | None) -> Stored | None:

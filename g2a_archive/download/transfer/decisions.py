@@ -31,8 +31,8 @@ class Action(Enum):
     COMPARE = auto()  # the body is the whole file, of which the beginning is here already
     APPEND = auto()  # the body goes on where our bytes end, or a little before that
     COMPLETE = auto()  # all bytes are here already
-    WHOLE = auto()  # ask again, for all of it: what is here is held against that
-    MOVED = auto()  # the validator is another one: the same
+    REQUEST_FULL = auto()  # ask again, for all of it: what is here is held against that
+    VALIDATOR_CHANGED = auto()  # the validator is another one: the same
     RESTART = auto()  # our bytes are of no use: ask again, for everything
     NEW_LINK = auto()  # the link is no longer good
     AGAIN = auto()  # the same request may work later
@@ -49,7 +49,7 @@ class Verdict(NamedTuple):
 NO_RANGE = (None, None, None)
 
 
-class Seen(NamedTuple):
+class ResponseInfo(NamedTuple):
     """What matters of an answer: `range` is `Content-Range` as (first, last, total).
 
     `length` is that of a whole body, `head` the beginning of a 400's.
@@ -65,11 +65,11 @@ class Seen(NamedTuple):
     head: bytes = b""
 
 
-class Held(NamedTuple):
+class PartialState(NamedTuple):
     """What we have of a file: bytes, the announced total, what `recordingSize` says.
 
-    `scattered`: there are more bytes, with holes between. `varies`: the same bytes came under
-    another validator. `whole`: the rest alone is not to be asked for. `overlap`: how many of the
+    `sparse`: there are more bytes, with holes between. `varies`: the same bytes came under another
+    validator. `request_full`: the rest alone is not to be asked for. `overlap`: how many of the
     bytes that are here are to come again where they must prove that the rest belongs to them.
     `last`: there will be no other attempt.
     """
@@ -78,14 +78,14 @@ class Held(NamedTuple):
     total: int | None = None
     expected: int | None = None
     validator: Validator = NO_VALIDATOR
-    scattered: bool = False
+    sparse: bool = False
     varies: bool = False
-    whole: bool = False
+    request_full: bool = False
     overlap: int = OVERLAP
     last: bool = False
 
     @property
-    def doubtful(self) -> bool:
+    def needs_overlap(self) -> bool:
         """Whether bytes must prove that the rest is of the same file.
 
         Where nothing else can, or where each of a host's back ends has a validator of its own.
@@ -117,16 +117,16 @@ def too_much(expected: int | None, most: int) -> Verdict:
     return Verdict(Action.FAIL, text)
 
 
-def can_resume(held: Held) -> bool:
+def can_resume(held: PartialState) -> bool:
     """Whether to ask for the rest only: with a validator, or where `recordingSize` can prove it."""
-    if held.size <= 0 or held.whole:
+    if held.size <= 0 or held.request_full:
         return False
     if held.expected is not None and held.size > held.expected:
         return False
     return held.validator.condition is not None or held.expected is not None
 
 
-def range_headers(held: Held) -> dict[str, str]:
+def range_headers(held: PartialState) -> dict[str, str]:
     """The headers that ask for the rest of a file, or none where all of it is to come.
 
     Where the validator is not to be relied on, some bytes that are here are asked for, too.
@@ -134,17 +134,17 @@ def range_headers(held: Held) -> dict[str, str]:
     if not can_resume(held):
         return {}
     headers = {"Range": f"bytes={first_asked(held)}-"}
-    if not held.doubtful:
+    if not held.needs_overlap:
         headers["If-Range"] = held.validator.condition or ""
     return headers
 
 
-def first_asked(held: Held) -> int:
+def first_asked(held: PartialState) -> int:
     """Where the bytes begin that `range_headers` asks for."""
-    return max(0, held.size - held.overlap) if held.doubtful else held.size
+    return max(0, held.size - held.overlap) if held.needs_overlap else held.size
 
 
-def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
+def decide(seen: ResponseInfo, held: PartialState, *, ranged: bool) -> Verdict:
     """Decide on an answer; `ranged` tells whether the request asked for the rest only."""
     status = seen.status
     if status in NEW_LINK_STATUSES or _EXPIRY.search(seen.head):
@@ -158,7 +158,7 @@ def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
         passing = status < 200 or status >= 500 or status in _PASSING_STATUSES
         # Some hosts, or what stands before them, say anything at all to a request for a part.
         if ranged and (held.last or not passing or status == 501):
-            action = Action.WHOLE
+            action = Action.REQUEST_FULL
         else:
             action = Action.AGAIN if passing else Action.FAIL
         return Verdict(action, f"the file host answered {status}")
@@ -169,15 +169,15 @@ def judge(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
     if status == 206:
         return _judge_part(seen, held, ranged=ranged)
     if _says_part(seen, held) or (ranged and _a_part_perhaps(seen, held)):
-        action = Action.WHOLE if ranged else Action.AGAIN
+        action = Action.REQUEST_FULL if ranged else Action.AGAIN
         return Verdict(action, "the file host calls a part the whole file")
-    comparable = held.size > 0 and not held.scattered and not seen.encoded
+    comparable = held.size > 0 and not held.sparse and not seen.encoded
     if comparable and seen.length in (None, held.known):
         return Verdict(Action.COMPARE)
     return Verdict(Action.START)
 
 
-def _says_part(seen: Seen, held: Held) -> bool:
+def _says_part(seen: ResponseInfo, held: PartialState) -> bool:
     """Whether a 200 has a `Content-Range` that is a part's, as from a cache that took a 206 for all
     of a file, and `recordingSize` cannot tell."""
     first, last, total = seen.range
@@ -186,7 +186,7 @@ def _says_part(seen: Seen, held: Held) -> bool:
     return (first > 0 or last + 1 < (total or 0)) and (total is None or seen.length != total)
 
 
-def _a_part_perhaps(seen: Seen, held: Held) -> bool:
+def _a_part_perhaps(seen: ResponseInfo, held: PartialState) -> bool:
     """Whether a 200 to a request for a part may be one all the same: it says so, it is as long as
     that part, or its validator is that of a file of another length."""
     if held.known is None or seen.length in (None, held.known):
@@ -195,7 +195,7 @@ def _a_part_perhaps(seen: Seen, held: Held) -> bool:
     return bool(seen.range[0]) or same or seen.length == held.known - first_asked(held)
 
 
-def _judge_part(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
+def _judge_part(seen: ResponseInfo, held: PartialState, *, ranged: bool) -> Verdict:
     first, last, total = seen.range
     begin = first_asked(held) if ranged else 0
     if first != begin or last is None or last < first or (total is not None and last >= total):
@@ -207,13 +207,13 @@ def _judge_part(seen: Seen, held: Held, *, ranged: bool) -> Verdict:
     if total is not None and held.known is not None and total != held.known:
         return Verdict(Action.RESTART, "the file changed its length at the host")
     if not held.varies and held.validator.contradicts(seen.validator):
-        return Verdict(Action.MOVED, "the file changed at the host")
+        return Verdict(Action.VALIDATOR_CHANGED, "the file changed at the host")
     return Verdict(Action.APPEND)
 
 
 def wrong_content(kind: FileKind, head: bytes, content_type: str | None = None) -> Verdict | None:
     """Judge a file by its beginning; None where it can be what it should be."""
-    what = content.mistaken(kind, head, content_type)
+    what = content.wrong_type(kind, head, content_type)
     if what == content.NO_VIDEO:
         return Verdict(Action.AGAIN, "what came is no MP4 (it has no ftyp box)")
     return Verdict(Action.NEW_LINK, f"the link was answered with {what}") if what else None

@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from g2a_archive.archive.disk.domains import Doing, local_error
+from g2a_archive.archive.disk.domains import Operation, local_error
 from g2a_archive.archive.disk.flushing import GroupFlush
 from g2a_archive.archive.layout import file_name, file_names
 from g2a_archive.archive.partial import Partial
 from g2a_archive.archive.storage import Storage
-from g2a_archive.download.transfer.adoption import identical
-from g2a_archive.download.transfer.results import UNASKED, Again, Stored, Transfer, Whole
+from g2a_archive.download.transfer.adoption import adopt_identical
+from g2a_archive.download.transfer.results import UNSOLICITED, Complete, Retry, Stored, Transfer
 from g2a_archive.errors import storage_error
 from g2a_archive.models import StoredFile
-from g2a_archive.threads import no_threads, spawn
+from g2a_archive.threads import no_threads_error, spawn
 
 log = logging.getLogger("g2a_archive")
 
@@ -52,7 +52,7 @@ _MOST_OPEN = 8
 """Files that may be open while they wait for a thread; others are opened again."""
 
 
-Outcome = Stored | Again | BaseException
+Outcome = Stored | Retry | BaseException
 
 
 class Finisher:
@@ -71,8 +71,8 @@ class Finisher:
         self._set_mtime = set_mtime
         self._time_refused = False
         self._together = False
-        self._small: queue.SimpleQueue[tuple[Transfer, Whole] | None] = queue.SimpleQueue()
-        self._each: queue.SimpleQueue[tuple[Transfer, Whole] | None] = queue.SimpleQueue()
+        self._small: queue.SimpleQueue[tuple[Transfer, Complete] | None] = queue.SimpleQueue()
+        self._each: queue.SimpleQueue[tuple[Transfer, Complete] | None] = queue.SimpleQueue()
         self._most = min(jobs, _MOST_THREADS)
         self._threads = 0
 
@@ -85,7 +85,7 @@ class Finisher:
         self._together = group is not None and spawn(self._work_groups, group) is not None
         self._start_threads(self._most if group is None else _LARGE_AT_ONCE)
         if not self._threads:
-            raise no_threads()
+            raise no_threads_error()
 
     def _start_threads(self, count: int) -> None:
         """Have `count` threads that flush files one by one, as far as there are any."""
@@ -93,20 +93,20 @@ class Finisher:
             self._threads += 1
 
     @property
-    def ahead(self) -> int:
+    def prefetch(self) -> int:
         """How many files should be on their way at least; known after `start`."""
         return _AHEAD if self._together else 0
 
-    def put(self, transfer: Transfer, whole: Whole) -> None:
+    def put(self, transfer: Transfer, complete: Complete) -> None:
         """Take over a file of which all bytes are here and right. Raises `LocalError`."""
-        part = whole.part
+        part = complete.part
         small = self._together and part.size < SMALL
         try:
             if small or self._each.qsize() >= _MOST_OPEN:
-                part.put_away()
+                part.close_until_flushed()
         except OSError as error:
-            raise local_error(error, Doing.WRITE, part.path) from error
-        (self._small if small else self._each).put((transfer, whole))
+            raise local_error(error, Operation.WRITE, part.path) from error
+        (self._small if small else self._each).put((transfer, complete))
 
     def close(self) -> None:
         """Let the threads end once they are through with what they have."""
@@ -134,15 +134,17 @@ class Finisher:
                     self._each.put(one)
         group.close()
 
-    def _flush_together(self, waiting: Sequence[tuple[Transfer, Whole]], group: GroupFlush) -> bool:
+    def _flush_together(
+        self, waiting: Sequence[tuple[Transfer, Complete]], group: GroupFlush
+    ) -> bool:
         """Flush these; False where that failed.
 
         It may have been of another program's file: what is wrong with ours, each will tell itself.
         """
         began = time.monotonic()
         try:
-            for transfer, whole in waiting:
-                self._stamp(transfer, whole.part)
+            for transfer, complete in waiting:
+                self._apply_mtime(transfer, complete.part)
             group.flush()
             flushed = True
         except Exception:
@@ -153,29 +155,29 @@ class Finisher:
             self._start_threads(self._most)
         return flushed
 
-    def _finish(self, transfer: Transfer, whole: Whole, *, flushed: bool = False) -> None:
+    def _finish(self, transfer: Transfer, complete: Complete, *, flushed: bool = False) -> None:
         """Flush a file, unless it is, and name it; whatever becomes of it, the run hears of it."""
-        part = whole.part
+        part = complete.part
         outcome: Outcome
         try:
             if not flushed:
-                self._stamp(transfer, part)
+                self._apply_mtime(transfer, part)
                 part.sync()
-            if whole.answer.doubtful:
+            if complete.answer.is_suspect:
                 part.discard()
-                outcome = UNASKED
+                outcome = UNSOLICITED
             else:
-                outcome = self._name(transfer, part)
+                outcome = self._publish(transfer, part)
         except OSError as error:
-            outcome = local_error(error, Doing.WRITE, part.path)
+            outcome = local_error(error, Operation.WRITE, part.path)
         except BaseException as error:
             outcome = error
         if isinstance(outcome, BaseException):
             with suppress(Exception):
-                part.keep()
+                part.save_complete()
         self._ended(transfer, outcome)
 
-    def _name(self, transfer: Transfer, part: Partial) -> Stored:
+    def _publish(self, transfer: Transfer, part: Partial) -> Stored:
         """Give a flushed file its name. Raises `StorageError`."""
         head = part.head
         part.close()
@@ -189,15 +191,15 @@ class Finisher:
         if transfer.found is not None:
             names = file_names(transfer.recording, transfer.kind)
             there = f"{self._storage.root}/{path}"
-            if (adopted := identical(transfer, there, part.size, digest)) is not None:
+            if (adopted := adopt_identical(transfer, there, part.size, digest)) is not None:
                 part.discard()
                 return adopted
         stored = StoredFile(transfer.recording, transfer.kind, path, part.size, digest)
         aside = self._storage.publish(part.path, transfer.directory, names, name)
-        part.done()
+        part.remove_control_file()
         return Stored(stored, aside=aside)
 
-    def _stamp(self, transfer: Transfer, part: Partial) -> None:
+    def _apply_mtime(self, transfer: Transfer, part: Partial) -> None:
         """`--set-mtime`. A share may refuse it; that is no reason to lose a recording.
 
         Raises `OSError` where it is the disk that fails.

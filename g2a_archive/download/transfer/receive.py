@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from g2a_archive.archive import content
-from g2a_archive.archive.disk.space import NOT_FULL, CrowdedError
+from g2a_archive.archive.disk.space import NOT_FULL, SpaceReservedError
 from g2a_archive.archive.partial import Partial
 from g2a_archive.archive.storage import Storage
 from g2a_archive.download.transfer import decisions
@@ -26,8 +26,8 @@ BUFFER = 256 * 1024
 _LOOK_FOR_ROOM = 0.2
 """Seconds between two looks whether the disk has room for a file beside those under way."""
 
-_CLAIM = 1 << 20
-"""Bytes of free space that a body of no announced length claims at a time."""
+_RESERVE_STEP = 1 << 20
+"""Bytes of free space that a body of no announced length reserves at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,43 +49,43 @@ class Tools:
     def slow_down(self, answer: Answer, count: int) -> None:
         """Keep to `--limit-rate`, now that so many bytes of an answer came."""
         if self.limiter is not None:
-            answer.floor.excuse(self.limiter.take(count))
+            answer.low_speed.excuse(self.limiter.take(count))
 
-    def came(self, transfer: Transfer, answer: Answer, count: int) -> None:
+    def count_received(self, transfer: Transfer, answer: Answer, count: int) -> None:
         """So many bytes of an answer were written."""
         transfer.received += count
         self.storage.space.wrote(transfer, count)
         self.slow_down(answer, count)
 
-    def has_room(self, transfer: Transfer) -> bool:
+    def wait_for_space(self, transfer: Transfer) -> bool:
         """Wait while files under way will need the room; False where the run is to stop."""
-        need = transfer.wants
+        need = transfer.space_needed
         if need is None and transfer.expected is not None:
             need = max(0, transfer.expected - transfer.size)
         while need is not None:
             try:
-                self.claim(transfer, need)
+                self.reserve(transfer, need)
                 break
-            except CrowdedError:
+            except SpaceReservedError:
                 if self.stop.wait(_LOOK_FOR_ROOM):
                     return False
             except StorageError:
                 break  # it is the answer's length that counts
-        transfer.wants = None
+        transfer.space_needed = None
         return True
 
-    def claim(self, transfer: Transfer, need: int, *, try_only: bool = False) -> None:
+    def reserve(self, transfer: Transfer, need: int, *, try_only: bool = False) -> None:
         """So many bytes more are to be written. Raises `StorageError`."""
         try:
-            self.storage.space.claim(
+            self.storage.space.reserve(
                 transfer,
                 need,
                 here=transfer.size,
                 try_only=try_only,
                 directory=transfer.directory,
             )
-        except CrowdedError:
-            transfer.wants = need
+        except SpaceReservedError:
+            transfer.space_needed = need
             raise
 
 
@@ -98,9 +98,9 @@ class Body:
     part: Partial
     answer: Answer
 
-    def claim(self, need: int) -> None:
-        """So many bytes more are announced. Raises what `Tools.claim` does."""
-        self.tools.claim(self.transfer, need, try_only=self.transfer.claims_as_it_comes)
+    def reserve(self, need: int) -> None:
+        """So many bytes more are announced. Raises what `Tools.reserve` does."""
+        self.tools.reserve(self.transfer, need, try_only=self.transfer.reserves_incrementally)
 
     def read(self) -> bytes:
         """The next bytes; none at the end. Raises `NetworkError`, and `Interrupted` where the run
@@ -139,22 +139,22 @@ class Body:
         Raises `OSError`, and as `read`.
         """
         tools, transfer, part, answer = self.tools, self.transfer, self.part, self.answer
-        checked, claimed = part.size >= content.HEAD, part.size
+        checked, reserved = part.size >= content.HEAD_SIZE, part.size
         most = decisions.largest(transfer.kind, transfer.expected)
-        bounded = part.total is None or answer.encoded or not answer.announced
-        while first or not (transfer.pieces and checked and part.total is not None):
+        bounded = part.total is None or answer.encoded or not answer.is_delimited
+        while first or not (transfer.segments and checked and part.total is not None):
             data, first = first or self.read(), b""
-            ahead = bounded or transfer.claims_as_it_comes
-            if ahead and part.size + len(data) > claimed:
-                more = _CLAIM if bounded else min(_CLAIM, transfer.missing)
-                claimed = part.size + more
-                tools.claim(transfer, more)
-                if transfer.held().known is None and self._endless():
+            ahead = bounded or transfer.reserves_incrementally
+            if ahead and part.size + len(data) > reserved:
+                more = _RESERVE_STEP if bounded else min(_RESERVE_STEP, transfer.missing)
+                reserved = part.size + more
+                tools.reserve(transfer, more)
+                if transfer.partial_state().known is None and self._endless():
                     return decisions.too_much(None, part.size)
             if data:
                 part.append(data)
-                tools.came(transfer, answer, len(data))
-            if not data or part.size >= content.HEAD:
+                tools.count_received(transfer, answer, len(data))
+            if not data or part.size >= content.HEAD_SIZE:
                 wrong = None if checked else self.wrong(part.head)
                 if wrong is None and part.size > most and (bounded or transfer.expected):
                     wrong = decisions.too_much(transfer.expected, most)
@@ -172,7 +172,7 @@ class Body:
             return False
         transfer = self.transfer
         try:
-            self.tools.storage.space.claim(
+            self.tools.storage.space.reserve(
                 transfer, self.part.size, try_only=True, directory=transfer.directory
             )
         except StorageError:

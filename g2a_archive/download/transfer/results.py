@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import NamedTuple
 
 from g2a_archive.archive.partial import Partial
-from g2a_archive.download.transfer.decisions import OVERLAP, Held
-from g2a_archive.download.transfer.segments import Pieces
+from g2a_archive.download.transfer.decisions import OVERLAP, PartialState
+from g2a_archive.download.transfer.segments import Segments
 from g2a_archive.models import FileKind, Link, StoredFile
 from g2a_archive.transport.answer import Answer
-from g2a_archive.transport.connections import Place
+from g2a_archive.transport.connections import HostPort
 
 
 @dataclass(slots=True, eq=False)
@@ -29,29 +29,31 @@ class Transfer:
     attempts: int = 0
     retries: int = 0  # as many as may follow the first attempt
     renewed: bool = False  # since the last progress
-    told: dict[str, bytes] = field(default_factory=dict)  # digests, by whichever of its answers
-    empty: bool = False  # the host said so once already
-    moved: bool = False  # another validator came for what may be the same file
-    whole: bool = False  # the next request is for all of it
+    digests: dict[str, bytes] = field(default_factory=dict)  # digests, by whichever of its answers
+    reported_empty: bool = False  # the host said so once already
+    validator_changed: bool = False  # another validator came for what may be the same file
+    request_full: bool = False  # the next request is for all of it
     overlap: int = OVERLAP
     found: str | None = None  # what stood under one of its names as the attempt began
     candidate: str | None = None  # a file under its final name, ours if the host tells its length
     part: Partial | None = None
-    wants: int | None = None  # bytes that others under way leave no room for
+    space_needed: int | None = None  # bytes that others under way leave no room for
     high_water: int = 0  # bytes: only what is beyond them is progress
     restarted: bool = False
     received: int = 0  # in the attempt under way
     sending: bool = False  # the host, at this moment
     splittable: bool = False
-    pieces: Pieces | None = None
+    segments: Segments | None = None
     helpers: int = 0
     helper_failures: int = 0
-    waits_for: str = ""  # the host that had no answer to the last attempt, be it a redirect's
-    kept_by: set[Place] = field(default_factory=set)  # where its bytes are from, as of an answer
+    failed_host: str = ""  # the host that had no answer to the last attempt, be it a redirect's
+    reused_hosts: set[HostPort] = field(
+        default_factory=set
+    )  # where its bytes are from, as of an answer
     answered: bool = False  # whether the attempt under way came as far as the host's answer
 
     @property
-    def claims_as_it_comes(self) -> bool:
+    def reserves_incrementally(self) -> bool:
         """Whether free space is claimed for no more than what comes next of it.
 
         Of its length there is only the host's word, which must keep no others' files out.
@@ -75,24 +77,24 @@ class Transfer:
         return f"{self.recording}.{self.kind}"
 
     @property
-    def last(self) -> bool:
+    def is_last_attempt(self) -> bool:
         """Whether no other attempt follows the one that is due, unless it makes progress."""
         return self.attempts >= self.retries
 
-    def held(self) -> Held:
+    def partial_state(self) -> PartialState:
         """What we have of the file."""
         part = self.part
         assert part is not None
-        return Held(
+        return PartialState(
             size=part.size,
             total=part.total,
             expected=self.expected,
             validator=part.validator,
-            scattered=bool(part.extents),
+            sparse=bool(part.extents),
             varies=part.varies,
-            whole=self.whole,
+            request_full=self.request_full,
             overlap=self.overlap,
-            last=self.last,
+            last=self.is_last_attempt,
         )
 
     def restart(self) -> None:
@@ -100,7 +102,7 @@ class Transfer:
         so, but no more than once: a file that is never whole would be fetched for ever."""
         if not self.restarted:
             self.restarted, self.high_water = True, 0
-        self.moved, self.whole, self.overlap = False, False, OVERLAP
+        self.validator_changed, self.request_full, self.overlap = False, False, OVERLAP
 
     def gained(self) -> bool:
         """Whether more bytes are here than ever before."""
@@ -115,23 +117,23 @@ class Stored(NamedTuple):
     aside: Sequence[str] = ()
 
 
-class Again(NamedTuple):
+class Retry(NamedTuple):
     """The attempt failed; another may work. `wait` is the host's `Retry-After` in seconds.
 
-    `progress`: bytes came that were not here before. `unanswered`: the host, be it a redirect's,
-    that was not reached, had no answer, or only one that is a fault of its own. `untried`: that was
-    no attempt at the file, as the host is down, say. `often`: it is asked too often.
+    `progress`: bytes came that were not here before. `failed_host`: the host, be it a redirect's,
+    that was not reached, had no answer, or only one that is a fault of its own. `not_sent`: that
+    was no attempt at the file, as the host is down, say. `often`: it is asked too often.
     """
 
     reason: str
     wait: float | None = None
     progress: bool = False
-    unanswered: str = ""
-    untried: bool = False
+    failed_host: str = ""
+    not_sent: bool = False
     often: bool = False
 
 
-UNASKED = Again("the file host sent what nobody had asked for", untried=True)
+UNSOLICITED = Retry("the file host sent what nobody had asked for", not_sent=True)
 """It comes once more, on a new connection, which is no fault of this file."""
 
 
@@ -154,7 +156,7 @@ class Stopped:
     """The run is asked to stop; the bytes so far are kept."""
 
 
-class Whole(NamedTuple):
+class Complete(NamedTuple):
     """All bytes are here and right; the file is still to be flushed and named.
 
     `answer` is the one of which the last bytes are.
@@ -164,4 +166,4 @@ class Whole(NamedTuple):
     answer: Answer
 
 
-Result = Stored | Again | NewLink | Failed | Stopped
+Result = Stored | Retry | NewLink | Failed | Stopped

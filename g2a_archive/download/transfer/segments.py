@@ -1,8 +1,8 @@
 """One large file over several connections: who fetches which bytes.
 
 At a run's end, when nothing else is left to fetch, idle workers help with the largest file that
-is still on its way. Its missing bytes are given out in pieces, in order, so that the hash can
-follow closely behind; any worker may take any piece.
+is still on its way. Its missing bytes are given out in segments, in order, so that the hash can
+follow closely behind; any worker may take any segment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 SMALLEST = 1 << 20
 LARGEST = 16 << 20
-WORTH_IT = 8 << 20
+MIN_SPLIT_SIZE = 8 << 20
 """Bytes still missing below which help would cost more than it brings."""
 
 
@@ -22,7 +22,7 @@ _OPENING = 2.0
 """Seconds that a helper waits for the worker that has the file to share it."""
 
 
-class Pieces:
+class Segments:
     """The missing bytes of a file, as half-open ranges; safe to use from several threads.
 
     Made by whoever lends a hand, opened by the worker that has the file.
@@ -41,7 +41,7 @@ class Pieces:
         """Say what is missing: from `position` to `end`, but for the ranges in `arrived`."""
         with self._changed:
             self._here = [(0, position), *sorted(arrived)]
-            self._join()
+            self._merge()
             gaps = pairwise([*self._here, (end, end)])
             self._free = [(done, begin) for (_, done), (begin, _) in gaps if done < begin]
             self._open = True
@@ -66,7 +66,7 @@ class Pieces:
             return self._here[1:]
 
     def claim(self) -> tuple[int, int] | None:
-        """Take a piece to fetch; None while there is none."""
+        """Take a segment to fetch; None while there is none."""
         with self._changed:
             # Not for ever: the worker that has the file may be through with it already.
             self._changed.wait_for(lambda: self._open or self.closed, timeout=_OPENING)
@@ -82,7 +82,7 @@ class Pieces:
             return begin, cut
 
     def release(self, begin: int, end: int) -> None:
-        """Done with a piece; what is left of it, if anything, is for others to fetch."""
+        """Done with a segment; what is left of it, if anything, is for others to fetch."""
         with self._changed:
             self._busy -= 1
             if begin < end:
@@ -99,22 +99,22 @@ class Pieces:
                     break
             else:
                 insort(self._here, (begin, begin + count))
-            self._join()
+            self._merge()
 
-    def _join(self) -> None:
+    def _merge(self) -> None:
         """Move `position` on over what it has reached."""
         while len(self._here) > 1 and self._here[1][0] <= self._here[0][1]:
             self._here[0] = 0, max(self._here[0][1], self._here.pop(1)[1])
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a piece to be released; True once nothing is free and nobody is busy."""
+        """Wait for a segment to be released; True once nothing is free and nobody is busy."""
         with self._changed:
             if not self._free and self._busy:
                 self._changed.wait(seconds)
             return not (self._free or self._busy)
 
     def close(self) -> None:
-        """Give out no more pieces: the attempt is over."""
+        """Give out no more segments: the attempt is over."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""One file, several connections: fetching its pieces together with whoever helps."""
+"""One file, several connections: fetching its segments together with whoever helps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from g2a_archive.archive.partial import Partial
 from g2a_archive.download.transfer.decisions import validator_of
 from g2a_archive.download.transfer.receive import Tools
 from g2a_archive.download.transfer.results import Transfer
-from g2a_archive.download.transfer.segments import Pieces
+from g2a_archive.download.transfer.segments import Segments
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.errors import NetworkError
 
 log = logging.getLogger("g2a_archive")
 
-_NOTE_EVERY = 0.5
-"""Seconds between two notes of what has arrived out of order."""
+_SAVE_EVERY = 0.5
+"""Seconds between two saves of the control file while bytes arrive out of order."""
 
 
 def splittable(answer: Answer, part: Partial) -> bool:
@@ -27,43 +27,45 @@ def splittable(answer: Answer, part: Partial) -> bool:
     return ranges and part.total is not None and part.validator.condition is not None
 
 
-def share(tools: Tools, transfer: Transfer, part: Partial, answer: Answer, pieces: Pieces) -> None:
-    """Fetch the rest piece by piece, together with whoever helps. Raises `NetworkError`."""
+def fetch_segments(
+    tools: Tools, transfer: Transfer, part: Partial, answer: Answer, segments: Segments
+) -> None:
+    """Fetch the rest in segments, together with whoever helps. Raises `NetworkError`."""
     assert part.total is not None
-    # From here on the file has holes: the note must say so before the first one is made.
+    # From here on the file has holes: the control file must say so before the first one is made.
     part.sparse = True
-    part.write_note()
-    pieces.open(part.size, part.total, part.extents)
-    noted = time.monotonic()
+    part.write_control_file()
+    segments.open(part.size, part.total, part.extents)
+    saved = time.monotonic()
 
-    def look_around() -> None:
-        nonlocal noted
-        part.advance(pieces.position)
-        if time.monotonic() - noted > _NOTE_EVERY:
-            noted = time.monotonic()
-            part.extents = pieces.extents
-            part.write_note()
+    def checkpoint() -> None:
+        nonlocal saved
+        part.advance(segments.position)
+        if time.monotonic() - saved > _SAVE_EVERY:
+            saved = time.monotonic()
+            part.extents = segments.extents
+            part.write_control_file()
 
-    helper = _Helper(tools, transfer, part, pieces, look_around, answer, part.size)
+    helper = _Helper(tools, transfer, part, segments, checkpoint, answer, part.size)
     try:
-        while not pieces.wait(0.2) and not tools.stop.is_set():
+        while not segments.wait(0.2) and not tools.stop.is_set():
             helper.fetch_next()
-            look_around()
+            checkpoint()
     finally:
-        pieces.close()
-        pieces.join()
-        part.extents = pieces.extents
+        segments.close()
+        segments.join()
+        part.extents = segments.extents
         if helper.answer is not answer:
             helper.close()
-    part.advance(pieces.position)
+    part.advance(segments.position)
 
 
-def assist(tools: Tools, transfer: Transfer) -> bool:
+def help_fetch(tools: Tools, transfer: Transfer) -> bool:
     """Help with a file that another worker has; False where that did not work."""
-    pieces, part = transfer.pieces, transfer.part
-    if pieces is None or part is None:
+    segments, part = transfer.segments, transfer.part
+    if segments is None or part is None:
         return True
-    helper = _Helper(tools, transfer, part, pieces, lambda: None)
+    helper = _Helper(tools, transfer, part, segments, lambda: None)
     try:
         while not tools.stop.is_set() and helper.fetch_next():
             pass
@@ -82,39 +84,39 @@ class _Helper:
     tools: Tools
     transfer: Transfer
     part: Partial
-    pieces: Pieces
-    look_around: Callable[[], None]
+    segments: Segments
+    checkpoint: Callable[[], None]
     answer: Answer | None = None
     at: int = -1
 
     def fetch_next(self) -> bool:
-        """Fetch a piece, on the open connection where that is at its beginning.
+        """Fetch a segment, on the open connection where that is at its beginning.
 
         False where there is none. Raises `NetworkError`, `OSError`.
         """
-        piece = self.pieces.claim()
-        if piece is None:
+        segment = self.segments.claim()
+        if segment is None:
             return False
-        position, end = piece
+        position, end = segment
         try:
             answer = self.answer
             if answer is None or position != self.at or answer.ended:
                 self.close()
                 answer = self.answer = self._request(position, end)
-            while position < end and not self.pieces.closed:
+            while position < end and not self.segments.closed:
                 data = answer.read(min(self.tools.step, end - position))
                 if self.tools.stop.is_set():
                     break
                 if not data:
                     raise NetworkError("the connection was closed early")
                 self.part.write_at(data, position)
-                self.pieces.arrived(position, len(data))
+                self.segments.arrived(position, len(data))
                 position += len(data)
                 self.at = position
-                self.tools.came(self.transfer, answer, len(data))
-                self.look_around()
+                self.tools.count_received(self.transfer, answer, len(data))
+                self.checkpoint()
         finally:
-            self.pieces.release(position, end)
+            self.segments.release(position, end)
         return True
 
     def _request(self, begin: int, end: int) -> Answer:

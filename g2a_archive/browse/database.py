@@ -1,10 +1,10 @@
 """What the pages show, sorted for the calendar, and kept from one run to the next.
 
-The calendar's order depends on the time zone, so the catalogue cannot sort for us. The shelf is a
+The calendar's order depends on the time zone, so the catalogue cannot sort for us. This is a
 SQLite file beside the pages. It keeps where each recording stands, and of each directory of the
-archive a mark that tells whether anything in it has changed since: so a run reads, and draws again,
-only what has. Nothing is lost with it: without it, all is read again. It can also be a temporary
-file, where nothing is to be kept.
+archive a token that tells whether anything in it has changed since: so a run reads, and draws
+again, only what has. Nothing is lost with it: without it, all is read again. It can also be a
+temporary file, where nothing is to be kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from g2a_archive.browse.entries import Entry, Owed, Source, place
+from g2a_archive.browse.entries import Entry, OwedEntry, PageSource, calendar_entry
 from g2a_archive.browse.write import flush_file
 from g2a_archive.errors import LockedError, StorageError, storage_error
 from g2a_archive.models import State
@@ -74,7 +74,7 @@ def _flushes(path: str) -> bool:
         return True  # SQLite finds out what is wrong
 
 
-class Shelf:
+class SiteDatabase:
     """Recordings in the calendar's order, and an index of their IDs.
 
     What is done between `with` and its end is kept if it ends well, else not at all. `fresh`
@@ -170,22 +170,22 @@ class Shelf:
     # --- taking in --------------------------------------------------------------------------
 
     def load(
-        self, source: Source, marks: Mapping[str, str], zone: tzinfo | None
+        self, source: PageSource, tokens: Mapping[str, str], zone: tzinfo | None
     ) -> Iterator[tuple[int, int]]:
         """Take in what has changed; yields how many of how many directories are done.
 
-        `marks` are those of the source.
+        `tokens` are the change tokens of the source.
         """
         known = dict(self._db.execute("SELECT * FROM mark"))
-        news = [name for name, mark in marks.items() if not mark or known.get(name) != mark]
-        gone = [name for name in known if name not in marks]
-        if not self.fresh and len(news) + len(gone) > max(8, len(marks) // 4):
+        news = [name for name, token in tokens.items() if not token or known.get(name) != token]
+        gone = [name for name in known if name not in tokens]
+        if not self.fresh and len(news) + len(gone) > max(8, len(tokens) // 4):
             self._clear()  # to begin anew is quicker, and takes no more memory
-            news, gone = list(marks), []
+            news, gone = list(tokens), []
         for done, name in enumerate((*news, *gone), 1):
-            self._take(name, source.entries(name) if name in marks else (), zone)
-            if name in marks:
-                self._db.execute("REPLACE INTO mark VALUES (?, ?)", (name, marks[name]))
+            self._take(name, source.entries(name) if name in tokens else (), zone)
+            if name in tokens:
+                self._db.execute("REPLACE INTO mark VALUES (?, ?)", (name, tokens[name]))
             else:
                 self._db.execute("DELETE FROM mark WHERE directory = ?", (name,))
             yield done, len(news) + len(gone)
@@ -198,7 +198,7 @@ class Shelf:
         old = {} if self.fresh else dict(self._db.execute(sql, (directory,)))
         self.touched.update(old.values())
         for entry in entries:
-            one = place(entry, zone)
+            one = calendar_entry(entry, zone)
             if not self.fresh and old.pop(one.id, None) is None:
                 before = self._db.execute("SELECT day FROM entry WHERE id = ?", (one.id,))
                 self.touched.update(day for (day,) in before)
@@ -212,7 +212,7 @@ class Shelf:
             self._db.execute("DELETE FROM find WHERE key = ? AND owed = 0", (str(id_),))
             self._touch(str(id_))
 
-    def _take_owed(self, owed: Iterable[Owed]) -> None:
+    def _take_owed(self, owed: Iterable[OwedEntry]) -> None:
         """Replace all owed recordings."""
         rows = ((o.id, str(o.state), o.reason, o.since, o.tries, o.last_try) for o in owed)
         self._db.execute("CREATE TEMP TABLE come AS SELECT * FROM owed LIMIT 0")
@@ -293,14 +293,14 @@ class Shelf:
         )
         return self._db.execute(sql, (count,)).fetchall()
 
-    def owed(self, part: int) -> Iterator[Owed]:
+    def owed(self, part: int) -> Iterator[OwedEntry]:
         """One part of the owed recordings, in the order given."""
         sql = "SELECT id, state, reason, since, tries, last_try FROM owed WHERE n >= ? AND n < ?"
         first = part * self._limits.owed
         for id_, state, *rest in self._db.execute(
             f"{sql} ORDER BY n", (first, first + self._limits.owed)
         ):
-            yield Owed(id_, State(state), *rest)
+            yield OwedEntry(id_, State(state), *rest)
 
     def owed_states(self) -> dict[State, int]:
         """How many recordings are owed in each state, the most frequent first."""
@@ -312,12 +312,12 @@ class Shelf:
         sql = "SELECT count(*) FROM entry WHERE day = ''"
         return int(self._db.execute(sql).fetchone()[0])
 
-    def found(self, prefix: str, most: int, *, exact: bool = False) -> int:
+    def count_ids(self, prefix: str, most: int, *, exact: bool = False) -> int:
         """How many index entries have an ID that begins with, or is, `prefix`; `most` at most."""
         sql = "SELECT count(*) FROM (SELECT 1 FROM find WHERE key >= ? AND key < ? LIMIT ?)"
         return int(self._db.execute(sql, (prefix, _end(prefix, exact), most)).fetchone()[0])
 
-    def find(self, prefix: str, *, exact: bool = False) -> list[tuple[str, str, str]]:
+    def find_ids(self, prefix: str, *, exact: bool = False) -> list[tuple[str, str, str]]:
         """The index entries (ID, place, state) of IDs that begin with, or are, `prefix`."""
         sql = "SELECT key, place, state FROM find WHERE key >= ? AND key < ? ORDER BY key, state"
         return self._db.execute(sql, (prefix, _end(prefix, exact))).fetchall()

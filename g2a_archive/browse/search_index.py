@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from g2a_archive.browse.pages import Book
-from g2a_archive.browse.shelf import Shelf
+from g2a_archive.browse.database import SiteDatabase
+from g2a_archive.browse.pages import CalendarIndex
 
 IDS_PER_FILE = 2000
 
@@ -23,39 +23,39 @@ def script(key: str, value: object) -> str:
 
 
 def lookup_files(
-    shelf: Shelf, book: Book, limit: int = IDS_PER_FILE
+    database: SiteDatabase, index: CalendarIndex, limit: int = IDS_PER_FILE
 ) -> Iterator[tuple[str, bool, Callable[[], str]]]:
     """Every file of the index: its name, whether it has changed, and what makes its content.
 
     `ids-12.js` has the IDs that begin with 12; `ids-12e.js` has 12 itself, where 12 was split.
     """
     counts = {}
-    for name, prefix, count in _shards(shelf, limit):
+    for name, prefix, count in _shards(database, limit):
         exact = name != prefix
         counts[name] = count
-        changed = shelf.is_touched(prefix, exact=exact)
-        yield f"search/ids-{name}.js", changed, partial(_ids, shelf, name, prefix, exact)
-    days = {day.day: day.count for day in book.days.values()}
-    split = sorted(book.split)
+        changed = database.is_touched(prefix, exact=exact)
+        yield f"search/ids-{name}.js", changed, partial(_ids, database, name, prefix, exact)
+    days = {day.day: day.count for day in index.days.values()}
+    split = sorted(index.split)
     yield "search/days.js", True, lambda: script("days", {"days": days, "split": split})
     yield "search/shards.js", True, lambda: script("shards", counts)
 
 
-def _ids(shelf: Shelf, name: str, prefix: str, exact: bool) -> str:
-    return script(f"ids-{name}", shelf.find(prefix, exact=exact))
+def _ids(database: SiteDatabase, name: str, prefix: str, exact: bool) -> str:
+    return script(f"ids-{name}", database.find_ids(prefix, exact=exact))
 
 
-def _shards(shelf: Shelf, limit: int) -> Iterator[tuple[str, str, int]]:
+def _shards(database: SiteDatabase, limit: int) -> Iterator[tuple[str, str, int]]:
     """Name, digits and number of IDs of each file."""
     pending = [str(digit) for digit in range(9, -1, -1)]
     while pending:
         prefix = pending.pop()
-        count = shelf.found(prefix, limit + 1)
+        count = database.count_ids(prefix, limit + 1)
         if not count:
             continue
         if count <= limit:
             yield prefix, prefix, count
             continue
-        if exact := shelf.found(prefix, limit + 1, exact=True):
+        if exact := database.count_ids(prefix, limit + 1, exact=True):
             yield f"{prefix}e", prefix, exact
         pending += [f"{prefix}{digit}" for digit in range(9, -1, -1)]

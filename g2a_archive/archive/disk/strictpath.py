@@ -11,15 +11,15 @@ import os
 import stat
 from pathlib import Path
 
-from g2a_archive.archive.disk.domains import persistently
+from g2a_archive.archive.disk.domains import retry_transient
 
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
-def _looked(path: str | Path) -> os.stat_result | None:
+def _stat(path: str | Path) -> os.stat_result | None:
     """None where there is nothing. Raises `OSError`."""
     try:
-        return persistently(os.stat, path)
+        return retry_transient(os.stat, path)
     except OSError as error:
         if error.errno in _NOTHING:
             return None
@@ -27,7 +27,7 @@ def _looked(path: str | Path) -> os.stat_result | None:
 
 
 def _mode(path: str | Path) -> int:
-    found = _looked(path)
+    found = _stat(path)
     return found.st_mode if found else 0
 
 
@@ -41,13 +41,13 @@ def is_dir(path: str | Path) -> bool:
     return stat.S_ISDIR(_mode(path))
 
 
-def is_no_dir(path: str | Path) -> bool:
+def is_not_dir(path: str | Path) -> bool:
     """Whether there is something else than a directory. Raises `OSError`."""
     mode = _mode(path)
     return mode != 0 and not stat.S_ISDIR(mode)
 
 
-def is_no_file(path: str | Path) -> bool:
+def is_not_file(path: str | Path) -> bool:
     """Whether there is something else than a regular file. Raises `OSError`."""
     mode = _mode(path)
     return mode != 0 and not stat.S_ISREG(mode)
@@ -55,7 +55,7 @@ def is_no_file(path: str | Path) -> bool:
 
 def has_bytes(path: str | Path) -> bool:
     """Whether there is anything but an empty file. Raises `OSError`."""
-    found = _looked(path)
+    found = _stat(path)
     return found is not None and not (stat.S_ISREG(found.st_mode) and found.st_size == 0)
 
 
