@@ -176,9 +176,7 @@ class Merge:
             return
         try:
             with suppress(Interrupted):
-                finish_removals(
-                    self._catalog, self._root
-                )  # what is to be done for tombstones that came
+                finish_removals(self._catalog, self._root)  # of the tombstones that came
             write_checksums(self._catalog, self._root)
             fingerprint = self._catalog.fingerprint()
             self.report.fingerprint = str(fingerprint) if fingerprint else None

@@ -47,9 +47,7 @@ class Transfer:
     helpers: int = 0
     helper_failures: int = 0
     failed_host: str = ""  # the host that had no answer to the last attempt, be it a redirect's
-    reused_hosts: set[HostPort] = field(
-        default_factory=set
-    )  # where its bytes are from, as of an answer
+    reused_hosts: set[HostPort] = field(default_factory=set)  # as of an answer: of all its bytes
     answered: bool = False  # whether the attempt under way came as far as the host's answer
 
     @property
