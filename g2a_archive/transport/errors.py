@@ -144,7 +144,10 @@ def _certificate(cause: ssl.SSLCertVerificationError) -> str:
 def _tls(cause: BaseException) -> NetworkError | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return NetworkError(_certificate(cause), unreachable=True)
-    if isinstance(cause, ssl.SSLEOFError):
+    # Python 3.11.2 has no error of its own for it in every place.
+    if isinstance(cause, ssl.SSLError) and (
+        isinstance(cause, ssl.SSLEOFError) or "UNEXPECTED_EOF" in str(cause)
+    ):
         return NetworkError("the connection was closed early", ragged_end=True)
     return None
 
