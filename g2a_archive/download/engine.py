@@ -90,7 +90,7 @@ class Engine:
         for transfer in list(self._schedule.active):
             part, segments = transfer.part, transfer.segments
             received += transfer.received
-            if transfer.answered and part is not None and part.size:
+            if transfer.sending and part is not None and part.size:
                 here = max(part.size, segments.here) if segments is not None else part.size
                 files.append(FileView(transfer.name, here, part.total))
         total, count = len(self._plan.todo), recorder.expected_count

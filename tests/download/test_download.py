@@ -177,7 +177,9 @@ def test_what_waits_for_another_try_is_not_shown_as_in_flight(
         service.fail_files(trickle(200_000), recording_id=second.id)
         report = run_here(service, tmp_path, service.recordings, jobs=1, kinds=(FileKind.MP4,))
     assert report.archived == 2
-    assert max(map(len, seen)) == 1
+    assert [f"{second.id}.mp4"] in seen
+    # A look may fall between one file's end and the next one's beginning: twice, at most.
+    assert sum(len(names) > 1 for names in seen) <= 2
 
 
 def test_an_mp4_without_length_that_ends_below_tls(
