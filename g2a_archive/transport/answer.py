@@ -91,7 +91,8 @@ class Answer:
         self._inflate = Inflate(WINDOWS[self.coding]) if self.coding in WINDOWS else None
         self.digests = parse_digests(raw.headers, partial=self.status == 206)
         self._encoded_digests = {
-            name: hashlib.new(name, usedforsecurity=False) for name in self.digests
+            name: hashlib.new(name, usedforsecurity=False)
+            for name in (self.digests if self.encoded else ())
         }
         self.ended = self.chunked and self.length == 0
         if self.ended:

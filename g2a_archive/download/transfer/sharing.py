@@ -122,8 +122,10 @@ class _Helper:
     def _request(self, begin: int, end: int) -> Answer:
         """Ask for the bytes from `begin` up to `end`. Raises `NetworkError` where others come."""
         part = self.part
-        condition = part.validator.condition  # which it has, or `splittable` would not say so
-        headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": condition or ""}
+        condition = part.validator.condition
+        if condition is None:  # an empty If-Range would take any version's bytes
+            raise NetworkError("the file host no longer names the file's version")
+        headers = {"Range": f"bytes={begin}-{end - 1}", "If-Range": condition}
         answer = self.tools.downloads.get(self.transfer.link.url, headers)
         same = not part.validator.contradicts(validator_of(answer))
         right = answer.content_range() == (begin, end - 1, part.total)
