@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import cores, forked, scratch
+from support import cores, scratch
 from support.bodies import downloads_of
 from support.cli import Say
 from support.host import Authority, Host
@@ -69,52 +67,6 @@ SLOW = (
 )
 """What takes long, and is the same with any Python: `-m "not slow"` leaves it out."""
 
-UNMEASURED = (
-    "*/test_*_kill.py",
-    "archive/test_archive_state.py",
-    "archive/test_group.py",
-    "archive/test_layout.py",
-    "archive/test_lease.py",
-    "archive/test_lookup.py",
-    "archive/test_odd_drives.py",
-    "archive/test_schema.py",
-    "auth/test_refresh_processes.py",
-    "browse/test_browse_scale.py",
-    "browse/test_browse_update.py",
-    "cli/test_demo.py",
-    "cli/test_shard.py",
-    "cli/test_shown.py",
-    "console/test_output.py",
-    "curation/test_bag.py",
-    "curation/test_merge.py",
-    "curation/test_merge_refusals.py",
-    "download/test_download.py",
-    "download/test_faults.py",
-    "download/test_hostile_answers.py",
-    "download/test_hosts.py",
-    "download/test_odd_hosts.py",
-    "download/test_segment_faults.py",
-    "download/test_versions.py",
-    "service/test_link_calls.py",
-    "service/test_link_failures.py",
-    "service/test_odd_answers.py",
-    "sync/test_finding.py",
-    "sync/test_listing.py",
-    "sync/test_marking.py",
-    "sync/test_owed.py",
-    "sync/test_sync_failures.py",
-    "system/test_every_night.py",
-    "system/test_processes.py",
-)
-"""Much work in lines that others run, too: where coverage is measured, not here, as that takes
-twice the time. All of these together would add four per cent, to 97. Another user's process may
-not write down what was measured, and one that ends in mid-run must not stop to do so."""
-
-
-def _is_one_of(item: pytest.Item, patterns: Iterable[str]) -> bool:
-    path = item.path.relative_to(Path(__file__).parent).as_posix()
-    return any(fnmatch(path, pattern) for pattern in patterns)
-
 
 def pytest_unconfigure() -> None:
     """Leave nothing of this process behind."""
@@ -124,25 +76,9 @@ def pytest_unconfigure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the slow tests."""
     for item in items:
-        if _is_one_of(item, SLOW):
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if any(fnmatch(path, pattern) for pattern in SLOW):
             item.add_marker(pytest.mark.slow)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Measure no coverage where it would only cost time."""
-    if sys.gettrace() is None or not _is_one_of(item, UNMEASURED):
-        return (yield)
-    here, others = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)
-    forked.measuring = False
-    try:
-        return (yield)
-    finally:
-        forked.measuring = True
-        threading.settrace(others)
-        sys.settrace(here)
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -153,17 +89,6 @@ if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMOR
     # Thousands of archives, each flushed as it should be: a file system in memory has no disk to
     # wait for, and is a file system like another.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
-
-if sys.gettrace() is not None:
-    # Coverage is measured, which slows every thread down threefold; what the tests talk to is
-    # not measured.
-    _serve = SimulatedService._serve
-
-    def _unmeasured(service: SimulatedService, connection: Any) -> None:
-        sys.settrace(None)
-        _serve(service, connection)
-
-    SimulatedService._serve = _unmeasured  # type: ignore[assignment, method-assign]
 
 # What this machine trusts, and how this user runs the program, are nobody's concern here.
 for _name in [*os.environ]:

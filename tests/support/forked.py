@@ -27,11 +27,8 @@ _AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG")
 MAIN = "import runpy; runpy.run_module('g2a_archive', run_name='__main__', alter_sys=True)"
 """What `-m g2a_archive` does, for `python -c`."""
 
-measuring = True
-"""Whether coverage, where it is measured at all, is measured in what is started now."""
-
-_servers: dict[tuple[int, str, bool], _Server] = {}
-"""By the process that they serve, the library that they have preloaded, and `measuring`."""
+_servers: dict[tuple[int, str], _Server] = {}
+"""By the process that they serve, and the library that they have preloaded."""
 
 
 def command(args: Sequence[str | int | Path]) -> list[str]:
@@ -69,8 +66,7 @@ class _Server:
         self.socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Nothing else of `env`: what it forks is to meet faults, not it. Where coverage is measured
         # it goes on in what is forked, which need not begin with it anew.
-        names = [name for name in env if name.startswith("COVERAGE_")] if measuring else ()
-        measured = {name: env[name] for name in names}
+        measured = {name: env[name] for name in env if name.startswith("COVERAGE_")}
         started = {
             **self.at_start,
             **measured,
@@ -95,7 +91,7 @@ class _Server:
 
 def _running(env: Mapping[str, str]) -> _Server:
     """The server of this test process that has what `env` preloads."""
-    key = os.getpid(), env.get("LD_PRELOAD", ""), measuring
+    key = os.getpid(), env.get("LD_PRELOAD", "")
     if key not in _servers:
         _servers[key] = _Server(env)
     return _servers[key]
