@@ -104,7 +104,9 @@ def run_cli(
         more.setdefault("stdin", subprocess.DEVNULL)
     else:
         more["stdin"] = subprocess.PIPE
-    with forked.start(list(map(str, args)), clean_environment(env), **more) as process:
+    with forked.start(
+        list(map(str, args)), clean_environment(env), clean_environment(), **more
+    ) as process:
         try:
             out, err = process.communicate(input, timeout=timeout)
         except BaseException:
@@ -121,7 +123,9 @@ def start_cli(
     more.setdefault("stdout", subprocess.PIPE)
     more.setdefault("stderr", subprocess.PIPE)
     more.setdefault("stdin", subprocess.DEVNULL)
-    with forked.start(list(map(str, args)), clean_environment(env), **more) as process:
+    with forked.start(
+        list(map(str, args)), clean_environment(env), clean_environment(), **more
+    ) as process:
         try:
             yield process
         finally:

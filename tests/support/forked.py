@@ -21,14 +21,17 @@ from typing import Any
 
 from support.fork_server import LONGEST, SOCKET, WIDTH
 
-_AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG")
+_AT_START = ("PYTHON", "LC_", "LANG")
 """Variables that begin so are read while Python starts."""
+
+_BEFORE_IT = ("LD_", "DYLD_")
+"""Variables that begin so are read by what starts Python."""
 
 MAIN = "import runpy; runpy.run_module('g2a_archive', run_name='__main__', alter_sys=True)"
 """What `-m g2a_archive` does, for `python -c`."""
 
-_servers: dict[tuple[int, str], _Server] = {}
-"""By the process that they serve, and the library that they have preloaded."""
+_servers: dict[tuple[int, frozenset[tuple[str, str]]], _Server] = {}
+"""By the process that they serve, and the variables of these kinds that they were started with."""
 
 
 def command(args: Sequence[str | int | Path]) -> list[str]:
@@ -37,39 +40,39 @@ def command(args: Sequence[str | int | Path]) -> list[str]:
 
 
 def start(
-    args: Sequence[str], env: Mapping[str, str], *, before: str = "", **more: Any
+    args: Sequence[str],
+    env: Mapping[str, str],
+    usual: Mapping[str, str],
+    *,
+    before: str = "",
+    **more: Any,
 ) -> subprocess.Popen[str]:
     """The program with these arguments, as `subprocess.Popen` would start it, in text mode.
 
+    It gets a real start where variables that are read at the start are not as in `usual`.
     `before` is Python that is run in the process first: what it changes, the program meets.
     """
-    usual = {"stdin", "stdout", "stderr", "cwd", "start_new_session"}
-    if set(more) <= usual and more.get("stdin") is not None and _fits(env):
+    known = {"stdin", "stdout", "stderr", "cwd", "start_new_session"}
+    forkable = _those(env, _AT_START) == _those(usual, _AT_START)
+    if forkable and set(more) <= known and more.get("stdin") is not None:
         return _Forked(args, before, env=env, text=True, **more)
     line = [sys.executable, "-c", f"{before}\n{MAIN}", *args] if before else command(args)
     return subprocess.Popen(line, env=dict(env), text=True, **more)
 
 
-def _at_start(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(_AT_START)}
-
-
-def _fits(env: Mapping[str, str]) -> bool:
-    return _at_start(env) == _running(env).at_start
+def _those(env: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(prefixes)}
 
 
 class _Server:
     """The process that forks, as this one sees it."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        self.at_start = _at_start(env)
         self.socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Nothing else of `env`: what it forks is to meet faults, not it. Where coverage is measured
         # it goes on in what is forked, which need not begin with it anew.
-        measured = {name: env[name] for name in env if name.startswith("COVERAGE_")}
         started = {
-            **self.at_start,
-            **measured,
+            **_those(env, (*_AT_START, *_BEFORE_IT, "COVERAGE_")),
             "PATH": os.environ["PATH"],
             SOCKET: str(its.fileno()),
         }
@@ -90,8 +93,8 @@ class _Server:
 
 
 def _running(env: Mapping[str, str]) -> _Server:
-    """The server of this test process that has what `env` preloads."""
-    key = os.getpid(), env.get("LD_PRELOAD", "")
+    """The server of this test process that was started as `env` would have it."""
+    key = os.getpid(), frozenset(_those(env, (*_AT_START, *_BEFORE_IT)).items())
     if key not in _servers:
         _servers[key] = _Server(env)
     return _servers[key]

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from support import forked
 from support.fork_server import LONGEST
@@ -72,9 +73,9 @@ def _serve(its: socket.socket, lock: threading.Lock) -> None:
         asked = json.loads(data)
         into, out, err = fds
         with lock:  # the first to come starts the server that forks
-            process = forked.start(
-                asked["args"], asked["env"], cwd=asked["cwd"], stdin=into, stdout=out, stderr=err
-            )
+            streams: dict[str, Any] = {"stdin": into, "stdout": out, "stderr": err}
+            env = asked["env"]
+            process = forked.start(asked["args"], env, env, cwd=asked["cwd"], **streams)
         for fd in fds:
             os.close(fd)
         with process:
