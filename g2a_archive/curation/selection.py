@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
 from typing import NamedTuple
 
 from g2a_archive.archive.database import inventory
@@ -17,6 +16,9 @@ from g2a_archive.errors import ArchiverError
 from g2a_archive.models import State
 
 _SHOWN = 10
+
+_PAGE = 1000
+"""Recordings that are read together."""
 
 _LONGEST_DAY = 36 * 3600
 """Seconds from a day's beginning in UTC to its end in the last time zone, 12 hours behind."""
@@ -75,8 +77,12 @@ def rows_of(catalog: Catalog, ids: Collection[int]) -> Iterator[tuple[int, Row |
 
 def all_rows(catalog: Catalog) -> Iterator[Row]:
     """All recordings, ascending."""
-    pages = catalog.pages(f"{_ROWS} r.id > ? GROUP BY r.id ORDER BY r.id LIMIT ?")
-    return map(Row._make, chain.from_iterable(pages))
+    last = 0
+    sql = f"{_ROWS} r.id > ? GROUP BY r.id ORDER BY r.id LIMIT ?"
+    while rows := catalog.rows(sql, (last, _PAGE)):
+        catalog.check_interrupted()
+        yield from map(Row._make, rows)
+        last = rows[-1][0]
 
 
 @dataclass(slots=True)

@@ -309,8 +309,9 @@ class Download:
         with suppress(ArchiverError, Interrupted, OSError), self._read(path) as catalog:
             if self._service is not None:
                 catalog.now = self._service.clock.text
-            self.report.fingerprint = self.report.fingerprint or catalog.fingerprint()
-            return catalog.owed_count(), catalog.last_success()
+            with catalog.snapshot():
+                self.report.fingerprint = self.report.fingerprint or catalog.fingerprint()
+                return catalog.owed_count(), catalog.last_success()
         return None, None
 
     def _read(self, path: Path) -> Catalog:

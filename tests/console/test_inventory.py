@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from g2a_archive.archive.database import connection, inventory
+from g2a_archive.archive.database import inventory
 from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.archive.database.inventory import NO_DATE, Period
 from g2a_archive.console import inventory as inventory_text
@@ -264,7 +264,7 @@ def test_an_empty_export_is_still_well_formed(reader: Catalog) -> None:
 def test_an_export_holds_the_whole_catalogue(
     writer: Catalog, reader: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_PAGE", 7)
+    monkeypatch.setattr(inventory, "_PAGE", 7)
     ids = [*range(1, 50), BIG_ID, 2**63 - 1]
     writer.record_results([settled(n) for n in ids])
     writer.record_results([RecordingResult(100, State.UNAVAILABLE)])

@@ -288,7 +288,7 @@ def test_a_hundred_recordings_more_than_one_look_at_the_catalogue_takes(
 ) -> None:
     root = archive
     monkeypatch.setattr("g2a_archive.archive.database.inventory._PAGE", 5)
-    monkeypatch.setattr("g2a_archive.archive.database.connection._PAGE", 3)
+    monkeypatch.setattr("g2a_archive.curation.selection._PAGE", 3)
     from g2a_archive.archive.database.catalog import Catalog
     from g2a_archive.curation.bag import Bagging, bag_target
     from g2a_archive.curation.selection import choose_time

@@ -58,9 +58,6 @@ _BUSY_TIMEOUT = 30.0
 _GRACE = 3.0
 """Of these, seconds that are left to what is still to be recorded once the run is to stop."""
 
-_PAGE = 1000
-"""Rows that are read together."""
-
 
 def _code(error: sqlite3.DatabaseError) -> int:
     """SQLite's own code; 0 where Python raised the error."""
@@ -364,16 +361,12 @@ class Database:
         while some := [*islice(waiting, VALUES)]:
             yield from self.rows(sql.replace("{ids}", ",".join("?" * len(some))), (*values, *some))
 
-    def pages(self, sql: str) -> Iterator[list[Any]]:
-        """The rows of a query that has `> ?` (the ID, which comes first), and then `LIMIT ?`.
-
-        Some at a time, so that no run is kept waiting. Raises `Interrupted` between two.
-        """
-        last = 0
-        while rows := self.rows(sql, (last, _PAGE)):
-            self.check_interrupted()
-            yield rows
-            last = rows[-1][0]
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read within is of one moment: a run that commits meanwhile waits for its end."""
+        begun = self._retry_busy(lambda: self._db.execute("SELECT name FROM sqlite_master"))
+        with closing(begun):  # a lock is held until then
+            yield
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -1,18 +1,19 @@
 """What the archive holds, and what it still owes: the read-only questions of `status` and `export`.
 
-Everything is read in short steps, so that a run is never kept waiting by a slow pipe.
+Everything is read in short steps, each of one moment, so that a run is never kept waiting by a slow
+pipe, and nothing is told half as it was before a commit.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from g2a_archive.archive.database.catalog import IS_OWED, REMOVED_FILES, Catalog
+from g2a_archive.archive.database.statements import VALUES
 from g2a_archive.archive.disk.leftovers import partial_usage
 from g2a_archive.archive.layout import ARCHIVE_DIR, parse_start
 from g2a_archive.models import OWED_STATES, State
@@ -23,7 +24,7 @@ PERIODS = {"year": 4, "month": 7, "day": 10}
 NO_DATE = "unknown"
 """The period of recordings whose date the catalogue does not know."""
 
-_PAGE = 1000
+_PAGE = VALUES
 _ISO_DATE = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)(?!\d)")
 _RECORDING = (
     "SELECT id, state, start_time, directory, reason, owed_since, tries, last_try, archived_at, "
@@ -141,38 +142,43 @@ def summary(catalog: Catalog, root: Path | None = None) -> Summary:
 
     Raises `CatalogError`, as all functions here.
     """
-    kept = catalog.rows("SELECT day, recordings, files, bytes, unchecked, damaged FROM day_count")
-    files, size, unchecked, damaged = (sum(row[n] for row in kept) for n in range(2, 6))
-    days = {day_of(row[0]) for row in kept if row[1]} - {NO_DATE}
-    states = dict(catalog.rows("SELECT state, recordings FROM state_count"))
-    # A check of the future is none.
-    later, oldest = catalog.rows(
-        "SELECT coalesce(sum(files) FILTER (WHERE checked_at > ?), 0), "
-        "min(checked_at) FILTER (WHERE checked_at <= ?) "
-        "FROM check_count WHERE files > 0",
-        (catalog.now(),) * 2,
-    )[0]
     halves, half_bytes = (
         partial_usage(root / ARCHIVE_DIR / "partial") if root is not None else (0, 0)
     )
+    with catalog.snapshot():
+        kept = catalog.rows(
+            "SELECT day, recordings, files, bytes, unchecked, damaged FROM day_count"
+        )
+        states = dict(catalog.rows("SELECT state, recordings FROM state_count"))
+        # A check of the future is none.
+        later, oldest = catalog.rows(
+            "SELECT coalesce(sum(files) FILTER (WHERE checked_at > ?), 0), "
+            "min(checked_at) FILTER (WHERE checked_at <= ?) "
+            "FROM check_count WHERE files > 0",
+            (catalog.now(),) * 2,
+        )[0]
+        owed = tuple(
+            OwedCount(state, states[state], catalog.scalar(_OLDEST, state))
+            for state in OWED_STATES
+            if states.get(state)
+        )
+        last_run, last_success = _run(catalog, ""), _run(catalog, "WHERE exit_code = 0")
+    files, size, unchecked, damaged = (sum(row[n] for row in kept) for n in range(2, 6))
+    days = {day_of(row[0]) for row in kept if row[1]} - {NO_DATE}
     return Summary(
         archived=states.get(State.ARCHIVED, 0),
         files=files,
         bytes=size,
         first_day=min(days, default=None),
         last_day=max(days, default=None),
-        owed=tuple(
-            OwedCount(state, states[state], catalog.scalar(_OLDEST, state))
-            for state in OWED_STATES
-            if states.get(state)
-        ),
+        owed=owed,
         lost=states.get(State.LOST, 0),
         removed=states.get(State.REMOVED, 0),
         damaged_files=damaged,
         unchecked=unchecked + later,
         oldest_check=oldest,
-        last_run=_run(catalog, ""),
-        last_success=_run(catalog, "WHERE exit_code = 0"),
+        last_run=last_run,
+        last_success=last_success,
         halves=halves,
         half_bytes=half_bytes,
     )
@@ -212,15 +218,15 @@ def day_of(text: str | None) -> str:
 
 def recording_detail(catalog: Catalog, recording: int) -> RecordingDetail | None:
     """All that is known of one recording; None where the catalogue has never seen its ID."""
-    rows = catalog.rows(f"{_RECORDING} WHERE id = ?", (recording,))
-    return next(_details(catalog, rows), None)
+    return next(recordings(catalog, (recording,)), None)
 
 
 def recordings(catalog: Catalog, ids: Iterable[int]) -> Iterator[RecordingDetail]:
     """Those of `ids` that the catalogue knows, by pages; `ids` are in ascending order."""
-    rows = catalog.among(f"{_RECORDING} WHERE id IN ({{ids}}) ORDER BY id", ids)
-    while some := [*islice(rows, _PAGE)]:
-        yield from _details(catalog, some)
+    waiting = iter(ids)
+    while some := [*islice(waiting, _PAGE)]:
+        marks = ",".join("?" * len(some))
+        yield from _read(catalog, f"{_RECORDING} WHERE id IN ({marks}) ORDER BY id", some)
 
 
 def owed_list(catalog: Catalog) -> Iterator[RecordingDetail]:
@@ -239,20 +245,22 @@ def everything(catalog: Catalog) -> Iterator[RecordingDetail]:
 
 
 def _pages(catalog: Catalog, where: str) -> Iterator[RecordingDetail]:
-    for rows in catalog.pages(f"{_RECORDING} WHERE {where} id > ? ORDER BY id LIMIT ?"):
-        yield from _details(catalog, rows)
+    sql = f"{_RECORDING} WHERE {where} id > ? ORDER BY id LIMIT ?"
+    last = 0
+    while some := _read(catalog, sql, (last, _PAGE)):
+        yield from some
+        last = some[-1].id
 
 
-def _details(catalog: Catalog, rows: list[Any]) -> Iterator[RecordingDetail]:
-    """The recordings of `rows`, which are in the order of their IDs, with their files."""
-    files: dict[int, list[FileDetail]] = {row[0]: [] for row in rows}
-    for id_, *file in catalog.among(f"{_FILE} ({{ids}}) ORDER BY recording, kind", files):
-        files[id_].append(FileDetail(*file))
-    removed = (row[0] for row in rows if row[1] == State.REMOVED)
-    last = {}
-    for id_, *file in catalog.among(REMOVED_FILES, removed):
-        last[id_, file[0]] = FileDetail(*(*file, None, None))
-    for (id_, _), detail in last.items():
-        files[id_].append(detail)
-    for row in rows:
-        yield RecordingDetail(*(*row, tuple(files[row[0]])))
+def _read(catalog: Catalog, sql: str, values: Sequence[int]) -> list[RecordingDetail]:
+    """Some recordings, in the order of their IDs, with the files that they had at that moment."""
+    with catalog.snapshot():
+        rows = catalog.rows(sql, values)
+        files: dict[int, list[FileDetail]] = {row[0]: [] for row in rows}
+        for id_, *file in catalog.among(f"{_FILE} ({{ids}}) ORDER BY recording, kind", files):
+            files[id_].append(FileDetail(*file))
+        removed = [row[0] for row in rows if row[1] == State.REMOVED]
+        last = {(row[0], row[1]): row for row in catalog.among(REMOVED_FILES, removed)}
+    for id_, *file in last.values():
+        files[id_].append(FileDetail(*(*file, None, None)))
+    return [RecordingDetail(*(*row, tuple(files[row[0]]))) for row in rows]

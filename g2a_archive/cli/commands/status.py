@@ -56,7 +56,7 @@ def status_command(
 
 def _fingerprint(run: RunSettings) -> ExitCode:
     """`status --fingerprint`: the line of the last revision."""
-    with reading(run) as (root, catalog):
+    with reading(run) as (root, catalog), catalog.snapshot():
         one = catalog.fingerprint()
         behind = len(catalog.stale_directories())
     if one is None:
