@@ -73,6 +73,21 @@ def test_answers_that_may_change(status: int) -> None:
     assert decide(ResponseInfo(status), last, ranged=False).action is Action.AGAIN
 
 
+@pytest.mark.parametrize(
+    ("seen", "often"),
+    [
+        (ResponseInfo(429), True),
+        (ResponseInfo(503), False),
+        (ResponseInfo(503, head=b"<Error><Code>SlowDown</Code></Error>"), True),
+        (ResponseInfo(503, head=b"the link expired: ServerBusy"), True),
+        (ResponseInfo(503, head=b"<html>503 Service Temporarily Unavailable"), False),
+    ],
+)
+def test_a_host_that_was_asked_too_often(seen: ResponseInfo, often: bool) -> None:
+    verdict = decide(seen, HALF, ranged=False)
+    assert (verdict.action, verdict.often) == (Action.AGAIN, often)
+
+
 @pytest.mark.parametrize("status", [201, 204, 304, 400, 402, 405, 409, 412, 418, 451])
 def test_answers_that_will_not(status: int) -> None:
     assert decide(ResponseInfo(status), HALF, ranged=False).action is Action.FAIL

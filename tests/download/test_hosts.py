@@ -323,7 +323,20 @@ def test_a_host_that_takes_fewer_connections_than_there_are_jobs(
     assert_archive_equals(service, root)
 
 
-def test_a_host_that_is_to_be_asked_less_often(serve: Serve, root: Path, no_backoff: None) -> None:
+_SLOW_DOWN = (
+    b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+_BUSY = b"<Error><Code>ServerBusy</Code></Error>"
+
+
+@pytest.mark.parametrize(
+    "no",
+    [status(429), status(503, _SLOW_DOWN), status(503, _BUSY)],
+    ids=["429", "S3", "Azure"],
+)
+def test_a_host_that_is_to_be_asked_less_often(
+    no: Fault, serve: Serve, root: Path, no_backoff: None
+) -> None:
     """None of its files fails for that: not each of them is asked for until it has."""
     service = serve(30, rate_limit=None)
     lock, free_at = threading.Lock(), [0.0]
@@ -334,7 +347,7 @@ def test_a_host_that_is_to_be_asked_less_often(serve: Serve, root: Path, no_back
         with lock:
             now = time.monotonic()
             if free_at[0] > now:
-                return status(429)
+                return no
             free_at[0] = max(free_at[0], now - 0.06) + 0.03
         return None
 

@@ -180,7 +180,7 @@ class _ResponseHandler(Body):
 
     def _seen(self) -> ResponseInfo:
         answer, head = self.answer, b""
-        if answer.status == 400:
+        if answer.status in (400, 503):
             with suppress(NetworkError):
                 head = answer.read(content.HEAD_SIZE)
         return ResponseInfo(
@@ -337,8 +337,8 @@ class _ResponseHandler(Body):
             self.part.discard()
             self.transfer.restart()
         failed_host = self.answer.host if is_host_failure(self.answer.status) else ""
-        often = self.answer.status == 429
-        return Retry(verdict.reason, self.answer.wait, failed_host=failed_host, often=often)
+        wait, often = self.answer.wait, verdict.often
+        return Retry(verdict.reason, wait, failed_host=failed_host, often=often)
 
     def _finish(self) -> Result | Complete:
         """All bytes came: prove that they are all, and right."""

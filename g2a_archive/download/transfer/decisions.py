@@ -20,6 +20,9 @@ OVERLAP = 64 * 1024
 
 _EXPIRY = re.compile(rb"expir", re.IGNORECASE)
 
+_TOO_OFTEN = re.compile(rb"SlowDown|ServerBusy")
+"""What S3, Azure and those who speak like them say in a 503 where others say 429."""
+
 _LARGEST = {FileKind.EVENTS: 256 << 20, FileKind.THUMBNAIL: 16 << 20}
 """Bytes of a body whose length is not announced."""
 
@@ -40,10 +43,14 @@ class Action(Enum):
 
 
 class Verdict(NamedTuple):
-    """An action, and the reason for it where it is not a good one."""
+    """An action, and the reason for it where it is not a good one.
+
+    `often`: the host was asked too often.
+    """
 
     action: Action
     reason: str = ""
+    often: bool = False
 
 
 NO_RANGE = (None, None, None)
@@ -52,7 +59,7 @@ NO_RANGE = (None, None, None)
 class ResponseInfo(NamedTuple):
     """What matters of an answer: `range` is `Content-Range` as (first, last, total).
 
-    `length` is that of a whole body, `head` the beginning of a 400's.
+    `length` is that of a whole body, `head` the beginning of a 400's or 503's.
     """
 
     status: int
@@ -147,7 +154,7 @@ def first_asked(held: PartialState) -> int:
 def decide(seen: ResponseInfo, held: PartialState, *, ranged: bool) -> Verdict:
     """Decide on an answer; `ranged` tells whether the request asked for the rest only."""
     status = seen.status
-    if status in NEW_LINK_STATUSES or _EXPIRY.search(seen.head):
+    if status in NEW_LINK_STATUSES or (status == 400 and _EXPIRY.search(seen.head)):
         return Verdict(Action.NEW_LINK, f"the link was answered with {status}")
     if status == 416 and ranged:
         whole = seen.range[2] == held.size and held.total in (None, held.size)
@@ -161,7 +168,8 @@ def decide(seen: ResponseInfo, held: PartialState, *, ranged: bool) -> Verdict:
             action = Action.REQUEST_FULL
         else:
             action = Action.AGAIN if passing else Action.FAIL
-        return Verdict(action, f"the file host answered {status}")
+        often = status == 429 or _TOO_OFTEN.search(seen.head) is not None
+        return Verdict(action, f"the file host answered {status}", often)
     if not seen.decodable:
         return Verdict(Action.FAIL, "the file came in an unknown Content-Encoding")
     if not seen.proved and held.expected is None:
