@@ -359,6 +359,26 @@ def test_adopted_bit_by_bit_after_a_lost_catalogue(
     assert proof_of(say, lines[0])["problems"] == {str(gone.relative_to(root)): "missing"}
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_is_only_known_from_sums_after_a_lost_catalogue(
+    service: SimulatedService, root: Path, ids: list[int], say: Say, gone: bool
+) -> None:
+    shutil.rmtree(root / ".g2a-archive")
+    assert run_here(service, root, ids[:1]).exit_code == 0
+    line = line_of(say)
+    beside = path_of(service, root, ids[2])
+    name = str(beside.relative_to(root))
+    assert f"{name}: unknown: " in (before := say("verify", "--fingerprint", line)[1])
+    assert ": proven, " in before
+    if gone:
+        beside.unlink()
+    else:
+        rewrite_file(beside)
+    out = say("verify", "--fingerprint", line)[1]
+    assert f"{name}: {'missing' if gone else 'changed: not what was listed'}" in out.splitlines()
+    assert "NOT proven" in out
+
+
 def test_a_run_that_fails_between_sums_and_catalogue(
     service: SimulatedService, root: Path, ids: list[int], say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
