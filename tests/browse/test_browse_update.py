@@ -122,6 +122,16 @@ def moved(archive: Archive, _: Zone = None) -> None:
     checksums.write_checksums(archive.catalog, archive.root)
 
 
+def moved_to_and_fro(archive: Archive, zone: Zone) -> None:
+    """A directory that is no more, and then is again what it was."""
+    moved(archive)
+    browse(archive, zone=zone)
+    (archive.root / "2013-07-02" / "7021.mp4").unlink()
+    add(archive, 7021, DAYS[7])
+    browse(archive, zone=zone)
+    moved(archive)
+
+
 def owed(archive: Archive, _: Zone = None) -> None:
     archive.catalog.record_results(RecordingResult(n, State.UNAVAILABLE) for n in range(5000, 5008))
 
@@ -163,6 +173,7 @@ def browsed(
         mend,
         replaced,
         moved,
+        moved_to_and_fro,
         owed,
         owed_no_more,
         not_summed_yet,
