@@ -89,10 +89,18 @@ def all_rows(catalog: Catalog) -> Iterator[Row]:
 class Choice(RecordingSelection):
     """The recordings of a bag.
 
-    `left_out` are those of the time asked for that are not archived, so not in the bag.
+    `left_out` are those of the time asked for that are not archived, and those that are, but nobody
+    knows when they started: so not in the bag.
     """
 
     left_out: list[int] = field(default_factory=list)
+
+    def ask_for(self, row: Row, since: int | None, until: int | None) -> None:
+        """Take in an archived recording, if it is of this time."""
+        if _within(row, since, until):
+            self.take(row)
+        elif started(row) is None:
+            self.left_out.append(row.id)
 
 
 def choose_ids(
@@ -111,8 +119,8 @@ def choose_ids(
             problems.append(f"{id_} was removed (only `download --again {id_}` fetches it)")
         elif row.state != State.ARCHIVED:
             problems.append(f"{id_} is not archived ({row.state})")
-        elif _within(row, since, until):
-            choice.take(row)
+        else:
+            choice.ask_for(row, since, until)
     if problems:
         more = f"; and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
         raise ArchiverError(
@@ -126,11 +134,9 @@ def choose_time(catalog: Catalog, since: int | None, until: int | None) -> Choic
     """All archived recordings that started at or after `since` and before `until` (Unix time)."""
     choice = Choice()
     for row in all_rows(catalog):
-        if not _within(row, since, until):
-            continue
         if row.state == State.ARCHIVED:
-            choice.take(row)
-        elif row.state != State.REMOVED:
+            choice.ask_for(row, since, until)
+        elif row.state != State.REMOVED and _within(row, since, until):
             choice.left_out.append(row.id)
     return choice
 

@@ -26,6 +26,7 @@ from support import (  # fmt: skip
     relative_path,
     states,
 )
+from support.sync import change
 
 from g2a_archive import __version__
 from g2a_archive.archive.disk.lock import RunLock
@@ -200,6 +201,21 @@ def test_without_start_times_the_directories_tell(archive: Path, service: Simula
     bag(archive, "late", "--since", last)
     ids = [id_ for id_, day in days.items() if day == last]
     assert_payload(service, archive.parent / "late" / "data", ids)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_of_whom_nobody_knows_when_they_started_is_said(
+    archive: Path, service: SimulatedService, named: bool
+) -> None:
+    """As after a catalogue was lost, in a layout without days."""
+    undated, *others = service.recordings
+    sql = "UPDATE recording SET start_time = NULL, directory = '2014' WHERE id = ?"
+    change(archive, sql, undated)
+    ids = service.recordings if named else ()
+    report = json.loads(bag(archive, "case", *ids, "--since", "2000-01-01", "--json", code=3))
+    assert report["left_out"] == [str(undated)]
+    assert_payload(service, archive.parent / "case" / "data", others)
+    assert json.loads(bag(archive, "all", *service.recordings, "--json"))["left_out"] == []
 
 
 def test_what_is_owed_of_that_time_is_said(archive: Path, service: SimulatedService) -> None:

@@ -154,7 +154,7 @@ def _tell(
     if choice.left_out:
         more = f", and {len(choice.left_out) - 10:,} more" if len(choice.left_out) > 10 else ""
         outputs.print_error(
-            f"of that time, but not archived, so not in the bag: "
+            f"not in the bag, as not archived, or started nobody knows when: "
             f"{', '.join(map(str, choice.left_out[:10]))}{more}"
         )
     if settings.quiet:
