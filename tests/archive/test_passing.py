@@ -72,6 +72,19 @@ def test_reading_what_is_there(service: SimulatedService, root: Path, tmp_path: 
     assert_archive_equals(service, tmp_path / "one")
 
 
+def test_a_journal_that_a_run_elsewhere_deletes_while_it_is_copied(
+    service: SimulatedService, root: Path
+) -> None:
+    """On a share whose locks are not seen; a reader beside such a run ended with 6."""
+    run_here(service, root, service.recordings)
+    own = root / ".g2a-archive"
+    (own / "lock.lease").write_text("host nas2, process 1\nits-boot/42\n")
+    (own / "catalog.sqlite3-journal").write_bytes(bytes(512))
+    moments = each_once(root, ("read", "/.g2a-archive/catalog.sqlite3-journal"))
+    result = run_cli(["status", "--dest", root], moments)
+    assert (result.returncode, result.stderr) == (ExitCode.OK, "")
+
+
 def test_the_program_s_own_files_cannot_be_opened(service: SimulatedService, root: Path) -> None:
     """Parts of it are read when they are needed; it was called a bug."""
     fault = playing([Fault("open", "*/download/*engine.*", errno.EMFILE)])

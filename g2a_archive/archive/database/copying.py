@@ -18,6 +18,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from g2a_archive.archive.disk import strictpath
+from g2a_archive.archive.disk.domains import retry_transient
 from g2a_archive.archive.disk.flushing import flush_file
 from g2a_archive.archive.disk.renaming import replace
 from g2a_archive.errors import CatalogError
@@ -68,7 +69,7 @@ def copy_in_memory(path: Path, check: Callable[[], None], seconds: float) -> sql
         copy = Path(place) / "catalog.sqlite3"
         until = time.monotonic() + seconds
         path = Path(os.path.realpath(path))  # which SQLite has the journal beside
-        while not _copied(path, copy):
+        while not retry_transient(_copied, path, copy):  # a journal that goes is a stale handle
             check()
             if time.monotonic() > until:
                 hint = "another machine works on this archive: wait for it"
