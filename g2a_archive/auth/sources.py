@@ -72,24 +72,24 @@ class TokenFile(TokenSource):
     def __init__(self, path: str, warn: Warn, wait: Wait) -> None:
         self._path, self._wait = path, wait
         self.description = f"the access token in {path}"
-        self._first: str | None = self._read(warn)
+        self._first: str | None = self._read_patiently(warn)
         self._seen = frozenset({self._first})
 
     def fetch(self) -> tuple[str, float | None]:
-        token, self._first = self._first or self._read_again(), None
+        token, self._first = self._first or self._read_patiently(), None
         self._seen |= {token}
         return token, None
 
     def secrets(self) -> frozenset[str]:
         return self._seen
 
-    def _read_again(self) -> str:
+    def _read_patiently(self, warn: Warn | None = None) -> str:
         try:
-            return self._read()
+            return self._read(warn)
         except CredentialsError:  # it may just be being written
             if self._wait(1.0):
                 raise Interrupted from None
-        return self._read()
+        return self._read(warn)
 
     def _read(self, warn: Warn | None = None) -> str:
         what = "the access token"

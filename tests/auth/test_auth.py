@@ -293,11 +293,14 @@ def test_a_token_file_that_another_program_renews(tmp_path: Path, watch: Watch) 
     assert {"one", "two"} <= credentials.secrets()
 
 
-def test_a_token_file_that_is_just_being_written(tmp_path: Path) -> None:
-    path = secret_file(tmp_path / "token", "one")
+@pytest.mark.parametrize("first", ["one", ""])
+def test_a_token_file_that_is_just_being_written(first: str, tmp_path: Path) -> None:
+    """As a shell's `get-token > FILE` empties it first: as a run begins, too."""
+    path = secret_file(tmp_path / "token", first)
+    tokens = iter(["two", "three"])
 
     def wait(seconds: float) -> bool:
-        secret_file(path, "two")
+        secret_file(path, next(tokens))
         return False
 
     settings = AuthSettings(token_file=str(path))
@@ -305,7 +308,7 @@ def test_a_token_file_that_is_just_being_written(tmp_path: Path) -> None:
     stale = credentials.authorization()
     secret_file(path, "")
     assert credentials.renew(stale)
-    assert credentials.authorization() == "Bearer two"
+    assert credentials.authorization() == ("Bearer two" if first else "Bearer three")
 
 
 def test_a_pipe_that_nobody_writes_to(tmp_path: Path) -> None:
