@@ -56,7 +56,7 @@ def is_error_xml(head: bytes) -> bool:
 
 
 def is_error_json(head: bytes) -> bool:
-    """Whether this is a JSON object that tells of an error, and no longer than `HEAD`."""
+    """Whether this is a JSON object that tells of an error, and no longer than `HEAD_SIZE`."""
     text = head.lstrip(_BEFORE)
     if len(head) >= HEAD_SIZE or not text.startswith(b"{"):
         return False

@@ -25,9 +25,7 @@ _KINDS = {
 FILE_NAME = re.compile(rf"([1-9][0-9]*)\.({'|'.join(_KINDS)})", re.ASCII)
 """A final file name: the recording's ID and an extension."""
 
-_OURS = re.compile(
-    rf"\..*|SHA256SUMS|{FILE_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.DOTALL | re.IGNORECASE
-)
+_OURS = re.compile(rf"SHA256SUMS|{FILE_NAME.pattern}\.kept-[0-9]+", re.ASCII | re.IGNORECASE)
 _OURS_AT_TOP = ("browse", "index.html")
 
 _SYSTEM_FILES = frozenset(

@@ -187,7 +187,7 @@ class Partial:
 
     @property
     def head(self) -> bytes:
-        """The file's beginning, `content.HEAD` bytes of it at most."""
+        """The file's beginning, `content.HEAD_SIZE` bytes of it at most."""
         if self._head is None or len(self._head) < min(self.size, HEAD_SIZE):
             self._head = os.pread(self.fd, HEAD_SIZE, 0)
         return self._head

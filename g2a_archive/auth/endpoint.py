@@ -92,7 +92,7 @@ class TokenEndpoint:
         `grace`: seconds that the answer is still waited for when the run is asked to stop.
 
         Connection errors, 408, 429, 5xx and unreadable answers are tried again. Raises
-        `CredentialsError` (400, 401, 403), `UnreachableError`, `BadAnswerError`, `InputError`
+        `CredentialsError` (400, 401, 403), `UnreachableError`, `BadResponseError`, `InputError`
         (certificates), `Interrupted`; none of them shows or is chained to anything secret.
         """
         return call_with_retries(
@@ -100,7 +100,7 @@ class TokenEndpoint:
         )
 
     def _ask_once(self, form: Mapping[str, str], hint: str, grace: float) -> TokenAnswer:
-        """Return the answer; raises `Again` for what may pass."""
+        """Return the answer; raises `RetryableError` for what may pass."""
         from g2a_archive.transport.errors import NetworkError
         from g2a_archive.transport.sessions import Caller, run_with_deadline
 

@@ -1,7 +1,7 @@
 """Static pages to find and watch the archive's recordings in a browser, from `file://`.
 
-`update_site` asks a `Source` for the recordings, and writes `index.html` at the archive's root and
-everything else in `browse/`. What it kept of the last run there tells which pages have changed.
+`update_site` asks a `PageSource` for the recordings, and writes `index.html` at the archive's root
+and everything else in `browse/`. What it kept of the last run there tells which pages have changed.
 `write_site` does the same once, for some recordings in memory.
 The pages need no server and no network; all but the search works without JavaScript.
 """

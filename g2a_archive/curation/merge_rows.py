@@ -106,14 +106,12 @@ def _entries(
 class MergePlan:
     """What is to become of one recording of a source.
 
-    `take`: kinds of file that the target lacks, `same`: that both have alike, `lacks`: that the
-    source itself knows to be damaged, and the target lacks. `contradicts` says how the two
-    differ (by kind, None for the whole recording): then nothing is done. `kept_out`: the target
-    has removed it for good.
+    `take`: kinds of file that the target lacks, `lacks`: that the source itself knows to be
+    damaged, and the target lacks. `contradicts` says how the two differ (by kind, None for the
+    whole recording): then nothing is done. `kept_out`: the target has removed it for good.
     """
 
     take: tuple[FileKind, ...] = ()
-    same: tuple[FileKind, ...] = ()
     lacks: tuple[FileKind, ...] = ()
     contradicts: Mapping[FileKind | None, str] = field(default_factory=dict)
     kept_out: bool = False
@@ -138,7 +136,6 @@ def decide(source: RecordingRows, target: RecordingRows | None) -> MergePlan:
         return MergePlan(contradicts=differ)
     return MergePlan(
         take=tuple(kind for kind in there if kind not in here),
-        same=tuple(kind for kind in there if kind in here),
         lacks=tuple(kind for kind in source.files if kind not in there and kind not in here),
     )
 

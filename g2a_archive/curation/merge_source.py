@@ -41,8 +41,8 @@ class SourceArchive:
         """
         if not text.strip() or "\0" in text:
             raise InputError("the name of an archive must not be empty")
-        archive, equals, catalog = text.rpartition("=")
-        if equals and archive and catalog and not os.path.lexists(text):
+        archive, _, catalog = text.rpartition("=")
+        if archive and catalog and not os.path.lexists(text):
             return cls(archive, Path(archive).absolute(), catalog)
         return cls(text, Path(text).absolute())
 

@@ -159,11 +159,10 @@ def is_since(entry: FileCandidate, since: datetime) -> bool:
 @contextmanager
 def _scratch() -> Iterator[sqlite3.Connection]:
     """A temporary database, which goes into a file where it is large."""
-    db = sqlite3.connect("", isolation_level=None)
+    db = sqlite3.connect("")
     with closing(db), temp_space_errors("cannot sort the files to check in a temporary file"):
         db.execute("PRAGMA journal_mode = OFF")
         db.execute("PRAGMA cache_size = -8192")
-        db.execute("BEGIN")
         yield db
 
 

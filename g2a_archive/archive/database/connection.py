@@ -134,7 +134,7 @@ class Database:
                 f"the catalogue {self.path} is empty: no run has come as far as to fill it",
                 hint="the next run does; on a share, see --catalog",
             )
-        if (tables and not ours) or (self.readonly and not ours):
+        if not ours and (tables or self.readonly):
             raise CatalogError(
                 f"{self.path} is not a catalogue of g2a-archive",
                 hint="move it away; the next download adopts the files that are there",

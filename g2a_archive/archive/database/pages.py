@@ -98,7 +98,7 @@ def write_again(catalog: Catalog, root: Path) -> None:
 
 
 class CatalogPages:
-    """A `browse.Source`: the catalogue as it is now, nothing of it held in memory."""
+    """A `browse.PageSource`: the catalogue as it is now, nothing of it held in memory."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
