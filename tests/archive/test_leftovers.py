@@ -11,6 +11,7 @@ from support.service import Serve
 
 from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.archive.database.tombstones import remove_empty_directories
+from g2a_archive.archive.disk.leftovers import find_unrecorded
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
 from g2a_archive.models import MAX_ID, State
 
@@ -113,3 +114,12 @@ def test_of_directories_that_are_left_empty_a_mount_point_stays(tmp_path: Path) 
     remove_empty_directories(tmp_path, ["2014/05/06", "2015/05/06", "2015/05/07", "2016/05/06"])
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert left == {"2014", "2016", "2016/05", "2016/05/07", "2016/05/07/7.mp4"}
+
+
+def test_links_that_lead_back_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "2014" / "05").mkdir(parents=True)
+    (tmp_path / "2014" / "05" / "7.mp4").touch()
+    for name in ("all", "here"):
+        (tmp_path / "2014" / name).symlink_to(tmp_path)
+    found = list(find_unrecorded(tmp_path, {7}))
+    assert [id_ for _, id_ in found] == [7]

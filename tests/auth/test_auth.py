@@ -179,6 +179,23 @@ def test_a_token_is_kept_until_near_its_end(
     assert token_calls(service) == 3
 
 
+@pytest.mark.parametrize("told", ["soon", -1, 0, 1e12, None, [], "1e400"])
+def test_a_life_that_is_none_is_an_hour(
+    told: object, service: SimulatedService, with_pat: AuthSettings, watch: Watch
+) -> None:
+    answer = Response.json({"access_token": "odd", "expires_in": told})
+    service.fail(answer, call="token", times=1)
+    clock, wall = ManualClock(), ManualClock()
+    credentials = credentials_from(
+        with_pat, warn=watch.warn, wait=watch.wait, monotonic=clock, wall=wall
+    )
+    first = credentials.authorization()
+    clock.advance(3600 - 301)
+    assert credentials.authorization() == first == "Bearer odd"
+    clock.advance(2)
+    assert credentials.authorization() != first
+
+
 def test_short_lives_are_renewed_after_two_thirds(
     service: SimulatedService, with_pat: AuthSettings, watch: Watch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.memory import peak_of
 
 from g2a_archive.console.outputs import say_json, write_error_file
-from g2a_archive.console.report import Report
+from g2a_archive.console.report import Report, SyncReport
 from g2a_archive.models import Failure, FileKind, Tombstone
 
 WHY = ["a", "b"]
@@ -69,6 +69,38 @@ def test_everything_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert [int(line.split()[0]) for line in lines] == [
         10**9 + n for n in (0, 1, 2, 9, 10, 11, 6, 7, 8, 12, 13, 14)
     ]
+
+
+def test_what_sync_did_or_would_do_is_in_the_summary() -> None:
+    made = Report("2026-11-23T02:00:00Z", finished_at="2026-11-23T03:00:00Z")
+    made.sync = SyncReport(
+        listed=9,
+        calls=2,
+        to_transcode=1234,
+        transcoding=1000,
+        to_mark=7,
+        marked=6,
+        overflowing=["2014-05-06T07:08:09Z"],
+        refused={12: "the service refuses to mark it as archived"},
+        lost=[13],
+    )
+    done = [line for _, line in made.summary()]
+    would = {
+        "  would ask for the transcoding of 1,234",
+        "  would mark 7 as archived on the service",
+    }
+    assert not would & {*done}
+    for told in (
+        "  The service lists 9 recordings (2 list calls)",
+        "  asked for the transcoding of 1,000",
+        "  marked 6 as archived on the service",
+        "  some may be missing: too many recordings started at 2014-05-06T07:08:09Z",
+        "  12  the service refuses to mark it as archived",
+        "  13  given up and lost",
+    ):
+        assert told in done
+    made.dry_run = True
+    assert would <= {line for _, line in made.summary()}
 
 
 def test_it_takes_little_memory() -> None:

@@ -184,6 +184,16 @@ def test_nothing_goes_too_early_where_only_directories_tell(
     assert set(states(root).values()) == {"archived", "removed"}
 
 
+def test_what_started_nobody_knows_when_is_told_and_stays(
+    root: Path, ids: list[int], say: Say
+) -> None:
+    """As after a catalogue was lost, in a layout without days."""
+    change(root, "UPDATE recording SET start_time = NULL, directory = '2014' WHERE id = ?", ids[0])
+    assert "; 1 of an unknown date" in say("remove", "--before", "30d", "--yes")[1]
+    assert_removed(root, *ids[1:])
+    assert states(root)[ids[0]] == "archived"
+
+
 def test_before_an_age(root: Path, ids: list[int], say: Say) -> None:
     assert "Nothing to remove" in say("remove", "--yes", "--before", "20000d")[1]
     assert say("remove", "--yes", "--before", "30d")[0] == 0

@@ -51,6 +51,9 @@ def test_every_kind_of_damage_is_found_named_and_recorded(archive: Archive) -> N
     (day / "swap").rename(day / "5.mp4")
     (day / "6.jpg").unlink()
     (day / "6.jpg").mkdir()
+    archive.add(9, "2014/05/07")
+    shutil.rmtree(archive.root / "2014/05/07")
+    (archive.root / "2014/05/07").write_text("no directory")
     archive.write("2014/05/06/99.mp4", video("foreign"))
     archive.write("2014/notes.txt", b"a note")
 
@@ -64,9 +67,14 @@ def test_every_kind_of_damage_is_found_named_and_recorded(archive: Archive) -> N
         "2014/05/06/3.events": "missing",
         "2014/05/06/6.jpg": "changed: it is no file any more",
         "2014/05/06/99.mp4": "unknown: not in the catalogue",
+        "2014/05/07": "unknown: not in the catalogue",
+        "2014/05/07/9.events": "missing",
+        "2014/05/07/9.jpg": "missing",
+        "2014/05/07/9.mp4": "missing",
+        "2014/05/07/SHA256SUMS": "unreadable: Not a directory",
         "2014/notes.txt": "unknown: not in the catalogue",
     }
-    assert [*archive.catalog.owed()] == [1, 2, 3, 4, 5, 6]
+    assert [*archive.catalog.owed()] == [1, 2, 3, 4, 5, 6, 9]
     assert archive.state(3) == ("damaged", 5, "events: missing")
     assert archive.state(7) == ("archived", 7, None)
     sql = "SELECT damage FROM file WHERE recording = 3 ORDER BY kind"
