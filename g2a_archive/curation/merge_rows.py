@@ -164,7 +164,7 @@ def merged(
     if target is not None:
         for name, value in target.row.items():
             row[name] = _either(name, value, row.get(name))
-    row["directory"] = (target.row["directory"] if target is not None else None) or directory
+    row["directory"] = directory
     tomb = target if target is not None and target.state is State.REMOVED else source
     if tomb.state is State.REMOVED:  # of two tombstones this archive's own stays
         row |= {name: tomb.row[name] for name in _OF_A_REMOVED}
