@@ -121,7 +121,8 @@ class Storage:
             if self._catalog_elsewhere:
                 self._unflushed.update(flushing.make_directories(self.catalog.parent))
             self.lock.acquire(callbacks)
-            self.partial_names = set(retry_transient(os.listdir, self.partial))
+            flushing.remove_trials(self.metadata_dir)
+            self.partial_names = flushing.remove_trials(self.partial)
         except OSError as error:
             self.close()
             raise storage_error(error, "create", error.filename or self.metadata_dir) from error

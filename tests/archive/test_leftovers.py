@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from support.service import Serve
 
 from g2a_archive.archive.database.catalog import Catalog, RecordingResult
 from g2a_archive.archive.database.tombstones import remove_empty_directories
+from g2a_archive.archive.disk import flushing
 from g2a_archive.archive.disk.leftovers import find_unrecorded
 from g2a_archive.demo import SimulatedService, faults, sample_recordings
 from g2a_archive.models import MAX_ID, State
@@ -123,3 +125,42 @@ def test_links_that_lead_back_are_followed_once(tmp_path: Path) -> None:
         (tmp_path / "2014" / name).symlink_to(tmp_path)
     found = list(find_unrecorded(tmp_path, {7}))
     assert [id_ for _, id_ in found] == [7]
+
+
+@pytest.mark.parametrize("tried", [1, 2])
+def test_what_a_check_left_that_was_killed_while_a_share_stood_still(
+    tried: int, service: SimulatedService, root: Path
+) -> None:
+    """Each of them, every minute, left another `.trial-PID` there for good."""
+    env = service.environment()
+    assert run_here(service, root, service.recordings).exit_code == 0
+    killed = f"""
+import os, signal
+from g2a_archive.archive.disk import flushing
+tries = iter(range({tried}))
+def flush_file(fd):
+    next(tries, None)
+    if not tries.__length_hint__():
+        os.kill(os.getpid(), signal.SIGKILL)
+flushing.flush_file = flush_file
+"""
+    result = run_cli(["check", "--dest", root], env, before=killed)
+    assert result.returncode == -signal.SIGKILL
+    assert len([*root.rglob(".trial-*")]) == 1
+    assert run_here(service, root, service.recordings).exit_code == 0
+    assert not [*root.rglob(".trial-*")]
+
+
+def test_a_try_whose_name_another_run_took_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = flushing.flush_file
+
+    def removed_meanwhile(fd: int) -> bool:
+        flushing.remove_trials(tmp_path)
+        return flush(fd)
+
+    monkeypatch.setattr(flushing, "flush_file", removed_meanwhile)
+    (tmp_path / "1.mp4.part").touch()
+    flushing.write_trial(tmp_path)
+    assert flushing.remove_trials(tmp_path) == {"1.mp4.part"}

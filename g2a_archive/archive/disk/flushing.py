@@ -41,6 +41,8 @@ _NO_DIRECTORY_FLUSH = _NO_FLUSH | {errno.EBADF, errno.EACCES}
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
+_TRIAL = ".trial-"
+
 log = logging.getLogger("g2a_archive")
 
 _warned: set[tuple[str, int]] = set()
@@ -173,7 +175,7 @@ class FlushedDevices:
 
 def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:
     """Write, flush and remove a file of `size` bytes in a directory; raises `OSError`."""
-    path = os.path.join(directory, f".trial-{os.getpid()}")
+    path = os.path.join(directory, f"{_TRIAL}{os.getpid()}")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         block = os.urandom(min(size, 1 << 20))  # such as no file system can make smaller
@@ -184,7 +186,22 @@ def write_trial(directory: str | os.PathLike[str], size: int = 1) -> None:
         try:
             os.close(fd)  # where a share may tell that its quota is used up
         finally:
-            retry_transient(os.unlink, path)
+            with suppress(FileNotFoundError):  # as by a run that took it for a killed one's
+                retry_transient(os.unlink, path)
+
+
+def remove_trials(directory: str | os.PathLike[str]) -> set[str]:
+    """Remove what killed processes left of such tries; returns the other names in the directory.
+
+    Who waits for a share is killed just then, and there may be a `check` each minute. Raises
+    `OSError`.
+    """
+    names = set(retry_transient(os.listdir, directory))
+    left = {name for name in names if name.startswith(_TRIAL)}
+    for name in left:
+        with suppress(OSError):
+            os.unlink(os.path.join(directory, name))
+    return names - left
 
 
 def reset_warnings() -> None:
