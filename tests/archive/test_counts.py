@@ -145,15 +145,3 @@ def test_a_catalogue_from_before_there_were_counts(tmp_path: Path) -> None:
         assert kept(catalog) == right
         assert catalog.scalar("PRAGMA user_version") == schema.VERSION
         assert (inventory.summary(catalog), inventory.by_period(catalog, "day")) == told
-
-
-def test_a_catalogue_that_kept_recordings_whose_sums_had_changed(tmp_path: Path) -> None:
-    """Of the first ones of this schema: what a killed run had left there is still to be written."""
-    path = tmp_path / "catalog.sqlite3"
-    Catalog(path).close()
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("CREATE TABLE stale_recording (directory TEXT, recording INTEGER)")
-        db.execute("INSERT INTO stale_recording VALUES ('2014/05/06', 1), ('2014/05/06', 2)")
-    for readonly in (True, False, True):
-        with Catalog(path, readonly=readonly) as catalog:
-            assert catalog.stale_directories() == ["2014/05/06"]

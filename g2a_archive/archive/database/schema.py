@@ -187,13 +187,6 @@ FROM recording""",
 )
 
 
-# The first catalogues of this schema kept the recordings whose sums had changed, too.
-_WHOLE_DIRECTORIES = (
-    "INSERT OR IGNORE INTO stale_directory SELECT directory FROM stale_recording",
-    "DROP TABLE stale_recording",
-)
-
-
 def create(db: sqlite3.Connection) -> None:
     """Make the tables; the caller has a transaction open. Raises `sqlite3.DatabaseError`."""
     for statement in (_RECORDING, _FILE, _RUN, *_INDEXES, *_OWN, *_HISTORY, _ELSEWHERE):
@@ -211,12 +204,9 @@ def migrate(db: sqlite3.Connection) -> None:
     if version_of(db) < VERSION:
         for statement in _FROM_1:
             db.execute(statement)
-    if not _has(db, "day_count"):
+    if not _has_counts(db):
         db.execute(_ELSEWHERE)
         counts.create(db)
-    if _has(db, "stale_recording"):
-        for statement in _WHOLE_DIRECTORIES:
-            db.execute(statement)
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -227,9 +217,9 @@ def version_of(db: sqlite3.Connection) -> int:
 
 def is_current(db: sqlite3.Connection) -> bool:
     """Whether a catalogue is as this program makes it. Raises `sqlite3.DatabaseError`."""
-    return version_of(db) == VERSION and _has(db, "day_count") and not _has(db, "stale_recording")
+    return version_of(db) == VERSION and _has_counts(db)
 
 
-def _has(db: sqlite3.Connection, table: str) -> bool:
-    sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)"
-    return bool(db.execute(sql, (table,)).fetchone()[0])
+def _has_counts(db: sqlite3.Connection) -> bool:
+    sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'day_count')"
+    return bool(db.execute(sql).fetchone()[0])
