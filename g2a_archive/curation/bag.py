@@ -129,8 +129,9 @@ def _work_directory(where: BagTarget) -> Iterator[Path]:
         with suppress(OSError):
             _clear(work)
             lock.path.unlink(missing_ok=True)
+        lock.release()  # while it is open, NFS and FUSE keep it there under another name
+        with suppress(OSError):
             work.rmdir()
-        lock.release()
 
 
 def _clear(work: Path) -> None:
