@@ -102,6 +102,17 @@ def test_archives_are_brought_together_there(
         assert say("verify")[0] == 0
 
 
+def test_what_was_linked_there_has_another_size_for_a_while(
+    service: SimulatedService, drive: Path, root: Path, say: Say
+) -> None:
+    with odd_mount(drive, "links"):
+        parts = shards(service, drive, 2)
+        assert say("merge", "--min-free", "0", "--move", *parts)[0] == 0
+        assert [name for part in parts for name in archive_files(part)] == []
+        assert_archive_equals(service, root)
+        assert say("verify")[0] == 0
+
+
 def test_names_are_kept_in_lower_case(
     service: SimulatedService, drive: Path, root: Path, say: Say
 ) -> None:

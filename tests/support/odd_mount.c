@@ -11,6 +11,8 @@
  * nostatfs     it does not tell its space
  * nonumbers    the inodes of all have the number 0
  * newnumbers   they have another number at each look
+ * links        there are hard links, and what has two names is told with 50 bytes too many, as
+ *              gocryptfs 2.3 does for a second
  */
 #define FUSE_USE_VERSION 31
 #define _GNU_SOURCE
@@ -28,7 +30,7 @@
 #include <unistd.h>
 
 static const char *source;
-static int fold, decompose, noreplace, nofsync, nochmod, nostatfs, nonumbers, newnumbers;
+static int fold, decompose, noreplace, nofsync, nochmod, nostatfs, nonumbers, newnumbers, links;
 static off_t largest = LLONG_MAX;
 
 #define ANSWER(call) return (call) == -1 ? -errno : 0
@@ -52,6 +54,7 @@ static int odd_getattr(const char *path, struct stat *info, struct fuse_file_inf
     if (lstat(name, info)) return -errno;
     if (newnumbers) info->st_ino = 1000 + newnumbers++;
     if (nonumbers) info->st_ino = 0;
+    if (links && S_ISREG(info->st_mode) && info->st_nlink > 1) info->st_size += 50;
     return 0;
 }
 
@@ -82,7 +85,13 @@ static int odd_rename(const char *from, const char *to, unsigned int flags) {
     ANSWER(rename(old, new));
 }
 
-static int odd_link(const char *from, const char *to) { return -EPERM; }
+static int odd_link(const char *from, const char *to) {
+    PLACE(old, from);
+    PLACE(new, to);
+    if (!links) return -EPERM;
+    ANSWER(link(old, new));
+}
+
 static int odd_symlink(const char *to, const char *path) { return -EPERM; }
 
 static int odd_chmod(const char *path, mode_t mode, struct fuse_file_info *file) {
@@ -186,6 +195,7 @@ int main(int count, char **given) {
         nostatfs |= !strcmp(given[i], "nostatfs");
         nonumbers |= !strcmp(given[i], "nonumbers");
         newnumbers |= !strcmp(given[i], "newnumbers");
+        links |= !strcmp(given[i], "links");
         if (!strncmp(given[i], "largest=", 8)) largest = atoll(given[i] + 8);
     }
     char *arguments[] = {given[0], given[2], "-o", "default_permissions", NULL};
