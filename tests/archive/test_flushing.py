@@ -27,7 +27,7 @@ from support import (
 from support.odd_drive import ODD, Fault, playing
 from support.service import Serve
 
-from g2a_archive.archive.disk.flushing import GroupFlush
+from g2a_archive.archive.disk.flushing import GroupFlush, flush_directory
 from g2a_archive.archive.disk.libc import c_call
 from g2a_archive.archive.disk.space import file_system_type
 from g2a_archive.demo import Request, SimulatedRecording
@@ -129,6 +129,12 @@ def test_where_it_is_not_safe_each_file_is_flushed_by_itself(
 
 
 @linux
+def test_a_directory_that_is_gone_is_not_flushed(tmp_path: Path) -> None:
+    """It is no file system's lack of a flush, after which what is named counts."""
+    with pytest.raises(FileNotFoundError):
+        flush_directory(tmp_path / "gone")
+
+
 def test_a_file_system_that_is_none() -> None:
     assert GroupFlush.of("/proc") is None
 

@@ -76,6 +76,19 @@ def test_the_first_page_names_the_zone(
     assert f"Times are {words}." in page(tmp_path, "index.html")
 
 
+def test_the_first_page_leads_to_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "PER_PAGE", 4)  # the day has several pages
+    write(tmp_path, *(entry(n, LATE + timedelta(minutes=n)) for n in range(1, 11)))
+    link = re.compile(r'<a href="(browse/[^"#]+)#r(\d+)"')
+    newest = link.findall(page(tmp_path, "index.html"))
+    assert [int(id_) for _, id_ in newest] == [10, 9, 8, 7, 6, 5]
+    assert len({name for name, _ in newest}) > 1
+    for name, id_ in newest:
+        assert f'id="r{id_}"' in page(tmp_path, name)
+
+
 def test_days_follow_the_zone_whatever_order_the_entries_come_in(tmp_path: Path) -> None:
     starts = ["2014-05-07T01:00:00+00:00", "2014-05-06T23:30:00-08:00", "2014-04-30T23:59:00Z"]
     write(tmp_path, *(Entry(n, start) for n, start in enumerate(starts, 1)), zone=BERLIN)
