@@ -45,6 +45,9 @@ _ATTEMPTS = 5
 MISSING = "missing"
 """The problem of a file that is not there."""
 
+OF_REMOVED = "unknown: its recording was removed, so it may be deleted"
+"""The problem of a file that `remove` could not know, as after a lost catalogue."""
+
 _NOT_THE_FILE = {
     *(errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT),
     *(errno.ENODEV, errno.ENXIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),

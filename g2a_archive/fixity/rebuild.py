@@ -13,12 +13,13 @@ from pathlib import Path
 
 from g2a_archive.archive import checksums, content
 from g2a_archive.archive.database.catalog import Catalog
+from g2a_archive.archive.database.tombstones import tombstones
 from g2a_archive.archive.disk.flushing import FlushedDevices
 from g2a_archive.archive.disk.hashing import hash_file
 from g2a_archive.archive.disk.mounts import broken_link_part, missing_parts
 from g2a_archive.archive.layout import ARCHIVE_DIR, is_directory, parse_name
 from g2a_archive.errors import Interrupted, LocalError, StorageError, storage_error
-from g2a_archive.fixity.check import Finding, FixityResult
+from g2a_archive.fixity.check import OF_REMOVED, Finding, FixityResult
 from g2a_archive.fixity.tree import Folder, Tree, in_parallel, leads_nowhere
 from g2a_archive.models import FileKind, StoredFile, pluralize, printable
 
@@ -206,13 +207,17 @@ class _Rebuilding:
         found = _Found(directory)
         ours = is_directory(directory)
         keys = {name: parse_name(self.tree.key(name)) for name in names}
-        files = self.catalog.files({key[0] for key in keys.values() if key})
+        ids = {key[0] for key in keys.values() if key}
+        files, removed = self.catalog.files(ids), {one.id for one in tombstones(self.catalog, ids)}
         held: dict[_Key, str] = {(file.recording, file.kind): file.path for file in files}
         for name, key in keys.items():
             path = found.path(name)
             if key is None or not ours:
                 why = "in no directory that a layout makes" if key else "not a recording's file"
                 found.findings.append(_unknown(path, f"unknown: {why}"))
+                continue
+            if key[0] in removed:
+                found.findings.append(_unknown(path, OF_REMOVED))
                 continue
             self.add_missing(found, key[0], missing)
             other = held.get(key) or self.pending.get(key)

@@ -23,7 +23,14 @@ from g2a_archive.archive.disk.mounts import require_some_mounted
 from g2a_archive.archive.layout import ARCHIVE_DIR, FILE_NAME, parse_name
 from g2a_archive.archive.storage import is_there
 from g2a_archive.errors import CatalogError, Interrupted, LocalError
-from g2a_archive.fixity.check import MISSING, Finding, FixityResult, check, warn_unrecorded
+from g2a_archive.fixity.check import (
+    MISSING,
+    OF_REMOVED,
+    Finding,
+    FixityResult,
+    check,
+    warn_unrecorded,
+)
 from g2a_archive.fixity.selection import VerifyOptions, selected
 from g2a_archive.fixity.tree import Tree
 from g2a_archive.models import MAX_ID, State, StoredFile, pluralize, printable
@@ -259,10 +266,13 @@ class _Unknown:
                 path = os.path.join(directory, name)
                 if not os.path.lexists(self._tree.root / path):
                     continue
-                if working and parse_name(self._tree.key(name)) is not None:
+                key = parse_name(self._tree.key(name))
+                if working and key is not None:
                     self.unjudged += 1
                     continue
-                yield Finding(None, None, printable(path), "unknown: not in the catalogue", False)
+                removed = key is not None and any(tombstones(self._catalog, [key[0]]))
+                problem = OF_REMOVED if removed else "unknown: not in the catalogue"
+                yield Finding(None, None, printable(path), problem, False)
 
 
 def _unaccounted(

@@ -29,6 +29,7 @@ from support.service import Serve
 
 from g2a_archive.cli import main
 from g2a_archive.demo import SimulatedService
+from g2a_archive.fixity.check import OF_REMOVED
 
 original = removal.original
 service = removal.service
@@ -370,6 +371,21 @@ def test_what_only_says_what_would_be_done_knows_what_was_removed(
         assert (merged.exit_code, [one.id for one in merged.removed]) == (0, ids[:1])
         report = run_here(service, root, ids[:1], dry_run=dry_run)
         assert (report.exit_code, [one.id for one in report.removed]) == (0, ids[:1])
+
+
+@pytest.mark.parametrize("options", [[], ["--rebuild"]], ids=["verify", "rebuild"])
+def test_a_file_of_it_that_is_there_again_is_told(
+    options: list[str], root: Path, ids: list[int], say: Say
+) -> None:
+    """From a backup, say, or in a directory that a lost catalogue knew."""
+    day = root / "2012-01-01"
+    day.mkdir()
+    for path in sorted(root.glob(f"*/*/*/{ids[0]}.*")):
+        shutil.copy(path, day)
+    say("remove", "--yes", ids[0])
+    code, out, _ = say("verify", *options)
+    told = [f"{path.relative_to(root)}: {OF_REMOVED}" for path in sorted(day.iterdir())]
+    assert (code, out.splitlines()[:-1], len(told)) == (1, told, 3)
 
 
 def test_tombstones_that_a_spreadsheet_has_saved(root: Path, ids: list[int], say: Say) -> None:

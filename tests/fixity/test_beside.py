@@ -20,6 +20,7 @@ from g2a_archive.archive.disk.lock import RunLock
 from g2a_archive.curation.merge_work import SourceMerger
 from g2a_archive.errors import ExitCode, Interrupted
 from g2a_archive.fixity import fingerprint, tree, verify
+from g2a_archive.fixity.check import OF_REMOVED
 
 parts = merging.parts
 shard_originals = merging.shard_originals
@@ -91,7 +92,7 @@ def test_what_a_removal_has_still_to_delete(
         assert say("remove", "--yes", "1")[0] == 0
     assert codes == [0] * 4
     archive.write("2014/05/06/1.mp4", b"somebody put it back")
-    assert archive.problems() == {"2014/05/06/1.mp4": NOBODY}
+    assert archive.problems() == {"2014/05/06/1.mp4": OF_REMOVED}
 
 
 def test_what_is_removed_while_a_fingerprint_is_proven(
