@@ -205,6 +205,21 @@ class Answer:
         self._ahead = data
         return data
 
+    def error_head(self, most: int) -> bytes:
+        """Up to `most` bytes of what an error says, b"" where none come; its connection is kept as
+        that of a body which nobody began to read.
+
+        The words of a server error are waited for no longer than such a body: it is tried again.
+        """
+        if self.status >= 500:
+            self._longest = min(self._longest, _PATIENCE)
+        try:
+            data = self.read(most)
+        except NetworkError:
+            return b""
+        self._begun = False
+        return data
+
     def read(self, most: int) -> bytes:
         """Wait for bytes and return up to `most` of them, decoded; b"" at the body's end.
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import cli_here
 from support.bodies import body_of, downloads_of
-from support.host import Authority, Host, Script, answer, cut_off, reset
+from support.host import Authority, Host, Script, answer, chunks, cut_off, reset
 
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import InputError
@@ -97,6 +97,23 @@ def test_who_gives_up_in_the_middle_waits_for_nothing(host: Host, downloads: Dow
     releasing.join(1.5)  # the time-out, for which the old way waited, is 2 s
     assert not releasing.is_alive()
     given_up.set()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_an_error_says_costs_no_connection(
+    chunked: bool, host: Host, downloads: Downloads
+) -> None:
+    lines = ["Transfer-Encoding: chunked"] if chunked else []
+    words = chunks(BODY[:5000]) if chunked else BODY[:5000]
+    busy = answer(words, *lines, status="503 Slow Down", length=not chunked)
+    host.script = lambda sock: sock.sendall(busy if len(host.requests) == 1 else answer(BODY))
+    found = downloads.get(host.url, {})
+    head = found.error_head(100)
+    assert 0 < len(head) <= 100
+    assert BODY.startswith(head)
+    found.close()
+    assert body_of(downloads, host.url) == BODY
+    assert host.accepted == 1
 
 
 @pytest.mark.parametrize(

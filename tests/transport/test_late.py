@@ -204,3 +204,25 @@ def test_abort_ends_a_wait_on_a_connection_that_is_not_kept(
     found.close()
     host.close()
     proxy.close()
+
+
+def test_what_a_server_error_says_is_soon_given_up(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again anyway: a worker need not wait the whole time-out for its words."""
+    monkeypatch.setattr(answers, "_PATIENCE", 0.2)
+    downloads, said, heard = downloads_of(60.0, jobs=1), list[bytes](), threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        words = answer(BODY, status="503 Slow Down")
+        sock.sendall(words.removesuffix(BODY))
+        heard.wait(20)
+        sock.sendall(BODY)
+
+    host.script = script
+    found = downloads.get(host.url, {})
+    assert look_until_over(downloads, lambda: said.append(found.error_head(100))) is None
+    heard.set()
+    assert said == [b""]
+    found.close()
+    downloads.close()

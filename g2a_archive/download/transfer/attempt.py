@@ -179,10 +179,9 @@ class _ResponseHandler(Body):
         return self._give_up(verdict)
 
     def _seen(self) -> ResponseInfo:
-        answer, head = self.answer, b""
-        if answer.status in (400, 503):
-            with suppress(NetworkError):
-                head = answer.read(content.HEAD_SIZE)
+        answer = self.answer
+        tells = answer.status in (400, 503)
+        head = answer.error_head(content.HEAD_SIZE) if tells else b""
         return ResponseInfo(
             status=answer.status,
             validator=validator_of(answer),
