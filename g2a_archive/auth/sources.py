@@ -10,6 +10,7 @@ import base64
 import os
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from functools import cache
 
 from g2a_archive.auth.endpoint import TokenAnswer, TokenEndpoint
 from g2a_archive.auth.secretfile import (
@@ -72,7 +73,7 @@ class TokenFile(TokenSource):
     def __init__(self, path: str, warn: Warn, wait: Wait) -> None:
         self._path, self._wait = path, wait
         self.description = f"the access token in {path}"
-        self._first: str | None = self._read_patiently(warn)
+        self._first: str | None = self._read_patiently(cache(warn))  # which is told once
         self._seen = frozenset({self._first})
 
     def fetch(self) -> tuple[str, float | None]:

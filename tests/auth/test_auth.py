@@ -314,14 +314,17 @@ def test_a_token_file_that_another_program_renews(tmp_path: Path, watch: Watch) 
 def test_a_token_file_that_is_just_being_written(first: str, tmp_path: Path) -> None:
     """As a shell's `get-token > FILE` empties it first: as a run begins, too."""
     path = secret_file(tmp_path / "token", first)
+    path.chmod(0o644)
+    warned: list[str] = []
     tokens = iter(["two", "three"])
 
     def wait(seconds: float) -> bool:
-        secret_file(path, next(tokens))
+        path.write_text(next(tokens))
         return False
 
     settings = AuthSettings(token_file=str(path))
-    credentials = credentials_from(settings, warn=print, wait=wait)
+    credentials = credentials_from(settings, warn=warned.append, wait=wait)
+    assert len(warned) == 1, "twice read, once told"
     stale = credentials.authorization()
     secret_file(path, "")
     assert credentials.renew(stale)
