@@ -95,7 +95,7 @@ class Choice(RecordingSelection):
 
     left_out: list[int] = field(default_factory=list)
 
-    def ask_for(self, row: Row, since: int | None, until: int | None) -> None:
+    def consider(self, row: Row, since: int | None, until: int | None) -> None:
         """Take in an archived recording, if it is of this time."""
         if _within(row, since, until):
             self.take(row)
@@ -120,7 +120,7 @@ def choose_ids(
         elif row.state != State.ARCHIVED:
             problems.append(f"{id_} is not archived ({row.state})")
         else:
-            choice.ask_for(row, since, until)
+            choice.consider(row, since, until)
     if problems:
         more = f"; and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
         raise ArchiverError(
@@ -135,7 +135,7 @@ def choose_time(catalog: Catalog, since: int | None, until: int | None) -> Choic
     choice = Choice()
     for row in all_rows(catalog):
         if row.state == State.ARCHIVED:
-            choice.ask_for(row, since, until)
+            choice.consider(row, since, until)
         elif row.state != State.REMOVED and _within(row, since, until):
             choice.left_out.append(row.id)
     return choice

@@ -37,6 +37,8 @@ from g2a_archive.models import MAX_ID, State, StoredFile, pluralize, printable
 
 _SOME = 500
 
+_NOBODYS = "unknown: not in the catalogue"
+
 # What a directory's SHA256SUMS has told since it was last written.
 _LISTED = (
     f"SELECT substr(f.path, :start), f.sha256 {checksums.OF_DIRECTORY} "  # noqa: S608
@@ -247,8 +249,9 @@ class _Unknown:
                 self._problems.append(Finding(None, None, folder.path, problem, False))
             for start in range(0, len(folder.names), _SOME):
                 names = folder.names[start : start + _SOME]
-                if found := [*_unaccounted(self._catalog, self._tree, folder.path, names)]:
-                    self._suspects.append((folder.path, found))
+                found = _unaccounted(self._catalog, self._tree, folder.path, names)
+                if suspects := [name for name, _ in found]:
+                    self._suspects.append((folder.path, suspects))
 
     def judge(self) -> Iterator[Finding]:
         """What is wrong. What came or went with a run beside this one is not.
@@ -262,23 +265,21 @@ class _Unknown:
         locks = lock_paths(own, self._catalog.path) if self._suspects else ()
         working = any(map(is_locked, locks))
         for directory, names in self._suspects:
-            for name in _unaccounted(self._catalog, self._tree, directory, names):
+            for name, why in _unaccounted(self._catalog, self._tree, directory, names):
                 path = os.path.join(directory, name)
                 if not os.path.lexists(self._tree.root / path):
                     continue
-                key = parse_name(self._tree.key(name))
-                if working and key is not None:
+                if working and parse_name(self._tree.key(name)) is not None:
                     self.unjudged += 1
                     continue
-                removed = key is not None and any(tombstones(self._catalog, [key[0]]))
-                problem = OF_REMOVED if removed else "unknown: not in the catalogue"
-                yield Finding(None, None, printable(path), problem, False)
+                yield Finding(None, None, printable(path), why, False)
 
 
 def _unaccounted(
     catalog: Catalog, tree: Tree, directory: str, names: Sequence[str]
-) -> Iterator[str]:
-    """Those of the files called `names` in a directory that the catalogue does not account for."""
+) -> Iterator[tuple[str, str]]:
+    """Those of the files called `names` in a directory that the catalogue does not account for,
+    each with its problem."""
     prefix = f"{directory}/" if directory else ""
     ids = {int(name.partition(".")[0]) for name in names if FILE_NAME.fullmatch(tree.key(name))}
     known = {tree.key(file.path) for file in catalog.files(id_ for id_ in ids if id_ <= MAX_ID)}
@@ -287,13 +288,16 @@ def _unaccounted(
             continue
         key = parse_name(tree.key(name))
         elsewhere = key is not None and key[1] in catalog.files_of(key[0])
-        if key is None or elsewhere or not _is_expected(catalog, key[0]):
-            yield name
+        problem = _NOBODYS if key is None or elsewhere else _problem_of(catalog, key[0])
+        if problem is not None:
+            yield name, problem
 
 
-def _is_expected(catalog: Catalog, recording: int) -> bool:
-    """Whether files of it may be there without a row: owed, or about to be deleted."""
+def _problem_of(catalog: Catalog, recording: int) -> str | None:
+    """What is wrong with a file of it that has no row; None where it is owed, or the file is about
+    to be deleted."""
     state = catalog.scalar("SELECT state FROM recording WHERE id = ?", recording)
     if state == State.REMOVED:
-        return bool(catalog.scalar("SELECT 1 FROM removal WHERE recording = ?", recording))
-    return state is not None and state != State.ARCHIVED
+        deleting = catalog.scalar("SELECT 1 FROM removal WHERE recording = ?", recording)
+        return None if deleting else OF_REMOVED
+    return _NOBODYS if state in (None, State.ARCHIVED) else None
