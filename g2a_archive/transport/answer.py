@@ -206,17 +206,20 @@ class Answer:
         return data
 
     def error_head(self, most: int) -> bytes:
-        """Up to `most` bytes of what an error says, b"" where none come; its connection is kept as
+        """Up to `most` bytes of what an error says, as far as they come; its connection is kept as
         that of a body which nobody began to read.
 
         The words of a server error are waited for no longer than such a body: it is tried again.
         """
-        if self.status >= 500:
-            self._longest = min(self._longest, _PATIENCE)
-        try:
-            data = self.read(most)
-        except NetworkError:
-            return b""
+        seconds = _PATIENCE if self.status >= 500 else self._network.timeout
+        until, data = time.monotonic() + seconds, b""
+        with suppress(NetworkError):
+            # A piece of them, be it a chunk, may be no more than the XML declaration.
+            while len(data) < most and (left := until - time.monotonic()) > 0:
+                self._longest = min(self._longest, left)
+                if not (more := self.read(most - len(data))):
+                    break
+                data += more
         self._begun = False
         return data
 

@@ -23,7 +23,6 @@ from g2a_archive.demo import (
     SimulatedService,
     faults,
 )
-from g2a_archive.demo.messages import Response
 from g2a_archive.demo.recordings import KINDS, Kind
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -427,12 +426,13 @@ def test_back_ends_with_validators_of_their_own(
     assert len(plain_host.requests) == (3 if honours else 4)
 
 
-@pytest.mark.parametrize("text", ["<Code>ExpiredToken</Code>", '{"message": "link expired"}'])
+@pytest.mark.parametrize("text", [b"<Code>ExpiredToken</Code>", b'{"message": "link expired"}'])
+@pytest.mark.parametrize("piece", [3, 4000])
 def test_a_400_that_speaks_of_expiry_gets_a_new_link(
-    text: str, service: SimulatedService, root: Path
+    piece: int, text: bytes, service: SimulatedService, odd: Odd, root: Path
 ) -> None:
-    gone = Response(400, {}, text.encode())
-    service.fail_files(Fault(response=gone), "mp4", ID, times=1)
+    gone = [answer(chunks(text, piece), CHUNKED, status="400 Bad Request", length=False)]
+    odd("mp4", lambda _, body: gone.pop() if gone else answer(body))
     assert run_here(service, root, [ID]).exit_code == 0
     assert service.requests.counts["links"] == 2
 
