@@ -23,9 +23,15 @@ from g2a_archive.transport.errors import NetworkError, translate_error
 from g2a_archive.transport.inflate import WINDOWS, Inflate
 from g2a_archive.transport.retry_after import retry_after
 
-_COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz")
-"""Content codings that change the bytes (IANA's list). Others, such as `utf-8`, `binary` or
-`aws-chunked`, are no codings of a body that a client gets."""
+_COMPRESSED = frozenset(
+    {
+        *("gzip", "deflate", "br", "zstd", "compress", "dcb", "dcz"),
+        *("exi", "pack200-gzip", "aes128gcm", "bzip2", "xz", "lzma", "lz4", "snappy", "sdch"),
+    }
+)
+"""Content codings that change the bytes (IANA's list, and what else is in use), be it with `x-`
+before them. Others, such as `utf-8`, `binary` or `aws-chunked`, are no codings of a body that a
+client gets."""
 
 _LENGTH = re.compile(r"0*[0-9]{1,18}")
 """More digits than that, zeros before them aside, are a length that no disk has."""
@@ -377,5 +383,7 @@ def _length(raw: BaseHTTPResponse) -> int | None:
 
 def _coding(header: str) -> str | None:
     """The content coding that changes the bytes; several are one that nobody can undo."""
-    names = (one.strip() for one in header.lower().split(","))
+    names = (
+        one.partition(";")[0].strip(' \t"').removeprefix("x-") for one in header.lower().split(",")
+    )
     return ",".join(name for name in names if name in _COMPRESSED) or None

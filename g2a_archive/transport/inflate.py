@@ -6,7 +6,7 @@ import zlib
 
 from g2a_archive.transport.errors import NetworkError
 
-WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+WINDOWS = {"gzip": 31, "deflate": 15}
 """The content codings that can be undone, with zlib's number for each."""
 
 

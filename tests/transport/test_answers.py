@@ -57,6 +57,7 @@ TAKEN = {
     "binary": answer(BODY, "Content-Encoding: binary"),
     "none": answer(BODY, "Content-Encoding: none"),
     "identity": answer(BODY, "Content-Encoding: identity"),
+    "x-gzip, with more to it": answer(gz(BODY), 'Content-Encoding: "X-Gzip";q=1'),
     "odd and gzip": answer(gz(BODY), "Content-Encoding: aws-chunked, gzip"),
     "header lines that are folded": answer(BODY, "X-Odd: a\r\n b"),
     "MD5": answer(BODY, f"Content-MD5: {digest('md5')}"),
@@ -200,8 +201,14 @@ def test_no_answer_at_all(data: bytes, word: str, plain_host: Host, downloads: D
     assert "localhost" not in str(caught.value)
 
 
-def test_the_body_of_a_coding_that_nobody_knows(plain_host: Host, downloads: Downloads) -> None:
-    act(plain_host, answer(BODY, "Content-Encoding: br"), 1)
+@pytest.mark.parametrize(
+    "coding", ["br", "Zstd", "x-bzip2", "exi", "aws-chunked, xz", "deflate, br"]
+)
+def test_the_body_of_a_coding_that_nobody_knows(
+    coding: str, plain_host: Host, downloads: Downloads
+) -> None:
+    """Such a body is not what it should be, however right its length is."""
+    act(plain_host, answer(BODY, f"Content-Encoding: {coding}"), 1)
     found = downloads.get(plain_host.url, {})
     assert found.encoded
     assert not found.decodable
