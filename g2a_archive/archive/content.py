@@ -24,7 +24,9 @@ _BEFORE = b"\xef\xbb\xbf\xff\xfe\0 \t\n\r\f\v"
 _PROLOG = re.compile(rb"<\?xml[^>]*>|<!--(?:(?!-->).)*-->|\s+", re.DOTALL)
 _HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|script)\b", re.IGNORECASE)
 _SVG = re.compile(rb"<(?:!DOCTYPE\s+)?svg[\s>]")
-_XML_ERROR = re.compile(rb"<(?:[\w.-]+:)?(?:Errors?|ErrorResponse|Fault)[\s>/]", re.IGNORECASE)
+_XML_ERROR = re.compile(
+    rb"<(?:[\w.-]+:)?(?:Errors?|ErrorResponse|Fault|Problem)[\s>/]", re.IGNORECASE
+)
 
 _IMAGES = {
     b"\xff\xd8\xff": ".jpg",
@@ -33,10 +35,17 @@ _IMAGES = {
     b"GIF89a": ".gif",
 }
 
-_ERROR_KEYS = {"error", "errors", "errorcode", "errordescription", "errormessage", "fault"}
-_BESIDE_MESSAGE = {"message", "code", "status", "statuscode", "details", "requestid"}
-"""In lower case, without underscores. A `message` alone may be an event's: it is an error's where
-nothing but these is beside it."""
+_ERROR_KEYS = {
+    *("error", "errors", "errorcode", "errordescription", "errormessage", "fault"),
+    "interrcode",  # the vendor's own
+}
+_MESSAGE = {"message", "msg", "title", "detail"}
+_BESIDE_MESSAGE = {
+    *("code", "status", "statuscode", "details", "requestid", "success", "type", "instance"),
+    *_MESSAGE,
+}
+"""In lower case, without underscores. A message alone may be an event's: it is an error's (RFC 9457
+calls it `title` and `detail`) where nothing but these is beside it."""
 
 
 def is_html_type(content_type: str | None) -> bool:
@@ -65,7 +74,7 @@ def is_error_json(head: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     keys = {key.lower().replace("_", "") for key in value} if isinstance(value, dict) else set()
-    message = "message" in keys and keys <= _BESIDE_MESSAGE
+    message = keys <= _BESIDE_MESSAGE and not _MESSAGE.isdisjoint(keys)
     return message or not _ERROR_KEYS.isdisjoint(keys)
 
 

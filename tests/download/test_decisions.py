@@ -304,7 +304,7 @@ def test_an_error_document_is_no_file(kind: FileKind) -> None:
         b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
         b'<s3:Error xmlns:s3="http://example.org/"><s3:Code>AccessDenied</s3:Code></s3:Error>',
     ]
-    more = [b'<ErrorResponse xmlns="x">', b"<error>", b'{"error": "expired"}']
+    more = [b'<ErrorResponse xmlns="x">', b"<error>", b"<problem>", b'{"error": "expired"}']
     for head in [*xml, *more, b'{"message": "Forbidden"}', b'{"Message": "x", "Code": 1}']:
         verdict = wrong_content(kind, head)
         assert verdict is not None
@@ -335,7 +335,12 @@ def test_a_document_is_no_picture(head: bytes, fine: bool) -> None:
         (b'{"errors": []}', True),
         (b'{"Error_Message": "x"}', True),
         (b'{"message": "x", "statusCode": 403, "details": []}', True),
+        (b'{"int_err_code": "InvalidToken", "msg": "x"}', True),
+        (b'{"type": "about:blank", "title": "Forbidden", "status": 403, "detail": "x"}', True),
+        (b'{"success": false, "message": "x"}', True),
         (b'{"message": "x", "at": 7}', False),
+        (b'{"title": "hello", "events": []}', False),
+        (b'{"type": 7, "status": 1}', False),
         (b'{"code": 7}', False),
         (b"{}", False),
         (b'{"events": [{"error": 1}]}', False),
