@@ -94,7 +94,8 @@ def _has_video(entry: Recording | str | None) -> bool:
 def parse_list(payload: Any) -> ListResult:
     """Read the list call's answer. Raises `BadResponseError` where it is not as described.
 
-    An entry that is no recording ID is left out with a warning, unless there is no other.
+    An entry that is no recording ID is left out with a warning, unless there is no other. With a
+    message, two empty arrays may be an error's.
     """
     if not isinstance(payload, dict):
         raise BadResponseError("list call: the answer is not an object")
@@ -106,6 +107,8 @@ def parse_list(payload: Any) -> ListResult:
     odd = {"readyForTranscode": odd_transcode, "readyForDownload": odd_download}
     if any(odd.values()) and not (transcode or download):
         raise BadResponseError("list call: the answer holds no recording ID")
+    if not (transcode or download):
+        _refuse_remark("list call", payload)
     warnings = tuple(
         f"list call: {name} holds {_entries(len(some))}, left out: "
         + ", ".join(map(_shown, some[:3]))
@@ -118,16 +121,22 @@ def parse_list(payload: Any) -> ListResult:
 
 def parse_empty(name: str, payload: Any) -> None:
     """Read the answer of a call that answers nothing: `BadResponseError` where it is an error."""
-    if isinstance(payload, dict):
-        _refuse_error(name, payload)
-        if any(_REMARK.fullmatch(key) and value for key, value in payload.items()):
-            raise BadResponseError(f"{name}: the answer may be an error, though its status is not")
+    for entry in payload if isinstance(payload, list) else [payload]:
+        if isinstance(entry, dict):
+            _refuse_error(name, entry)
+            _refuse_remark(name, entry)
 
 
 def _refuse_error(name: str, payload: Mapping[str, Any]) -> None:
     """Raise `BadResponseError` for an error that came with status 200."""
     if any(_ERROR.match(key) and value for key, value in payload.items()):
         raise BadResponseError(f"{name}: the answer is an error, though its status is not")
+
+
+def _refuse_remark(name: str, payload: Mapping[str, Any]) -> None:
+    """Raise `BadResponseError` where something is said that an error may say."""
+    if any(_REMARK.fullmatch(key) and value for key, value in payload.items()):
+        raise BadResponseError(f"{name}: the answer may be an error, though its status is not")
 
 
 def _ids(payload: Mapping[str, Any], name: str) -> tuple[tuple[int, ...], Sequence[Any]]:

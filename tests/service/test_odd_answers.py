@@ -199,6 +199,7 @@ LIST_ERRORS: list[Any] = [
     {"error": "x", "readyForTranscode": [], "readyForDownload": []},
     {"errorCode": 5, "readyForDownload": [1_400_000_001]},
     {"message": "x"},
+    {"message": "x", "readyForTranscode": [], "readyForDownload": []},
     {"readyForDownload": None, "readyForTranscode": None},
     {"readyForDownload": {}},
     {"readyForDownload": [None], "readyForTranscode": ["x"]},
@@ -278,7 +279,11 @@ def test_a_full_array_with_an_odd_entry_is_full(serve: Serve, root: Path) -> Non
 
 
 @pytest.mark.parametrize("call", ["transcode", "archived"])
-@pytest.mark.parametrize("answer", [{"error": "x"}, {"errors": [1]}, {"message": "x"}, "page"])
+@pytest.mark.parametrize(
+    "answer",
+    [{"error": "x"}, {"errors": [1]}, {"message": "x"}, [{"errorCode": "x"}], "page"],
+    ids=str,
+)
 def test_an_error_with_200_changes_nothing(
     answer: object, call: Any, serve: Serve, root: Path
 ) -> None:
