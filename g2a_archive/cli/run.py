@@ -273,3 +273,5 @@ def _hand_out(settings: Settings, report: Report, download: Download) -> None:
             report.abort_codes.add(ExitCode.STORAGE)
             if download.switch.code is not None:  # which may be what cut it short
                 report.abort_codes.add(download.switch.code)
+        except Exception as error:
+            download.record_error(error)

@@ -98,6 +98,8 @@ class Download:
             try:
                 with self._guarded():
                     job()
+                with self._guarded():
+                    self._sweep()
             finally:
                 self._record()
         self.report.unfinished.extend(self._unreported)
@@ -201,14 +203,14 @@ class Download:
                 stack.callback(storage.close)
                 self._storage = storage
                 self.catalog = stack.enter_context(storage.open_catalog(stopped))
-                stack.callback(self._sweep, storage, self.catalog)
                 finish_removals(self.catalog, storage.root)
             yield
 
-    def _sweep(self, storage: Storage, catalog: Catalog) -> None:
+    def _sweep(self) -> None:
         """Remove partial files nobody will ask for again; the catalogue's troubles are told."""
-        with suppress(ArchiverError):
-            remove_stale_partials(storage.partial, catalog)
+        if self._storage is not None:
+            with suppress(ArchiverError):
+                remove_stale_partials(self._storage.partial, self.catalog)
 
     def fetch(self, wanted: Sequence[int]) -> None:
         """Archive what of `wanted` is not archived yet; only within `work`.
@@ -274,7 +276,8 @@ class Download:
         if self._service is not None and (wrong := self._service.clock.skew_warning()):
             log.warning("%s", wrong)
         report, catalog, number = self._finished(), self.catalog, self._number
-        with suppress(ArchiverError):  # what is wrong with the catalogue is told by others
+        # What is wrong with the catalogue is told by others.
+        with self._guarded(), suppress(ArchiverError):
             report.fingerprint = catalog.fingerprint()
         if number is None:
             return
@@ -306,7 +309,8 @@ class Download:
         could not begin. None where that is not known.
         """
         path = catalog_path(self.root, self.settings.catalog)
-        with suppress(ArchiverError, Interrupted, OSError), self._read(path) as catalog:
+        known = suppress(ArchiverError, Interrupted, OSError)
+        with self._guarded(), known, self._read(path) as catalog:
             if self._service is not None:
                 catalog.now = self._service.clock.text
             with catalog.snapshot():

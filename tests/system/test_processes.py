@@ -297,6 +297,43 @@ def test_a_run_that_breaks_is_recorded_as_broken(
     assert report_of(run_cli(again, service.environment()))["archived"] == 3
 
 
+@pytest.mark.parametrize(
+    ("place", "recorded"),
+    [
+        ("download.run.remove_stale_partials", 1),
+        ("archive.database.catalog.Catalog.fingerprint", 1),
+        ("console.outputs.write_error_file", 0),  # as the run was over
+        ("archive.database.catalog.Catalog.last_success", 0),
+    ],
+)
+def test_what_breaks_after_the_last_recording_takes_no_report_away(
+    place: str,
+    recorded: int,
+    service: SimulatedService,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in {**service.environment(), "XDG_CONFIG_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def broken(*_: object) -> None:
+        raise KeyError("what nobody expected")
+
+    monkeypatch.setattr(f"g2a_archive.{place}", broken)
+    args = ["download", "--min-free=0", "--metrics-file=m", "--error-file=e", "--json"]
+    assert run([*args, *map(str, service.recordings)]) == 1
+    out, err = capfd.readouterr()
+    assert err.count("unexpected KeyError at ") == 1
+    report = json.loads(out)
+    assert (report["exit_code"], report["archived"]) == (1, len(service.recordings))
+    metrics = (tmp_path / "m").read_text()
+    assert "g2a_archive_last_run_exit_code 1\n" in metrics
+    assert [*catalog_rows(tmp_path / "recordings", "SELECT exit_code FROM run")] == [(recorded,)]
+    assert ("last_success" in metrics) is (place == "console.outputs.write_error_file")
+
+
 def test_a_lock_file_that_fails_when_it_is_closed(
     serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
