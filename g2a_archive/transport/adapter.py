@@ -10,18 +10,14 @@ import ssl
 import sys
 import threading
 from functools import cache
-from typing import Any, cast
-from weakref import WeakValueDictionary
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.response import BaseHTTPResponse
 
 from g2a_archive import __version__
 from g2a_archive.errors import InputError
-from g2a_archive.transport.address import origin_of
 from g2a_archive.transport.connections import Network, pool_classes
-from g2a_archive.transport.errors import proxy_error
 
 USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.version_info.minor})"
 
@@ -50,14 +46,6 @@ class Adapter(HTTPAdapter):
                 return self.proxy_manager[proxy]
             return self._know(super().proxy_manager_for(proxy, **more))
 
-    def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
-        """As requests does; raises `NetworkError` where it is the proxy that answered."""
-        response = super().send(request, *args, **more)
-        if response.status_code == 407:  # one to CONNECT is an error of the library
-            response.raw.close()
-            raise proxy_error(407)
-        return response
-
     def close(self) -> None:
         """Close every connection that is kept, also where something still knows of its pool: the
         library's own waits until nothing does."""
@@ -71,40 +59,6 @@ class Adapter(HTTPAdapter):
         usual = manager.pool_classes_by_scheme
         manager.pool_classes_by_scheme = pool_classes(self.network, usual)
         return manager
-
-
-class FileAdapter(Adapter):
-    """For thousands of small files: what is the same for all files of a host is found once.
-
-    And an answer is not dressed up with cookies and an encoding that nobody looks at. 1,500 files
-    of 26 kB, 8 at a time, take 2.1 s of CPU instead of 2.4, and 3.4 s instead of 4.2.
-    """
-
-    def __init__(self, network: Network, *, connections: int) -> None:
-        super().__init__(network, connections=connections)
-        # Nothing but this would keep a pool that the library has let go of, and its connections.
-        self._pools: WeakValueDictionary[str, Any] = WeakValueDictionary()
-
-    def get_connection_with_tls_context(
-        self, request: requests.PreparedRequest, *args: Any, **more: Any
-    ) -> Any:
-        """The host's pool, as requests finds it."""
-        origin = origin_of(request.url or "")
-        pool = self._pools.get(origin)
-        if pool is None or pool.pool is None:  # one that was closed to make room for others
-            pool = super().get_connection_with_tls_context(request, *args, **more)
-            self._pools[origin] = pool
-        return pool
-
-    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        """What is asked for: the path, or the whole address where a proxy is asked."""
-        return super().request_url(request, proxies) if proxies else request.path_url
-
-    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        """The answer with its body unread, and without headers of requests' own."""
-        response = requests.Response()
-        response.status_code, response.raw = resp.status, resp
-        return response
 
 
 class Session(requests.Session):
@@ -149,8 +103,3 @@ def _wrong_with(bundle: str) -> str | None:
     except OSError as error:
         return str(error.strerror)
     return None
-
-
-def raw_of(response: requests.Response) -> BaseHTTPResponse:
-    """The response of urllib3, whose body is unread."""
-    return cast(BaseHTTPResponse, response.raw)

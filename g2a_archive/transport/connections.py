@@ -24,7 +24,7 @@ from urllib3.util.connection import allowed_gai_family, create_connection
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.wait import wait_for_read
 
-from g2a_archive.transport.address import origin_of
+from g2a_archive.transport.errors import proxy_error
 from g2a_archive.transport.sockets import has_decrypted, peek_unsolicited, read_unsolicited, shut
 
 _LONGEST_IDLE = 60.0
@@ -65,7 +65,8 @@ class Network:
         self._kept: WeakSet[Any] = WeakSet()
         self._srtt = self._rttvar = 0.0
         self._waiting: dict[Any, float] = {}
-        # `connection` is the one that a thread used last, `target` what its request is to ask for.
+        # `connection` is the one that a thread used last, `target` what its request asks for where
+        # the library would encode that.
         self.used = threading.local()
         self.aborted = False
 
@@ -231,6 +232,8 @@ class _Final(http.client.HTTPResponse):
             super().begin()
         if self._kept.unproved:
             self._kept.network.answered(self._kept)
+        if self.status == 407:  # the proxy's; one to CONNECT is an error of the library
+            raise proxy_error(407)
         if self.status < 200:  # a switch to a protocol that nobody asked for, or no end
             raise http.client.HTTPException
         # The library takes no header after a line that is none; such lines are no headers to it.
@@ -338,9 +341,8 @@ class _TrackedConnection:
     def request(self, method: str, url: str, *args: Any, **more: Any) -> None:
         self.asked_at, self.idle = time.monotonic(), False
         self.network.used.connection = self
-        if target := getattr(self.network.used, "target", ""):  # a proxy is to get all of the url
-            url = target if url.startswith("/") else f"{origin_of(url)}{target}"
-        super().request(method, url, *args, **more)  # type: ignore[misc]
+        target = getattr(self.network.used, "target", url)
+        super().request(method, target, *args, **more)  # type: ignore[misc]
 
     def _tunnel(self) -> None:
         self._awaited(super()._tunnel)  # type: ignore[misc]

@@ -1,4 +1,8 @@
-"""GETs of links: requests' adapter and its view of the environment, and no credentials at all."""
+"""GETs of links: requests' view of the environment, urllib3's pools, and no credentials at all.
+
+For thousands of small files: a host's pool is found once, and no request or answer is dressed up as
+requests has them.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import urljoin
+from weakref import WeakValueDictionary
 
 import requests
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout
+from urllib3.exceptions import LocationValueError
 
 from g2a_archive.transport import address
-from g2a_archive.transport.adapter import (
-    CONNECT_TIMEOUT,
-    USER_AGENT,
-    FileAdapter,
-    raw_of,
-)
+from g2a_archive.transport.adapter import CONNECT_TIMEOUT, USER_AGENT, Adapter
 from g2a_archive.transport.answer import Answer, is_host_failure
 from g2a_archive.transport.connections import HostPort, Network
 from g2a_archive.transport.errors import NetworkError, translate_error
@@ -34,13 +36,14 @@ class Downloads:
 
     def __init__(self, timeout: float, *, jobs: int, hosts: CircuitBreaker) -> None:
         """`timeout` in seconds, for headers to come and for each read; `jobs` at a time."""
-        self._timeout = min(CONNECT_TIMEOUT, timeout), timeout
+        self._timeout = Timeout(connect=min(CONNECT_TIMEOUT, timeout), read=timeout)
         self.hosts = hosts
         self.network = Network(timeout)
-        self._adapter = FileAdapter(self.network, connections=jobs)
+        self._adapter = Adapter(self.network, connections=jobs)
         # Reads the environment as the service's calls do; sends nothing, and knows no secrets.
         self._session = requests.Session()
-        self._environment: dict[str, Mapping[str, Any]] = {}
+        # Nothing but this would keep a pool that the library has let go of, and its connections.
+        self._pools: WeakValueDictionary[str, HTTPConnectionPool] = WeakValueDictionary()
 
     def get(self, url: str, headers: Mapping[str, str]) -> Answer:
         """Send a GET, follow redirects, and return the answer with its body unread.
@@ -50,15 +53,13 @@ class Downloads:
         """
         reused_hosts: set[HostPort] = set()
         for _ in range(_MOST_REDIRECTS + 1):
-            request = self._prepared(url, headers)
-            self.network.used.target = address.target_of(url)
-            host = address.origin_of(url)
-            response = self._ask(host, request)
-            location = _location(response)
-            answer = Answer(raw_of(response))
+            self._pool(url)  # what keeps it from being had is no failure of the host
+            raw = self._ask(url, headers)
+            location = _location(raw)
+            answer = Answer(raw)
             reused_hosts |= answer.reused_hosts
             if location is None:
-                answer.reused_hosts, answer.host = reused_hosts, host
+                answer.reused_hosts, answer.host = reused_hosts, address.origin_of(url)
                 return answer
             answer.close()
             url = _redirected(url, location)
@@ -68,53 +69,71 @@ class Downloads:
         """Close every connection that is kept."""
         self._adapter.close()
 
-    def _prepared(self, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
-        request = requests.PreparedRequest()
-        try:
-            request.prepare_method("GET")
-            request.prepare_url(url, None)
-        except (requests.RequestException, ValueError):  # whose texts would quote the address
-            raise NetworkError("the address cannot be sent", final=True) from None
-        # Ours, or printable ASCII: nothing that requests would have to look through.
-        request.headers = cast(Any, {**_HEADERS, **headers})
-        return request
+    def _pool(self, url: str) -> HTTPConnectionPool:
+        """The host's connections, by the proxies and certificates that requests finds for it.
 
-    def _settings(self, url: str) -> Mapping[str, Any]:
-        """Proxies and certificates for this host, as requests finds them in the environment."""
+        Raises `NetworkError`.
+        """
         origin = address.origin_of(url)
-        if origin not in self._environment:
-            self._environment[origin] = self._session.merge_environment_settings(
-                url, {}, True, None, None
-            )
-        return self._environment[origin]
+        pool = self._pools.get(origin)
+        if pool is None or pool.pool is None:  # one that was closed to make room for others
+            request = requests.PreparedRequest()
+            try:
+                request.prepare_url(url, None)
+            except (requests.RequestException, ValueError):  # whose texts would quote the address
+                raise NetworkError("the address cannot be sent", final=True) from None
+            found = self._session.merge_environment_settings(url, {}, True, None, None)
+            verify, proxies = found["verify"], found["proxies"]
+            try:
+                pool = self._adapter.get_connection_with_tls_context(request, verify, proxies)
+                cast(Any, self._adapter).cert_verify(pool, url, verify, None)
+            except LocationValueError as error:  # a proxy's, as in requests' own adapter
+                raise translate_error(requests.exceptions.InvalidURL(error)) from None
+            except Exception as error:
+                raise translate_error(error) from None
+            self._pools[origin] = pool
+        return pool
 
-    def _ask(self, host: str, request: requests.PreparedRequest) -> requests.Response:
+    def _ask(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
         """Send the request unless the host is known to be down, and tell what came of it."""
+        host = address.origin_of(url)
         self.hosts.check(host)
         try:
-            response = self._send(request)
+            raw = self._send(url, headers)
         except NetworkError as error:
             error.failed_host = host
             self.hosts.record_failure(host, str(error), at_once=error.at_once)
             raise
-        if is_host_failure(status := response.status_code):
-            wait = retry_after(raw_of(response).headers)
-            self.hosts.record_failure(host, f"it answered {status}", at_once=True, wait=wait)
+        if is_host_failure(raw.status):
+            wait = retry_after(raw.headers)
+            self.hosts.record_failure(host, f"it answered {raw.status}", at_once=True, wait=wait)
         else:
             self.hosts.record_success(host)
-        return response
+        return raw
 
-    def _send(self, request: requests.PreparedRequest) -> requests.Response:
-        network = self.network
+    def _send(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        network, origin = self.network, address.origin_of(url)
         for again in (False, True):
             network.used.connection = None
             try:
-                response = self._adapter.send(
-                    request, timeout=self._timeout, **self._settings(request.url or "")
+                pool = self._pool(url)
+                # A proxy that speaks plain HTTP to the host is to get all of the address.
+                start = origin if pool.proxy and origin.startswith("http:") else ""
+                network.used.target = f"{start}{address.target_of(url)}"
+                raw = pool.urlopen(
+                    "GET",
+                    f"{start}/",
+                    headers={**_HEADERS, **headers},
+                    timeout=self._timeout,
+                    retries=False,
+                    redirect=False,
+                    assert_same_host=False,
+                    preload_content=False,
+                    decode_content=False,
                 )
-                if again or not _is_unsolicited(response, network.used.connection):
-                    return response
-                raw_of(response).close()
+                if again or not _is_unsolicited(raw, network.used.connection):
+                    return raw
+                raw.close()
                 raise NetworkError("the file host closed a kept connection")
             except Exception as error:  # hostile headers raise all sorts
                 found = translate_error(error)
@@ -129,17 +148,17 @@ class Downloads:
         raise found from None
 
 
-def _is_unsolicited(response: requests.Response, connection: Any) -> bool:
+def _is_unsolicited(raw: BaseHTTPResponse, connection: Any) -> bool:
     """Whether this may be what a host says to a connection that is idle, as it ends it (HAProxy's
     400 and 408, say): it may have come just as the request went out."""
-    ends = cast(Any, raw_of(response))._original_response.will_close
-    said = response.status_code in (400, 408) or (response.status_code == 404 and ends)
+    ends = cast(Any, raw)._original_response.will_close
+    said = raw.status in (400, 408) or (raw.status == 404 and ends)
     return said and connection.answers > 1
 
 
-def _location(response: requests.Response) -> str | None:
+def _location(raw: BaseHTTPResponse) -> str | None:
     """Where a redirect leads; None where it is none."""
-    location = raw_of(response).get_redirect_location() or ""
+    location = raw.get_redirect_location() or ""
     with suppress(UnicodeError):
         # Headers are read as Latin-1, and some hosts write UTF-8.
         return location.encode("latin-1").decode() or None

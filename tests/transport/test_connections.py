@@ -15,11 +15,12 @@ import pytest
 from support import cli_here
 from support.bodies import body_of, downloads_of
 from support.host import Authority, Host, Script, answer, chunks, cut_off, reset
+from urllib3 import HTTPConnectionPool
 
 from g2a_archive.demo import SimulatedService
 from g2a_archive.errors import InputError
-from g2a_archive.transport import adapter, connections
 from g2a_archive.transport import answer as answers
+from g2a_archive.transport import connections
 from g2a_archive.transport.adapter import check_certificates
 from g2a_archive.transport.answer import Answer
 from g2a_archive.transport.downloads import Downloads
@@ -202,13 +203,13 @@ def test_connecting_has_a_time_out_of_its_own(
     plain_host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[object] = []
-    send = adapter.Adapter.send
+    urlopen = HTTPConnectionPool.urlopen
 
-    def note(self: adapter.Adapter, *args: Any, **more: Any) -> Any:
-        limits.append(more["timeout"])
-        return send(self, *args, **more)
+    def note(self: HTTPConnectionPool, *args: Any, **more: Any) -> Any:
+        limits.append((more["timeout"].connect_timeout, more["timeout"].read_timeout))
+        return urlopen(self, *args, **more)
 
-    monkeypatch.setattr(adapter.Adapter, "send", note)
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", note)
     for timeout in (60.0, 2.5):
         body_of(downloads_of(timeout, jobs=1), plain_host.url)
     assert limits == [(10.0, 60.0), (2.5, 2.5)]
