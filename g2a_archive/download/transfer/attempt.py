@@ -51,24 +51,23 @@ _MOST_PARTS = 10_000
 
 def fetch(tools: Tools, transfer: Transfer) -> Result | Complete:
     """Make one attempt at a file, up to its last byte. Raises `LocalError`, `StorageError`."""
+    part = transfer.part = transfer.part or _leftover(transfer, tools.storage)
     try:
         adopted = adoption.adopt(transfer, tools.storage, tools.sums)
         if adopted is not None:
-            _leftover(transfer, tools.storage).discard()
+            part.discard()
             return adopted
-        found = _attempt(tools, transfer)
-        if transfer.part is not None and not isinstance(found, Complete):
-            transfer.part.suspend()
+        found = _attempt(tools, transfer, part)
+        if not isinstance(found, Complete):
+            part.suspend()
         return found
     except (OSError, StorageError) as error:
-        part, code = transfer.part, getattr(error, "errno", 0)
-        if part is not None:
-            with suppress(OSError):
-                (part.free_tail if code in (errno.ENOSPC, errno.EDQUOT) else part.suspend)()
+        full = getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
+        with suppress(OSError):
+            (part.free_tail if full else part.suspend)()
         if isinstance(error, StorageError):
             raise
-        path = part.path if part else tools.storage.partial
-        raise local_error(error, Operation.WRITE, error.filename or path) from error
+        raise local_error(error, Operation.WRITE, error.filename or part.path) from error
 
 
 def _leftover(transfer: Transfer, storage: Storage) -> Partial:
@@ -79,7 +78,7 @@ def _leftover(transfer: Transfer, storage: Storage) -> Partial:
     return part
 
 
-def _attempt(tools: Tools, transfer: Transfer) -> Result | Complete:
+def _attempt(tools: Tools, transfer: Transfer, part: Partial) -> Result | Complete:
     storage = tools.storage
     if tools.stop.is_set():
         return Stopped()
@@ -91,13 +90,11 @@ def _attempt(tools: Tools, transfer: Transfer) -> Result | Complete:
         here = f"{storage.root / transfer.directory}"
         return Failed(f"the file system of {here} takes no file over {size_text(largest)}")
     storage.make_directory(transfer.directory)
-    if transfer.part is None:
-        transfer.part = _leftover(transfer, storage)
     for _ in range(_MOST_PARTS):
         if not tools.wait_for_space(transfer):
             return Stopped()
         with suppress(SpaceReservedError):  # then it waits for others, and asks again
-            found = _ask(tools, transfer, transfer.part)
+            found = _ask(tools, transfer, part)
             if found is not None:
                 return found
     return Retry("the file host sends parts without end", progress=True)
@@ -171,10 +168,8 @@ class _ResponseHandler(Body):
         changed = verdict.action is Action.VALIDATOR_CHANGED
         refused = verdict.action is Action.NEW_LINK and transfer.renewed and ranged
         if changed or refused or verdict.action is Action.REQUEST_FULL:
-            transfer.validator_changed, transfer.request_full = (
-                transfer.validator_changed or changed,
-                True,
-            )
+            transfer.validator_changed = transfer.validator_changed or changed
+            transfer.request_full = True
             return None
         return self._give_up(verdict)
 
