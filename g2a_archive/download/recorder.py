@@ -19,7 +19,7 @@ from g2a_archive.console.report import Report
 from g2a_archive.download.jobs import RecordingTask
 from g2a_archive.download.transfer.results import Stored, Transfer
 from g2a_archive.errors import LocalError
-from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, State, distinct, pluralize
+from g2a_archive.models import Failure, FileKind, IdSet, Rows, State, distinct, pluralize
 from g2a_archive.transport.connections import HostPort
 
 log = logging.getLogger("g2a_archive")
@@ -36,9 +36,9 @@ class Recorder:
         self._storage = storage
         self.tasks: dict[int, RecordingTask] = {}
         self._begun: list[RecordingTask] = []  # and the catalogue does not know yet where
-        # Recordings and kinds of what came on connections that were in use before, by their host,
-        # and whether it was adopted.
-        self._unproved: dict[HostPort, tuple[array[int], array[int], array[int]]] = {}
+        # What came on connections that were in use before, by their host: recording, kind, and
+        # whether it was adopted.
+        self._unproved: dict[HostPort, Rows[tuple[int, FileKind, bool]]] = {}
         self._fetched: set[tuple[int, FileKind]] = set()  # by this run, and suspect
         # What ended, and is not in the catalogue yet.
         self._ended: list[RecordingResult] = []
@@ -90,10 +90,8 @@ class Recorder:
         task.troubles.pop(transfer.kind, None)
         adopted = outcome.adopted and (transfer.recording, transfer.kind) not in self._fetched
         for host in transfer.reused_hosts:
-            columns = self._unproved.setdefault(host, (array("q"), array("B"), array("B")))
-            row = transfer.recording, ALL_KINDS.index(transfer.kind), adopted
-            for column, value in zip(columns, row, strict=True):
-                column.append(value)
+            rows = self._unproved.setdefault(host, Rows(lambda *row: row))
+            rows.append((transfer.recording, transfer.kind, adopted))
         if adopted:
             self.report.adopted += 1
             log.info("recording %d: %s: adopted, it was there", transfer.recording, transfer.kind)
@@ -203,8 +201,8 @@ class Recorder:
         Only while no recording is under way, and all is committed. Raises `CatalogError`.
         """
         unproved = (self._unproved.pop(host, ()) for host in hosts)
-        rows = sorted(row for columns in unproved for row in zip(*columns, strict=True))
-        suspects = {(id_, ALL_KINDS[kind]): bool(adopted) for id_, kind, adopted in rows}
+        rows = sorted(row for some in unproved for row in some)
+        suspects = {(id_, kind): adopted for id_, kind, adopted in rows}
         if not suspects:
             return ()
         ids = distinct(id_ for id_, _ in suspects)
