@@ -16,10 +16,8 @@ _NAMES = {
     "sha-512": "sha512",
     "sha512": "sha512",
 }
-_MD5, _GOOGLE, _AMAZON = "Content-MD5", "x-goog-hash", "x-amz-checksum-sha256"
 _OF_FILE = ("Repr-Digest", "Digest")
 _OF_BODY = ("Content-Digest",)
-_TELLING = frozenset(map(str.lower, (_MD5, _GOOGLE, _AMAZON, *_OF_FILE, *_OF_BODY)))
 _LENGTHS = {"md5": 16, "sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 
 
@@ -31,8 +29,6 @@ def parse_digests(headers: Mapping[str, str], *, partial: bool) -> dict[str, byt
     `x-amz-checksum-sha256` are of the whole file. What cannot be read is passed over.
     """
     found: dict[str, bytes] = {}  # b"", which none is, where two differ
-    if _TELLING.isdisjoint(map(str.lower, headers)):
-        return found
     for name, text in _told(headers, partial=partial):
         try:
             text = text.strip().strip(":")
@@ -45,16 +41,16 @@ def parse_digests(headers: Mapping[str, str], *, partial: bool) -> dict[str, byt
 
 
 def _told(headers: Mapping[str, str], *, partial: bool) -> Iterator[tuple[str, str]]:
-    for text in headers.get(_MD5, "").split(",") if not partial else ():
+    for text in headers.get("Content-MD5", "").split(",") if not partial else ():
         yield "md5", text
     for header in (*_OF_FILE, *(() if partial else _OF_BODY)):
         yield from _pairs(headers.get(header, ""))
     # Google's storage unpacks what is stored compressed, and tells the digest of what is stored.
     if headers.get("x-goog-stored-content-encoding", "identity").strip().lower() == "identity":
-        yield from _pairs(headers.get(_GOOGLE, ""))
+        yield from _pairs(headers.get("x-goog-hash", ""))
     # That of a file that was sent in parts may be one of its parts' digests.
     if headers.get("x-amz-checksum-type", "").strip().upper() != "COMPOSITE":
-        for text in headers.get(_AMAZON, "").split(","):
+        for text in headers.get("x-amz-checksum-sha256", "").split(","):
             yield "sha256", text
 
 
