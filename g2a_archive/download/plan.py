@@ -79,7 +79,7 @@ def make_plan(
             plan.removed.append(one.id)
         else:
             plan.known[one.id] = one
-    _reset_directories(catalog, look, plan)
+    _reset_directories(catalog, root, plan)
     # What came of a recording before is called archived with what comes now: is it still there?
     said = len(plan.on_unmounted), len(plan.failed)
     parts = ((one.id, one.kinds & ~one.absent, one.directory or "") for one in plan.known.values())
@@ -94,7 +94,7 @@ def make_plan(
     return plan
 
 
-def _reset_directories(catalog: Catalog, look: _DirectoryListings, plan: Plan) -> None:
+def _reset_directories(catalog: Catalog, root: Path, plan: Plan) -> None:
     """What another run had only begun, and named nothing of, goes where this one's layout says."""
     begun = [
         one
@@ -103,7 +103,9 @@ def _reset_directories(catalog: Catalog, look: _DirectoryListings, plan: Plan) -
     ]
     held = {file.recording for file in catalog.files(one.id for one in begun)}
     for one in begun:
-        if one.id not in held and not look.finds(one.directory or "", one.id):
+        names = chain.from_iterable(file_names(one.id, kind) for kind in ALL_KINDS)
+        named = any(_is_file(f"{root}/{one.directory}/{name}") for name in names)
+        if one.id not in held and not named:
             plan.known[one.id] = replace(one, directory=None)
 
 
@@ -159,18 +161,6 @@ class _DirectoryListings:
         self._catalog = catalog
         self._root = root
         self._plan = plan
-        self._listed: dict[str, set[str]] = {}
-
-    def finds(self, directory: str, recording: int) -> bool:
-        """Whether there is any file that is named after a recording, in the catalogue or not."""
-        place = f"{self._root}/{directory}"
-        if directory not in self._listed:
-            self._listed[directory] = set()
-            with suppress(OSError):
-                self._listed[directory] = retry_transient(_files_in, Path(place))
-        names = self._listed[directory]
-        own = chain.from_iterable(file_names(recording, kind) for kind in ALL_KINDS)
-        return any(_is_named(name, names, place) for name in own)
 
     def missing(self, there: dict[tuple[str, int], array[int]]) -> Iterator[tuple[int, FileKind]]:
         """The files that ought to be there, by (directory, kinds), and are not."""
