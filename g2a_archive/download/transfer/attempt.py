@@ -137,7 +137,7 @@ def _broken(transfer: Transfer, part: Partial, error: NetworkError, *, slow: boo
     transfer.request_full = transfer.request_full or error.bad_range
     if error.final:
         return Failed(str(error))
-    progress = transfer.gained() and not slow
+    progress = transfer.size > transfer.high_water and not slow
     transfer.high_water = max(transfer.high_water, part.size)
     at = f" at {part.size / 2**20:.1f} MB" if part.size else ""
     reason, host = f"{error}{at}", error.failed_host

@@ -102,10 +102,6 @@ class Transfer:
             self.restarted, self.high_water = True, 0
         self.validator_changed, self.request_full, self.overlap = False, False, OVERLAP
 
-    def gained(self) -> bool:
-        """Whether more bytes are here than ever before."""
-        return self.size > self.high_water
-
 
 class Stored(NamedTuple):
     """The file is whole, flushed, and has its final name; its directory is still to be flushed."""
