@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 
 from g2a_archive import __version__
 from g2a_archive.errors import InputError
-from g2a_archive.transport.connections import Network, pool_classes
+from g2a_archive.transport.connections import Network, track
 
 USER_AGENT = f"g2a-archive/{__version__} (Python {sys.version_info.major}.{sys.version_info.minor})"
 
@@ -30,21 +30,16 @@ class Adapter(HTTPAdapter):
 
     def __init__(self, network: Network, *, hosts: int = 4, connections: int) -> None:
         """Pools for the `hosts` used last, with so many idle `connections` each."""
-        self.network = network
+        self._network = network
         self._lock = threading.Lock()
         super().__init__(pool_connections=hosts, pool_maxsize=connections, max_retries=0)
 
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        """As requests does, with connections of ours."""
-        super().init_poolmanager(*args, **more)
-        self._know(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        """As requests does, with connections of ours; SOCKS is one of these."""
-        with self._lock:
-            if proxy in self.proxy_manager:
-                return self.proxy_manager[proxy]
-            return self._know(super().proxy_manager_for(proxy, **more))
+    def get_connection_with_tls_context(self, *args: Any, **more: Any) -> Any:
+        """A host's pool, as requests finds it, with connections of ours."""
+        with self._lock:  # of a proxy, two threads would make two managers
+            pool = super().get_connection_with_tls_context(*args, **more)
+            track(pool, self._network)
+        return pool
 
     def close(self) -> None:
         """Close every connection that is kept, also where something still knows of its pool: the
@@ -54,11 +49,6 @@ class Adapter(HTTPAdapter):
                 if (pool := manager.pools.get(key)) is not None:
                     pool.close()
         super().close()
-
-    def _know(self, manager: Any) -> Any:
-        usual = manager.pool_classes_by_scheme
-        manager.pool_classes_by_scheme = pool_classes(self.network, usual)
-        return manager
 
 
 class Session(requests.Session):

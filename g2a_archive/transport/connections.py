@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -255,7 +255,7 @@ class _Final(http.client.HTTPResponse):
 
 
 class _TrackedConnection:
-    """What is added to every connection of the library; `network` is set by `pool_classes`."""
+    """What is added to every connection of the library; `network` is set by `track`."""
 
     network: Network
     asked_at = 0.0
@@ -388,14 +388,9 @@ class _TrackedTLSConnection(_TrackedConnection):
             self.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
 
 
-_ADDED: Mapping[str, type] = {"http": _TrackedConnection, "https": _TrackedTLSConnection}
-
-
-def pool_classes(known: Network, usual: Mapping[str, type]) -> dict[str, type]:
-    """The classes of pools that a manager uses, with connections that know `known`."""
-    found = {}
-    for scheme, pool in usual.items():
-        bases = (_ADDED[scheme], cast(Any, pool).ConnectionCls)
-        connection = type(f"Known{bases[1].__name__}", bases, {"network": known})
-        found[scheme] = type(f"Known{pool.__name__}", (pool,), {"ConnectionCls": connection})
-    return found
+def track(pool: Any, network: Network) -> None:
+    """Have a pool make connections that `network` knows."""
+    usual = pool.ConnectionCls
+    if not issubclass(usual, _TrackedConnection):
+        added = _TrackedTLSConnection if pool.scheme == "https" else _TrackedConnection
+        pool.ConnectionCls = type(f"Tracked{usual.__name__}", (added, usual), {"network": network})
