@@ -1,4 +1,4 @@
-"""The threads of a run: workers and finishers for files, callers that ask for links."""
+"""The threads of a run: workers and finishers for files, one for each call that asks for links."""
 
 from __future__ import annotations
 
@@ -73,7 +73,6 @@ class Workers:
         self._tools = tools
         self._ask = ask
         self._files: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._calls: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._finisher = Finisher(
             tools.storage,
             ended=lambda transfer, outcome: events.put(Attempted(transfer, outcome)),
@@ -88,12 +87,9 @@ class Workers:
         Raises `StorageError` where there is not even one.
         """
         self._finisher.start()
-        callers = [spawn(_work, self._calls) for _ in range(MAX_LINK_CALLS)]
-        if not all(callers):
-            raise no_threads_error()
-        # Each call is made in a thread of its own: the workers must not take all that there are.
+        # Each call takes two: the workers must not take all that there are.
         started = threading.Event()
-        kept_free = [spawn(started.wait) for _ in callers]
+        kept_free = [spawn(started.wait) for _ in range(2 * MAX_LINK_CALLS)]
         while self._running < self._tools.jobs and spawn(_work, self._files):
             self._running += 1
             if not has_memory(_SPARE):
@@ -124,15 +120,14 @@ class Workers:
         self._files.put(partial(self._do, Assisted, partial(help_fetch, self._tools), transfer))
 
     def ask(self, ids: Sequence[int]) -> None:
-        """Hand a chunk of IDs to the next caller that is free."""
-        self._calls.put(partial(self._do, Linked, self._ask, ids))
+        """Have a link call made. Raises `StorageError` where there is no thread for it."""
+        if spawn(self._do, Linked, self._ask, ids) is None:
+            raise no_threads_error()
 
     def close(self) -> None:
         """Let the threads end once they are through with what they have, and connections close."""
         for _ in range(self._running):
             self._files.put(None)
-        for _ in range(MAX_LINK_CALLS):
-            self._calls.put(None)
         self._finisher.close()
         self._tools.downloads.close()
 
