@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -338,7 +337,7 @@ class Engine:
         self._cores.release()
         if self._pending:
             self._switch.stop()
-        threading.Event().wait(self._network.late_wait())  # also where the run is stopped
+        time.sleep(self._network.late_wait())  # also where the run is stopped
         if self._pending:
             self._network.abort()
             self._drain()

@@ -60,9 +60,6 @@ class _HostLimit:
         self.most += _MORE
         self.apart *= 0.9 if self.apart > _APART / 10 else 0
 
-    def sent_at_a_time(self, count: int) -> None:
-        self.sent = max(self.sent, count)
-
     def refused(self, count: int) -> None:
         """It refused one more while it sent so many."""
         if count >= self.sent:
@@ -125,10 +122,10 @@ class Schedule:
         """This one is on its way no longer."""
         self.active.discard(transfer)
         host = origin_of(transfer.link.url)
-        if host in self._crowded:
-            self._crowded[host].sent_at_a_time(self._sent_by(host) + whole)
+        if (limit := self._crowded.get(host)) is not None:
+            limit.sent = max(limit.sent, self._sent_by(host) + whole)
             if whole:
-                self._crowded[host].came()
+                limit.came()
 
     def refused(self, transfer: Transfer, *, often: bool = False) -> None:
         """Its host had no answer to this one: where it never sent more at a time, it takes no more.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
 from urllib.parse import SplitResult, quote, urlsplit
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f]")
@@ -12,7 +11,6 @@ _TARGET = re.compile(r"[^:/]+://[^/?#]*([^#]*)")
 _UNSENDABLE = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%]")
 
 
-@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this very machine."""
     if host.lower() == "localhost":

@@ -33,7 +33,7 @@ from g2a_archive.download.transfer.results import (
 from g2a_archive.download.transfer.segments import Segments
 from g2a_archive.download.transfer.sharing import fetch_segments, splittable
 from g2a_archive.errors import Interrupted, StorageError
-from g2a_archive.models import FileKind, Link, size_text
+from g2a_archive.models import FileKind, size_text
 from g2a_archive.transport.answer import Answer, is_host_failure
 from g2a_archive.transport.errors import NetworkError
 
@@ -82,7 +82,7 @@ def _attempt(tools: Tools, transfer: Transfer, part: Partial) -> Result | Comple
     storage = tools.storage
     if tools.stop.is_set():
         return Stopped()
-    if _aged(transfer.link):
+    if transfer.link.age(time.time(), time.monotonic()) > _LINK_LIFETIME:
         return NewLink("the link is older than 47 hours", failed=False)
     size = transfer.expected or 0
     largest = storage.largest_file(transfer.directory) if size > _EVERYWHERE else None
@@ -372,7 +372,3 @@ def _looked_at_again(transfer: Transfer) -> NewLink | None:
         return None
     transfer.reported_empty = True
     return NewLink("the file is empty", failed=False)
-
-
-def _aged(link: Link) -> bool:
-    return link.age(time.time(), time.monotonic()) > _LINK_LIFETIME
