@@ -25,9 +25,6 @@ from g2a_archive.archive.disk.mounts import MissingPart, missing_date, require_s
 from g2a_archive.archive.layout import file_names
 from g2a_archive.models import ALL_KINDS, Failure, FileKind, IdSet, Rows, State, kinds_mask
 
-_FEW = 3
-"""Names that a NAS may have left at a mount point."""
-
 _ONLY_BEGUN = (State.QUEUED, State.UNAVAILABLE, State.REFUSED)
 """States of recordings of which a run that was killed may have named files, and not told."""
 
@@ -200,7 +197,7 @@ class _DirectoryListings:
             reason = str(local_error(error, Operation.LIST, path))
             plan.failed.extend(Failure(id_, None, reason) for id_ in recordings)
             return None
-        part = missing_date(self._catalog, self._root, directory) if len(names) <= _FEW else None
+        part = missing_date(self._catalog, self._root, directory)
         if part is not None and part.recordings:
             plan.unmounted.append(part)
             plan.on_unmounted.extend(recordings)
