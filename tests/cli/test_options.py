@@ -160,6 +160,8 @@ CONTRADICTIONS: dict[str, tuple[Args, str]] = {
     ),
     "rebuild": (["verify", "--rebuild", "--sample", "5%"], "--rebuild takes the whole archive: no"),
     "fingerprint": (["status", "--fingerprint", "--json"], "--fingerprint is of the whole archive"),
+    "owed of one": (["status", 1, "--owed"], "IDs, --owed and --by each ask for something else"),
+    "owed by day": (["status", "--owed", "--by", "day"], "IDs, --owed and --by each ask for somet"),
     "export": (["export"], "export as what? (use --csv or --json)"),
     "merge": (["merge"], "no archive was named that is to be taken in"),
     "remove": (["remove", "--yes"], "no recordings were named (name their IDs, or use -f FILE or "),

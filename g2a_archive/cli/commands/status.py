@@ -51,6 +51,8 @@ def status_command(
         if ids or by or list_owed or form != "text":
             raise InputError("--fingerprint is of the whole archive, and a line of its own")
         return _fingerprint(settings_of(ctx).run)
+    if (bool(ids), list_owed, by is not None).count(True) > 1:
+        raise InputError("IDs, --owed and --by each ask for something else", hint="one at a time")
     return _status(settings_of(ctx).run, read_ids(ids, ()), by=by, form=form, owed=list_owed)
 
 
