@@ -86,7 +86,7 @@ TIMEZONE = option(
     metavar="NAME",
     env="TIMEZONE",
     type=Parsed("name", values.zone_name),
-    help="Time zone for the date directories.  [default: as written in recordingStartTime]",
+    help="Time zone of date directories and pages.  [default: as written in recordingStartTime]",
 )
 LAYOUT = option(
     "--layout",

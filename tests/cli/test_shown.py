@@ -136,3 +136,8 @@ def test_help_needs_no_configuration(name: str) -> None:
     result = cli_here([name, "--help"], {"G2A_ARCHIVE_CONFIG": "nowhere.toml"})
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(f"Usage: g2a-archive {name}")
+
+
+def test_help_says_all_that_the_time_zone_is_of() -> None:
+    words = " ".join(cli_here(["browse", "--help"]).stdout.split())
+    assert "Time zone of date directories and pages. [default:" in words
