@@ -106,6 +106,7 @@ _CONFIG = [
     option("--config", metavar="FILE", env="CONFIG", help="Configuration file (TOML)."),
     option("--profile", metavar="NAME", env="PROFILE", help="A [profiles.NAME] of that file."),
 ]
+QUIET = option("-q", "--quiet", is_flag=True, help="Nothing at all unless something failed.")
 LOG = [
     option("--log-file", metavar="FILE", help="Append log lines to a file, too."),
     option(
@@ -115,7 +116,7 @@ LOG = [
         type=Parsed("number", values.whole(0, 9), bool, int),
         help="A line for each file; twice: for debugging.",
     ),
-    option("-q", "--quiet", is_flag=True, help="Nothing at all unless something failed."),
+    QUIET,
 ]
 _SERVICE = [
     option(

@@ -141,3 +141,14 @@ def test_help_needs_no_configuration(name: str) -> None:
 def test_help_says_all_that_the_time_zone_is_of() -> None:
     words = " ".join(cli_here(["browse", "--help"]).stdout.split())
     assert "Time zone of date directories and pages. [default:" in words
+
+
+def test_pages_that_are_made_every_night_are_made_in_silence(
+    root: Path, say: Say, tmp_path: Path
+) -> None:
+    Archive(root).catalog.close()
+    assert say("browse", "-q") == (0, "", "")
+    assert (root / "index.html").exists()
+    (tmp_path / "c.toml").write_text("quiet = true\n")
+    assert say("browse", "--config", str(tmp_path / "c.toml")) == (0, "", "")
+    assert say("browse")[1].startswith("0 recordings, 0 owed: ")

@@ -10,7 +10,7 @@ from g2a_archive.archive.database import pages
 from g2a_archive.archive.disk.mounts import missing_parts, unmounted_error
 from g2a_archive.browse import open_site
 from g2a_archive.cli import values
-from g2a_archive.cli.options import ARCHIVE, TIMEZONE, Parsed, option, options
+from g2a_archive.cli.options import ARCHIVE, QUIET, TIMEZONE, Parsed, option, options
 from g2a_archive.cli.run import reading
 from g2a_archive.cli.settings import ConfiguredCommand, settings_of
 from g2a_archive.console import outputs
@@ -29,6 +29,7 @@ _BROWSE = [
     ),
     option("--open", "open_", is_flag=True, help="Open them in a browser, too."),
     TIMEZONE,
+    QUIET,
 ]
 
 
@@ -40,7 +41,8 @@ def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> 
 
     Open DEST/index.html: no server and no network is needed. Only pages that changed are written.
     """
-    run = settings_of(ctx).run
+    settings = settings_of(ctx)
+    run = settings.run
     view = Snapshot("Pages", 0, 0, None, unit="directory")
 
     def heard(what: str, done: int, total: int) -> None:
@@ -49,16 +51,17 @@ def browse_command(ctx: click.Context, /, title: str, open_: bool, **_: Any) -> 
     with reading(run) as (root, catalog):
         if parts := missing_parts(catalog, root):
             raise unmounted_error(parts)
-        with choose_display(quiet=False).watch(lambda: view):
+        with choose_display(quiet=settings.quiet).watch(lambda: view):
             result = pages.write(
                 catalog, root, title=title, timezone=run.timezone, on_progress=heard
             )
-    outputs.print_lines(
-        f"{pluralize(result.recordings, 'recording')}, {result.owed:,} owed: "
-        f"{pluralize(result.written, 'page')} "
-        f"written, {result.unchanged:,} unchanged"
-    )
-    outputs.print_lines(f"Open {result.index}")
+    if not settings.quiet:
+        outputs.print_lines(
+            f"{pluralize(result.recordings, 'recording')}, {result.owed:,} owed: "
+            f"{pluralize(result.written, 'page')} "
+            f"written, {result.unchanged:,} unchanged",
+            f"Open {result.index}",
+        )
     if open_ and not open_site(result.index):
         outputs.print_error("there is no browser to open it with on this machine")
     return ExitCode.OK
