@@ -249,6 +249,7 @@ class Answer:
             for digest in self._encoded_digests.values():
                 digest.update(piece)
             self._inflate.feed(piece)
+        self.low_speed.add(len(data))  # not before: what comes may be nothing, without end
         return data
 
     def _read(self, most: int) -> bytes:
@@ -272,7 +273,8 @@ class Answer:
             raise NetworkError("the answer came too slowly", timed_out=True)
         if failure is not None:
             raise failure
-        self.low_speed.add(len(data))
+        if self._inflate is None:
+            self.low_speed.add(len(data))
         if self.chunked and self._part_left is not None:
             self._part_left -= len(data)
             if self._part_left < 0 or (self._part_left and not data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import socket
 import threading
@@ -93,6 +94,39 @@ def test_what_frames_a_body(
     assert isinstance(error, NetworkError)
     assert error.timed_out
     assert came == BODY
+    assert not trickle.ran_out
+    found.close()
+
+
+NOTHING = {
+    "empty members": (b"", gzip.compress(b"") * 100),
+    "zeros behind the last member": (gzip.compress(BODY), b"\0" * 2000),
+    "a name in a member's head": (b"\x1f\x8b\x08\x08" + b"\0" * 6, b"a" * 2000),
+    "empty blocks": (gzip.compress(BODY)[:10], b"\0\0\0\xff\xff" * 400),
+}
+
+
+@pytest.mark.parametrize(("begun", "piece"), NOTHING.values(), ids=NOTHING)
+def test_a_compressed_body_that_comes_to_nothing(
+    begun: bytes, piece: bytes, plain_host: Host, trickle: Trickle
+) -> None:
+    """However quickly it comes, it has no end."""
+    downloads = downloads_of(0.5, jobs=1)
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(answer(begun, "Content-Encoding: gzip", length=False))
+        trickle(sock, piece)
+
+    plain_host.script = script
+    found = downloads.get(plain_host.url, {})
+
+    def read() -> None:
+        while found.read(100_000):
+            pass
+
+    error = look_until_over(downloads, read)
+    assert isinstance(error, NetworkError)
+    assert error.timed_out
     assert not trickle.ran_out
     found.close()
 
