@@ -45,6 +45,8 @@ def test_a_night_that_adds_to_an_archive(service: SimulatedService, root: Path) 
         *(("stat", path) for path in ("", "/.g2a-archive", "/.g2a-archive/partial")),
         *(("list", path) for path in ("", "/.g2a-archive/partial", "/2014", f"/{DAY}")),
         ("openw", "/.g2a-archive/lock"),
+        ("truncate", "/.g2a-archive/lock"),
+        ("write", "/.g2a-archive/lock"),
         ("openw", "/.g2a-archive/catalog.sqlite3"),
         ("open", "/20*/SHA256SUMS"),
         ("create", "/20*/.SHA256SUMS.tmp"),

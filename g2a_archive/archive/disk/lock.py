@@ -70,8 +70,8 @@ class FileLock:
 
     def _sign(self) -> None:
         try:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{this_run()}\n".encode(), 0)
+            retry_transient(os.ftruncate, self._fd, 0)
+            retry_transient(os.pwrite, self._fd, f"{this_run()}\n".encode(), 0)
         except OSError as error:
             raise self._failure(error, "write the lock") from error
         # Other machines see what NFS has sent away, not what is held back until a close.
