@@ -41,15 +41,6 @@ class Adapter(HTTPAdapter):
             track(pool, self._network)
         return pool
 
-    def close(self) -> None:
-        """Close every connection that is kept, also where something still knows of its pool: the
-        library's own waits until nothing does."""
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in manager.pools.keys():  # noqa: SIM118 # it cannot be iterated over
-                if (pool := manager.pools.get(key)) is not None:
-                    pool.close()
-        super().close()
-
 
 class Session(requests.Session):
     """A session that follows no redirect, and looks at none.

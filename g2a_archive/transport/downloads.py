@@ -66,7 +66,10 @@ class Downloads:
         raise NetworkError("too many redirects")
 
     def close(self) -> None:
-        """Close every connection that is kept."""
+        """Close every connection that is kept, also where something still knows of its pool: the
+        library's own waits until nothing does."""
+        for pool in list(self._pools.values()):
+            pool.close()
         self._adapter.close()
 
     def _pool(self, url: str) -> HTTPConnectionPool:
