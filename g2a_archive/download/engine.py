@@ -147,11 +147,6 @@ class Engine:
         if now >= self._recorder.commit_at:
             self._recorder.commit()
 
-    def _assisted(self, event: Assisted) -> None:
-        self._schedule.helped(event.transfer, well=event.outcome is True)
-        if isinstance(event.outcome, BaseException):
-            raise event.outcome
-
     def _next_event(self, now: float) -> Event:
         """The next event, or None when it is time to look around."""
         self._network.end_overdue()
@@ -167,7 +162,9 @@ class Engine:
         if isinstance(event, Attempted):
             self._attempted(event)
         elif isinstance(event, Assisted):
-            self._assisted(event)
+            self._schedule.helped(event.transfer, well=event.outcome is True)
+            if isinstance(event.outcome, BaseException):
+                raise event.outcome
         elif isinstance(event, Linked):
             self._linked(event)
 

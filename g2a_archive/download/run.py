@@ -107,8 +107,7 @@ class Download:
 
     def _count_without_lock(self) -> None:
         """Another run has the lock: what is archived already is told from its catalogue."""
-        path = catalog_path(self.root, self.settings.catalog)
-        with suppress(ArchiverError, Interrupted), self._read(path) as catalog:
+        with suppress(ArchiverError, Interrupted), self._read() as catalog:
             rows = archived(catalog, self._unreported, kinds_mask(self.settings.kinds))
             done = IdSet(row[0] for row in rows)
             left = array("q", (id_ for id_ in self._unreported if id_ not in done))
@@ -308,9 +307,8 @@ class Download:
         Read without the lock, as is the fingerprint that the report lacks: also where this run
         could not begin. None where that is not known.
         """
-        path = catalog_path(self.root, self.settings.catalog)
         known = suppress(ArchiverError, Interrupted, OSError)
-        with self._guarded(), known, self._read(path) as catalog:
+        with self._guarded(), known, self._read() as catalog:
             if self._service is not None:
                 catalog.now = self._service.clock.text
             with catalog.snapshot():
@@ -318,8 +316,9 @@ class Download:
                 return catalog.owed_count(), catalog.last_success()
         return None, None
 
-    def _read(self, path: Path) -> Catalog:
+    def _read(self) -> Catalog:
         """For what it is nice to know at the end: a signal ends any wait."""
+        path = catalog_path(self.root, self.settings.catalog)
         return Catalog(path, readonly=True, interrupted=lambda: self.switch.code is not None)
 
     def _dry_run(self, plan: Plan) -> None:

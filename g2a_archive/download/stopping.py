@@ -109,7 +109,9 @@ class StopSwitch:
             self.stop(code)
 
         with _handled(handle):
-            _deliver_deferred(handle)
+            if _waiting:  # what was put off
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                handle(_waiting.pop(), None)
             try:
                 yield
             except Interrupted as stop:
@@ -181,13 +183,6 @@ def _swallows_exceptions(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _deliver_deferred(handle: Callable[[int, FrameType | None], None]) -> None:
-    """Let `handle` have the signal that was put off."""
-    if _waiting:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        handle(_waiting.pop(), None)
 
 
 @contextmanager

@@ -40,11 +40,13 @@ def adopt(
         return None  # a link may lead out of the archive, as `verify` would say
     listed = transfer.known_sha256 or sums(transfer.directory).get(os.path.basename(path))
     try:
-        if listed is None and not _may_fit(transfer, path):
-            return None
-        if listed is None and transfer.expected is None:
-            transfer.candidate = path
-            return None
+        if listed is None:
+            right_size = transfer.expected in (None, os.path.getsize(path))
+            if not right_size or content.integrity_problem(path, transfer.kind):
+                return None
+            if transfer.expected is None:
+                transfer.candidate = path
+                return None
         return _taken(transfer, path, listed)
     except OSError as error:
         if domain_of(error, Operation.READ) is not Domain.FILE:
@@ -82,12 +84,6 @@ def adopt_identical(transfer: Transfer, path: str, size: int, sha256: str) -> St
         if os.lstat(path).st_size == size:
             return _taken(transfer, path, sha256)
     return None
-
-
-def _may_fit(transfer: Transfer, path: str) -> bool:
-    if transfer.expected not in (None, os.path.getsize(path)):
-        return False
-    return not content.integrity_problem(path, transfer.kind)
 
 
 def _taken(transfer: Transfer, path: str, listed: str | None) -> Stored | None:

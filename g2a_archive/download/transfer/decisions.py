@@ -53,9 +53,6 @@ class Verdict(NamedTuple):
     often: bool = False
 
 
-NO_RANGE = (None, None, None)
-
-
 class ResponseInfo(NamedTuple):
     """What matters of an answer: `range` is `Content-Range` as (first, last, total).
 
@@ -64,7 +61,7 @@ class ResponseInfo(NamedTuple):
 
     status: int
     validator: Validator = NO_VALIDATOR
-    range: tuple[int | None, int | None, int | None] = NO_RANGE
+    range: tuple[int | None, int | None, int | None] = (None, None, None)
     decodable: bool = True
     encoded: bool = False
     proved: bool = True
