@@ -157,19 +157,16 @@ def _unreached(cause: BaseException) -> NetworkError | None:
         return NetworkError("the host name cannot be resolved", unreachable=True)
     if isinstance(cause, ConnectionRefusedError):
         return NetworkError("connection refused", unreachable=True)
-    if isinstance(cause, urllib3_errors.NewConnectionError) and _errno(cause) is None:
-        return NetworkError("no connection could be made", unreachable=True)
-    connect_timeout = requests.exceptions.ConnectTimeout | urllib3_errors.ConnectTimeoutError
-    if isinstance(cause, connect_timeout) and not isinstance(
-        cause, urllib3_errors.NewConnectionError
-    ):
+    if isinstance(cause, urllib3_errors.NewConnectionError):
+        untold = NetworkError("no connection could be made", unreachable=True)
+        return untold if _errno(cause) is None else None
+    if isinstance(cause, urllib3_errors.ConnectTimeoutError):  # the one above is one, too
         return NetworkError("no connection within the time-out", unreachable=True, timed_out=True)
     return None
 
 
 def _broken(cause: BaseException) -> NetworkError | None:
-    read_timeout = requests.exceptions.ReadTimeout | urllib3_errors.ReadTimeoutError
-    if isinstance(cause, TimeoutError | read_timeout):
+    if isinstance(cause, TimeoutError | urllib3_errors.ReadTimeoutError):
         return NetworkError("nothing came within the time-out", timed_out=True)
     early = http.client.RemoteDisconnected | http.client.IncompleteRead
     if isinstance(cause, early | urllib3_errors.IncompleteRead):
@@ -178,7 +175,7 @@ def _broken(cause: BaseException) -> NetworkError | None:
         return NetworkError("connection reset")
     if isinstance(cause, urllib3_errors.InvalidHeader):
         return NetworkError("the host announces two lengths that differ", not_http=True)
-    if isinstance(cause, urllib3_errors.DecodeError | requests.exceptions.ContentDecodingError):
+    if isinstance(cause, urllib3_errors.DecodeError):
         return NetworkError("the compressed body is damaged", not_http=True)
     if isinstance(cause, ssl.SSLError):
         return NetworkError("the TLS connection failed")
