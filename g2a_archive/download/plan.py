@@ -29,7 +29,8 @@ _ONLY_BEGUN = (State.QUEUED, State.UNAVAILABLE, State.REFUSED)
 """States of recordings of which a run that was killed may have named files, and not told."""
 
 _LOOKED_FOR = 8
-"""Recordings of a directory up to which it is not listed, if they are there."""
+"""Recordings of a directory up to which it is not listed, if they are there: the names of 50,000
+take 0.1 s and 16 MB."""
 
 
 @dataclass(slots=True)

@@ -28,11 +28,11 @@ CONNECT_TIMEOUT = 10.0
 class Adapter(HTTPAdapter):
     """requests' adapter, on connections of ours. No request is ever repeated by it."""
 
-    def __init__(self, network: Network, *, hosts: int = 4, connections: int) -> None:
-        """Pools for the `hosts` used last, with so many idle `connections` each."""
+    def __init__(self, network: Network, *, connections: int) -> None:
+        """Pools for the four hosts used last, with so many idle `connections` each."""
         self._network = network
         self._lock = threading.Lock()
-        super().__init__(pool_connections=hosts, pool_maxsize=connections, max_retries=0)
+        super().__init__(pool_connections=4, pool_maxsize=connections, max_retries=0)
 
     def get_connection_with_tls_context(self, *args: Any, **more: Any) -> Any:
         """A host's pool, as requests finds it, with connections of ours."""

@@ -16,8 +16,6 @@ _NAMES = {
     "sha-512": "sha512",
     "sha512": "sha512",
 }
-_OF_FILE = ("Repr-Digest", "Digest")
-_OF_BODY = ("Content-Digest",)
 _LENGTHS = {"md5": 16, "sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 
 
@@ -43,7 +41,7 @@ def parse_digests(headers: Mapping[str, str], *, partial: bool) -> dict[str, byt
 def _told(headers: Mapping[str, str], *, partial: bool) -> Iterator[tuple[str, str]]:
     for text in headers.get("Content-MD5", "").split(",") if not partial else ():
         yield "md5", text
-    for header in (*_OF_FILE, *(() if partial else _OF_BODY)):
+    for header in ("Repr-Digest", "Digest", *(() if partial else ("Content-Digest",))):
         yield from _pairs(headers.get(header, ""))
     # Google's storage unpacks what is stored compressed, and tells the digest of what is stored.
     if headers.get("x-goog-stored-content-encoding", "identity").strip().lower() == "identity":

@@ -70,7 +70,7 @@ class Caller:
         try:
             session = self._sessions.pop()
         except IndexError:
-            session = Session(Adapter(self._network, hosts=2, connections=1))
+            session = Session(Adapter(self._network, connections=1))
         try:
             with session.request(
                 method,
