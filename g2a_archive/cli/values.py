@@ -104,7 +104,10 @@ _kind = one_of({kind.value: kind for kind in FileKind}, "kind of file")
 id_place = one_of({place: place for place in ID_PLACES}, "such place")
 """Where a call that changes something has its IDs."""
 
-session_type = one_of({"attended": 0, "unattended": 1}, "type of session")
+SESSION_TYPES = {"attended": 0, "unattended": 1}
+"""The vendor's numbers for the types of session."""
+
+session_type = one_of(SESSION_TYPES, "type of session")
 """The vendor's number for a type of session."""
 
 list_state = one_of({state.value: state for state in ListState}, "state")

@@ -433,8 +433,8 @@ def test_show_tells_what_is_in_force_of_every_command(tmp_path: Path) -> None:
     env = {"G2A_ARCHIVE_ACCOUNT_KEY": "4"}
     lines = cli_here(["config", "show", "--config", file, "--transcode"], env).stdout.splitlines()
     assert {
-        'account_key = "4"  # environment',
-        f'user_key = "2,3"  # file {file}',
+        'account_key = ["4"]  # environment',
+        f'user_key = ["2", "3"]  # file {file}',
         f"wait = 3600.0  # file {file}",
         f"verbose = 2  # file {file}",
         "transcode = true  # option",
@@ -443,6 +443,21 @@ def test_show_tells_what_is_in_force_of_every_command(tmp_path: Path) -> None:
         'ids_in = "path"  # default',
         "# company_id is not set",
     } <= set(lines)
+
+
+def test_what_show_prints_can_stand_in_a_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    first.write_text(
+        'account_key = ["1", "2"]\nsession_type = "attended"\nonly = "mp4,events"\nshard = "2/8"\n'
+        'limit_rate = "1.5G"\nmax_duration = "6h"\ntimeout = 9.5\n'
+        'dest = "a \\\\ \\" b"\nverbose = 1\n'
+    )
+    shown = [cli_here(["config", "show", "--config", first]).stdout]
+    second.write_text(shown[0])
+    shown.append(cli_here(["config", "show", "--config", second]).stdout)
+    settings = [[line.partition("  # ")[0] for line in text.splitlines()[1:]] for text in shown]
+    assert settings[0] == settings[1]
+    assert {'session_type = "attended"', 'only = ["mp4", "events"]'} <= set(settings[0])
 
 
 @pytest.mark.parametrize("name", ["dest", "layout", "log_file"])

@@ -13,6 +13,7 @@ from g2a_archive.auth.secretfile import is_name
 from g2a_archive.cli.config import AUTH_KEYS, SECRET_KEYS, auth_values
 from g2a_archive.cli.options import file_options, option_names
 from g2a_archive.cli.settings import ConfiguredCommand, Documented, settings_of, source_of
+from g2a_archive.cli.values import SESSION_TYPES
 from g2a_archive.console.outputs import print_lines, write
 from g2a_archive.errors import ExitCode
 from g2a_archive.models import ALL_KINDS, RunSettings
@@ -36,7 +37,10 @@ def config_command(ctx: click.Context, /) -> None:
 @file_options
 @click.pass_context
 def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
-    """Print the settings in force and where each came from; secrets are masked."""
+    """Print the settings in force and where each came from; secrets are masked.
+
+    As they can stand in a configuration file.
+    """
     config = settings_of(ctx).config
     print_lines(f"# configuration file: {config.path or config.unread or 'none'}")
     if config.profile is not None:
@@ -44,6 +48,8 @@ def config_show(ctx: click.Context, /, **_: Any) -> ExitCode:
     for name in option_names():
         value = ctx.params[name]
         shown = _DEFAULTS.get(name) if value in (None, ()) else value
+        if name == "session_type" and shown is not None:
+            shown = next(word for word, number in SESSION_TYPES.items() if number == shown)
         if shown is None:
             print_lines(f"# {name} is not set")
         else:
@@ -65,6 +71,6 @@ def _toml(value: object) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, tuple):
-        value = ",".join(map(str, value))
+        return f"[{', '.join(map(_toml, value))}]"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
