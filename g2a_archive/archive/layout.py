@@ -113,7 +113,8 @@ def zone(name: str | None) -> tzinfo | None:
     # gettz() would also read any file and take any POSIX rule (EST5, UTC+3, Foo5, each of which
     # means something that few expect): only names are wanted here.
     found: tzinfo | None = None
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name):
+    # Each of both makes a path of it, and one that is too long is an error of the disk there.
+    if len(name) < 256 and re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name):
         try:
             # Before dateutil 4, gettz() has no summers after 2037, and of a system that keeps
             # its zones without doubles ("slim") it makes UTC.

@@ -41,6 +41,7 @@ BAD_LAYOUTS = [
 BAD_VALUES: list[tuple[str, str, str]] = [
     ("--timezone", "Mars/Olympus", f"there is no time zone 'Mars/Olympus' ({ZONE})"),
     ("--timezone", "../../etc/localtime", f"there is no time zone '../../etc/localtime' ({ZONE})"),
+    ("--timezone", "Mars" * 64, f"there is no time zone '{'Mars' * 64}' ({ZONE})"),
     ("--timezone", "Foo5", f"there is no time zone 'Foo5' ({ZONE})"),
     ("--timezone", "UTC+3", f"there is no time zone 'UTC+3' ({ZONE})"),
     ("--timezone", "EST5", f"there is no time zone 'EST5' ({ZONE})"),
