@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,11 +19,12 @@ from g2a_archive.transport.errors import NetworkError
 
 BODY = b"what the host has" * 100
 URL = "https://files.example/a?secret"
+ADDRESS = ipaddress.ip_address("2001:db8::7")
 
 
 @pytest.fixture
 def secure(authority: Authority) -> Iterator[Host]:
-    host = Host(authority.context("files.example", "localhost"))
+    host = Host(authority.context("files.example", "localhost", "b\u00fccher.test", "2001:db8::7"))
     host.script = lambda sock: sock.sendall(answer(BODY))
     yield host
     host.close()
@@ -67,6 +69,24 @@ def test_one_connection_serves_many(proxy: Proxy, secure: Host, downloads: Downl
     downloads.close()
     assert (len(proxy.asked), secure.accepted) == (1, 1)
     assert b"files.example" in proxy.asked[0], "the proxy resolves the name"
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("b\u00fccher.test", b"xn--bcher-kva.test"),
+        ("[2001:db8::7]", b"2001:db8::7"),
+        ("[2001:db8::7]:8443", b"2001:db8::7]:8443"),
+    ],
+)
+def test_a_host_that_only_the_proxy_reaches(
+    place: str, told: bytes, proxy: Proxy, secure: Host, downloads: Downloads
+) -> None:
+    assert fetched(downloads, f"https://{place}/a?secret") == BODY
+    asked = proxy.asked[0]
+    assert told in asked or ADDRESS.packed in asked  # by SOCKS (RFC 1928, 4)
+    host = place.encode("idna") if place.startswith("b") else place.encode()
+    assert b"\r\nHost: " + host + b"\r\n" in secure.requests[0]
 
 
 def test_every_connection_is_the_proxys(proxy: Proxy, secure: Host, downloads: Downloads) -> None:
