@@ -20,6 +20,7 @@ from g2a_archive.download.transfer.decisions import (
     ResponseInfo,
     can_resume,
     decide,
+    largest,
     range_headers,
     wrong_content,
 )
@@ -37,6 +38,11 @@ OTHER_WEAK = Validator(weak='W/"2"')
 NONE = Validator()
 HALF = PartialState(size=50, total=100, expected=100, validator=ETAG)
 FTYP = struct.pack(">I", 24) + b"ftypisom" + b"\0" * 12
+
+
+def test_the_most_that_may_come_where_nobody_announced_how_much() -> None:
+    assert (largest(EVENTS, None), largest(THUMBNAIL, None)) == (256 << 20, 16 << 20)
+    assert largest(MP4, 12_345) == 12_345
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import socket
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from support import archive_files, assert_nothing_false, catalog_rows, mounts, run_here
-from support.host import Host, answer
-from support.odd import START, act, bytes_of
+from support.host import Host, answer, chunks
+from support.odd import START, Answers, act, bytes_of
 from support.service import Serve
 
 from g2a_archive.demo import SimulatedRecording, sample_recordings
@@ -54,6 +55,33 @@ def test_a_body_without_end_takes_no_others_room(
         assert [(one.id, one.file) for one in report.failed] == [(endless, kind)]
         assert why in next(iter(report.failed)).reason
         assert [*(root / ".g2a-archive/partial").iterdir()] == []
+
+
+HUGE: dict[str, Callable[[bytes], bytes]] = {
+    "no length": lambda body: answer(body, length=False),
+    "chunked": lambda body: answer(chunks(body), "Transfer-Encoding: chunked", length=False),
+    "gzip": lambda body: answer(gzip.compress(body, 1), "Content-Encoding: gzip"),
+}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_body_whose_length_is_not_announced_has_a_bound(
+    more: int, serve: Serve, plain_host: Host, root: Path
+) -> None:
+    """One that is compressed, too: the length that is announced is not the file's."""
+    body = b"\xff\xd8\xff" + bytes((16 << 20) - 3 + more)
+    service = serve(sample_recordings(len(HUGE)))
+    ways = dict(zip(service.recordings, HUGE, strict=True))
+    sent = {id_: HUGE[way](body) for id_, way in ways.items()}
+
+    def huge(id_: int) -> tuple[Kind, Answers]:
+        return "thumbnail", lambda *_: sent[id_]
+
+    act(service, plain_host, {id_: huge(id_) for id_ in ways})
+    report = run_here(service, root, service.recordings, retries=0)
+    failed = {ways[one.id]: one.reason for one in report.failed}
+    assert failed.keys() == (HUGE.keys() if more else set())
+    assert all("more than 16.0 MB came, and" in reason for reason in failed.values())
 
 
 def begin_only(host: Host, ids: Collection[int], *, length: int, begin: bytes) -> None:
