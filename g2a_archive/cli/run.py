@@ -113,7 +113,7 @@ def invoked(settings: Settings, auth: AuthSettings | None = None) -> Iterator[In
     Raises `InputError` for files that can have no place, `StorageError` for a log file that cannot
     be opened: before anything is asked for.
     """
-    require_places(settings.files, settings.run)
+    require_places(settings)
     # Before a signal only turns the switch: a named pipe is opened once somebody reads it.
     invocation = Invocation(settings, auth)
     with invocation.switch.signals():
@@ -123,12 +123,13 @@ def invoked(settings: Settings, auth: AuthSettings | None = None) -> Iterator[In
             invocation.close()
 
 
-def require_places(files: Iterable[tuple[str, str]], run: RunSettings) -> None:
+def require_places(settings: Settings) -> None:
     """Refuse files that could not be written hours later, that are the archive's own, or that are
-    one and the same: each would take the place of what the other says."""
-    taken: dict[str, str] = {}
-    for option, path in files:
-        require_place(option, path, run)
+    one and the same, or the configuration: each would take the place of what the other says."""
+    config = settings.config.path
+    taken = {os.path.realpath(config): "--config"} if config is not None else {}
+    for option, path in settings.files:
+        require_place(option, path, settings.run)
         if outputs.is_replaced(path):
             other = taken.setdefault(os.path.realpath(path), option)
             if other != option:

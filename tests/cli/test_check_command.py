@@ -255,6 +255,12 @@ def test_one_file_for_two_things(service: SimulatedService, archive: Path, tmp_p
     assert f"--log-file: {tmp_path / 'link'} is the file for --error-file, too" in wrong[0]
     assert next_run(service, archive, *both) == code
     assert not (tmp_path / "x").exists()
+    (tmp_path / "config").write_text("quiet = true\n")
+    both = ["--config", tmp_path / "config", "--metrics-file", tmp_path / "config"]
+    code, wrong = checked(service, archive, *both)
+    assert f"--metrics-file: {tmp_path / 'config'} is the file for --config, too" in wrong[0]
+    assert next_run(service, archive, *both) == code == ExitCode.USAGE
+    assert (tmp_path / "config").read_text() == "quiet = true\n"
     for device in (os.devnull, "/dev/stderr"):
         nowhere = ["--error-file", device, "--metrics-file", device, "--log-file", device]
         assert checked(service, archive, *nowhere)[0] == ExitCode.OK

@@ -157,8 +157,8 @@ class Check:
         yield True, f"catalogue: {archived} archived, {holds.owed_count:,} owed{far}"
 
     def _outputs(self) -> Iterator[tuple[bool, str]]:
+        require_places(self._settings)
         files = self._settings.files
-        require_places(files, self._run)
         for option, path in files:
             there = os.path.exists(path)
             if there and os.access(path, os.W_OK):
