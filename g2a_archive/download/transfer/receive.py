@@ -141,12 +141,12 @@ class Body:
         tools, transfer, part, answer = self.tools, self.transfer, self.part, self.answer
         checked, reserved = part.size >= content.HEAD_SIZE, part.size
         most = decisions.largest(transfer.kind, transfer.expected)
-        bounded = part.total is None or answer.encoded or not answer.is_delimited
+        unannounced = part.total is None or answer.encoded or not answer.is_delimited
         while first or not (transfer.segments and checked and part.total is not None):
             data, first = first or self.read(), b""
-            ahead = bounded or transfer.reserves_incrementally
+            ahead = unannounced or transfer.reserves_incrementally
             if ahead and part.size + len(data) > reserved:
-                more = _RESERVE_STEP if bounded else min(_RESERVE_STEP, transfer.missing)
+                more = _RESERVE_STEP if unannounced else min(_RESERVE_STEP, transfer.missing)
                 reserved = part.size + more
                 tools.reserve(transfer, more)
                 if transfer.partial_state().known is None and self._endless():
@@ -156,7 +156,7 @@ class Body:
                 tools.count_received(transfer, answer, len(data))
             if not data or part.size >= content.HEAD_SIZE:
                 wrong = None if checked else self.wrong(part.head)
-                if wrong is None and part.size > most and (bounded or transfer.expected):
+                if wrong is None and part.size > most and (unannounced or transfer.expected):
                     wrong = decisions.too_much(transfer.expected, most)
                 if wrong is not None or not data:
                     return wrong
