@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -334,7 +335,8 @@ class Engine:
         self._cores.release()
         if self._pending:
             self._switch.stop()
-        time.sleep(self._network.late_wait())  # also where the run is stopped
+        # Also where the run is stopped. Not `time.sleep`, which fails under libfaketime.
+        threading.Event().wait(self._network.late_wait())
         if self._pending:
             self._network.abort()
             self._drain()
