@@ -11,6 +11,9 @@ from contextlib import contextmanager
 
 from g2a_archive.errors import StorageError
 
+sleep = threading.Event().wait
+"""`time.sleep` fails where libfaketime sets the clock."""
+
 _ENDING = 1.0
 """Seconds in which threads of ours that were told to end are gone, and others can be had."""
 
@@ -57,7 +60,7 @@ class _Pool(ThreadPoolExecutor):
                     return None
                 if time.monotonic() > until:
                     raise
-                time.sleep(0.01)  # nothing tells when the system has a thread again
+                sleep(0.01)  # nothing tells when the system has a thread again
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,6 +40,7 @@ from g2a_archive.errors import (
 from g2a_archive.models import LinkResult, Recording, RunSettings, State, kinds_mask
 from g2a_archive.service.client import Service
 from g2a_archive.service.pace import backoff
+from g2a_archive.threads import sleep
 
 log = logging.getLogger("g2a_archive")
 
@@ -335,8 +335,7 @@ class Engine:
         self._cores.release()
         if self._pending:
             self._switch.stop()
-        # Also where the run is stopped. Not `time.sleep`, which fails under libfaketime.
-        threading.Event().wait(self._network.late_wait())
+        sleep(self._network.late_wait())  # also where the run is stopped
         if self._pending:
             self._network.abort()
             self._drain()

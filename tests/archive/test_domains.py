@@ -94,7 +94,7 @@ def test_what_passes_is_tried_again(
     codes: list[int], tries: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, waits = list(codes), list[float]()
-    monkeypatch.setattr(domains, "_wait", waits.append)
+    monkeypatch.setattr(domains, "sleep", waits.append)
 
     def action() -> int:
         if left:
@@ -119,7 +119,7 @@ def test_what_takes_long_to_fail_is_tried_twice(monkeypatch: pytest.MonkeyPatch)
         now[0] += 180
         raise error_of(errno.ETIMEDOUT)
 
-    monkeypatch.setattr(domains, "_wait", lambda _: None)
+    monkeypatch.setattr(domains, "sleep", lambda _: None)
     monkeypatch.setattr("g2a_archive.archive.disk.domains.time.monotonic", lambda: now[0])
     with pytest.raises(OSError, match=os.strerror(errno.ETIMEDOUT)):
         retry_transient(action)

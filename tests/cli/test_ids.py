@@ -138,7 +138,7 @@ def test_a_file_of_secrets_named_by_mistake(
 
 ENDLESS = {
     "/dev/zero": "/dev/zero has a line that does not end (is it a text file?)",
-    "/dev/urandom": " are not recording IDs: /dev/urandom, line 1: ",
+    "/dev/urandom": " are not recording IDs: /dev/urandom, line ",
 }
 
 

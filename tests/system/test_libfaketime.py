@@ -50,3 +50,21 @@ def test_a_night_on_another_day(when: str, serve: Serve, root: Path) -> None:
     assert run_cli(["verify", "-d", root]).returncode == 0
     later = run_cli([*plain_args(root, *service.recordings), "--json"], service.environment())
     assert report_of(later)["already_archived"] == 40
+
+
+def test_a_wait_for_another_machine(serve: Serve, root: Path) -> None:
+    service = serve(1)
+    lease = root / ".g2a-archive/lock.lease"
+    lease.parent.mkdir(parents=True)
+    lease.write_text("host elsewhere\nboot elsewhere\n1\n")
+    assert FAKETIME is not None
+    with subprocess.Popen(
+        [FAKETIME, "-f", "2100-02-01 00:00:00", *command(plain_args(root, *service.recordings))],
+        env={**clean_environment(service.environment()), "FAKETIME_DONT_FAKE_MONOTONIC": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as night:
+        assert night.stderr is not None
+        assert "watching" in night.stderr.readline()
+        lease.unlink()
+        assert night.wait(PATIENCE) == 0, night.stderr.read()

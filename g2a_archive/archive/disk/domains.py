@@ -14,13 +14,13 @@ from __future__ import annotations
 import errno
 import math
 import os
-import threading
 import time
 from collections.abc import Callable
 from enum import Enum
 from typing import ParamSpec, TypeVar
 
 from g2a_archive.errors import Domain, LocalError, storage_message
+from g2a_archive.threads import sleep
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -110,9 +110,6 @@ _VERBS = {
 _LONG = 15.0
 """Seconds after the first failure, after which nothing is tried again."""
 
-_wait = threading.Event().wait
-"""`time.sleep` fails where libfaketime sets the clock."""
-
 
 def retry_transient(action: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
     """What `action` returns, tried again while its error is transient, six times at most.
@@ -130,6 +127,6 @@ def retry_transient(action: Callable[_P, _T], *args: _P.args, **named: _P.kwargs
             if code not in TRANSIENT or now > until:
                 raise
             until = min(until, now + _LONG)
-        _wait(pause)
+        sleep(pause)
         pause *= 2
     return action(*args, **named)

@@ -23,7 +23,7 @@ from pathlib import Path
 from g2a_archive.archive.disk.flushing import boot_id
 from g2a_archive.errors import Interrupted, LockedError, storage_error
 from g2a_archive.models import utc_now
-from g2a_archive.threads import spawn
+from g2a_archive.threads import sleep, spawn
 
 log = logging.getLogger("g2a_archive")
 
@@ -145,7 +145,7 @@ class Lease:
         while time.monotonic() < until:
             if callbacks.stopped():
                 raise Interrupted
-            time.sleep(_STEP)
+            sleep(_STEP)
 
     def release(self) -> None:
         """Give it back, if it is still ours."""
